@@ -1,0 +1,73 @@
+// Package goal defines what one host must contain: the Goal, its ordered delta
+// and its digest.
+//
+// Invariants: a Goal is a set of keyed rows; two Goals with the same rows have
+// the same digest, whatever the order they were built in. Deltas apply in
+// dependency order and applying Diff(a, b) to a gives b.
+// It must never know how rows are computed, sent or programmed.
+package goal
+
+import (
+	"net/netip"
+
+	"github.com/weft-sdn/weft/internal/model"
+)
+
+// Port is a port that is placed on this host.
+type Port struct {
+	Ref      model.Ref // tenant and name
+	ID       model.PortID
+	VSID     model.VSID
+	Network  model.NetworkIndex
+	MAC      model.MAC
+	CAs      []netip.Addr   // sorted
+	Prefixes []netip.Prefix // of the subnet, sorted; for configuring guests
+	Gateway4 netip.Addr     // invalid if none
+	Gateway6 netip.Addr
+	PA       netip.Addr // of this host; invalid while the host has none
+	Spoof    bool       // guest may speak for others
+}
+
+// RecordKey finds a Record.
+type RecordKey struct {
+	VSID model.VSID
+	CA   netip.Addr
+}
+
+// Record is one lookup record (hnv: VSID, CA, MAC -> PA).
+type Record struct {
+	MAC    model.MAC
+	PA     netip.Addr   // invalid for Router and for ports whose host has no PA yet
+	Port   model.PortID // 0 for Router and static records
+	Router bool
+}
+
+// RouteKey finds a Route.
+type RouteKey struct {
+	Network model.NetworkIndex
+	Prefix  netip.Prefix
+}
+
+// Route is the best route of a prefix: metrics are already decided.
+type Route struct {
+	VSID    model.VSID
+	NextHop netip.Addr // invalid: on-link
+}
+
+// Goal is everything one host must contain.
+type Goal struct {
+	Ports   map[model.PortID]Port
+	Records map[RecordKey]Record
+	Routes  map[RouteKey]Route
+	PAs     map[netip.Addr]struct{} // this host's own Provider Addresses
+}
+
+// New returns an empty Goal.
+func New() *Goal {
+	return &Goal{
+		Ports:   map[model.PortID]Port{},
+		Records: map[RecordKey]Record{},
+		Routes:  map[RouteKey]Route{},
+		PAs:     map[netip.Addr]struct{}{},
+	}
+}

@@ -1,0 +1,220 @@
+package model
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Kind names a resource type, as people write it.
+type Kind string
+
+// The kinds, in dependency order: what is referred to comes first.
+const (
+	KindTenant          Kind = "Tenant"
+	KindHost            Kind = "Host"
+	KindProviderAddress Kind = "ProviderAddress"
+	KindVirtualNetwork  Kind = "VirtualNetwork"
+	KindVirtualSubnet   Kind = "VirtualSubnet"
+	KindPort            Kind = "Port"
+	KindCustomerRoute   Kind = "CustomerRoute"
+	KindLookupRecord    Kind = "LookupRecord"
+)
+
+// Kinds lists every kind in dependency order.
+var Kinds = []Kind{KindTenant, KindHost, KindProviderAddress, KindVirtualNetwork,
+	KindVirtualSubnet, KindPort, KindCustomerRoute, KindLookupRecord}
+
+// Tenanted reports whether resources of the kind live inside a tenant.
+func (k Kind) Tenanted() bool {
+	return k != KindTenant && k != KindHost && k != KindProviderAddress
+}
+
+// Ref names a tenanted resource: "red/web-1". Tenant is empty for the others.
+type Ref struct{ Tenant, Name string }
+
+func (r Ref) String() string {
+	if r.Tenant == "" {
+		return r.Name
+	}
+	return r.Tenant + "/" + r.Name
+}
+
+// Key identifies any resource.
+type Key struct {
+	Kind Kind
+	Ref
+}
+
+func (k Key) String() string { return string(k.Kind) + " " + k.Ref.String() }
+
+// Metadata is common to all resources. Generation counts changes of the spec;
+// Revision is the store's revision of the last change (0: not stored).
+type Metadata struct {
+	Tenant     string            `json:"tenant,omitempty"`
+	Name       string            `json:"name"`
+	UID        string            `json:"uid,omitempty"`
+	Labels     map[string]string `json:"labels,omitempty"`
+	Generation int64             `json:"generation,omitempty"`
+	Revision   int64             `json:"revision,omitempty"`
+	CreatedAt  time.Time         `json:"createdAt,omitzero"`
+}
+
+// Ref of the resource that carries m.
+func (m Metadata) Ref() Ref { return Ref{m.Tenant, m.Name} }
+
+// Resource is any of the kinds below, always handled by pointer.
+type Resource interface {
+	Kind() Kind
+	Meta() *Metadata
+}
+
+// KeyOf identifies r.
+func KeyOf(r Resource) Key { return Key{r.Kind(), r.Meta().Ref()} }
+
+// Transport carries a subnet's packets between hosts.
+type Transport string
+
+// The transports. Only NVGRE is admitted so far.
+const (
+	TransportNVGRE   Transport = "nvgre"
+	TransportVXLAN   Transport = "vxlan"
+	TransportRewrite Transport = "rewrite"
+)
+
+// Tenant owns virtual networks and everything in them.
+type Tenant struct {
+	Metadata Metadata   `json:"metadata"`
+	Spec     TenantSpec `json:"spec"`
+}
+
+// TenantSpec is what people say of a tenant.
+type TenantSpec struct {
+	Description string `json:"description,omitempty"`
+}
+
+// VirtualNetwork is one routing domain.
+type VirtualNetwork struct {
+	Metadata Metadata           `json:"metadata"`
+	Spec     VirtualNetworkSpec `json:"spec"`
+	// Index is allocated by the server and carried by the data plane.
+	Index NetworkIndex `json:"index,omitempty"`
+}
+
+// VirtualNetworkSpec is what people say of a virtual network.
+type VirtualNetworkSpec struct {
+	RDID string `json:"rdid,omitempty"` // GUID; allocated when empty
+}
+
+// VirtualSubnet is one broadcast boundary of a virtual network.
+type VirtualSubnet struct {
+	Metadata Metadata          `json:"metadata"`
+	Spec     VirtualSubnetSpec `json:"spec"`
+}
+
+// VirtualSubnetSpec is what people say of a virtual subnet.
+type VirtualSubnetSpec struct {
+	Network   string         `json:"network"`
+	VSID      VSID           `json:"vsid,omitempty"` // allocated when 0
+	Prefixes  []netip.Prefix `json:"prefixes"`       // disjoint inside the network; at most one per family
+	Gateway   []netip.Addr   `json:"gateway,omitempty"`
+	Transport Transport      `json:"transport,omitempty"`
+}
+
+// Port is where one VM NIC meets the switch.
+type Port struct {
+	Metadata Metadata `json:"metadata"`
+	Spec     PortSpec `json:"spec"`
+	// ID is allocated by the server and carried by the data plane.
+	ID PortID `json:"id,omitempty"`
+	// BoundHost is the host of the first plug, when Spec.Host does not say.
+	BoundHost string `json:"boundHost,omitempty"`
+}
+
+// PortSpec is what people say of a port.
+type PortSpec struct {
+	Subnet    string       `json:"subnet"`
+	MAC       MAC          `json:"mac,omitzero"`
+	Addresses []netip.Addr `json:"addresses,omitempty"`
+	Host      string       `json:"host,omitempty"`
+	// AllowSpoofing turns the spoofing guard off (hnv 5.1, MacAddressSpoofing).
+	AllowSpoofing bool `json:"allowSpoofing,omitempty"`
+}
+
+// Host is the host where the port is, or "".
+func (p *Port) Host() string {
+	if p.Spec.Host != "" {
+		return p.Spec.Host
+	}
+	return p.BoundHost
+}
+
+// Host is one hypervisor.
+type Host struct {
+	Metadata Metadata `json:"metadata"`
+	Spec     HostSpec `json:"spec"`
+}
+
+// HostSpec is what people say of a host.
+type HostSpec struct {
+	Description string `json:"description,omitempty"`
+}
+
+// ProviderAddress is one address of a host on the physical network.
+type ProviderAddress struct {
+	Metadata Metadata            `json:"metadata"`
+	Spec     ProviderAddressSpec `json:"spec"`
+}
+
+// ProviderAddressSpec is what people say of a PA.
+type ProviderAddressSpec struct {
+	Host    string     `json:"host"`
+	Address netip.Addr `json:"address"`
+}
+
+// CustomerRoute leads a prefix of a virtual network to a next hop (hnv 1.2).
+type CustomerRoute struct {
+	Metadata Metadata          `json:"metadata"`
+	Spec     CustomerRouteSpec `json:"spec"`
+}
+
+// CustomerRouteSpec is what people say of a customer route.
+type CustomerRouteSpec struct {
+	Network string       `json:"network"`
+	Prefix  netip.Prefix `json:"prefix"`
+	NextHop netip.Addr   `json:"nextHop"` // a CA inside a subnet of the network
+	Metric  uint32       `json:"metric,omitempty"`
+}
+
+// LookupRecord places a CA that no Port places: a static record (hnv 1.2).
+// Records that follow from ports are derived and read-only.
+type LookupRecord struct {
+	Metadata Metadata         `json:"metadata"`
+	Spec     LookupRecordSpec `json:"spec"`
+	Derived  bool             `json:"derived,omitempty"`
+}
+
+// LookupRecordSpec is what people say of a record.
+type LookupRecordSpec struct {
+	Subnet          string     `json:"subnet"`
+	CustomerAddress netip.Addr `json:"customerAddress"`
+	MAC             MAC        `json:"mac"`
+	ProviderAddress netip.Addr `json:"providerAddress"`
+}
+
+func (*Tenant) Kind() Kind          { return KindTenant }
+func (*VirtualNetwork) Kind() Kind  { return KindVirtualNetwork }
+func (*VirtualSubnet) Kind() Kind   { return KindVirtualSubnet }
+func (*Port) Kind() Kind            { return KindPort }
+func (*Host) Kind() Kind            { return KindHost }
+func (*ProviderAddress) Kind() Kind { return KindProviderAddress }
+func (*CustomerRoute) Kind() Kind   { return KindCustomerRoute }
+func (*LookupRecord) Kind() Kind    { return KindLookupRecord }
+
+func (r *Tenant) Meta() *Metadata          { return &r.Metadata }
+func (r *VirtualNetwork) Meta() *Metadata  { return &r.Metadata }
+func (r *VirtualSubnet) Meta() *Metadata   { return &r.Metadata }
+func (r *Port) Meta() *Metadata            { return &r.Metadata }
+func (r *Host) Meta() *Metadata            { return &r.Metadata }
+func (r *ProviderAddress) Meta() *Metadata { return &r.Metadata }
+func (r *CustomerRoute) Meta() *Metadata   { return &r.Metadata }
+func (r *LookupRecord) Meta() *Metadata    { return &r.Metadata }

@@ -1,0 +1,90 @@
+// Package table defines the rows of the switch: everything that one run of the
+// packet path may read. The agent renders them from a Goal and the devices at
+// hand, datapath writes them into eBPF maps, sim interprets them, and verify
+// compares them with what the kernel holds.
+//
+// Invariants: rows are plain comparable values; a Set is complete in itself.
+// It must never know maps, links or resources.
+package table
+
+import (
+	"net/netip"
+
+	"github.com/weft-sdn/weft/internal/model"
+)
+
+// Port is one device of this host where a VM NIC meets the switch.
+type Port struct {
+	IfIndex  uint32             // device on the host; the key
+	ID       model.PortID       // identity in policy, for counters
+	VSID     model.VSID         // the only source of a packet's VSID
+	Network  model.NetworkIndex // routing domain
+	MAC      model.MAC
+	PA       netip.Addr // outer source of what this port sends
+	Gateway4 netip.Addr // the router's address in the subnet; invalid if none
+	Gateway6 netip.Addr
+	MTU      uint16 // largest IP packet the port takes, in bytes
+	Spoof    bool   // true: the guest may speak for others (guard off)
+	Peer     bool   // true: veth whose other end is in another namespace
+}
+
+// RecordKey finds a Record: a Customer Address in a subnet.
+type RecordKey struct {
+	VSID model.VSID
+	CA   netip.Addr // never IPv4-mapped IPv6
+}
+
+// Record says where a Customer Address is.
+type Record struct {
+	MAC     model.MAC
+	Router  bool       // the distributed router's own address
+	PA      netip.Addr // remote Provider Address; invalid when local or Router
+	IfIndex uint32     // local device; 0 when remote, Router, or not plugged
+	Port    model.PortID
+}
+
+// RouteKey finds a Route by longest prefix within a routing domain.
+type RouteKey struct {
+	Network model.NetworkIndex
+	Prefix  netip.Prefix // masked
+}
+
+// Route leads a prefix to a subnet. An invalid NextHop is on-link: the next hop
+// is the destination itself.
+type Route struct {
+	VSID    model.VSID
+	NextHop netip.Addr
+}
+
+// Peer says how to reach a remote Provider Address.
+type Peer struct {
+	PA      netip.Addr // the key
+	IfIndex uint32     // underlay device; 0: no route now
+	MTU     uint16     // outer IP MTU toward it
+	NextHop model.MAC  // link-layer next hop for non-IP frames; zero: unresolved
+	Source  model.MAC  // MAC of the underlay device
+}
+
+// Set is all the rows of one host.
+type Set struct {
+	Ports    map[uint32]Port
+	Records  map[RecordKey]Record
+	Routes   map[RouteKey]Route
+	Peers    map[netip.Addr]Peer
+	LocalPAs map[netip.Addr]struct{} // outer destinations that are ours
+}
+
+// NewSet returns an empty Set, ready for writing.
+func NewSet() Set {
+	return Set{
+		Ports:    map[uint32]Port{},
+		Records:  map[RecordKey]Record{},
+		Routes:   map[RouteKey]Route{},
+		Peers:    map[netip.Addr]Peer{},
+		LocalPAs: map[netip.Addr]struct{}{},
+	}
+}
+
+// OverheadNVGRE4 is what NVGRE over IPv4 takes from the underlay's IP MTU:
+// IPv4 20 + GRE 8 + inner Ethernet 14 (RFC 7637 section 3).
+const OverheadNVGRE4 = 42
