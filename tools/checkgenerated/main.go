@@ -70,7 +70,7 @@ func run(root string) ([]string, error) {
 
 // listed returns the files of a work tree that git does not ignore, sorted.
 func listed(dir string) ([]string, error) {
-	cmd := exec.Command("git", "ls-files", "-z", "-c", "-o", "--exclude-standard", "--deduplicate")
+	cmd := exec.Command("git", "-c", "safe.directory=*", "ls-files", "-z", "-c", "-o", "--exclude-standard", "--deduplicate")
 	cmd.Dir = dir
 	out, err := cmd.Output()
 	if err != nil {

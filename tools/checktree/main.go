@@ -52,7 +52,7 @@ func main() {
 
 // tracked lists the files of the index of root, relative to it.
 func tracked(root string) ([]string, error) {
-	cmd := exec.Command("git", "ls-files", "-z")
+	cmd := exec.Command("git", "-c", "safe.directory=*", "ls-files", "-z")
 	cmd.Dir = root
 	out, err := cmd.Output()
 	if err != nil {

@@ -1,0 +1,57 @@
+# weft. `make help` lists the targets; each line after ## is its help.
+VERSION ?= $(shell git -c safe.directory='*' describe --tags --always --dirty 2>/dev/null || echo unknown)
+export CGO_ENABLED = 0
+export GOFLAGS = -buildvcs=false
+GO = go
+FUZZ = 10m
+
+.PHONY: help build demo demo-down test check generate fuzz diff-hour bench clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+build: ## build bin/weft and bin/weftd; needs only Go
+	@mkdir -p bin
+	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/weft ./cmd/weftd
+
+demo: build ## bring up two hosts and two tenants with the same addresses, and prove who can talk
+	@$(GO) run ./tools/needs demo
+	bin/weftd lab up --demo
+
+demo-down: build ## remove everything that demo made
+	bin/weftd lab down
+
+test: ## everything that must pass; installs what it needs; root; under 15 minutes on 2 cores
+	@test "$$(id -u)" = 0 || { echo "make test makes network namespaces and loads eBPF: run it as root" >&2; exit 1; }
+	@$(GO) run ./tools/needs test
+	@$(MAKE) -s --no-print-directory check build
+	@$(GO) run ./tools/testsum -p 2 -fuzz 10s ./...
+
+check: ## formatting, vet, import law, names, words, generated files
+	@$(GO) run ./tools/needs check
+	@$(GO) run ./tools/checktree
+	@$(GO) run ./tools/checkimports
+	@$(GO) vet ./...
+	@$(GO) run ./tools/checkgenerated
+
+generate: ## write everything that is generated; needs clang and protoc
+	@$(GO) run ./tools/needs generate
+	$(GO) run ./tools/genschema
+	@mkdir -p bin/protoc
+	$(GO) build -o bin/protoc/ google.golang.org/protobuf/cmd/protoc-gen-go connectrpc.com/connect/cmd/protoc-gen-connect-go
+	PATH=$(CURDIR)/bin/protoc:$$PATH protoc -I api --go_out=. --go_opt=module=github.com/weft-sdn/weft \
+		--connect-go_out=. --connect-go_opt=module=github.com/weft-sdn/weft $$(cd api && find . -name '*.proto' | sed 's,^\./,,' | sort)
+	$(GO) generate ./internal/...
+
+fuzz: ## fuzz every target for FUZZ (10m) each
+	@$(GO) run ./tools/testsum -only-fuzz -fuzz $(FUZZ) ./...
+
+diff-hour: ## an hour of random packets through the loaded program and the oracle
+	WEFT_DIFF_TIME=1h $(GO) test -count=1 -timeout 90m -v -run Differential ./test/packet/...
+
+bench: ## measure as docs/design/benchmarks.md says, and print the table
+	@$(GO) run ./tools/needs bench
+	$(GO) run ./test/bench
+
+clean: ## remove what build and generate leave behind
+	rm -rf bin
