@@ -1,0 +1,273 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// sample is one measurement with its place in the run.
+type sample struct {
+	Cell      string `json:"cell"`
+	Contender string `json:"contender"`
+	Round     int    `json:"round"`
+	Metric    metric `json:"metric"`
+	value
+}
+
+// report collects a run.
+type report struct {
+	Began   time.Time         `json:"began"`
+	Kernel  string            `json:"kernel"`
+	CPU     string            `json:"cpu"`
+	Cores   int               `json:"cores"`
+	Load    string            `json:"load_at_start"`
+	Rounds  int               `json:"rounds"`
+	Seconds float64           `json:"seconds"`
+	Chosen  map[string]string `json:"weft_decapsulation"` // by cell
+	Samples []sample          `json:"samples"`
+	Micro   []microResult     `json:"micro,omitempty"`
+}
+
+func newReport(o options) *report {
+	r := &report{Began: time.Now().UTC().Truncate(time.Second), Cores: runtime.NumCPU(), Rounds: o.rounds, Seconds: o.seconds, Chosen: map[string]string{}}
+	var u unix.Utsname
+	if unix.Uname(&u) == nil {
+		r.Kernel = unix.ByteSliceToString(u.Release[:])
+	}
+	load, _ := os.ReadFile("/proc/loadavg")
+	r.Load = strings.Join(strings.Fields(string(load))[:3], " ")
+	info, _ := os.ReadFile("/proc/cpuinfo")
+	for line := range strings.Lines(string(info)) {
+		if key, v, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == "model name" {
+			r.CPU = strings.TrimSpace(v)
+		}
+	}
+	return r
+}
+
+func (r *report) add(c cell, contender string, round int, m metric, v value) {
+	r.Samples = append(r.Samples, sample{c.name(), contender, round, m, v})
+}
+
+func (r *report) writeJSON(path string) error {
+	b, err := json.MarshalIndent(r, "", " ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, append(b, '\n'), 0o644)
+}
+
+// spread is the median of a series and its ends.
+type spread struct {
+	median, low, high float64
+	n                 int
+}
+
+func spreadOf(xs []float64) spread {
+	if len(xs) == 0 {
+		return spread{}
+	}
+	s := slices.Sorted(slices.Values(xs))
+	mid := s[len(s)/2]
+	if len(s)%2 == 0 {
+		mid = (s[len(s)/2-1] + mid) / 2
+	}
+	return spread{mid, s[0], s[len(s)-1], len(s)}
+}
+
+// of gives a contender's figures by round.
+func (r *report) of(cell, contender string, m metric, f func(value) float64) map[int]float64 {
+	out := map[int]float64{}
+	for _, s := range r.Samples {
+		if s.Cell == cell && s.Contender == contender && s.Metric == m {
+			out[s.Round] = f(s.value)
+		}
+	}
+	return out
+}
+
+func values(m map[int]float64) []float64 {
+	var xs []float64
+	for _, x := range m {
+		xs = append(xs, x)
+	}
+	return xs
+}
+
+// ratio is a's figure over b's within each round.
+func (r *report) ratio(cell, a, b string, m metric) spread {
+	main := func(v value) float64 { return v.main(m) }
+	as, bs := r.of(cell, a, m, main), r.of(cell, b, m, main)
+	var xs []float64
+	for round, x := range as {
+		if y := bs[round]; y > 0 {
+			xs = append(xs, x/y)
+		}
+	}
+	return spreadOf(xs)
+}
+
+func (r *report) ordered(pick func(sample) string, keep func(sample) bool) []string {
+	var out []string
+	for _, s := range r.Samples {
+		if keep(s) && !slices.Contains(out, pick(s)) {
+			out = append(out, pick(s))
+		}
+	}
+	return out
+}
+
+func (r *report) cells() []string {
+	return r.ordered(func(s sample) string { return s.Cell }, func(sample) bool { return true })
+}
+
+func (r *report) contenders(cell string) []string {
+	return r.ordered(func(s sample) string { return s.Contender }, func(s sample) bool { return s.Cell == cell })
+}
+
+// markdown is the report for people.
+func (r *report) markdown() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s, %d cores %s, kernel %s, load before %s; %d rounds of %g s; medians, and in ratios (lowest–highest round).\n",
+		r.Began.Format(time.RFC3339), r.Cores, r.CPU, r.Kernel, r.Load, r.Rounds, r.Seconds)
+	for _, c := range r.cells() {
+		r.cellTables(&b, c)
+	}
+	r.targetTable(&b)
+	r.microTable(&b)
+	return b.String()
+}
+
+const (
+	header = " | TCP 1 stream, 2 cores | TCP 1 stream, 1 core | TCP 4 streams | RR 1 core | UDP 64 B |"
+	rule   = "\n|---|---|---|---|---|---|"
+)
+
+func (r *report) cellTables(b *strings.Builder, c string) {
+	fmt.Fprintf(b, "\n### %s\n\n| %s%s TCP retransmits | frames dropped in TCP runs | bytes per frame: underlay, port |%s---|---|---|\n", c, "Gb/s, p50/p99 µs, kpps", header, rule)
+	for _, k := range r.contenders(c) {
+		fmt.Fprintf(b, "| %s |", r.label(c, k))
+		for _, m := range metrics {
+			fmt.Fprintf(b, " %s |", r.absolute(c, k, m))
+		}
+		fmt.Fprintf(b, " %s |\n", r.losses(c, k))
+	}
+	fmt.Fprintf(b, "\n| ratio%s%s\n", header, rule)
+	for _, a := range r.contenders(c) {
+		if !strings.HasPrefix(a, weft) {
+			continue
+		}
+		for _, base := range []string{bare, routed, vxlan} {
+			if !slices.Contains(r.contenders(c), base) {
+				continue
+			}
+			fmt.Fprintf(b, "| %s / %s |", r.label(c, a), base)
+			for _, m := range metrics {
+				fmt.Fprintf(b, " %s |", r.ratio(c, a, base, m))
+			}
+			b.WriteByte('\n')
+		}
+	}
+}
+
+// label marks the decapsulation that weft takes by itself.
+func (r *report) label(c, contender string) string {
+	chosen := r.Chosen[c]
+	if contender == weft && chosen != "" {
+		return weft + " (" + chosen + ")"
+	}
+	if contender == weft+"-"+chosen {
+		return contender + " (chosen)"
+	}
+	return contender
+}
+
+func (s spread) String() string {
+	if s.n == 0 {
+		return "–"
+	}
+	return fmt.Sprintf("%.2f (%.2f–%.2f)", s.median, s.low, s.high)
+}
+
+func (r *report) absolute(c, contender string, m metric) string {
+	at := func(f func(value) float64) spread { return spreadOf(values(r.of(c, contender, m, f))) }
+	v := at(func(v value) float64 { return v.main(m) })
+	if v.n == 0 {
+		return "–"
+	}
+	switch m {
+	case rr1c:
+		return fmt.Sprintf("%.1f/%.1f", v.median, at(func(v value) float64 { return v.P99 }).median)
+	case udp:
+		return fmt.Sprintf("%.0f", v.median)
+	}
+	return fmt.Sprintf("%.1f", v.median)
+}
+
+// losses sums over all TCP runs of a contender; frame sizes are of the one-core runs.
+func (r *report) losses(c, contender string) string {
+	var retrans, dropped uint64
+	for _, s := range r.Samples {
+		if s.Cell != c || s.Contender != contender || s.Metric == udp {
+			continue
+		}
+		retrans += uint64(s.Retrans)
+		dropped += s.Dropped
+	}
+	frame := spreadOf(values(r.of(c, contender, tcp1c, func(v value) float64 { return v.Frame })))
+	handed := spreadOf(values(r.of(c, contender, tcp1c, func(v value) float64 { return v.Handed })))
+	return fmt.Sprintf("%d | %d | %.0f, %.0f", retrans, dropped, frame.median, handed.median)
+}
+
+// target is what the switch has to reach.
+type target struct {
+	cell   string
+	metric metric
+	over   string
+	least  float64
+	most   float64 // when not 0, the ratio must be at most this
+}
+
+var targets = []target{
+	{"veth/pass", tcp1, vxlan, 1.5, 0},
+	{"veth/pass", tcp1c, vxlan, 1.5, 0},
+	{"veth/pass", tcp4, vxlan, 1.5, 0},
+	{"veth/pass", tcp1, routed, 1.0, 0},
+	{"veth/pass", tcp1c, routed, 1.0, 0},
+	{"veth/pass", tcp4, routed, 1.0, 0},
+	{"veth/pass", udp, vxlan, 1.8, 0},
+	{"veth/pass", rr1c, vxlan, 0, 0.70},
+	{"veth/wire", tcp1c, vxlan, 1.1, 0},
+	{"tap/wire", tcp1, vxlan, 0.9, 0},
+	{"tap/wire", tcp1c, vxlan, 0.9, 0},
+}
+
+func (r *report) targetTable(b *strings.Builder) {
+	fmt.Fprint(b, "\n### Targets\n\n| cell | metric | ratio to | wanted | measured | |\n|---|---|---|---|---|---|\n")
+	for _, t := range targets {
+		name := weft
+		if strings.HasSuffix(t.cell, "wire") {
+			name += "-" + r.Chosen[t.cell]
+		}
+		got := r.ratio(t.cell, name, t.over, t.metric)
+		if got.n == 0 {
+			continue
+		}
+		wanted, met := fmt.Sprintf("at least %.2f", t.least), got.median >= t.least
+		if t.most != 0 {
+			wanted, met = fmt.Sprintf("at most %.2f", t.most), got.median <= t.most
+		}
+		word := "met"
+		if !met {
+			word = "**missed**"
+		}
+		fmt.Fprintf(b, "| %s | %s | %s | %s | %s | %s |\n", t.cell, t.metric, t.over, wanted, got, word)
+	}
+}

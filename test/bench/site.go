@@ -1,0 +1,303 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os/exec"
+	"strings"
+)
+
+// A cell is one setting in which all contenders are compared.
+type cell struct {
+	ports      string // "veth" or "tap": how a guest meets its host
+	underlay   string // "pass": super-packets cross it whole; "wire": cut to frames of its MTU
+	contenders []string
+	metrics    []metric
+}
+
+func (c cell) name() string { return c.ports + "/" + c.underlay }
+
+// The contenders. weft takes the decapsulation that it would choose by itself.
+const (
+	bare    = "bare"   // from host to host over the underlay alone
+	routed  = "routed" // guest, host, host, guest by plain routing
+	vxlan   = "vxlan"  // Linux bridge and kernel vxlan device
+	weft    = "weft"
+	weftTCX = "weft-tcx"
+	weftXDP = "weft-xdp"
+)
+
+func selectCells(o options) ([]cell, error) {
+	var cells []cell
+	for name := range strings.SplitSeq(o.cells, ",") {
+		ports, underlay, _ := strings.Cut(name, "/")
+		if (ports != "veth" && ports != "tap") || (underlay != "pass" && underlay != "wire") {
+			return nil, fmt.Errorf("cells: %q is not one of veth/pass, veth/wire, tap/pass, tap/wire", name)
+		}
+		c := cell{ports: ports, underlay: underlay}
+		candidates := []string{bare, routed, vxlan, weft}
+		if underlay == "wire" {
+			candidates = []string{bare, routed, vxlan, weftTCX, weftXDP}
+		}
+		for _, k := range candidates {
+			if selected(o.only, k) {
+				c.contenders = append(c.contenders, k)
+			}
+		}
+		for _, m := range metrics {
+			if selected(o.metrics, string(m)) {
+				c.metrics = append(c.metrics, m)
+			}
+		}
+		if len(c.contenders) == 0 || len(c.metrics) == 0 {
+			return nil, errors.New("nothing to measure: see -contenders and -metrics")
+		}
+		cells = append(cells, c)
+	}
+	return cells, nil
+}
+
+const (
+	underlayMTU = 1500
+	vxlanMTU    = underlayMTU - 50
+	nvgreMTU    = underlayMTU - 42
+)
+
+var (
+	hostPA = [2]string{"192.0.2.1", "192.0.2.2"}
+	// Guests of one subnet, or of one subnet per host when there is no virtualization.
+	flatCA   = [2]string{"10.0.0.1", "10.0.0.2"}
+	routedCA = [2]string{"10.1.0.2", "10.2.0.2"}
+	routedGW = [2]string{"10.1.0.1", "10.2.0.1"}
+	guestMAC = [2]string{"02:00:00:00:00:01", "02:00:00:00:00:02"}
+)
+
+// A site is one contender, set up: two hosts with an underlay u0 between them,
+// and on each a guest behind port p0.
+type site struct {
+	cell
+	name   string
+	host   [2]string // namespaces
+	guest  [2]string // the namespace in which traffic starts or ends; bare: the host
+	ca     [2]netip.Addr
+	pumps  []*process
+	undo   []func()
+}
+
+// build sets a contender up. The site is returned also with an error, to be closed.
+func build(ctx context.Context, c cell, name string) (*site, error) {
+	id := prefix + c.ports + "-" + c.underlay + "-" + name + "-"
+	s := &site{cell: c, name: name, host: [2]string{id + "h1", id + "h2"}, guest: [2]string{id + "g1", id + "g2"}}
+	if err := s.underlayLink(ctx); err != nil {
+		return s, err
+	}
+	if name == bare {
+		s.guest, s.ca = s.host, addrs(hostPA)
+		return s, nil
+	}
+	mtu, cas := underlayMTU, flatCA
+	switch name {
+	case routed:
+		cas = routedCA
+	case vxlan:
+		mtu = vxlanMTU
+	default:
+		mtu = nvgreMTU
+	}
+	s.ca = addrs(cas)
+	for i := range 2 {
+		if err := s.addGuest(ctx, i, cas[i], mtu); err != nil {
+			return s, err
+		}
+	}
+	switch name {
+	case routed:
+		return s, s.buildRouted(ctx)
+	case vxlan:
+		return s, s.buildVXLAN(ctx)
+	}
+	return s, s.buildWeft(ctx)
+}
+
+func addrs(text [2]string) [2]netip.Addr {
+	return [2]netip.Addr{netip.MustParseAddr(text[0]), netip.MustParseAddr(text[1])}
+}
+
+func (s *site) underlayLink(ctx context.Context) error {
+	err := sh(ctx, fmt.Sprintf(`
+		ip netns add %[1]s
+		ip netns add %[2]s
+		ip -n %[1]s link add u0 mtu %[3]d type veth peer name u0 netns %[2]s mtu %[3]d
+		ip -n %[1]s addr add %[4]s/24 dev u0
+		ip -n %[2]s addr add %[5]s/24 dev u0`,
+		s.host[0], s.host[1], underlayMTU, hostPA[0], hostPA[1]))
+	if err != nil {
+		return err
+	}
+	for _, h := range s.host {
+		if s.underlay == "wire" {
+			// A veth aggregates on receive only what its peer sent without TSO. With a
+			// queue in front of it, it holds the sender back as a NIC does; without, a
+			// full ring drops.
+			err := sh(ctx, fmt.Sprintf(`
+				ip netns exec %[1]s ethtool -K u0 tso off gso off tx-udp-segmentation off gro on
+				tc -n %[1]s qdisc add dev u0 root pfifo limit 10000`, h))
+			if err != nil {
+				return err
+			}
+		}
+		if err := sh(ctx, "ip -n "+h+" link set u0 up\nip -n "+h+" link set lo up"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// addGuest gives host i a port p0 and behind it a guest with eth0.
+func (s *site) addGuest(ctx context.Context, i int, ca string, mtu int) error {
+	h, g := s.host[i], s.guest[i]
+	if err := sh(ctx, "ip netns add "+g); err != nil {
+		return err
+	}
+	if err := s.plug(ctx, h, g); err != nil {
+		return err
+	}
+	return sh(ctx, fmt.Sprintf(`
+		ip -n %[2]s link set eth0 address %[3]s mtu %[4]d
+		ip -n %[1]s link set p0 mtu %[4]d
+		ip -n %[1]s link set p0 up
+		ip -n %[2]s link set lo up
+		ip -n %[2]s link set eth0 up
+		ip -n %[2]s addr add %[5]s/24 dev eth0`, h, g, guestMAC[i], mtu, ca))
+}
+
+func (s *site) plug(ctx context.Context, h, g string) error {
+	if s.ports == "veth" {
+		return sh(ctx, "ip -n "+h+" link add p0 type veth peer name eth0 netns "+g)
+	}
+	p, err := start(ctx, spec{Role: "pump", CPU: -1, HostNS: h, NS: g, Device: "p0"})
+	if err != nil {
+		return err
+	}
+	s.pumps = append(s.pumps, p)
+	return nil
+}
+
+func (s *site) buildRouted(ctx context.Context) error {
+	for i := range 2 {
+		if err := setSysctl(s.host[i], "net/ipv4/ip_forward", "1"); err != nil {
+			return err
+		}
+		other := 1 - i
+		err := sh(ctx, fmt.Sprintf(`
+			ip -n %[1]s addr add %[3]s/24 dev p0
+			ip -n %[1]s route add %[4]s/32 via %[5]s
+			ip -n %[2]s route add default via %[3]s`,
+			s.host[i], s.guest[i], routedGW[i], routedCA[other], hostPA[other]))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *site) buildVXLAN(ctx context.Context) error {
+	for i := range 2 {
+		err := sh(ctx, fmt.Sprintf(`
+			ip -n %[1]s link add br0 type bridge
+			ip -n %[1]s link add vx0 mtu %[2]d type vxlan id 5000 local %[3]s remote %[4]s dstport 4789 dev u0
+			ip -n %[1]s link set vx0 master br0 up
+			ip -n %[1]s link set p0 master br0
+			ip -n %[1]s link set br0 up`,
+			s.host[i], vxlanMTU, hostPA[i], hostPA[1-i]))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// close takes the site down; the kernel ends what lives in its namespaces.
+func (s *site) close() {
+	for _, f := range s.undo {
+		f()
+	}
+	for _, p := range s.pumps {
+		p.stop()
+	}
+	for _, ns := range []string{s.guest[0], s.guest[1], s.host[0], s.host[1]} {
+		exec.Command("ip", "netns", "del", ns).Run()
+	}
+}
+
+// counters are what a device has seen.
+type counters struct {
+	Packets, Bytes, Dropped uint64
+}
+
+type linkStats struct {
+	Name  string `json:"ifname"`
+	Stats struct {
+		RX, TX counters
+	} `json:"stats64"`
+}
+
+// links reads the counters of all devices of a namespace.
+func links(ctx context.Context, ns string) (map[string]linkStats, error) {
+	out, err := exec.CommandContext(ctx, "ip", "-n", ns, "-s", "-j", "link").Output()
+	if err != nil {
+		return nil, fmt.Errorf("reading the counters of %s: %w", ns, err)
+	}
+	var all []linkStats
+	if err := json.Unmarshal(out, &all); err != nil {
+		return nil, err
+	}
+	byName := map[string]linkStats{}
+	for _, l := range all {
+		byName[l.Name] = l
+	}
+	return byName, nil
+}
+
+// snapshot is what the devices counted up to now.
+type snapshot struct {
+	wire    counters // frames that arrived at the second host's underlay
+	port    counters // frames that the second host gave to its port
+	dropped uint64   // frames that any device of any namespace dropped
+}
+
+func (s *site) snapshot(ctx context.Context) (snapshot, error) {
+	var n snapshot
+	namespaces := s.host[:]
+	if s.name != bare {
+		namespaces = append(namespaces, s.guest[:]...)
+	}
+	for _, ns := range namespaces {
+		all, err := links(ctx, ns)
+		if err != nil {
+			return n, err
+		}
+		for _, l := range all {
+			n.dropped += l.Stats.RX.Dropped + l.Stats.TX.Dropped
+		}
+		if ns == s.host[1] {
+			n.wire, n.port = all["u0"].Stats.RX, all["p0"].Stats.TX
+		}
+	}
+	return n, nil
+}
+
+func (a counters) since(b counters) counters {
+	return counters{a.Packets - b.Packets, a.Bytes - b.Bytes, a.Dropped - b.Dropped}
+}
+
+// mean is the average size of a frame in bytes.
+func (a counters) mean() float64 {
+	if a.Packets == 0 {
+		return 0
+	}
+	return float64(a.Bytes) / float64(a.Packets)
+}

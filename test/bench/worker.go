@@ -1,0 +1,395 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// A worker is this program once more, as one end of the traffic: one process,
+// one thread that does the work, plain blocking system calls. The Go scheduler
+// has no part in what is measured.
+
+const workerEnv = "WEFT_BENCH_WORKER"
+
+// spec tells a worker what to do.
+type spec struct {
+	Role    string // see workerMain
+	NS      string // namespace to work in
+	CPU     int    // -1: any
+	Local   netip.AddrPort
+	Remote  netip.AddrPort
+	Warm    float64 // seconds not counted
+	Seconds float64 // seconds counted
+	HostNS  string  // pump: where the port is
+	Device  string  // pump: name of the port there
+}
+
+// result is what a worker found.
+type result struct {
+	Bytes   uint64  // payload received in the counted time
+	Packets uint64  // datagrams, or round trips, in the counted time
+	Seconds float64 // counted time, by the worker's own clock
+	P50     float64 // µs
+	P99     float64 // µs
+	Retrans uint32  // TCP segments sent again
+}
+
+const (
+	socketBuffer = 4 << 20 // bytes asked for; the kernel doubles it
+	block        = 128 << 10
+	patience     = 3 // seconds without progress before a worker gives up
+	datagram     = 64
+)
+
+// workerMain runs the worker that text describes, and prints its result.
+func workerMain(text string) {
+	runtime.LockOSThread()
+	var s spec
+	err := json.Unmarshal([]byte(text), &s)
+	var r result
+	if err == nil {
+		r, err = s.work()
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "worker %s: %v\n", s.Role, err)
+		os.Exit(1)
+	}
+	json.NewEncoder(os.Stdout).Encode(r)
+}
+
+func (s spec) work() (result, error) {
+	if s.CPU >= 0 {
+		if err := pin(0, s.CPU); err != nil {
+			return result{}, err
+		}
+	}
+	if s.Role == "pump" {
+		return result{}, pump(s)
+	}
+	if err := enter(s.NS); err != nil {
+		return result{}, err
+	}
+	roles := map[string]func() (result, error){
+		"tcp-send": s.tcpSend, "tcp-recv": s.tcpRecv,
+		"rr-ask": s.rrAsk, "rr-answer": s.rrAnswer,
+		"udp-send": s.udpSend, "udp-recv": s.udpRecv,
+	}
+	role, ok := roles[s.Role]
+	if !ok {
+		return result{}, fmt.Errorf("no such role")
+	}
+	return role()
+}
+
+// pin ties thread tid (0: the caller) to one CPU.
+func pin(tid, cpu int) error {
+	var set unix.CPUSet
+	set.Set(cpu)
+	if err := unix.SchedSetaffinity(tid, &set); err != nil {
+		return fmt.Errorf("pinning to cpu %d: %w", cpu, err)
+	}
+	return nil
+}
+
+// ready tells the parent that the other end may start.
+func ready() { fmt.Println("ready") }
+
+func sockaddr(a netip.AddrPort) *unix.SockaddrInet4 {
+	return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
+}
+
+// tune gives a socket what every contender gets: fixed buffers, and an end to waiting.
+func tune(fd int) error {
+	wait := unix.Timeval{Sec: patience}
+	return errors.Join(
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, socketBuffer),
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, socketBuffer),
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait),
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &wait),
+	)
+}
+
+// tcpSocket has cubic, because the default of a machine (bbr paces by its own
+// estimates) makes runs of one setup differ several times over.
+func tcpSocket() (int, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	return fd, errors.Join(tune(fd),
+		unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, "cubic"),
+		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1),
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
+}
+
+func (s spec) accept() (int, error) {
+	l, err := tcpSocket()
+	if err != nil {
+		return -1, err
+	}
+	if err := errors.Join(unix.Bind(l, sockaddr(s.Local)), unix.Listen(l, 1)); err != nil {
+		return -1, err
+	}
+	ready()
+	fd, _, err := unix.Accept4(l, unix.SOCK_CLOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("waiting for the client: %w", err)
+	}
+	return fd, tune(fd)
+}
+
+func (s spec) connect() (int, error) {
+	fd, err := tcpSocket()
+	if err != nil {
+		return -1, err
+	}
+	if err := unix.Connect(fd, sockaddr(s.Remote)); err != nil {
+		return -1, fmt.Errorf("connecting to %s: %w", s.Remote, err)
+	}
+	return fd, nil
+}
+
+// read and write are raw: the runtime does not get to hand the processor over.
+func read(fd int, b []byte) (int, error) {
+	n, _, e := unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+	if e != 0 {
+		return 0, e
+	}
+	return int(n), nil
+}
+
+func write(fd int, b []byte) (int, error) {
+	n, _, e := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+	if e != 0 {
+		return 0, e
+	}
+	return int(n), nil
+}
+
+func seconds(f float64) time.Duration { return time.Duration(f * float64(time.Second)) }
+
+func (s spec) tcpSend() (result, error) {
+	fd, err := s.connect()
+	if err != nil {
+		return result{}, err
+	}
+	b := make([]byte, block)
+	end := time.Now().Add(seconds(s.Warm + s.Seconds))
+	for time.Now().Before(end) {
+		if _, err := write(fd, b); err != nil {
+			return result{}, fmt.Errorf("writing: %w", err)
+		}
+	}
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return result{}, err
+	}
+	return result{Retrans: info.Total_retrans}, unix.Shutdown(fd, unix.SHUT_WR)
+}
+
+func (s spec) tcpRecv() (result, error) {
+	fd, err := s.accept()
+	if err != nil {
+		return result{}, err
+	}
+	b := make([]byte, block)
+	var r result
+	begin := time.Now().Add(seconds(s.Warm))
+	end := begin.Add(seconds(s.Seconds))
+	for {
+		n, err := read(fd, b)
+		if err != nil {
+			return r, fmt.Errorf("reading: %w", err)
+		}
+		if n == 0 {
+			return r, nil
+		}
+		now := time.Now()
+		if now.Before(begin) || now.After(end) {
+			continue // the rest is only drained
+		}
+		r.Bytes += uint64(n)
+		r.Seconds = now.Sub(begin).Seconds()
+	}
+}
+
+func (s spec) rrAnswer() (result, error) {
+	fd, err := s.accept()
+	if err != nil {
+		return result{}, err
+	}
+	b := make([]byte, 1)
+	for {
+		n, err := read(fd, b)
+		if err != nil || n == 0 {
+			return result{}, err
+		}
+		if _, err := write(fd, b); err != nil {
+			return result{}, err
+		}
+	}
+}
+
+func (s spec) rrAsk() (result, error) {
+	fd, err := s.connect()
+	if err != nil {
+		return result{}, err
+	}
+	b := make([]byte, 1)
+	took := make([]time.Duration, 0, int(s.Seconds*500_000))
+	begin := time.Now().Add(seconds(s.Warm))
+	end := begin.Add(seconds(s.Seconds))
+	last := time.Now()
+	for last.Before(end) && len(took) < cap(took) {
+		if _, err := write(fd, b); err != nil {
+			return result{}, fmt.Errorf("asking: %w", err)
+		}
+		if _, err := read(fd, b); err != nil {
+			return result{}, fmt.Errorf("waiting for the answer: %w", err)
+		}
+		now := time.Now()
+		if last.After(begin) {
+			took = append(took, now.Sub(last))
+		}
+		last = now
+	}
+	if len(took) == 0 {
+		return result{}, errors.New("no round trip was completed")
+	}
+	slices.Sort(took)
+	at := func(q float64) float64 { return float64(took[int(q*float64(len(took)-1))].Nanoseconds()) / 1e3 }
+	return result{Packets: uint64(len(took)), Seconds: last.Sub(begin).Seconds(), P50: at(0.50), P99: at(0.99)}, nil
+}
+
+func (s spec) udpSocket() (int, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	if err := errors.Join(tune(fd), unix.Bind(fd, sockaddr(s.Local))); err != nil {
+		return -1, err
+	}
+	if !s.Remote.IsValid() {
+		return fd, nil
+	}
+	return fd, unix.Connect(fd, sockaddr(s.Remote))
+}
+
+func (s spec) udpSend() (result, error) {
+	fd, err := s.udpSocket()
+	if err != nil {
+		return result{}, err
+	}
+	b := make([]byte, datagram)
+	var r result
+	end := time.Now().Add(seconds(s.Warm + s.Seconds))
+	for time.Now().Before(end) {
+		_, err := write(fd, b)
+		if err == unix.ECONNREFUSED {
+			return r, nil // the receiver has counted enough and is gone
+		}
+		if err != nil && err != unix.ENOBUFS {
+			return r, fmt.Errorf("sending: %w", err)
+		}
+		r.Packets++
+	}
+	return r, nil
+}
+
+// udpRecv ends by its own clock, which starts with the first datagram.
+func (s spec) udpRecv() (result, error) {
+	fd, err := s.udpSocket()
+	if err != nil {
+		return result{}, err
+	}
+	ready()
+	b := make([]byte, 2*datagram)
+	if _, err := read(fd, b); err != nil {
+		return result{}, fmt.Errorf("waiting for the first datagram: %w", err)
+	}
+	var r result
+	begin := time.Now().Add(seconds(s.Warm))
+	end := begin.Add(seconds(s.Seconds * 0.95)) // surely before the sender stops
+	for {
+		if _, err := read(fd, b); err != nil {
+			return r, fmt.Errorf("receiving: %w", err)
+		}
+		now := time.Now()
+		if now.After(end) {
+			return r, nil
+		}
+		if now.Before(begin) {
+			continue
+		}
+		r.Packets++
+		r.Seconds = now.Sub(begin).Seconds()
+	}
+}
+
+// process is a running worker.
+type process struct {
+	cmd  *exec.Cmd
+	out  io.ReadCloser
+	errs *strings.Builder
+	role string
+}
+
+// start runs a worker; when it is a waiting end, start returns once it waits.
+func start(ctx context.Context, s spec) (*process, error) {
+	text, err := json.Marshal(s)
+	if err != nil {
+		return nil, err
+	}
+	p := &process{role: s.Role, errs: &strings.Builder{}}
+	p.cmd = exec.CommandContext(ctx, "/proc/self/exe")
+	// Neither the collector nor preemption signals may interrupt a raw system call.
+	p.cmd.Env = append(os.Environ(), workerEnv+"="+string(text), "GOGC=off", "GODEBUG=asyncpreemptoff=1", "GOMAXPROCS=4")
+	p.cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	p.cmd.Stderr = p.errs
+	if p.out, err = p.cmd.StdoutPipe(); err != nil {
+		return nil, err
+	}
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	switch s.Role {
+	case "tcp-recv", "rr-answer", "udp-recv", "pump":
+	default:
+		return p, nil
+	}
+	word := make([]byte, len("ready\n"))
+	if _, err := io.ReadFull(p.out, word); err != nil {
+		p.stop()
+		return nil, fmt.Errorf("%s did not come up: %s", s.Role, strings.TrimSpace(p.errs.String()))
+	}
+	return p, nil
+}
+
+// finish waits for the worker's result.
+func (p *process) finish() (result, error) {
+	var r result
+	bad := json.NewDecoder(p.out).Decode(&r)
+	if err := p.cmd.Wait(); err != nil {
+		return r, fmt.Errorf("%s: %w: %s", p.role, err, strings.TrimSpace(p.errs.String()))
+	}
+	return r, bad
+}
+
+// stop ends a worker that has no end of its own.
+func (p *process) stop() {
+	p.cmd.Process.Kill()
+	p.cmd.Wait()
+}
