@@ -1,0 +1,220 @@
+package goal
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/weft-sdn/weft/internal/model"
+)
+
+// Delta leads from one Goal to another. Its fields stand in dependency order:
+// what is referred to is put first and deleted last, so that a switch that
+// follows the order never routes into a record that it does not have.
+// No key is both put and deleted. Readers must not change the slices: one Delta
+// is shared by all hosts that it concerns.
+type Delta struct {
+	PutPAs     []netip.Addr
+	PutRecords []RecordRow
+	PutRoutes  []RouteRow
+	PutPorts   []Port
+
+	DeletePorts   []model.PortID
+	DeleteRoutes  []RouteKey
+	DeleteRecords []RecordKey
+	DeletePAs     []netip.Addr
+}
+
+// Diff gives the Delta that leads from one Goal to another, every list sorted.
+func Diff(from, to *Goal) Delta {
+	var d Delta
+	for pa := range to.PAs {
+		if _, ok := from.PAs[pa]; !ok {
+			d.PutPAs = append(d.PutPAs, pa)
+		}
+	}
+	for k, r := range to.Records {
+		if old, ok := from.Records[k]; !ok || old != r {
+			d.PutRecords = append(d.PutRecords, RecordRow{k, r})
+		}
+	}
+	for k, r := range to.Routes {
+		if old, ok := from.Routes[k]; !ok || old != r {
+			d.PutRoutes = append(d.PutRoutes, RouteRow{k, r})
+		}
+	}
+	for id, p := range to.Ports {
+		if old, ok := from.Ports[id]; !ok || !old.Equal(p) {
+			d.PutPorts = append(d.PutPorts, p)
+		}
+	}
+	d.DeletePorts = missing(from.Ports, to.Ports)
+	d.DeleteRoutes = missing(from.Routes, to.Routes)
+	d.DeleteRecords = missing(from.Records, to.Records)
+	d.DeletePAs = missing(from.PAs, to.PAs)
+	d.Sort()
+	return d
+}
+
+func missing[K comparable, V any](from, to map[K]V) []K {
+	var out []K
+	for k := range from {
+		if _, ok := to[k]; !ok {
+			out = append(out, k)
+		}
+	}
+	return out
+}
+
+// Sort orders every list by key, in place.
+func (d *Delta) Sort() {
+	slices.SortFunc(d.PutPAs, netip.Addr.Compare)
+	slices.SortFunc(d.PutRecords, func(a, b RecordRow) int { return a.Key.Compare(b.Key) })
+	slices.SortFunc(d.PutRoutes, func(a, b RouteRow) int { return a.Key.Compare(b.Key) })
+	slices.SortFunc(d.PutPorts, func(a, b Port) int { return cmp.Compare(a.ID, b.ID) })
+	slices.Sort(d.DeletePorts)
+	slices.SortFunc(d.DeleteRoutes, RouteKey.Compare)
+	slices.SortFunc(d.DeleteRecords, RecordKey.Compare)
+	slices.SortFunc(d.DeletePAs, netip.Addr.Compare)
+}
+
+// Apply changes g as d says.
+func (d Delta) Apply(g *Goal) {
+	for _, pa := range d.PutPAs {
+		g.PAs[pa] = struct{}{}
+	}
+	for _, r := range d.PutRecords {
+		g.Records[r.Key] = r.Record
+	}
+	for _, r := range d.PutRoutes {
+		g.Routes[r.Key] = r.Route
+	}
+	for _, p := range d.PutPorts {
+		g.Ports[p.ID] = p
+	}
+	for _, id := range d.DeletePorts {
+		delete(g.Ports, id)
+	}
+	for _, k := range d.DeleteRoutes {
+		delete(g.Routes, k)
+	}
+	for _, k := range d.DeleteRecords {
+		delete(g.Records, k)
+	}
+	for _, pa := range d.DeletePAs {
+		delete(g.PAs, pa)
+	}
+}
+
+// Rows counts puts and deletes.
+func (d Delta) Rows() int {
+	return len(d.PutPAs) + len(d.PutRecords) + len(d.PutRoutes) + len(d.PutPorts) +
+		len(d.DeletePorts) + len(d.DeleteRoutes) + len(d.DeleteRecords) + len(d.DeletePAs)
+}
+
+// Empty reports whether d changes nothing.
+func (d Delta) Empty() bool { return d.Rows() == 0 }
+
+// Clone copies g; the copy shares nothing that either may change.
+func (g *Goal) Clone() *Goal {
+	c := &Goal{
+		Ports:   make(map[model.PortID]Port, len(g.Ports)),
+		Records: maps.Clone(g.Records),
+		Routes:  maps.Clone(g.Routes),
+		PAs:     maps.Clone(g.PAs),
+	}
+	for id, p := range g.Ports {
+		p.CAs, p.Prefixes = slices.Clone(p.CAs), slices.Clone(p.Prefixes)
+		c.Ports[id] = p
+	}
+	return c
+}
+
+// Equal compares Goals by value.
+func (g *Goal) Equal(h *Goal) bool {
+	return maps.EqualFunc(g.Ports, h.Ports, Port.Equal) && maps.Equal(g.Records, h.Records) &&
+		maps.Equal(g.Routes, h.Routes) && maps.Equal(g.PAs, h.PAs)
+}
+
+// Rows counts all rows of g.
+func (g *Goal) Rows() int { return len(g.Ports) + len(g.Records) + len(g.Routes) + len(g.PAs) }
+
+// Pending gathers Deltas that a slow host has not been sent yet: later ones
+// overwrite earlier ones key by key, so it never grows beyond the keys touched.
+type Pending struct {
+	ports   map[model.PortID]*Port
+	records map[RecordKey]*Record
+	routes  map[RouteKey]*Route
+	pas     map[netip.Addr]bool
+}
+
+// Add appends d to what is pending.
+func (p *Pending) Add(d Delta) {
+	if p.ports == nil {
+		*p = Pending{map[model.PortID]*Port{}, map[RecordKey]*Record{}, map[RouteKey]*Route{}, map[netip.Addr]bool{}}
+	}
+	for _, pa := range d.PutPAs {
+		p.pas[pa] = true
+	}
+	for i := range d.PutRecords {
+		p.records[d.PutRecords[i].Key] = &d.PutRecords[i].Record
+	}
+	for i := range d.PutRoutes {
+		p.routes[d.PutRoutes[i].Key] = &d.PutRoutes[i].Route
+	}
+	for i := range d.PutPorts {
+		p.ports[d.PutPorts[i].ID] = &d.PutPorts[i]
+	}
+	for _, id := range d.DeletePorts {
+		p.ports[id] = nil
+	}
+	for _, k := range d.DeleteRoutes {
+		p.routes[k] = nil
+	}
+	for _, k := range d.DeleteRecords {
+		p.records[k] = nil
+	}
+	for _, pa := range d.DeletePAs {
+		p.pas[pa] = false
+	}
+}
+
+// Rows counts the keys touched.
+func (p *Pending) Rows() int { return len(p.ports) + len(p.records) + len(p.routes) + len(p.pas) }
+
+// Take gives everything pending as one sorted Delta and empties p.
+func (p *Pending) Take() Delta {
+	var d Delta
+	for pa, put := range p.pas {
+		if put {
+			d.PutPAs = append(d.PutPAs, pa)
+			continue
+		}
+		d.DeletePAs = append(d.DeletePAs, pa)
+	}
+	for k, r := range p.records {
+		if r == nil {
+			d.DeleteRecords = append(d.DeleteRecords, k)
+			continue
+		}
+		d.PutRecords = append(d.PutRecords, RecordRow{k, *r})
+	}
+	for k, r := range p.routes {
+		if r == nil {
+			d.DeleteRoutes = append(d.DeleteRoutes, k)
+			continue
+		}
+		d.PutRoutes = append(d.PutRoutes, RouteRow{k, *r})
+	}
+	for id, port := range p.ports {
+		if port == nil {
+			d.DeletePorts = append(d.DeletePorts, id)
+			continue
+		}
+		d.PutPorts = append(d.PutPorts, *port)
+	}
+	*p = Pending{}
+	d.Sort()
+	return d
+}

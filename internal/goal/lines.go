@@ -1,0 +1,87 @@
+package goal
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// Lines describes every row that d puts, one line each, in the order of d, with
+// mark in front: "+ record 5001 10.0.0.5 02:00:00:00:00:01 -> 192.0.2.1".
+func (d Delta) Lines(mark string) []string {
+	out := make([]string, 0, len(d.PutPAs)+len(d.PutRecords)+len(d.PutRoutes)+len(d.PutPorts))
+	for _, pa := range d.PutPAs {
+		out = append(out, fmt.Sprintf("%s pa %s", mark, pa))
+	}
+	for _, r := range d.PutRecords {
+		out = append(out, fmt.Sprintf("%s record %d %s %s -> %s", mark, r.Key.VSID, r.Key.CA, r.Record.MAC, place(r.Record)))
+	}
+	for _, r := range d.PutRoutes {
+		out = append(out, fmt.Sprintf("%s route %d %s -> %d %s", mark, r.Key.Network, r.Key.Prefix, r.Route.VSID, hop(r.Route)))
+	}
+	for _, p := range d.PutPorts {
+		out = append(out, fmt.Sprintf("%s port %s id %d vsid %d network %d %s %s%s", mark, p.Ref, p.ID, p.VSID, p.Network, p.MAC, list(p.CAs), traits(p)))
+	}
+	return out
+}
+
+// Difference describes what changes between two Goals. A row that changes is
+// both removed as it was and added as it becomes.
+func Difference(from, to *Goal) (added, removed []string) {
+	return Diff(from, to).Lines("+"), Diff(to, from).Lines("-")
+}
+
+func place(r Record) string {
+	switch {
+	case r.Router:
+		return "router"
+	case !r.PA.IsValid():
+		return "nowhere yet"
+	}
+	return r.PA.String()
+}
+
+func hop(r Route) string {
+	if !r.NextHop.IsValid() {
+		return "on-link"
+	}
+	return "via " + r.NextHop.String()
+}
+
+// traits names what the rest of the line leaves out, so that two different
+// ports never read alike.
+func traits(p Port) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, " prefixes %s", list(p.Prefixes))
+	if p.Gateway4.IsValid() || p.Gateway6.IsValid() {
+		fmt.Fprintf(&b, " gateway %s", list(valid(p.Gateway4, p.Gateway6)))
+	}
+	if p.PA.IsValid() {
+		fmt.Fprintf(&b, " at %s", p.PA)
+	}
+	if p.Spoof {
+		b.WriteString(" may spoof")
+	}
+	return b.String()
+}
+
+func valid(addrs ...netip.Addr) []netip.Addr {
+	var out []netip.Addr
+	for _, a := range addrs {
+		if a.IsValid() {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+func list[T fmt.Stringer](items []T) string {
+	if len(items) == 0 {
+		return "-"
+	}
+	words := make([]string, len(items))
+	for i, x := range items {
+		words[i] = x.String()
+	}
+	return strings.Join(words, ",")
+}
