@@ -1,0 +1,65 @@
+package intent
+
+import (
+	"fmt"
+
+	"github.com/weft-sdn/weft/internal/model"
+)
+
+// AdmitBinding judges that a device for the port ref appeared on host. Where
+// spec.host says where the port is, nothing changes; elsewhere the first plug decides.
+func AdmitBinding(s *State, ref model.Ref, host string) (*Result, []Violation) {
+	p, v := bindable(s, ref)
+	if p == nil {
+		return nil, v
+	}
+	k := model.KeyOf(p)
+	if _, ok := s.Get(hostKey(host)); !ok {
+		return nil, conflict(k, "", "host %q does not exist in policy", host)
+	}
+	switch {
+	case p.Host() == host:
+		return unchanged(s, p), nil
+	case p.Spec.Host != "":
+		return nil, conflict(k, "spec.host", "is %q; the port cannot be plugged on %q: `weft migrate %s --to %s` first", p.Spec.Host, host, ref, host)
+	case p.BoundHost != "":
+		return nil, conflict(k, "boundHost", "is %q; unplug the port there before plugging it on %q, or `weft migrate %s --to %s`", p.BoundHost, host, ref, host)
+	}
+	return bind(s, p, host), nil
+}
+
+// AdmitUnbinding judges that the device for the port ref left host for good.
+// A port that is not bound there stays as it is.
+func AdmitUnbinding(s *State, ref model.Ref, host string) (*Result, []Violation) {
+	p, v := bindable(s, ref)
+	if p == nil {
+		return nil, v
+	}
+	if p.BoundHost != host {
+		return unchanged(s, p), nil
+	}
+	return bind(s, p, ""), nil
+}
+
+func bindable(s *State, ref model.Ref) (*model.Port, []Violation) {
+	k := model.Key{Kind: model.KindPort, Ref: ref}
+	p, ok := s.get(k).(*model.Port)
+	if !ok {
+		return nil, []Violation{{Key: k, Message: "does not exist; apply it first", Reason: Missing}}
+	}
+	return p, nil
+}
+
+func conflict(k model.Key, field, format string, args ...any) []Violation {
+	return []Violation{{k, field, fmt.Sprintf(format, args...), Conflict}}
+}
+
+func unchanged(s *State, p *model.Port) *Result {
+	return &Result{Changes: []Change{{Unchanged, model.KeyOf(p), p, p}}, Cursors: s.cursors}
+}
+
+func bind(s *State, p *model.Port, host string) *Result {
+	next := portRules{}.clone(p).(*model.Port)
+	next.BoundHost = host
+	return &Result{Changes: []Change{{Updated, model.KeyOf(p), p, next}}, Puts: []model.Resource{next}, Cursors: s.cursors}
+}

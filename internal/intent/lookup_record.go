@@ -1,0 +1,161 @@
+package intent
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/weft-sdn/weft/internal/model"
+)
+
+type lookupRecordRules struct{}
+
+func (lookupRecordRules) clone(r model.Resource) model.Resource {
+	c := *r.(*model.LookupRecord)
+	c.Metadata = cloneMeta(c.Metadata)
+	return &c
+}
+
+func (lookupRecordRules) inherit(_, _ model.Resource) {}
+
+func (lookupRecordRules) check(a *admission, r, old model.Resource) {
+	l, k := r.(*model.LookupRecord), model.KeyOf(r)
+	if l.Derived || isDerivedName(l.Metadata.Name) {
+		a.fail(k, "", "is derived and read-only; change the port or subnet that it follows from")
+		return
+	}
+	if old != nil && old.(*model.LookupRecord).Spec.Subnet != l.Spec.Subnet {
+		a.fail(k, "spec.subnet", "cannot change (it is %q); delete the record and create it again", old.(*model.LookupRecord).Spec.Subnet)
+	}
+	if l.Spec.MAC.IsZero() {
+		a.fail(k, "spec.mac", "is required")
+	} else {
+		checkPortMAC(a, k, l.Spec.MAC)
+	}
+	if problem := providerProblem(l.Spec.ProviderAddress); problem != "" {
+		a.fail(k, "spec.providerAddress", "%s %s", l.Spec.ProviderAddress, problem)
+	}
+	if subnet, _ := a.refer(k, "spec.subnet", subnetKey(l.Metadata.Tenant, l.Spec.Subnet)).(*model.VirtualSubnet); subnet != nil {
+		a.claimCA(subnet, l.Spec.CustomerAddress, "spec.customerAddress", r)
+	}
+}
+
+func (lookupRecordRules) allocate(*admission, model.Resource) {}
+
+func (lookupRecordRules) relate(*admission, model.Resource, model.Resource) {}
+
+func (lookupRecordRules) claims(get func(model.Key) model.Resource, r model.Resource) []claim {
+	l := r.(*model.LookupRecord)
+	s, ok := get(subnetKey(l.Metadata.Tenant, l.Spec.Subnet)).(*model.VirtualSubnet)
+	if !ok {
+		return nil
+	}
+	return []claim{caClaim(s.Spec.VSID, l.Spec.CustomerAddress)}
+}
+
+func (lookupRecordRules) parents(r model.Resource) []model.Key {
+	return []model.Key{subnetKey(r.Meta().Tenant, r.(*model.LookupRecord).Spec.Subnet)}
+}
+
+func (lookupRecordRules) sameSpec(a, b model.Resource) bool {
+	return a.(*model.LookupRecord).Spec == b.(*model.LookupRecord).Spec
+}
+
+// Derived records are named after what they follow from, with colons, which no
+// name that people write may contain: "port:web-1:10.0.0.5", "gateway:web:10.0.0.1".
+const (
+	derivedPort    = "port:"
+	derivedGateway = "gateway:"
+)
+
+func isDerivedName(name string) bool { return strings.Contains(name, ":") }
+
+// Derived gives the read-only records that follow from r, a Port or a
+// VirtualSubnet; the PA of a port is that of its host, invalid while it has none.
+func (s *State) Derived(r model.Resource) []*model.LookupRecord {
+	switch r := r.(type) {
+	case *model.Port:
+		pa := s.PAOf(r.Host())
+		return derive(r, derivedPort, r.Spec.Subnet, r.Spec.Addresses, r.Spec.MAC, pa)
+	case *model.VirtualSubnet:
+		return derive(r, derivedGateway, r.Metadata.Name, r.Spec.Gateway, model.RouterMAC(r.Spec.VSID), netip.Addr{})
+	}
+	return nil
+}
+
+func derive(from model.Resource, kind, subnet string, cas []netip.Addr, mac model.MAC, pa netip.Addr) []*model.LookupRecord {
+	out := make([]*model.LookupRecord, 0, len(cas))
+	for _, ca := range cas {
+		m := *from.Meta()
+		m.Name, m.UID, m.Labels = kind+m.Name+":"+ca.String(), "", nil
+		out = append(out, &model.LookupRecord{Metadata: m, Derived: true,
+			Spec: model.LookupRecordSpec{Subnet: subnet, CustomerAddress: ca, MAC: mac, ProviderAddress: pa}})
+	}
+	return out
+}
+
+// AllDerived gives every derived record, of one tenant or (tenant "") of all, sorted.
+func (s *State) AllDerived(tenant string) []*model.LookupRecord {
+	var out []*model.LookupRecord
+	for _, kind := range []model.Kind{model.KindVirtualSubnet, model.KindPort} {
+		for ref, r := range s.resources[kind] {
+			if tenant == "" || ref.Tenant == tenant {
+				out = append(out, s.Derived(r)...)
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b *model.LookupRecord) int { return compareRefs(a.Metadata.Ref(), b.Metadata.Ref()) })
+	return out
+}
+
+// DerivedByName finds one derived record.
+func (s *State) DerivedByName(ref model.Ref) (*model.LookupRecord, bool) {
+	kind, rest := model.KindPort, strings.TrimPrefix(ref.Name, derivedPort)
+	if rest == ref.Name {
+		kind, rest = model.KindVirtualSubnet, strings.TrimPrefix(ref.Name, derivedGateway)
+	}
+	source, _, _ := strings.Cut(rest, ":")
+	r, ok := s.Get(model.Key{Kind: kind, Ref: model.Ref{Tenant: ref.Tenant, Name: source}})
+	if !ok {
+		return nil, false
+	}
+	for _, l := range s.Derived(r) {
+		if l.Metadata.Name == ref.Name {
+			return l, true
+		}
+	}
+	return nil, false
+}
+
+// PAOf gives the Provider Address of a host: its lowest, or an invalid one while it has none.
+func (s *State) PAOf(host string) netip.Addr {
+	var pa netip.Addr
+	for _, p := range s.PAsOf(host) {
+		if !pa.IsValid() || p.Spec.Address.Less(pa) {
+			pa = p.Spec.Address
+		}
+	}
+	return pa
+}
+
+// PAsOf gives the Provider Addresses of a host, sorted by name.
+func (s *State) PAsOf(host string) []*model.ProviderAddress {
+	if host == "" {
+		return nil
+	}
+	var out []*model.ProviderAddress
+	for k := range s.children[hostKey(host)] {
+		if p, ok := s.get(k).(*model.ProviderAddress); ok {
+			out = append(out, p)
+		}
+	}
+	slices.SortFunc(out, func(a, b *model.ProviderAddress) int { return compareRefs(a.Metadata.Ref(), b.Metadata.Ref()) })
+	return out
+}
+
+// Lookup finds who holds ca in the subnet with v: a Port, a static LookupRecord,
+// or the VirtualSubnet itself when ca is its gateway.
+func (s *State) Lookup(v model.VSID, ca netip.Addr) (model.Resource, bool) {
+	r, ok := s.claims[caClaim(v, ca)]
+	return r, ok
+}

@@ -1,0 +1,213 @@
+package intent
+
+import (
+	"math"
+	"net/netip"
+	"slices"
+
+	"github.com/weft-sdn/weft/internal/model"
+)
+
+type portRules struct{}
+
+func (portRules) clone(r model.Resource) model.Resource {
+	c := *r.(*model.Port)
+	c.Metadata = cloneMeta(c.Metadata)
+	c.Spec.Addresses = orNil(c.Spec.Addresses)
+	return &c
+}
+
+// inherit keeps a port where it is when spec.host is taken away: leaving a field
+// out of a manifest must not cut a running guest off.
+func (portRules) inherit(r, old model.Resource) {
+	p := r.(*model.Port)
+	p.ID, p.BoundHost = 0, ""
+	if old == nil {
+		return
+	}
+	o := old.(*model.Port)
+	p.ID = o.ID
+	if p.Spec.Host == "" {
+		p.BoundHost = o.Host()
+	}
+	if p.Spec.MAC.IsZero() {
+		p.Spec.MAC = o.Spec.MAC
+	}
+	if len(p.Spec.Addresses) == 0 {
+		p.Spec.Addresses = o.Spec.Addresses
+	}
+}
+
+func (portRules) check(a *admission, r, old model.Resource) {
+	p, k := r.(*model.Port), model.KeyOf(r)
+	if p.Spec.Host != "" {
+		a.refer(k, "spec.host", hostKey(p.Spec.Host))
+	}
+	if p.BoundHost != "" {
+		a.refer(k, "boundHost", hostKey(p.BoundHost))
+	}
+	if old != nil && old.(*model.Port).Spec.Subnet != p.Spec.Subnet {
+		a.fail(k, "spec.subnet", "cannot change (it is %q); delete the port and create it again", old.(*model.Port).Spec.Subnet)
+	}
+	if !p.Spec.MAC.IsZero() {
+		checkPortMAC(a, k, p.Spec.MAC)
+	}
+	if n := len(p.Spec.Addresses); n > maxAddresses {
+		a.fail(k, "spec.addresses", "has %d entries; at most %d are allowed", n, maxAddresses)
+		return
+	}
+	subnet, _ := a.refer(k, "spec.subnet", subnetKey(p.Metadata.Tenant, p.Spec.Subnet)).(*model.VirtualSubnet)
+	if subnet == nil {
+		return
+	}
+	for i, ca := range p.Spec.Addresses {
+		a.claimCA(subnet, ca, at("spec.addresses", i), r)
+	}
+	if network := a.networkOf(subnet); network != nil && !p.Spec.MAC.IsZero() {
+		if o := a.claim(macClaim(network.Index, p.Spec.MAC), r); o != nil {
+			a.fail(k, "spec.mac", "%s is already that of %s in this virtual network; choose another or leave it out", p.Spec.MAC, name(o))
+		}
+	}
+}
+
+func checkPortMAC(a *admission, k model.Key, m model.MAC) {
+	if !m.IsUnicast() {
+		a.fail(k, "spec.mac", "%s is a group address; a port needs a unicast MAC", m)
+	}
+	if m.IsRouter() {
+		a.fail(k, "spec.mac", "%s is in the range 02:77:66:… of the distributed routers; choose another or leave it out", m)
+	}
+}
+
+// claimCA takes ca in subnet for r, or says under field why not.
+func (a *admission) claimCA(subnet *model.VirtualSubnet, ca netip.Addr, field string, r model.Resource) {
+	k := model.KeyOf(r)
+	if problem := caProblem(subnet, ca); problem != "" {
+		a.fail(k, field, "%s %s", ca, problem)
+		return
+	}
+	o := a.claim(caClaim(subnet.Spec.VSID, ca), r)
+	switch {
+	case o == nil:
+	case o == r:
+		a.fail(k, field, "%s is listed twice", ca)
+	default:
+		a.fail(k, field, "%s is already an address of %s; choose another", ca, name(o))
+	}
+}
+
+// networkOf gives the network of a subnet, or nil if that is faulty.
+func (a *admission) networkOf(s *model.VirtualSubnet) *model.VirtualNetwork {
+	k := networkKey(s.Metadata.Tenant, s.Spec.Network)
+	if a.bad[k] {
+		return nil
+	}
+	n, _ := a.get(k).(*model.VirtualNetwork)
+	return n
+}
+
+func (portRules) allocate(a *admission, r model.Resource) {
+	p, k := r.(*model.Port), model.KeyOf(r)
+	subnet, _ := a.get(subnetKey(p.Metadata.Tenant, p.Spec.Subnet)).(*model.VirtualSubnet)
+	network := a.networkOf(subnet)
+	if network == nil {
+		return
+	}
+	if p.Spec.MAC.IsZero() && !allocateMAC(a, p, network.Index) {
+		a.fail(k, "spec.mac", "no unused MAC was found; write one")
+	}
+	if len(p.Spec.Addresses) == 0 {
+		allocateCAs(a, p, subnet)
+	}
+	if p.ID == 0 {
+		free := func(i uint32) bool { return a.owner(portClaim(model.PortID(i))) == nil }
+		i, ok := next(&a.cursors.Port, 1, math.MaxUint32, free)
+		if !ok {
+			a.fail(k, "", "all port ids are in use")
+			return
+		}
+		p.ID = model.PortID(i)
+	}
+	a.claim(portClaim(p.ID), r)
+}
+
+func allocateMAC(a *admission, p *model.Port, network model.NetworkIndex) bool {
+	for range maxMACAttempts {
+		m := a.alloc.MAC()
+		if !m.IsUnicast() || m.IsRouter() || a.claim(macClaim(network, m), p) != nil {
+			continue
+		}
+		p.Spec.MAC = m
+		return true
+	}
+	return false
+}
+
+// allocateCAs takes the lowest free address of each prefix. Within one set the
+// search goes on where it stopped, so that a set of n ports costs n and not n².
+func allocateCAs(a *admission, p *model.Port, s *model.VirtualSubnet) {
+	for _, prefix := range s.Spec.Prefixes {
+		ca, ok := lowestFree(a, s, prefix)
+		if !ok {
+			a.fail(model.KeyOf(p), "spec.addresses", "no address of %s is free in %s; use another subnet or delete ports", prefix, name(s))
+			continue
+		}
+		a.claim(caClaim(s.Spec.VSID, ca), p)
+		p.Spec.Addresses = append(p.Spec.Addresses, ca)
+	}
+}
+
+func lowestFree(a *admission, s *model.VirtualSubnet, prefix netip.Prefix) (netip.Addr, bool) {
+	network := caClaim(s.Spec.VSID, prefix.Addr())
+	ca, ok := a.hints[network]
+	if !ok {
+		ca = prefix.Addr()
+	}
+	for ca = ca.Next(); prefix.Contains(ca); ca = ca.Next() {
+		if a.owner(caClaim(s.Spec.VSID, ca)) == nil && caProblem(s, ca) == "" {
+			a.hints[network] = ca
+			return ca, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+func (portRules) relate(*admission, model.Resource, model.Resource) {}
+
+func (portRules) claims(get func(model.Key) model.Resource, r model.Resource) []claim {
+	p := r.(*model.Port)
+	out := []claim{portClaim(p.ID)}
+	s, ok := get(subnetKey(p.Metadata.Tenant, p.Spec.Subnet)).(*model.VirtualSubnet)
+	if !ok {
+		return out
+	}
+	for _, ca := range p.Spec.Addresses {
+		out = append(out, caClaim(s.Spec.VSID, ca))
+	}
+	if n, ok := get(networkKey(p.Metadata.Tenant, s.Spec.Network)).(*model.VirtualNetwork); ok {
+		out = append(out, macClaim(n.Index, p.Spec.MAC))
+	}
+	return out
+}
+
+func (portRules) parents(r model.Resource) []model.Key {
+	p := r.(*model.Port)
+	out := []model.Key{subnetKey(p.Metadata.Tenant, p.Spec.Subnet)}
+	if h := p.Host(); h != "" {
+		out = append(out, hostKey(h))
+	}
+	return out
+}
+
+func (portRules) sameSpec(x, y model.Resource) bool {
+	a, b := x.(*model.Port), y.(*model.Port)
+	return a.BoundHost == b.BoundHost && a.Spec.Subnet == b.Spec.Subnet && a.Spec.MAC == b.Spec.MAC &&
+		a.Spec.Host == b.Spec.Host && a.Spec.AllowSpoofing == b.Spec.AllowSpoofing &&
+		slices.Equal(a.Spec.Addresses, b.Spec.Addresses)
+}
+
+// PortByID finds the port that has id.
+func (s *State) PortByID(id model.PortID) (*model.Port, bool) {
+	p, ok := s.claims[portClaim(id)].(*model.Port)
+	return p, ok
+}
