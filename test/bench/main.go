@@ -72,26 +72,36 @@ func run(ctx context.Context, o options) error {
 	}
 	defer sweep()
 	sweep()
-	report := newReport(o)
+	r := newReport(o)
+	failed := measureAll(ctx, cells, o, r)
+	if ctx.Err() != nil {
+		return errors.New("interrupted")
+	}
+	// What was measured before a failure is still worth reading.
+	fmt.Print(r.markdown())
+	if o.json == "" {
+		return failed
+	}
+	return errors.Join(failed, r.writeJSON(o.json))
+}
+
+func measureAll(ctx context.Context, cells []cell, o options, r *report) error {
 	for _, c := range cells {
-		if err := measureCell(ctx, c, o, report); err != nil {
+		if err := measureCell(ctx, c, o, r); err != nil {
 			return fmt.Errorf("cell %s: %w", c.name(), err)
 		}
 	}
-	if o.micro {
-		if err := report.addMicro(); err != nil {
-			return fmt.Errorf("micro: %w", err)
-		}
-	}
-	fmt.Print(report.markdown())
-	if o.json == "" {
+	if !o.micro {
 		return nil
 	}
-	return report.writeJSON(o.json)
+	if err := r.addMicro(); err != nil {
+		return fmt.Errorf("micro: %w", err)
+	}
+	return nil
 }
 
 // measureCell builds the contenders of a cell side by side and measures them in turn.
-func measureCell(ctx context.Context, c cell, o options, r *report) (err error) {
+func measureCell(ctx context.Context, c cell, o options, r *report) error {
 	var sites []*site
 	defer func() {
 		for _, s := range sites {
@@ -99,6 +109,9 @@ func measureCell(ctx context.Context, c cell, o options, r *report) (err error) 
 		}
 	}()
 	for _, name := range c.contenders {
+		if name == forced(r.Chosen[c.name()]) {
+			continue // weft has chosen it: the same row twice
+		}
 		s, err := build(ctx, c, name)
 		if s != nil {
 			sites = append(sites, s)
@@ -108,6 +121,9 @@ func measureCell(ctx context.Context, c cell, o options, r *report) (err error) 
 		}
 		if err := s.check(ctx); err != nil {
 			return fmt.Errorf("checking %s: %w", name, err)
+		}
+		if name == weft {
+			r.Chosen[c.name()] = s.decapsulation()
 		}
 	}
 	for round := range o.rounds {
@@ -124,6 +140,12 @@ func measureCell(ctx context.Context, c cell, o options, r *report) (err error) 
 		}
 	}
 	return nil
+}
+
+// forced is the contender that is told to decapsulate as weft has chosen to.
+func forced(chosen string) string {
+	how, _, _ := strings.Cut(chosen, "+")
+	return weft + "-" + how
 }
 
 func selected(list, name string) bool {

@@ -177,14 +177,10 @@ func (r *report) cellTables(b *strings.Builder, c string) {
 	}
 }
 
-// label marks the decapsulation that weft takes by itself.
+// label names the decapsulation that weft took by itself.
 func (r *report) label(c, contender string) string {
-	chosen := r.Chosen[c]
-	if contender == weft && chosen != "" {
-		return weft + " (" + chosen + ")"
-	}
-	if contender == weft+"-"+chosen {
-		return contender + " (chosen)"
+	if chosen := r.Chosen[c]; contender == weft && chosen != "" {
+		return weft + " (auto: " + chosen + ")"
 	}
 	return contender
 }
@@ -252,11 +248,7 @@ var targets = []target{
 func (r *report) targetTable(b *strings.Builder) {
 	fmt.Fprint(b, "\n### Targets\n\n| cell | metric | ratio to | wanted | measured | |\n|---|---|---|---|---|---|\n")
 	for _, t := range targets {
-		name := weft
-		if strings.HasSuffix(t.cell, "wire") {
-			name += "-" + r.Chosen[t.cell]
-		}
-		got := r.ratio(t.cell, name, t.over, t.metric)
+		got := r.ratio(t.cell, weft, t.over, t.metric)
 		if got.n == 0 {
 			continue
 		}

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"os/exec"
 	"strings"
+
+	"github.com/weft-sdn/weft/internal/datapath"
 )
 
 // A cell is one setting in which all contenders are compared.
@@ -20,7 +22,7 @@ type cell struct {
 
 func (c cell) name() string { return c.ports + "/" + c.underlay }
 
-// The contenders. weft takes the decapsulation that it would choose by itself.
+// The contenders. weft chooses its decapsulation by itself; the last two are told.
 const (
 	bare    = "bare"   // from host to host over the underlay alone
 	routed  = "routed" // guest, host, host, guest by plain routing
@@ -40,7 +42,7 @@ func selectCells(o options) ([]cell, error) {
 		c := cell{ports: ports, underlay: underlay}
 		candidates := []string{bare, routed, vxlan, weft}
 		if underlay == "wire" {
-			candidates = []string{bare, routed, vxlan, weftTCX, weftXDP}
+			candidates = append(candidates, weftTCX, weftXDP)
 		}
 		for _, k := range candidates {
 			if selected(o.only, k) {
@@ -79,12 +81,13 @@ var (
 // and on each a guest behind port p0.
 type site struct {
 	cell
-	name   string
-	host   [2]string // namespaces
-	guest  [2]string // the namespace in which traffic starts or ends; bare: the host
-	ca     [2]netip.Addr
-	pumps  []*process
-	undo   []func()
+	name     string
+	host     [2]string // namespaces
+	guest    [2]string // the namespace in which traffic starts or ends; bare: the host
+	ca       [2]netip.Addr
+	pumps    []*process
+	switches []*datapath.Switch
+	undo     []func()
 }
 
 // build sets a contender up. The site is returned also with an error, to be closed.
@@ -160,6 +163,10 @@ func (s *site) underlayLink(ctx context.Context) error {
 func (s *site) addGuest(ctx context.Context, i int, ca string, mtu int) error {
 	h, g := s.host[i], s.guest[i]
 	if err := sh(ctx, "ip netns add "+g); err != nil {
+		return err
+	}
+	// What IPv6 says of itself is not part of the load.
+	if err := setSysctl(g, "net/ipv6/conf/all/disable_ipv6", "1"); err != nil {
 		return err
 	}
 	if err := s.plug(ctx, h, g); err != nil {
@@ -266,7 +273,7 @@ func links(ctx context.Context, ns string) (map[string]linkStats, error) {
 type snapshot struct {
 	wire    counters // frames that arrived at the second host's underlay
 	port    counters // frames that the second host gave to its port
-	dropped uint64   // frames that any device of any namespace dropped
+	dropped uint64   // frames that any device or switch of the site dropped
 }
 
 func (s *site) snapshot(ctx context.Context) (snapshot, error) {
@@ -287,7 +294,9 @@ func (s *site) snapshot(ctx context.Context) (snapshot, error) {
 			n.wire, n.port = all["u0"].Stats.RX, all["p0"].Stats.TX
 		}
 	}
-	return n, nil
+	refused, err := s.switchDrops()
+	n.dropped += refused
+	return n, err
 }
 
 func (a counters) since(b counters) counters {

@@ -3,6 +3,122 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/weft-sdn/weft/internal/datapath"
+	"github.com/weft-sdn/weft/internal/model"
+	"github.com/weft-sdn/weft/internal/table"
 )
 
-func (s *site) buildWeft(ctx context.Context) error { return errors.New("not yet") }
+// The subnet that the guests share, and what fills its tables besides them: a
+// switch with two records would flatter itself.
+const (
+	subnet    = model.VSID(0x5001)
+	bystander = 1000 // records of other Customer Addresses
+)
+
+var (
+	subnetPrefix = netip.MustParsePrefix("10.0.0.0/16")
+	gateway      = netip.MustParseAddr("10.0.255.254")
+)
+
+// buildWeft puts a switch on each host, as an agent would: every check on.
+func (s *site) buildWeft(ctx context.Context) error {
+	decap := map[string]string{weft: datapath.DecapAuto, weftTCX: datapath.DecapTCX, weftXDP: datapath.DecapXDP}[s.name]
+	for i, h := range s.host {
+		var sw *datapath.Switch
+		err := inside(h, func() (err error) {
+			sw, err = s.openSwitch(i, decap)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("switch of %s: %w", h, err)
+		}
+		s.undo = append(s.undo, func() { sw.Close() })
+		s.switches = append(s.switches, sw)
+	}
+	return nil
+}
+
+// openSwitch runs in the namespace of host i.
+func (s *site) openSwitch(i int, decap string) (*datapath.Switch, error) {
+	port, err := net.InterfaceByName("p0")
+	if err != nil {
+		return nil, err
+	}
+	uplink, err := net.InterfaceByName("u0")
+	if err != nil {
+		return nil, err
+	}
+	sw, err := datapath.Open(datapath.Options{Decap: decap})
+	if err != nil {
+		return nil, err
+	}
+	err = errors.Join(
+		sw.Apply(s.rows(i, uint32(port.Index), uint32(uplink.Index), model.MAC(uplink.HardwareAddr)), true),
+		sw.AttachPort(uint32(port.Index)),
+		sw.AttachUplink(uint32(uplink.Index)))
+	if err != nil {
+		sw.Close()
+		return nil, err
+	}
+	return sw, nil
+}
+
+// rows are the tables of host i.
+func (s *site) rows(i int, port, uplink uint32, source model.MAC) table.Set {
+	set := table.NewSet()
+	other := 1 - i
+	pas := addrs(hostPA)
+	set.Ports[port] = table.Port{
+		IfIndex: port, ID: model.PortID(i + 1), VSID: subnet, Network: 1, MAC: mac(i),
+		PA: pas[i], Gateway4: gateway, MTU: nvgreMTU, Peer: s.ports == "veth",
+	}
+	set.Records[table.RecordKey{VSID: subnet, CA: s.ca[i]}] = table.Record{MAC: mac(i), IfIndex: port, Port: model.PortID(i + 1)}
+	set.Records[table.RecordKey{VSID: subnet, CA: s.ca[other]}] = table.Record{MAC: mac(other), PA: pas[other], Port: model.PortID(other + 1)}
+	set.Records[table.RecordKey{VSID: subnet, CA: gateway}] = table.Record{MAC: model.RouterMAC(subnet), Router: true}
+	for n := range bystander {
+		ca := netip.AddrFrom4([4]byte{10, 0, byte(1 + n>>8), byte(n)})
+		set.Records[table.RecordKey{VSID: subnet, CA: ca}] = table.Record{MAC: model.MAC{2, 1, 0, 0, byte(n >> 8), byte(n)}, PA: pas[other], Port: model.PortID(100 + n)}
+	}
+	set.Routes[table.RouteKey{Network: 1, Prefix: subnetPrefix}] = table.Route{VSID: subnet}
+	set.Peers[pas[other]] = table.Peer{PA: pas[other], IfIndex: uplink, MTU: underlayMTU, Source: source}
+	set.LocalPAs[pas[i]] = struct{}{}
+	return set
+}
+
+func mac(i int) model.MAC {
+	m, err := model.ParseMAC(guestMAC[i])
+	if err != nil {
+		panic(err) // a constant of this program
+	}
+	return m
+}
+
+// switchDrops sums what the switches of the site dropped, for whatever reason.
+func (s *site) switchDrops() (uint64, error) {
+	var n uint64
+	for _, sw := range s.switches {
+		counts, err := sw.Drops()
+		if err != nil {
+			return 0, err
+		}
+		for _, c := range counts {
+			n += c.Packets
+		}
+	}
+	return n, nil
+}
+
+// decapsulation is how the switch of the receiving host strips.
+func (s *site) decapsulation() string {
+	if len(s.switches) < 2 {
+		return ""
+	}
+	for _, how := range s.switches[1].Strategies() {
+		return how
+	}
+	return ""
+}
