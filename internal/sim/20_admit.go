@@ -1,0 +1,147 @@
+package sim
+
+import (
+	"net/netip"
+
+	"github.com/weft-sdn/weft/internal/model"
+	"github.com/weft-sdn/weft/internal/wire"
+)
+
+func (w *walk) admit20() model.Verdict {
+	if w.port.Spoof {
+		w.say(model.VerdictContinue, "admit", "the port may speak for others")
+	} else if v := w.guard(); v != model.VerdictContinue {
+		return v
+	}
+	return w.admitRouterMessages()
+}
+
+// guard holds a guest to its own MAC and Customer Addresses.
+func (w *walk) guard() model.Verdict {
+	p := &w.packet
+	if p.eth.Src != w.port.MAC {
+		return w.say(model.VerdictSpoofedMac, "admit", "source MAC %s is not the port's %s", p.eth.Src, w.port.MAC)
+	}
+	switch {
+	case p.isARP():
+		return w.guardARP()
+	case p.isIPv4():
+		return w.guardIPv4()
+	}
+	if v := w.guardIPv6(); v != model.VerdictContinue {
+		return v
+	}
+	return w.guardND()
+}
+
+func (w *walk) guardARP() model.Verdict {
+	arp := &w.packet.arp
+	if arp.SenderMAC != w.port.MAC {
+		return w.say(model.VerdictSpoofedArp, "admit", "ARP sender MAC %s is not the port's %s", arp.SenderMAC, w.port.MAC)
+	}
+	if arp.Op == wire.ARPRequest && arp.Sender.IsUnspecified() {
+		return model.VerdictContinue
+	}
+	if !w.own(arp.Sender) {
+		return w.say(model.VerdictSpoofedArp, "admit", "ARP sender %s is not an address of the port", arp.Sender)
+	}
+	return model.VerdictContinue
+}
+
+var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+
+func (w *walk) guardIPv4() model.Verdict {
+	p := &w.packet
+	if p.src.IsUnspecified() && p.dst == broadcast {
+		return w.say(model.VerdictMulticast, "admit", "a DHCP client; nothing here answers")
+	}
+	return w.guardSource()
+}
+
+func (w *walk) guardIPv6() model.Verdict {
+	p := &w.packet
+	toGroup := p.dst.IsMulticast()
+	switch {
+	case p.src.IsUnspecified():
+		if toGroup || p.isND(wire.ICMPv6NeighbourSol) {
+			return model.VerdictContinue
+		}
+	case p.src.IsLinkLocalUnicast():
+		if toGroup || p.isND(wire.ICMPv6RouterSolicit) || p.isND(wire.ICMPv6NeighbourSol) || p.isND(wire.ICMPv6NeighbourAdv) {
+			return model.VerdictContinue
+		}
+	default:
+		return w.guardSource()
+	}
+	return w.say(model.VerdictSpoofedCa, "admit", "source %s cannot send this", p.src)
+}
+
+func (w *walk) guardSource() model.Verdict {
+	if !w.own(w.packet.src) {
+		return w.say(model.VerdictSpoofedCa, "admit", "source %s is not an address of the port", w.packet.src)
+	}
+	return model.VerdictContinue
+}
+
+func (w *walk) guardND() model.Verdict {
+	p := &w.packet
+	n := &p.ndp
+	foreignMAC := n.HasMAC && n.MAC != w.port.MAC
+	switch {
+	case p.isND(wire.ICMPv6NeighbourSol) && foreignMAC,
+		p.isND(wire.ICMPv6NeighbourAdv) && foreignMAC:
+		return w.say(model.VerdictSpoofedNd, "admit", "claims MAC %s, the port's is %s", n.MAC, w.port.MAC)
+	case p.isND(wire.ICMPv6NeighbourSol) && p.src.IsUnspecified() && n.HasMAC:
+		return w.say(model.VerdictSpoofedNd, "admit", "claims a MAC while it has no address yet")
+	case p.isND(wire.ICMPv6NeighbourAdv) && !w.own(n.Target) && !n.Target.IsLinkLocalUnicast():
+		return w.say(model.VerdictSpoofedNd, "admit", "advertises %s, which is not an address of the port", n.Target)
+	}
+	return model.VerdictContinue
+}
+
+func (w *walk) admitRouterMessages() model.Verdict {
+	p := &w.packet
+	if p.isND(wire.ICMPv6RouterAdvert) || p.isND(wire.ICMPv6Redirect) {
+		return w.say(model.VerdictRouterMessage, "admit", "a guest is not a router (ICMPv6 type %d)", p.icmpType)
+	}
+	return w.say(model.VerdictContinue, "admit", "admitted")
+}
+
+// uplinkAdmit20 holds the outer source to what policy says is behind it.
+func (w *walk) uplinkAdmit20() model.Verdict {
+	p := &w.packet
+	source := p.src
+	if p.isARP() {
+		source = p.arp.Sender
+	}
+	if v := w.admitSource(source); v != model.VerdictContinue {
+		return v
+	}
+	if p.isARP() && p.arp.SenderMAC != p.eth.Src {
+		return w.say(model.VerdictSpoofedArp, "admit", "ARP sender MAC %s is not the frame's source %s", p.arp.SenderMAC, p.eth.Src)
+	}
+	return w.admitRouterMessages()
+}
+
+func (w *walk) admitSource(source netip.Addr) model.Verdict {
+	p := &w.packet
+	vsid := w.outer.vsid
+	if s, ok := w.rec(vsid, source); ok {
+		if s.PA != w.outer.src || s.MAC != p.eth.Src {
+			return w.say(model.VerdictSourceNotInPolicy, "admit", "%s in subnet %d is %s at %q, not %s at %s", source, vsid, s.MAC, s.PA, p.eth.Src, w.outer.src)
+		}
+		return model.VerdictContinue
+	}
+	if p.isARP() || p.eth.Src != model.RouterMAC(vsid) {
+		return w.say(model.VerdictSourceNotInPolicy, "admit", "no record of %s in subnet %d, and it was not routed", source, vsid)
+	}
+	prefix, route, ok := w.longestPrefix(w.port.Network, source)
+	if !ok || route.NextHop.IsValid() {
+		return w.say(model.VerdictSourceNotInPolicy, "admit", "%s is in no subnet of network %d", source, w.port.Network)
+	}
+	s, ok := w.rec(route.VSID, source)
+	if !ok || s.PA != w.outer.src {
+		return w.say(model.VerdictSourceNotInPolicy, "admit", "%s in subnet %d (%s) is not at %s", source, route.VSID, prefix, w.outer.src)
+	}
+	return model.VerdictContinue
+}

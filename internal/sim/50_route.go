@@ -1,0 +1,68 @@
+package sim
+
+import (
+	"net/netip"
+
+	"github.com/weft-sdn/weft/internal/model"
+)
+
+var (
+	thisNetwork = netip.MustParsePrefix("0.0.0.0/8")
+	loopback4   = netip.MustParsePrefix("127.0.0.0/8")
+	loopback6   = netip.MustParseAddr("::1")
+)
+
+func (w *walk) route50() model.Verdict {
+	if w.hop != nil {
+		return model.VerdictContinue // ARP, which stays in its subnet
+	}
+	dst := w.packet.dst
+	if v := refuseDestination(dst); v != model.VerdictContinue {
+		return w.say(v, "route", "destination %s", dst)
+	}
+	if v := w.chooseHop(dst); v != model.VerdictContinue {
+		return v
+	}
+	r, ok := w.rec(w.hop.vsid, w.hop.ca)
+	if !ok {
+		return model.VerdictContinue // lookup says so: an unknown neighbour comes before a spent TTL
+	}
+	addressesRouter := r.Router && w.hop.ca == dst
+	w.routed = w.hop.vsid != w.port.VSID
+	if !w.routed || w.packet.ttl > 1 || addressesRouter {
+		return model.VerdictContinue
+	}
+	w.tellTimeExceeded()
+	return w.say(model.VerdictTtlExceeded, "route", "TTL %d ends at the router", w.packet.ttl)
+}
+
+func refuseDestination(dst netip.Addr) model.Verdict {
+	switch {
+	case dst.IsMulticast() || dst == broadcast:
+		return model.VerdictMulticast
+	case dst.Is4() && (thisNetwork.Contains(dst) || loopback4.Contains(dst)):
+		return model.VerdictIpMalformed
+	case dst.Is6() && (dst.IsUnspecified() || dst == loopback6):
+		return model.VerdictIpMalformed
+	case dst.Is6() && dst.IsLinkLocalUnicast():
+		return model.VerdictLinkLocal
+	}
+	return model.VerdictContinue
+}
+
+// chooseHop finds the subnet and the address where the packet goes next.
+func (w *walk) chooseHop(dst netip.Addr) model.Verdict {
+	if _, ok := w.rec(w.port.VSID, dst); ok {
+		w.hop = &hop{w.port.VSID, dst}
+		return w.say(model.VerdictContinue, "route", "a record of the port's own subnet names %s", dst)
+	}
+	prefix, route, ok := w.longestPrefix(w.port.Network, dst)
+	if !ok {
+		return w.say(model.VerdictNoRoute, "route", "no route of network %d covers %s", w.port.Network, dst)
+	}
+	w.hop = &hop{route.VSID, dst}
+	if route.NextHop.IsValid() {
+		w.hop.ca = route.NextHop
+	}
+	return w.say(model.VerdictContinue, "route", "route %s leads to %s in subnet %d", prefix, w.hop.ca, w.hop.vsid)
+}

@@ -1,0 +1,104 @@
+package sim
+
+import (
+	"github.com/weft-sdn/weft/internal/model"
+	"github.com/weft-sdn/weft/internal/wire"
+)
+
+func (w *walk) lookup60() model.Verdict {
+	r, ok := w.rec(w.hop.vsid, w.hop.ca)
+	if !ok {
+		return w.say(model.VerdictNoRecord, "lookup", "no record of %s in subnet %d", w.hop.ca, w.hop.vsid)
+	}
+	w.record = r
+	if r.Router {
+		return w.router()
+	}
+	if r.IfIndex == w.port.IfIndex {
+		return w.say(model.VerdictRouteToSelf, "lookup", "%s is the sender", w.hop.ca)
+	}
+	if r.PA.IsValid() {
+		return w.lookupPeer()
+	}
+	return w.lookupPort()
+}
+
+func (w *walk) lookupPeer() model.Verdict {
+	peer, ok := w.Set.Peers[w.record.PA]
+	if !ok || peer.IfIndex == 0 {
+		return w.say(model.VerdictNoUnderlayRoute, "lookup", "no way to Provider Address %s", w.record.PA)
+	}
+	w.peer = &peer
+	return w.say(model.VerdictContinue, "lookup", "%s is %s at %s", w.hop.ca, w.record.MAC, w.record.PA)
+}
+
+func (w *walk) lookupPort() model.Verdict {
+	to, ok := w.Set.Ports[w.record.IfIndex]
+	if w.record.IfIndex == 0 || !ok {
+		return w.say(model.VerdictPortDown, "lookup", "%s is on this host and not plugged", w.hop.ca)
+	}
+	if to.VSID != w.hop.vsid {
+		return w.say(model.VerdictVsidMismatch, "lookup", "port %d is in subnet %d, not %d", to.ID, to.VSID, w.hop.vsid)
+	}
+	w.to = &to
+	return w.say(model.VerdictContinue, "lookup", "%s is %s at port %d", w.hop.ca, w.record.MAC, to.ID)
+}
+
+// router answers what is addressed to the distributed router itself.
+func (w *walk) router() model.Verdict {
+	if !w.isEchoRequest() || w.hop.ca != w.packet.dst {
+		return w.say(model.VerdictRouterNoService, "lookup", "%s is the router, which only answers ping", w.hop.ca)
+	}
+	w.answerEcho()
+	return w.say(model.VerdictAnswered, "lookup", "%s is the router and answers", w.hop.ca)
+}
+
+func (w *walk) isEchoRequest() bool {
+	p := &w.packet
+	if p.fragment || p.l4Len() < wire.ICMPLen || p.icmpCode != 0 {
+		return false
+	}
+	return p.isICMP() && p.icmpType == wire.ICMPEchoRequest || p.isICMPv6() && p.icmpType == wire.ICMPv6EchoRequest
+}
+
+// answerEcho turns the echo request into its reply, in place. Checksums are updated, not
+// computed: one that was wrong stays wrong, so that the guest sees its own mistake.
+func (w *walk) answerEcho() {
+	p, out := &w.packet, w.frame
+	must(wire.Ethernet{Dst: p.eth.Src, Src: model.RouterMAC(w.port.VSID), Type: p.eth.Type}.Encode(out))
+	reply := byte(wire.ICMPEchoReply)
+	if p.isIPv4() {
+		swap(out[l3+12:l3+16], out[l3+16:l3+20])
+		w.setTTL(64)
+	} else {
+		reply = wire.ICMPv6EchoReply
+		swap(out[l3+8:l3+24], out[l3+24:l3+40])
+		w.setTTL(64)
+	}
+	message := out[p.l4:]
+	old := word(message)
+	message[0] = reply
+	putWord(message[2:], wire.UpdateChecksum(word(message[2:]), old, word(message)))
+	w.send(w.port.IfIndex, out)
+}
+
+func swap(a, b []byte) {
+	for i := range a {
+		a[i], b[i] = b[i], a[i]
+	}
+}
+
+func word(b []byte) uint16 { return uint16(b[0])<<8 | uint16(b[1]) }
+
+func putWord(b []byte, v uint16) { b[0], b[1] = byte(v>>8), byte(v) }
+
+// uplinkLookup60 finds the port that a frame from the underlay is for.
+func (w *walk) uplinkLookup60() model.Verdict {
+	for _, port := range w.Set.Ports {
+		if port.VSID == w.outer.vsid && port.MAC == w.packet.eth.Dst {
+			w.port, w.to, w.result.Port = port, &port, port.ID
+			return w.say(model.VerdictContinue, "lookup", "%s is port %d", port.MAC, port.ID)
+		}
+	}
+	return w.say(model.VerdictNotLocal, "lookup", "no port of subnet %d here has MAC %s", w.outer.vsid, w.packet.eth.Dst)
+}

@@ -1,0 +1,23 @@
+package sim
+
+import (
+	"github.com/weft-sdn/weft/internal/model"
+	"github.com/weft-sdn/weft/internal/wire"
+)
+
+// underlay80 sends an encapsulated packet on its way; a local one goes on to deliver.
+func (w *walk) underlay80() model.Verdict {
+	if w.peer == nil {
+		return model.VerdictContinue
+	}
+	outer := wire.Ethernet{Type: wire.TypeIPv4} // the kernel's to fill, except for ARP
+	if w.packet.isARP() {
+		if w.peer.NextHop.IsZero() {
+			return w.say(model.VerdictNeighbourUnresolved, "underlay", "no link-layer address toward %s", w.peer.PA)
+		}
+		outer.Src, outer.Dst = w.peer.Source, w.peer.NextHop
+	}
+	must(outer.Encode(w.frame))
+	w.send(w.peer.IfIndex, w.frame)
+	return w.say(model.VerdictEncapsulated, "underlay", "out of device %d", w.peer.IfIndex)
+}
