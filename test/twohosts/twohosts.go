@@ -1,0 +1,289 @@
+// Package twohosts builds the smallest fleet for tests: two hosts in network
+// namespaces joined by one underlay link, each with a real switch of its own,
+// and guests in namespaces behind veth ports or outside behind taps. There is
+// no server and no agent: the rows are rendered right here, from the guests.
+//
+// Everything is named with the World's prefix and removed with the test. A test
+// that needs this needs root, and fails without.
+// It must never decide a packet's fate: that is the switch's.
+package twohosts
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/weft-sdn/weft/internal/datapath"
+	"github.com/weft-sdn/weft/internal/model"
+	"github.com/weft-sdn/weft/internal/table"
+)
+
+// GuestMTU is what an underlay of 1500 leaves to guests.
+const GuestMTU = 1500 - table.OverheadNVGRE4
+
+// Subnet is one virtual subnet of a network.
+type Subnet struct {
+	VSID     model.VSID
+	Network  model.NetworkIndex
+	Prefixes []netip.Prefix // one per family; the first usable address is the gateway
+}
+
+// Gateway is the router's address in the i-th prefix.
+func (s Subnet) Gateway(i int) netip.Addr { return s.Prefixes[i].Masked().Addr().Next() }
+
+// Guest is one NIC: behind a veth in a namespace of its own, or a tap that
+// somebody else opens.
+type Guest struct {
+	Name   string // unique in the world
+	Host   int    // 0 or 1
+	Subnet Subnet
+	MAC    model.MAC
+	CAs    []netip.Addr // in the order of the subnet's prefixes
+	Tap    bool
+
+	ID      model.PortID // set by New
+	IfIndex uint32       // of the device on the host; set by New
+}
+
+// Host is one hypervisor.
+type Host struct {
+	NS     string
+	PA     netip.Addr
+	Switch *datapath.Switch
+
+	uplink uint32
+	mac    model.MAC
+}
+
+// World is the fleet.
+type World struct {
+	Prefix string
+	Hosts  [2]*Host
+	Guests []*Guest
+
+	t testing.TB
+}
+
+// Underlay is the name of the underlay device in both hosts.
+const Underlay = "underlay0"
+
+// New builds the world, and its end with the test's.
+func New(t testing.TB, prefix string, guests []*Guest) *World {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Fatal("needs root: makes network namespaces and loads eBPF")
+	}
+	w := &World{Prefix: prefix, Guests: guests, t: t}
+	w.underlay()
+	for i, g := range guests {
+		g.ID = model.PortID(i + 1)
+		w.plug(g)
+	}
+	for i := range w.Hosts {
+		w.open(i)
+	}
+	return w
+}
+
+// IP runs one ip command.
+func (w *World) IP(format string, args ...any) {
+	w.t.Helper()
+	command := strings.Fields(fmt.Sprintf(format, args...))
+	if out, err := exec.Command("ip", command...).CombinedOutput(); err != nil {
+		w.t.Fatalf("ip %s: %v: %s", strings.Join(command, " "), err, out)
+	}
+}
+
+// namespace makes a namespace; one left by a run that was killed goes first.
+func (w *World) namespace(name string) string {
+	w.t.Helper()
+	ns := w.Prefix + name
+	_ = exec.Command("ip", "netns", "del", ns).Run()
+	w.IP("netns add %s", ns)
+	w.t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", ns).Run() })
+	w.IP("-n %s link set lo up", ns)
+	return ns
+}
+
+func (w *World) underlay() {
+	w.t.Helper()
+	for i := range w.Hosts {
+		w.Hosts[i] = &Host{
+			NS:  w.namespace(fmt.Sprintf("h%d", i+1)),
+			PA:  netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)}),
+			mac: model.MAC{0x02, 0xee, 0, 0, 0, byte(i + 1)},
+		}
+	}
+	a, b := w.Hosts[0], w.Hosts[1]
+	w.IP("-n %s link add %s address %s type veth peer name %s address %s netns %s", a.NS, Underlay, a.mac, Underlay, b.mac, b.NS)
+	for _, h := range w.Hosts {
+		w.IP("-n %s addr add %s/24 dev %s", h.NS, h.PA, Underlay)
+		w.IP("-n %s link set %s up", h.NS, Underlay)
+	}
+}
+
+// GuestNS is the namespace of a veth guest.
+func (w *World) GuestNS(g *Guest) string { return w.Prefix + g.Name }
+
+// Device is the name of a guest's device on its host.
+func Device(g *Guest) string { return "p-" + g.Name }
+
+// plug makes the guest's device, and the guest around its other end.
+func (w *World) plug(g *Guest) {
+	w.t.Helper()
+	host := w.Hosts[g.Host]
+	if g.Tap {
+		w.IP("-n %s tuntap add dev %s mode tap vnet_hdr", host.NS, Device(g))
+	} else {
+		ns := w.namespace(g.Name)
+		w.IP("-n %s link add %s type veth peer name eth0 address %s netns %s", host.NS, Device(g), g.MAC, ns)
+		w.IP("-n %s link set eth0 mtu %d up", ns, GuestMTU)
+		for i, ca := range g.CAs {
+			w.IP("-n %s addr add %s/%d dev eth0 %s", ns, ca, g.Subnet.Prefixes[i].Bits(), nodad(ca))
+			w.IP("-n %s route add default via %s", ns, g.Subnet.Gateway(i))
+		}
+	}
+	w.In(host.NS, func() error {
+		for _, knob := range []string{"disable_ipv6", "addr_gen_mode"} {
+			if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+Device(g)+"/"+knob, []byte("1"), 0); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	w.IP("-n %s link set %s mtu %d up", host.NS, Device(g), GuestMTU)
+	g.IfIndex = w.index(host.NS, Device(g))
+}
+
+func nodad(a netip.Addr) string {
+	if a.Is6() {
+		return "nodad"
+	}
+	return ""
+}
+
+func (w *World) index(ns, device string) uint32 {
+	w.t.Helper()
+	out, err := exec.Command("ip", "-n", ns, "-o", "link", "show", device).Output()
+	var index uint32
+	if err == nil {
+		_, err = fmt.Sscanf(string(out), "%d:", &index)
+	}
+	if err != nil {
+		w.t.Fatalf("index of %s in %s: %v", device, ns, err)
+	}
+	return index
+}
+
+// In runs f on a thread inside the namespace, and fails the test if f fails.
+// Sockets that f makes stay in the namespace.
+func (w *World) In(ns string, f func() error) {
+	w.t.Helper()
+	if err := In(ns, f); err != nil {
+		w.t.Fatalf("in %s: %v", ns, err)
+	}
+}
+
+// In runs f on a thread inside the namespace.
+func In(ns string, f func() error) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		err := enter(ns)
+		if err == nil {
+			err = f()
+		}
+		done <- err
+	}()
+	return <-done
+}
+
+func enter(ns string) error {
+	fd, err := unix.Open("/run/netns/"+ns, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("namespace %s: %w", ns, err)
+	}
+	defer unix.Close(fd)
+	// /proc/sys/net follows the thread into the namespace; /sys/class/net does not.
+	if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("enter namespace %s: %w", ns, err)
+	}
+	return nil
+}
+
+// open loads and attaches the switch of one host, and fills it.
+func (w *World) open(i int) {
+	w.t.Helper()
+	h := w.Hosts[i]
+	h.uplink = w.index(h.NS, Underlay)
+	w.In(h.NS, func() error {
+		var err error
+		if h.Switch, err = datapath.Open(datapath.Options{}); err != nil {
+			return err
+		}
+		w.t.Cleanup(func() { _ = h.Switch.Close() })
+		if err := h.Switch.Apply(w.rows(i), false); err != nil {
+			return err
+		}
+		if err := h.Switch.AttachUplink(h.uplink); err != nil {
+			return err
+		}
+		for _, g := range w.Guests {
+			if g.Host != i {
+				continue
+			}
+			if err := h.Switch.AttachPort(g.IfIndex); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// rows renders what host i must contain.
+func (w *World) rows(i int) table.Set {
+	here, there := w.Hosts[i], w.Hosts[1-i]
+	s := table.NewSet()
+	s.LocalPAs[here.PA] = struct{}{}
+	s.Peers[there.PA] = table.Peer{PA: there.PA, IfIndex: here.uplink, MTU: 1500, NextHop: there.mac, Source: here.mac}
+	for _, g := range w.Guests {
+		addSubnet(s, g.Subnet)
+		r := table.Record{MAC: g.MAC, Port: g.ID}
+		if g.Host == i {
+			r.IfIndex = g.IfIndex
+			s.Ports[g.IfIndex] = port(g, here.PA)
+		} else {
+			r.PA = there.PA
+		}
+		for _, ca := range g.CAs {
+			s.Records[table.RecordKey{VSID: g.Subnet.VSID, CA: ca}] = r
+		}
+	}
+	return s
+}
+
+func addSubnet(s table.Set, n Subnet) {
+	for i, p := range n.Prefixes {
+		s.Routes[table.RouteKey{Network: n.Network, Prefix: p.Masked()}] = table.Route{VSID: n.VSID}
+		s.Records[table.RecordKey{VSID: n.VSID, CA: n.Gateway(i)}] = table.Record{MAC: model.RouterMAC(n.VSID), Router: true}
+	}
+}
+
+func port(g *Guest, pa netip.Addr) table.Port {
+	p := table.Port{IfIndex: g.IfIndex, ID: g.ID, VSID: g.Subnet.VSID, Network: g.Subnet.Network, MAC: g.MAC,
+		PA: pa, MTU: GuestMTU, Peer: !g.Tap}
+	for i, prefix := range g.Subnet.Prefixes {
+		if prefix.Addr().Is4() {
+			p.Gateway4 = g.Subnet.Gateway(i)
+		} else {
+			p.Gateway6 = g.Subnet.Gateway(i)
+		}
+	}
+	return p
+}

@@ -1,0 +1,236 @@
+// Package vm boots a real virtual machine (QEMU in emulation, a distribution's
+// kernel, a real virtio NIC) on a tap port of the switch.
+package vm
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/weft-sdn/weft/internal/datapath"
+	"github.com/weft-sdn/weft/internal/model"
+	"github.com/weft-sdn/weft/test/twohosts"
+	"github.com/weft-sdn/weft/test/vm/console"
+	"github.com/weft-sdn/weft/test/vm/exchange"
+)
+
+// each is what one exchange moves, each way: some hundred super-packets.
+const each = 8 << 20
+
+var (
+	web = twohosts.Subnet{VSID: 5001, Network: 1, Prefixes: prefixes("10.0.0.0/24", "fd00:a::/64")}
+	db  = twohosts.Subnet{VSID: 5002, Network: 1, Prefixes: prefixes("10.0.1.0/24", "fd00:b::/64")}
+
+	// The machine is web-1; the others are namespaces.
+	web1 = &twohosts.Guest{Name: "web-1", Host: 0, Subnet: web, MAC: model.MAC{2, 0, 0, 0, 0, 1}, CAs: addresses("10.0.0.5", "fd00:a::5"), Tap: true}
+	web2 = &twohosts.Guest{Name: "web-2", Host: 1, Subnet: web, MAC: model.MAC{2, 0, 0, 0, 0, 2}, CAs: addresses("10.0.0.6", "fd00:a::6")}
+	web3 = &twohosts.Guest{Name: "web-3", Host: 0, Subnet: web, MAC: model.MAC{2, 0, 0, 0, 0, 3}, CAs: addresses("10.0.0.7", "fd00:a::7")}
+	db1  = &twohosts.Guest{Name: "db-1", Host: 1, Subnet: db, MAC: model.MAC{2, 0, 0, 0, 0, 4}, CAs: addresses("10.0.1.5", "fd00:b::5")}
+)
+
+// others are the guests that the machine talks with, and where they are seen from it.
+var others = []struct {
+	where string
+	*twohosts.Guest
+}{
+	{"across hosts, same subnet", web2},
+	{"same host, same subnet", web3},
+	{"across hosts and subnets", db1},
+}
+
+func prefixes(ss ...string) (ps []netip.Prefix) {
+	for _, s := range ss {
+		ps = append(ps, netip.MustParsePrefix(s))
+	}
+	return ps
+}
+
+func addresses(ss ...string) (as []netip.Addr) {
+	for _, s := range ss {
+		as = append(as, netip.MustParseAddr(s))
+	}
+	return as
+}
+
+// A machine moves TCP and UDP both ways with guests of its network, over
+// super-packets on the underlay and over frames cut to wire size.
+func TestRealGuest(t *testing.T) {
+	w := twohosts.New(t, "wv-", []*twohosts.Guest{web1, web2, web3, db1})
+	m := start(t, w.Hosts[0].NS, twohosts.Device(web1), web1.MAC)
+	if err := configure(m); err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range others {
+		serve(t, w, o.Guest)
+	}
+	t.Run("offloads are on", func(t *testing.T) { offloads(t, m) })
+	t.Run("gateway answers ping", func(t *testing.T) {
+		for i := range web.Prefixes {
+			if _, err := m.do(console.Command{Do: "ping", To: web.Gateway(i)}); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	for _, underlay := range []struct {
+		name  string
+		knobs string
+	}{
+		{"super-packets on the underlay", "tso on gso on tx on gro on"},
+		{"wire-size frames on the underlay", "tso off gso off tx off gro on"},
+	} {
+		t.Run(underlay.name, func(t *testing.T) {
+			for _, h := range w.Hosts {
+				setOffloads(t, h.NS, underlay.knobs)
+			}
+			for _, o := range others {
+				t.Run(o.where, func(t *testing.T) { talk(t, w, m, o.Guest) })
+			}
+		})
+	}
+	t.Run("nothing was lost on the way", func(t *testing.T) { aftermath(t, w, m) })
+}
+
+func configure(m *machine) error {
+	c := console.Command{Do: "configure"}
+	for i, p := range web.Prefixes {
+		c.Addresses = append(c.Addresses, netip.PrefixFrom(web1.CAs[i], p.Bits()))
+		c.Gateways = append(c.Gateways, web.Gateway(i))
+	}
+	_, err := m.do(c)
+	return err
+}
+
+// offloads reads the features that the machine's driver and QEMU agreed on
+// (virtio 1.2, section 5.1.3): without them the rest would prove little.
+func offloads(t *testing.T, m *machine) {
+	bits, err := m.do(console.Command{Do: "features"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for bit, name := range map[int]string{0: "CSUM", 1: "GUEST_CSUM", 7: "GUEST_TSO4", 8: "GUEST_TSO6", 11: "HOST_TSO4", 12: "HOST_TSO6"} {
+		if bit >= len(bits) || bits[bit] != '1' {
+			t.Errorf("%s was not negotiated: %s", name, bits)
+		}
+	}
+}
+
+// setOffloads sets the features of the underlay device.
+func setOffloads(t *testing.T, ns, knobs string) {
+	t.Helper()
+	args := append([]string{"--net=/run/netns/" + ns, "ethtool", "-K", twohosts.Underlay}, strings.Fields(knobs)...)
+	if out, err := exec.Command("nsenter", args...).CombinedOutput(); err != nil {
+		t.Fatalf("ethtool -K %s: %v: %s", knobs, err, out)
+	}
+}
+
+// serve answers exchanges and echoes on every address of a guest.
+func serve(t *testing.T, w *twohosts.World, g *twohosts.Guest) {
+	t.Helper()
+	for _, ca := range g.CAs {
+		at := netip.AddrPortFrom(ca, console.Port).String()
+		w.In(w.GuestNS(g), func() error {
+			l, err := net.Listen("tcp", at)
+			if err != nil {
+				return err
+			}
+			u, err := net.ListenPacket("udp", at)
+			if err != nil {
+				return err
+			}
+			t.Cleanup(func() { l.Close(); u.Close() })
+			go func() { _ = exchange.Serve(l) }()
+			go func() { _ = exchange.Echo(u) }()
+			return nil
+		})
+	}
+}
+
+// talk lets the machine and a guest talk, each asking once, in both families.
+func talk(t *testing.T, w *twohosts.World, m *machine, g *twohosts.Guest) {
+	for i, ca := range g.CAs {
+		family := map[bool]string{true: "v4", false: "v6"}[ca.Is4()]
+		own := netip.AddrPortFrom(web1.CAs[i], console.Port)
+		steps := []struct {
+			name string
+			run  func() error
+		}{
+			{"ping", func() error { _, err := m.do(console.Command{Do: "ping", To: ca}); return err }},
+			{"machine asks by TCP", func() error { _, err := m.do(console.Command{Do: "exchange", To: ca, Bytes: each}); return err }},
+			{"machine asks by UDP", func() error {
+				_, err := m.do(console.Command{Do: "datagrams", To: ca, Bytes: 1400, Count: 20})
+				return err
+			}},
+			{"guest asks by TCP", func() error {
+				return twohosts.In(w.GuestNS(g), func() error { return exchange.Dial(netip.Addr{}, own, each) })
+			}},
+			{"guest asks by UDP", func() error {
+				return twohosts.In(w.GuestNS(g), func() error { return exchange.Datagrams(own, 20, 1400, 3) })
+			}},
+		}
+		for _, s := range steps {
+			t.Run(family+" "+s.name, func(t *testing.T) {
+				if err := s.run(); err != nil {
+					t.Errorf("%v\n%s", err, drops(w))
+				}
+			})
+		}
+	}
+}
+
+// aftermath checks what both ends counted: no bad checksum, super-packets whole
+// at the switch, and no drop but of what guests say on their own.
+func aftermath(t *testing.T, w *twohosts.World, m *machine) {
+	text, err := m.do(console.Command{Do: "counters"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("machine: %s", text)
+	for _, want := range []string{"checksum_errors=0", "mtu=" + strconv.Itoa(twohosts.GuestMTU)} {
+		if !strings.Contains(" "+text+" ", " "+want+" ") {
+			t.Errorf("the machine counts %q, want %s", text, want)
+		}
+	}
+	traffic, err := w.Hosts[0].Switch.Traffic()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := traffic[web1.ID]
+	t.Logf("switch: %+v", c)
+	if c.OutPackets == 0 || c.OutBytes/c.OutPackets < 2*twohosts.GuestMTU {
+		t.Errorf("the machine's packets are %d bytes in %d: no super-packets reached the switch", c.OutBytes, c.OutPackets)
+	}
+	for _, h := range w.Hosts {
+		counts, err := h.Switch.Drops()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range counts {
+			if !spontaneous(d) {
+				t.Errorf("%s dropped %d packets: %s, port %d %s", h.NS, d.Packets, d.Reason, d.Port, d.Direction)
+			}
+		}
+	}
+}
+
+// spontaneous are drops of class quiet: MLD reports, router solicitations,
+// link-local chatter of an untouched guest.
+func spontaneous(d datapath.DropCount) bool { return d.Reason.Info().Class == "quiet" }
+
+// drops lists what was dropped, for the message of a failure.
+func drops(w *twohosts.World) string {
+	var b strings.Builder
+	for _, h := range w.Hosts {
+		counts, err := h.Switch.Drops()
+		if err != nil {
+			return err.Error()
+		}
+		for _, d := range counts {
+			fmt.Fprintf(&b, "%s: %d × %s, port %d %s\n", h.NS, d.Packets, d.Reason, d.Port, d.Direction)
+		}
+	}
+	return b.String()
+}
