@@ -88,6 +88,7 @@ func TestIncludeLaw(t *testing.T) {
 	cases := map[string]struct{ file, src, want string }{
 		"system headers":        {"wire/ip.h", "#include <linux/types.h>", ""},
 		"wire includes ours":    {"wire/ip.h", `#include "../gen/verdict.h"`, "may include"},
+		"wire includes wire":    {"wire/ip.h", `#include "ip.h"`, ""},
 		"maps include wire":     {"maps/port.h", `#include "wire/ip.h"`, ""},
 		"maps include lib":      {"maps/port.h", `#include "../lib/ctx.h"`, "may include"},
 		"lib includes stage":    {"lib/ctx.h", `#include "stage/10_parse.h"`, "may include"},
