@@ -1,0 +1,190 @@
+package cli
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	weftv1 "github.com/weft-sdn/weft/api/weft/v1"
+	"github.com/weft-sdn/weft/internal/manifest"
+	"github.com/weft-sdn/weft/internal/model"
+)
+
+// column of a table of resources.
+type column struct {
+	header string
+	wide   bool // only with -o wide
+	value  func(r *weftv1.Resource, now time.Time) string
+}
+
+// text makes a column of what does not depend on the time.
+func text(header string, value func(r *weftv1.Resource) string) column {
+	return column{header: header, value: func(r *weftv1.Resource, _ time.Time) string { return value(r) }}
+}
+
+func wide(header string, value func(r *weftv1.Resource) string) column {
+	c := text(header, value)
+	c.wide = true
+	return c
+}
+
+var (
+	tenantColumn = text("TENANT", func(r *weftv1.Resource) string { return manifest.Meta(r).GetTenant() })
+	nameColumn   = text("NAME", func(r *weftv1.Resource) string { return manifest.Meta(r).GetName() })
+	stateColumn  = text("STATE", state)
+	uidColumn    = wide("UID", func(r *weftv1.Resource) string { return manifest.Meta(r).GetUid() })
+	revColumn    = wide("REVISION", func(r *weftv1.Resource) string {
+		return strconv.FormatInt(manifest.Meta(r).GetRevision(), 10)
+	})
+	ageColumn = column{header: "AGE", value: age}
+)
+
+// kindColumns are the columns between the name and the state.
+var kindColumns = map[model.Kind][]column{
+	model.KindTenant: {
+		text("DESCRIPTION", func(r *weftv1.Resource) string { return r.GetTenant().GetSpec().GetDescription() }),
+	},
+	model.KindHost: {
+		text("CONNECTED", func(r *weftv1.Resource) string { return yesNo(r.GetHost().GetStatus().GetConnected()) }),
+		text("PAS", func(r *weftv1.Resource) string {
+			return strings.Join(r.GetHost().GetStatus().GetProviderAddresses(), ",")
+		}),
+		text("VERSION", func(r *weftv1.Resource) string { return r.GetHost().GetStatus().GetAgentVersion() }),
+		wide("ACKNOWLEDGED", func(r *weftv1.Resource) string {
+			return strconv.FormatInt(r.GetHost().GetStatus().GetAcknowledgedRevision(), 10)
+		}),
+	},
+	model.KindProviderAddress: {
+		text("HOST", func(r *weftv1.Resource) string { return r.GetProviderAddress().GetSpec().GetHost() }),
+		text("ADDRESS", func(r *weftv1.Resource) string { return r.GetProviderAddress().GetSpec().GetAddress() }),
+	},
+	model.KindVirtualNetwork: {
+		text("RDID", func(r *weftv1.Resource) string { return r.GetVirtualNetwork().GetSpec().GetRdid() }),
+		wide("INDEX", func(r *weftv1.Resource) string { return count(r.GetVirtualNetwork().GetStatus().GetIndex()) }),
+	},
+	model.KindVirtualSubnet: {
+		text("NETWORK", func(r *weftv1.Resource) string { return r.GetVirtualSubnet().GetSpec().GetNetwork() }),
+		text("VSID", func(r *weftv1.Resource) string { return count(r.GetVirtualSubnet().GetSpec().GetVsid()) }),
+		text("PREFIXES", func(r *weftv1.Resource) string {
+			return strings.Join(r.GetVirtualSubnet().GetSpec().GetPrefixes(), ",")
+		}),
+		wide("GATEWAY", func(r *weftv1.Resource) string {
+			return strings.Join(r.GetVirtualSubnet().GetSpec().GetGateway(), ",")
+		}),
+		wide("TRANSPORT", func(r *weftv1.Resource) string { return r.GetVirtualSubnet().GetSpec().GetTransport() }),
+	},
+	model.KindPort: {
+		text("SUBNET", func(r *weftv1.Resource) string { return r.GetPort().GetSpec().GetSubnet() }),
+		text("ADDRESSES", func(r *weftv1.Resource) string { return strings.Join(r.GetPort().GetSpec().GetAddresses(), ",") }),
+		text("HOST", func(r *weftv1.Resource) string {
+			return first(r.GetPort().GetStatus().GetHost(), r.GetPort().GetSpec().GetHost())
+		}),
+		wide("MAC", func(r *weftv1.Resource) string { return r.GetPort().GetSpec().GetMac() }),
+		wide("MTU", func(r *weftv1.Resource) string { return count(r.GetPort().GetStatus().GetMtu()) }),
+		wide("ID", func(r *weftv1.Resource) string { return count(r.GetPort().GetStatus().GetIndex()) }),
+	},
+	model.KindCustomerRoute: {
+		text("NETWORK", func(r *weftv1.Resource) string { return r.GetCustomerRoute().GetSpec().GetNetwork() }),
+		text("PREFIX", func(r *weftv1.Resource) string { return r.GetCustomerRoute().GetSpec().GetPrefix() }),
+		text("NEXT-HOP", func(r *weftv1.Resource) string { return r.GetCustomerRoute().GetSpec().GetNextHop() }),
+		text("METRIC", func(r *weftv1.Resource) string {
+			return strconv.FormatUint(uint64(r.GetCustomerRoute().GetSpec().GetMetric()), 10)
+		}),
+	},
+	model.KindLookupRecord: {
+		text("SUBNET", func(r *weftv1.Resource) string { return r.GetLookupRecord().GetSpec().GetSubnet() }),
+		text("CA", func(r *weftv1.Resource) string { return r.GetLookupRecord().GetSpec().GetCustomerAddress() }),
+		text("MAC", func(r *weftv1.Resource) string { return r.GetLookupRecord().GetSpec().GetMac() }),
+		text("PA", func(r *weftv1.Resource) string { return r.GetLookupRecord().GetSpec().GetProviderAddress() }),
+		text("ORIGIN", func(r *weftv1.Resource) string {
+			if r.GetLookupRecord().GetStatus().GetDerived() {
+				return "derived"
+			}
+			return "written"
+		}),
+	},
+}
+
+// columnsOf a kind, with those of -o wide when asked.
+func columnsOf(kind model.Kind, withWide bool) []column {
+	var all []column
+	if kind.Tenanted() {
+		all = append(all, tenantColumn)
+	}
+	all = append(all, nameColumn)
+	all = append(all, kindColumns[kind]...)
+	all = append(all, stateColumn, uidColumn, revColumn, ageColumn)
+	var shown []column
+	for _, c := range all {
+		if withWide || !c.wide {
+			shown = append(shown, c)
+		}
+	}
+	return shown
+}
+
+func headers(columns []column) []string {
+	names := make([]string, len(columns))
+	for i, c := range columns {
+		names[i] = c.header
+	}
+	return names
+}
+
+// state sums the conditions up in a word or two.
+func state(r *weftv1.Resource) string {
+	if c := condition(r, "Accepted"); c.GetStatus() == "False" {
+		return c.GetReason()
+	}
+	if c := condition(r, "Degraded"); c.GetStatus() == "True" {
+		return "Degraded:" + c.GetReason()
+	}
+	c := condition(r, "Programmed")
+	switch {
+	case c == nil:
+		return ""
+	case c.GetStatus() == "True":
+		return "Programmed"
+	}
+	rollout := manifest.Status(r).GetRollout()
+	return fmt.Sprintf("%s(%d/%d)", first(c.GetReason(), "Pending"), rollout.GetCurrent(), rollout.GetDesired())
+}
+
+func age(r *weftv1.Resource, now time.Time) string {
+	created := manifest.Meta(r).GetCreatedAt()
+	if created == nil {
+		return ""
+	}
+	return shortDuration(now.Sub(created.AsTime()))
+}
+
+// shortDuration is the largest unit that is not zero.
+func shortDuration(d time.Duration) string {
+	switch {
+	case d < 0:
+		return "0s"
+	case d < time.Minute:
+		return strconv.Itoa(int(d.Seconds())) + "s"
+	case d < time.Hour:
+		return strconv.Itoa(int(d.Minutes())) + "m"
+	case d < 48*time.Hour:
+		return strconv.Itoa(int(d.Hours())) + "h"
+	}
+	return strconv.Itoa(int(d.Hours()/24)) + "d"
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+// count is a number, or nothing when it is not set.
+func count(n uint32) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.FormatUint(uint64(n), 10)
+}

@@ -1,0 +1,136 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
+
+	weftv1 "github.com/weft-sdn/weft/api/weft/v1"
+	"github.com/weft-sdn/weft/api/weft/v1/weftv1connect"
+	"github.com/weft-sdn/weft/internal/manifest"
+)
+
+func (a *app) diffCommand() *cobra.Command {
+	var file string
+	c := &cobra.Command{
+		Use:   "diff -f FILE|-",
+		Short: "Show what apply would change (exit code 3 when anything would)",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			resources, err := a.readManifest(file)
+			if err != nil {
+				return err
+			}
+			policy, err := a.dial.policy()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := unary(c)
+			defer cancel()
+			return a.diff(ctx, policy, resources)
+		},
+	}
+	c.Flags().StringVarP(&file, "filename", "f", "", "manifest, or - for standard input")
+	return c
+}
+
+func (a *app) diff(ctx context.Context, policy weftv1connect.PolicyServiceClient, resources []*weftv1.Resource) error {
+	answer, err := policy.Apply(ctx, connect.NewRequest(&weftv1.ApplyRequest{Resources: resources, DryRun: true}))
+	if err != nil {
+		return err
+	}
+	differing := 0
+	for _, change := range answer.Msg.GetChanges() {
+		if change.GetAction() == "unchanged" {
+			continue
+		}
+		differing++
+		var before *weftv1.Resource
+		if change.GetAction() != "created" {
+			got, err := policy.Get(ctx, connect.NewRequest(&weftv1.GetRequest{Key: change.GetKey()}))
+			if err != nil {
+				return err
+			}
+			before = got.Msg.GetResource()
+		}
+		if err := a.printDiff(change, before); err != nil {
+			return err
+		}
+	}
+	a.printHosts(answer.Msg.GetHosts())
+	if differing > 0 {
+		return notConverged("%d of %d resources differ", differing, len(resources))
+	}
+	return nil
+}
+
+func (a *app) printDiff(change *weftv1.Change, before *weftv1.Resource) error {
+	old, err := written(before)
+	if err != nil {
+		return err
+	}
+	new, err := written(change.GetAfter())
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(a.out, "%s %s\n", manifest.KeyString(change.GetKey()), change.GetAction())
+	for _, line := range diffLines(old, new) {
+		fmt.Fprintf(a.out, "  %s\n", line)
+	}
+	return nil
+}
+
+// written is the part of r that people write, as lines of YAML.
+func written(r *weftv1.Resource) ([]string, error) {
+	if r == nil {
+		return nil, nil
+	}
+	// A copy, because the parts of the system are cut off.
+	r = proto.Clone(r).(*weftv1.Resource)
+	meta := manifest.Meta(r)
+	meta.Uid, meta.Generation, meta.Revision, meta.CreatedAt = "", 0, 0, nil
+	text, err := manifest.Format(r)
+	if err != nil {
+		return nil, err
+	}
+	head, _, _ := strings.Cut(string(text), "\nstatus:")
+	return strings.Split(strings.TrimSuffix(head, "\n"), "\n"), nil
+}
+
+// diffLines is the shortest way from old to new: "- " gone, "+ " come, "  " kept.
+func diffLines(old, new []string) []string {
+	// common[i][j] is the length of the longest common subsequence of old[i:] and new[j:].
+	common := make([][]int, len(old)+1)
+	for i := range common {
+		common[i] = make([]int, len(new)+1)
+	}
+	for i := len(old) - 1; i >= 0; i-- {
+		for j := len(new) - 1; j >= 0; j-- {
+			if old[i] == new[j] {
+				common[i][j] = common[i+1][j+1] + 1
+			} else {
+				common[i][j] = max(common[i+1][j], common[i][j+1])
+			}
+		}
+	}
+	var lines []string
+	i, j := 0, 0
+	for i < len(old) || j < len(new) {
+		switch {
+		case i < len(old) && j < len(new) && old[i] == new[j]:
+			lines = append(lines, "  "+old[i])
+			i, j = i+1, j+1
+		case j == len(new) || i < len(old) && common[i+1][j] >= common[i][j+1]:
+			lines = append(lines, "- "+old[i])
+			i++
+		default:
+			lines = append(lines, "+ "+new[j])
+			j++
+		}
+	}
+	return lines
+}

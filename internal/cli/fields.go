@@ -1,0 +1,121 @@
+package cli
+
+import (
+	"sort"
+	"strings"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/weft-sdn/weft/internal/manifest"
+)
+
+// fieldDocs says what each field of a resource means: KIND.spec.FIELD, and for
+// what all kinds share metadata.FIELD and status.FIELD. A test compares it with
+// the API.
+var fieldDocs = map[string]string{
+	"Tenant.spec.description": "Free text for people.",
+
+	"Host.spec.description": "Free text for people.",
+
+	"ProviderAddress.spec.host":    "The host whose interface carries the address.",
+	"ProviderAddress.spec.address": "Provider Address (PA): an address of the host on the physical network, to which other hosts send encapsulated packets. Unique in the fleet.",
+
+	"VirtualNetwork.spec.rdid": "Routing Domain ID: a GUID that names the routing domain everywhere. Allocated when absent; cannot change.",
+
+	"VirtualSubnet.spec.network":   "Name of the VirtualNetwork, in the same tenant, that the subnet belongs to. Subnets of one network reach each other through its distributed router.",
+	"VirtualSubnet.spec.vsid":      "Virtual Subnet ID on the wire, 4096 to 16777214 (RFC 7637), unique in the fleet. Allocated when absent.",
+	"VirtualSubnet.spec.prefixes":  "Address ranges of the subnet, at most one of IPv4 and one of IPv6; disjoint inside the network, free to repeat in another.",
+	"VirtualSubnet.spec.gateway":   "Addresses of the distributed router in the subnet, one per prefix. The first usable address of each prefix when absent. They answer ARP, Neighbour Discovery and ping.",
+	"VirtualSubnet.spec.transport": "How packets cross the physical network: nvgre (the default), vxlan or rewrite.",
+
+	"Port.spec.subnet":        "Name of the VirtualSubnet, in the same tenant, that the port is in.",
+	"Port.spec.mac":           "MAC of the VM's NIC, unicast and not of the range 02:77:66 that routers use. Allocated when absent.",
+	"Port.spec.addresses":     "Customer Addresses (CA) of the VM's NIC, inside the subnet's prefixes and unique in it. Allocated when absent.",
+	"Port.spec.host":          "Host where the port is. When absent, the host of the first plug.",
+	"Port.spec.allowSpoofing": "Turns the spoofing guard off: the guest may send with source MACs and addresses that are not the port's.",
+
+	"CustomerRoute.spec.network": "Name of the VirtualNetwork, in the same tenant, whose router follows the route.",
+	"CustomerRoute.spec.prefix":  "Destinations that the route leads to; the longest prefix wins.",
+	"CustomerRoute.spec.nextHop": "Customer Address, inside a subnet of the network, to which such packets are handed.",
+	"CustomerRoute.spec.metric":  "Among routes with the same prefix, the lowest metric wins.",
+
+	"LookupRecord.spec.subnet":          "Name of the VirtualSubnet, in the same tenant, that the address is in.",
+	"LookupRecord.spec.customerAddress": "Customer Address (CA) that the record places.",
+	"LookupRecord.spec.mac":             "MAC under which the address answers.",
+	"LookupRecord.spec.providerAddress": "Provider Address (PA) behind which the address is.",
+
+	"metadata.tenant":     "Tenant that owns the resource; empty for Tenant, Host and ProviderAddress.",
+	"metadata.name":       "Name, unique for its kind in its tenant. References go by it.",
+	"metadata.uid":        "Written by the system: identity that a later resource with the same name does not share.",
+	"metadata.labels":     "Free keys and values, for people and their programs.",
+	"metadata.generation": "Written by the system: counts the changes of the spec.",
+	"metadata.revision":   "Written by the system: the store's revision of the last change. Given back with apply or delete, the change is refused unless it is still the current one.",
+	"metadata.createdAt":  "Written by the system: when the resource was created.",
+
+	"status.conditions":                    "Facts about the resource: Accepted, Programmed and Degraded.",
+	"status.conditions.type":               "Accepted (valid and stored), Programmed (every host concerned has acknowledged it), or Degraded (something is wrong though it is programmed).",
+	"status.conditions.status":             "True, False or Unknown.",
+	"status.conditions.reason":             "Why, as one stable word for programs.",
+	"status.conditions.message":            "Why, for people.",
+	"status.conditions.observedGeneration": "The generation of the spec that the condition speaks of.",
+	"status.conditions.changedAt":          "When the condition last changed.",
+	"status.rollout":                       "Counts of the hosts that the resource concerns.",
+	"status.rollout.desired":               "Hosts that must hold the resource.",
+	"status.rollout.current":               "Hosts that have acknowledged the newest revision of it.",
+	"status.rollout.failing":               "Hosts that said they could not program it.",
+	"status.rollout.oldestLag":             "How long the host that is furthest behind has been so.",
+	"status.host":                          "Port: the host where it is.",
+	"status.mtu":                           "Port: the largest IP packet that its guest should send, in bytes.",
+	"status.connected":                     "Host: whether its agent has a session with the server.",
+	"status.agentVersion":                  "Host: version of its agent.",
+	"status.acknowledgedRevision":          "Host: the newest policy revision that its kernel holds.",
+	"status.providerAddresses":             "Host: its addresses on the physical network, as its agent sees them.",
+	"status.index":                         "VirtualNetwork, Port: the dense number by which the data plane knows it.",
+	"status.derived":                       "LookupRecord: true when it follows from a port, false when somebody wrote it.",
+}
+
+// fieldPaths lists every field that a kind's resources have, as keys of fieldDocs.
+func fieldPaths(kind string) []string {
+	r := manifest.New(kind).ProtoReflect()
+	body := r.Get(r.WhichOneof(r.Descriptor().Oneofs().ByName("kind"))).Message().Descriptor()
+	var paths []string
+	paths = append(paths, leaves(kind+".spec", body.Fields().ByName("spec").Message())...)
+	paths = append(paths, leaves("metadata", body.Fields().ByName("metadata").Message())...)
+	return append(paths, leaves("status", body.Fields().ByName("status").Message())...)
+}
+
+// leaves lists the fields of a message of ours below path, and those inside them.
+func leaves(path string, m protoreflect.MessageDescriptor) []string {
+	var paths []string
+	for i := range m.Fields().Len() {
+		f := m.Fields().Get(i)
+		at := path + "." + f.JSONName()
+		paths = append(paths, at)
+		if f.Kind() == protoreflect.MessageKind && !f.IsMap() && f.Message().ParentFile().Package() == m.ParentFile().Package() {
+			paths = append(paths, leaves(at, f.Message())...)
+		}
+	}
+	return paths
+}
+
+// findFields lists the documented fields that word may mean: a whole path, a
+// path without its kind or section, or a kind alone; in any case.
+func findFields(word string) []string {
+	var found []string
+	for path := range fieldDocs {
+		p, w := strings.ToLower(path), strings.ToLower(word)
+		// port.addresses is port.spec.addresses to most people.
+		short := strings.Replace(p, ".spec.", ".", 1)
+		if p == w || short == w || strings.HasSuffix(p, "."+w) || strings.HasPrefix(p, w+".") || withoutKind(w) == p {
+			found = append(found, path)
+		}
+	}
+	sort.Strings(found)
+	return found
+}
+
+// withoutKind cuts the kind off "port.metadata.name", which all kinds share.
+func withoutKind(word string) string {
+	_, rest, _ := strings.Cut(word, ".")
+	return rest
+}

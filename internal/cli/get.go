@@ -1,0 +1,254 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	weftv1 "github.com/weft-sdn/weft/api/weft/v1"
+	"github.com/weft-sdn/weft/api/weft/v1/weftv1connect"
+	"github.com/weft-sdn/weft/internal/manifest"
+	"github.com/weft-sdn/weft/internal/model"
+)
+
+// getter is one invocation of get.
+type getter struct {
+	*app
+	output
+	kind   model.Kind
+	tenant string
+	names  []string
+}
+
+func (a *app) getCommand() *cobra.Command {
+	g := &getter{app: a}
+	var all, watch bool
+	c := &cobra.Command{
+		Use:   "get KIND [[TENANT/]NAME...]",
+		Short: "Show resources",
+		Long: `Show resources of a kind: one tenant's with -n, all with -A or without either.
+
+Kinds: tenants, hosts, pas (ProviderAddress), networks (VirtualNetwork), subnets
+(VirtualSubnet), ports, routes (CustomerRoute), records (LookupRecord); in any
+case, singular or plural.
+-o yaml can be given back to weft apply; -o name prints KIND TENANT/NAME.`,
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: a.completeKindName,
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := g.check(); err != nil {
+				return err
+			}
+			kind, err := parseKind(args[0])
+			if err != nil {
+				return err
+			}
+			if all && g.tenant != "" {
+				return usagef("-n and -A contradict each other")
+			}
+			if g.tenant != "" && !kind.Tenanted() {
+				return usagef("a %s is in no tenant: leave -n out", kind)
+			}
+			g.kind, g.names = kind, args[1:]
+			policy, err := a.dial.policy()
+			if err != nil {
+				return err
+			}
+			switch {
+			case watch && len(g.names) > 1:
+				return usagef("-w watches one name or all")
+			case watch:
+				return g.watch(c.Context(), policy)
+			case len(g.names) > 0:
+				return g.some(c, policy)
+			}
+			return g.list(c, policy)
+		},
+	}
+	c.Flags().StringVarP(&g.tenant, "tenant", "n", "", "only this tenant's")
+	c.Flags().BoolVarP(&all, "all-tenants", "A", false, "every tenant's")
+	c.Flags().BoolVarP(&watch, "watch", "w", false, "go on showing what changes")
+	g.flag(c, "table", "wide", "json", "yaml", "name")
+	return c
+}
+
+func list(ctx context.Context, policy weftv1connect.PolicyServiceClient, kind model.Kind, tenant string) (*weftv1.ListResponse, error) {
+	answer, err := policy.List(ctx, connect.NewRequest(&weftv1.ListRequest{Kind: string(kind), Tenant: tenant}))
+	if err != nil {
+		return nil, err
+	}
+	return answer.Msg, nil
+}
+
+func (g *getter) list(c *cobra.Command, policy weftv1connect.PolicyServiceClient) error {
+	ctx, cancel := unary(c)
+	defer cancel()
+	all, err := list(ctx, policy, g.kind, g.tenant)
+	if err != nil {
+		return err
+	}
+	if g.format == "json" {
+		return writeJSON(g.out, all)
+	}
+	if len(all.GetResources()) == 0 {
+		g.say("no %s", g.kind)
+		return nil
+	}
+	return g.print(all.GetResources())
+}
+
+// some shows the named ones.
+func (g *getter) some(c *cobra.Command, policy weftv1connect.PolicyServiceClient) error {
+	ctx, cancel := unary(c)
+	defer cancel()
+	var found []*weftv1.Resource
+	for _, name := range g.names {
+		key, err := parseKey(g.kind, name, g.tenant)
+		if err != nil {
+			return err
+		}
+		answer, err := policy.Get(ctx, connect.NewRequest(&weftv1.GetRequest{Key: key}))
+		if err != nil {
+			return err
+		}
+		found = append(found, answer.Msg.GetResource())
+	}
+	if g.format != "json" {
+		return g.print(found)
+	}
+	if len(found) == 1 {
+		return writeJSON(g.out, found[0])
+	}
+	return writeJSON(g.out, &weftv1.ListResponse{Resources: found})
+}
+
+func (g *getter) print(resources []*weftv1.Resource) error {
+	switch g.format {
+	case "yaml":
+		text, err := manifest.Format(resources...)
+		if err != nil {
+			return err
+		}
+		_, err = g.out.Write(text)
+		return err
+	case "name":
+		for _, r := range resources {
+			fmt.Fprintln(g.out, manifest.KeyString(manifest.Key(r)))
+		}
+		return nil
+	}
+	columns := columnsOf(g.kind, g.format == "wide")
+	t := newTable(headers(columns)...)
+	for _, r := range resources {
+		t.add(g.cells(columns, r)...)
+	}
+	return t.flush(g.out)
+}
+
+func (g *getter) cells(columns []column, r *weftv1.Resource) []string {
+	cells := make([]string, len(columns))
+	for i, c := range columns {
+		cells[i] = c.value(r, g.now())
+	}
+	return cells
+}
+
+// watch prints what is there and then every change until the stream ends.
+func (g *getter) watch(ctx context.Context, policy weftv1connect.PolicyServiceClient) error {
+	var only *weftv1.Key
+	if len(g.names) == 1 {
+		var err error
+		if only, err = parseKey(g.kind, g.names[0], g.tenant); err != nil {
+			return err
+		}
+	}
+	stream, err := policy.Watch(ctx, connect.NewRequest(&weftv1.WatchRequest{Kind: string(g.kind), Tenant: first(only.GetTenant(), g.tenant)}))
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	columns := columnsOf(g.kind, g.format == "wide")
+	t := newTable(append([]string{"EVENT"}, headers(columns)...)...)
+	snapshot := false
+	for stream.Receive() {
+		event := stream.Msg()
+		switch event.GetType() {
+		case weftv1.WatchResponse_SNAPSHOT_BEGIN:
+			snapshot = true
+		case weftv1.WatchResponse_SYNCED:
+			snapshot = false
+		}
+		if only != nil && !concerns(event, only.GetName()) {
+			continue
+		}
+		if err := g.printEvent(event, snapshot, t, columns); err != nil {
+			return err
+		}
+	}
+	if ctx.Err() != nil {
+		return nil // interrupted by whoever watched
+	}
+	return stream.Err()
+}
+
+// concerns reports whether an event is about the name, or about the stream itself.
+func concerns(event *weftv1.WatchResponse, name string) bool {
+	switch event.GetType() {
+	case weftv1.WatchResponse_PUT:
+		return manifest.Meta(event.GetResource()).GetName() == name
+	case weftv1.WatchResponse_DELETED:
+		return event.GetKey().GetName() == name
+	}
+	return true
+}
+
+func (g *getter) printEvent(event *weftv1.WatchResponse, snapshot bool, t *table, columns []column) error {
+	if g.format == "json" {
+		return writeJSONLine(g.out, event)
+	}
+	switch event.GetType() {
+	case weftv1.WatchResponse_PUT:
+		if g.format == "yaml" || g.format == "name" {
+			return g.printDocument(event.GetResource())
+		}
+		name := "changed"
+		if snapshot {
+			name = "present"
+		}
+		t.add(append([]string{name}, g.cells(columns, event.GetResource())...)...)
+	case weftv1.WatchResponse_DELETED:
+		if g.format == "yaml" || g.format == "name" {
+			g.say("%s is gone", manifest.KeyString(event.GetKey()))
+			return nil
+		}
+		t.add(append([]string{"gone"}, goneCells(columns, event.GetKey())...)...)
+	}
+	// A snapshot is printed as one table, so that its columns line up.
+	if snapshot || g.format == "yaml" || g.format == "name" {
+		return nil
+	}
+	return t.flush(g.out)
+}
+
+// printDocument prints one document of a stream of documents.
+func (g *getter) printDocument(r *weftv1.Resource) error {
+	if g.format == "yaml" {
+		fmt.Fprintln(g.out, "---")
+	}
+	return g.print([]*weftv1.Resource{r})
+}
+
+// goneCells names what is gone, in the columns that name things.
+func goneCells(columns []column, key *weftv1.Key) []string {
+	cells := make([]string, len(columns))
+	for i, c := range columns {
+		switch c.header {
+		case "TENANT":
+			cells[i] = key.GetTenant()
+		case "NAME":
+			cells[i] = key.GetName()
+		}
+	}
+	return cells
+}
