@@ -1,0 +1,506 @@
+package compile
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/weft-sdn/weft/internal/goal"
+	"github.com/weft-sdn/weft/internal/model"
+)
+
+func addr(s string) netip.Addr     { return netip.MustParseAddr(s) }
+func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
+func meta(tenant, name string) model.Metadata {
+	return model.Metadata{Tenant: tenant, Name: name}
+}
+
+// expected is the same rules again in slow and obvious code: the oracle.
+func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
+	g := goal.New()
+	pasOf := func(host string) []netip.Addr {
+		var pas []netip.Addr
+		for _, r := range resources {
+			if pa, ok := r.(*model.ProviderAddress); ok && pa.Spec.Host == host && !slices.Contains(pas, pa.Spec.Address) {
+				pas = append(pas, pa.Spec.Address)
+			}
+		}
+		slices.SortFunc(pas, netip.Addr.Compare)
+		return pas
+	}
+	paOf := func(p *model.Port) netip.Addr {
+		pas := pasOf(p.Host())
+		if len(pas) == 0 {
+			return netip.Addr{}
+		}
+		return pas[spread(p.ID)%uint32(len(pas))]
+	}
+	subnetOf := func(tenant, name string) (*model.VirtualSubnet, *model.VirtualNetwork) {
+		s, _ := resources[model.Key{Kind: model.KindVirtualSubnet, Ref: model.Ref{Tenant: tenant, Name: name}}].(*model.VirtualSubnet)
+		if s == nil {
+			return nil, nil
+		}
+		n, _ := resources[model.Key{Kind: model.KindVirtualNetwork, Ref: model.Ref{Tenant: tenant, Name: s.Spec.Network}}].(*model.VirtualNetwork)
+		return s, n
+	}
+	for _, pa := range pasOf(host) {
+		g.PAs[pa] = struct{}{}
+	}
+	local := map[*model.VirtualNetwork]bool{}
+	for _, r := range resources {
+		p, ok := r.(*model.Port)
+		if !ok || p.Host() != host {
+			continue
+		}
+		s, n := subnetOf(p.Metadata.Tenant, p.Spec.Subnet)
+		if n == nil {
+			continue
+		}
+		local[n] = true
+		row := goal.Port{Ref: p.Metadata.Ref(), ID: p.ID, VSID: s.Spec.VSID, Network: n.Index, MAC: p.Spec.MAC,
+			CAs: slices.Clone(p.Spec.Addresses), Prefixes: slices.Clone(s.Spec.Prefixes), PA: paOf(p), Spoof: p.Spec.AllowSpoofing}
+		slices.SortFunc(row.CAs, netip.Addr.Compare)
+		slices.SortFunc(row.Prefixes, netip.Prefix.Compare)
+		for _, a := range s.Spec.Gateway {
+			if a.Is4() {
+				row.Gateway4 = a
+			} else {
+				row.Gateway6 = a
+			}
+		}
+		g.Ports[p.ID] = row
+	}
+	for n := range local {
+		subnets := map[string]*model.VirtualSubnet{}
+		for _, r := range resources {
+			if s, ok := r.(*model.VirtualSubnet); ok && s.Metadata.Tenant == n.Metadata.Tenant && s.Spec.Network == n.Metadata.Name {
+				subnets[s.Metadata.Name] = s
+			}
+		}
+		for _, r := range resources { // static records first: ports overwrite them
+			if l, ok := r.(*model.LookupRecord); ok && l.Metadata.Tenant == n.Metadata.Tenant && subnets[l.Spec.Subnet] != nil {
+				k := goal.RecordKey{VSID: subnets[l.Spec.Subnet].Spec.VSID, CA: l.Spec.CustomerAddress}
+				rival := false
+				for _, o := range resources {
+					if o, ok := o.(*model.LookupRecord); ok && o.Metadata.Tenant == l.Metadata.Tenant && o.Spec.Subnet == l.Spec.Subnet &&
+						o.Spec.CustomerAddress == l.Spec.CustomerAddress && o.Metadata.Name < l.Metadata.Name {
+						rival = true
+					}
+				}
+				if !rival {
+					g.Records[k] = goal.Record{MAC: l.Spec.MAC, PA: l.Spec.ProviderAddress}
+				}
+			}
+		}
+		for _, r := range resources {
+			p, ok := r.(*model.Port)
+			if !ok || p.Metadata.Tenant != n.Metadata.Tenant || subnets[p.Spec.Subnet] == nil || p.Host() == "" {
+				continue
+			}
+			for _, ca := range p.Spec.Addresses {
+				k := goal.RecordKey{VSID: subnets[p.Spec.Subnet].Spec.VSID, CA: ca}
+				if old := g.Records[k]; old.Port == 0 || old.Port > p.ID {
+					g.Records[k] = goal.Record{MAC: p.Spec.MAC, PA: paOf(p), Port: p.ID}
+				}
+			}
+		}
+		metric := map[netip.Prefix]string{}
+		for _, r := range resources {
+			c, ok := r.(*model.CustomerRoute)
+			if !ok || c.Metadata.Tenant != n.Metadata.Tenant || c.Spec.Network != n.Metadata.Name {
+				continue
+			}
+			for _, s := range subnets {
+				for _, p := range s.Spec.Prefixes {
+					rank := fmt.Sprintf("%010d %s", c.Spec.Metric, c.Metadata.Name)
+					if best, taken := metric[c.Spec.Prefix]; p.Contains(c.Spec.NextHop) && (!taken || rank < best) {
+						metric[c.Spec.Prefix] = rank
+						g.Routes[goal.RouteKey{Network: n.Index, Prefix: c.Spec.Prefix}] = goal.Route{VSID: s.Spec.VSID, NextHop: c.Spec.NextHop}
+					}
+				}
+			}
+		}
+		for _, s := range subnets {
+			for _, a := range s.Spec.Gateway {
+				g.Records[goal.RecordKey{VSID: s.Spec.VSID, CA: a}] = goal.Record{MAC: model.RouterMAC(s.Spec.VSID), Router: true}
+			}
+			for _, p := range s.Spec.Prefixes {
+				g.Routes[goal.RouteKey{Network: n.Index, Prefix: p}] = goal.Route{VSID: s.Spec.VSID}
+			}
+		}
+	}
+	return g
+}
+
+var (
+	tenants = []string{"red", "blue"}
+	nets    = []string{"prod", "test"}
+	subs    = []string{"web", "db", "mgmt"}
+	hosts   = []string{"h1", "h2", "h3"}
+)
+
+// draw makes a resource, or a change to one: everything from a small world, so
+// that sequences meet the same things again and again.
+func draw(t *rapid.T) model.Resource {
+	pick := func(of ...string) string { return rapid.SampledFrom(of).Draw(t, "pick") }
+	number := func(n int) int { return rapid.IntRange(0, n-1).Draw(t, "n") }
+	tenant := pick(tenants...)
+	switch number(14) {
+	case 0:
+		return &model.VirtualNetwork{Metadata: meta(tenant, pick(nets...)), Index: model.NetworkIndex(1 + number(6))}
+	case 1, 2:
+		i := number(3)
+		r := &model.VirtualSubnet{Metadata: meta(tenant, subs[i]), Spec: model.VirtualSubnetSpec{
+			Network: pick(nets...), VSID: model.VSID(5001 + number(8)),
+			Prefixes: []netip.Prefix{prefix(fmt.Sprintf("10.0.%d.0/24", i)), prefix(fmt.Sprintf("fd00:%d::/64", i))},
+			Gateway:  []netip.Addr{addr(fmt.Sprintf("10.0.%d.%d", i, 1+number(6))), addr(fmt.Sprintf("fd00:%d::1", i))}}}
+		r.Spec.Prefixes, r.Spec.Gateway = r.Spec.Prefixes[:1+number(2)], r.Spec.Gateway[:number(3)]
+		return r
+	case 3, 4:
+		i := number(5)
+		return &model.ProviderAddress{Metadata: meta("", fmt.Sprint("pa", i)),
+			Spec: model.ProviderAddressSpec{Host: pick(hosts...), Address: addr(fmt.Sprintf("192.0.2.%d", i))}}
+	case 5, 6:
+		prefixes := []string{"0.0.0.0/0", "10.9.0.0/16", "10.0.1.0/24", "::/0"}
+		hops := []string{"10.0.0.5", "10.0.1.6", "10.0.2.5", "fd00:0::5", "172.16.0.1"}
+		return &model.CustomerRoute{Metadata: meta(tenant, fmt.Sprint("route", number(4))), Spec: model.CustomerRouteSpec{
+			Network: pick(nets...), Prefix: prefix(pick(prefixes...)), NextHop: addr(pick(hops...)), Metric: uint32(number(2))}}
+	case 7:
+		i := number(3)
+		return &model.LookupRecord{Metadata: meta(tenant, fmt.Sprint("record", number(3))), Spec: model.LookupRecordSpec{
+			Subnet: subs[i], CustomerAddress: addr(fmt.Sprintf("10.0.%d.%d", i, 5+number(3))), MAC: model.MAC{2, 9, 9, 9, 9, byte(number(3))},
+			ProviderAddress: addr(fmt.Sprintf("192.0.2.%d", number(6)))}}
+	default:
+		i := number(3)
+		r := &model.Port{Metadata: meta(tenant, fmt.Sprint("port", number(6))), ID: model.PortID(1 + number(16)),
+			Spec: model.PortSpec{Subnet: subs[i], MAC: model.MAC{2, 0, 0, 0, 0, byte(1 + number(4))}, Host: pick("", "h1", "h2", "h3"),
+				AllowSpoofing: number(4) == 0}}
+		for _, a := range []string{"10.0.%d.6", "10.0.%d.5", "fd00:%d::5"}[:number(4)] {
+			r.Spec.Addresses = append(r.Spec.Addresses, addr(fmt.Sprintf(a, i)))
+		}
+		if r.Spec.Host == "" {
+			r.BoundHost = pick("", "h1", "h2")
+		}
+		return r
+	}
+}
+
+// admitted tells whether the identities that the server hands out are unique.
+func admitted(resources map[model.Key]model.Resource) bool {
+	seen := map[string]bool{}
+	for _, r := range resources {
+		identity := ""
+		switch r := r.(type) {
+		case *model.VirtualNetwork:
+			identity = fmt.Sprint("index ", r.Index)
+		case *model.VirtualSubnet:
+			identity = fmt.Sprint("vsid ", r.Spec.VSID)
+		case *model.Port:
+			identity = fmt.Sprint("id ", r.ID)
+		}
+		if identity != "" && seen[identity] {
+			return false
+		}
+		seen[identity] = true
+	}
+	return true
+}
+
+// transaction draws one that leaves the identities unique; sometimes two
+// resources trade theirs in it.
+func transaction(t *rapid.T, resources map[model.Key]model.Resource) (puts []model.Resource, deletes []model.Key, after map[model.Key]model.Resource) {
+	after = maps.Clone(resources)
+	try := func(key model.Key, r model.Resource) {
+		next := maps.Clone(after)
+		delete(next, key)
+		if r != nil {
+			next[key] = r
+		}
+		if !admitted(next) {
+			return
+		}
+		after = next
+	}
+	for range rapid.IntRange(1, 4).Draw(t, "changes") {
+		r := draw(t)
+		if key := model.KeyOf(r); rapid.IntRange(0, 3).Draw(t, "delete") == 0 {
+			try(key, nil)
+		} else {
+			try(key, r)
+		}
+	}
+	if rapid.IntRange(0, 5).Draw(t, "trade") == 0 {
+		trade(t, after)
+	}
+	for key, r := range after {
+		if resources[key] != r {
+			puts = append(puts, r)
+		}
+	}
+	for key := range resources {
+		if after[key] == nil {
+			deletes = append(deletes, key)
+		}
+	}
+	return puts, deletes, after
+}
+
+func trade(t *rapid.T, resources map[model.Key]model.Resource) {
+	var subnets []*model.VirtualSubnet
+	for _, r := range resources {
+		if s, ok := r.(*model.VirtualSubnet); ok {
+			subnets = append(subnets, s)
+		}
+	}
+	if len(subnets) < 2 {
+		return
+	}
+	slices.SortFunc(subnets, func(a, b *model.VirtualSubnet) int { return int(a.Spec.VSID) - int(b.Spec.VSID) })
+	i := rapid.IntRange(0, len(subnets)-2).Draw(t, "which")
+	a, b := *subnets[i], *subnets[i+1]
+	a.Spec.VSID, b.Spec.VSID = b.Spec.VSID, a.Spec.VSID
+	resources[model.KeyOf(&a)], resources[model.KeyOf(&b)] = &a, &b
+}
+
+func TestIncrementalIsFullIsTheRules(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		c := New()
+		resources := map[model.Key]model.Resource{}
+		held := map[string]*goal.Goal{}
+		for _, h := range hosts {
+			held[h] = goal.New()
+		}
+		for range rapid.IntRange(1, 25).Draw(t, "steps") {
+			puts, deletes, after := transaction(t, resources)
+			resources = after
+			deltas := c.Apply(puts, deletes)
+			full := Full(slices.Collect(maps.Values(resources)))
+			for _, h := range hosts {
+				want := expected(resources, h)
+				if got := full.Goal(h); !got.Equal(want) {
+					t.Fatalf("%s: full compile differs from the rules:\n%q", h, describe(want, got))
+				}
+				if got := c.Goal(h); !got.Equal(want) {
+					t.Fatalf("%s: incremental compile differs from the rules:\n%q", h, describe(want, got))
+				}
+				if d := want.Digest(); c.Digest(h) != d || full.Digest(h) != d {
+					t.Fatalf("%s: digest %s, full %s, of the goal %s", h, c.Digest(h), full.Digest(h), d)
+				}
+				delta := deltas[h]
+				if got := delta.Digest(held[h], held[h].Digest()); got != want.Digest() {
+					t.Fatalf("%s: the digest after the delta is %s, not %s", h, got, want.Digest())
+				}
+				once(t, delta)
+				if !has(held[h], delta) {
+					t.Fatalf("%s: rows are deleted that the host never had", h)
+				}
+				delta.Apply(held[h])
+				if !held[h].Equal(want) {
+					t.Fatalf("%s: following the deltas leads elsewhere:\n%q", h, describe(want, held[h]))
+				}
+				if ports, records := c.Rows(h); ports != len(want.Ports) || records != len(want.Records) {
+					t.Fatalf("%s: %d ports and %d records counted", h, ports, records)
+				}
+			}
+		}
+		var all []model.Key
+		for key := range resources {
+			all = append(all, key)
+		}
+		c.Apply(nil, all)
+		if len(c.networks)+len(c.hosts)+len(c.ports)+len(c.statics)+len(c.resources) != 0 {
+			t.Fatalf("left behind: %d networks, %d hosts, %d ports", len(c.networks), len(c.hosts), len(c.ports))
+		}
+	})
+}
+
+func describe(want, got *goal.Goal) []string {
+	extra, missing := goal.Difference(want, got)
+	return append(extra, missing...)
+}
+
+func once(t *rapid.T, d goal.Delta) {
+	var p goal.Pending
+	p.Add(d)
+	if p.Rows() != d.Rows() {
+		t.Fatalf("a key stands twice in %+v", d)
+	}
+}
+
+// has reports whether g holds every row that d deletes.
+func has(g *goal.Goal, d goal.Delta) bool {
+	rows := g.Rows()
+	left := g.Clone()
+	goal.Delta{DeletePorts: d.DeletePorts, DeleteRoutes: d.DeleteRoutes, DeleteRecords: d.DeleteRecords, DeletePAs: d.DeletePAs}.Apply(left)
+	return rows-left.Rows() == len(d.DeletePorts)+len(d.DeleteRoutes)+len(d.DeleteRecords)+len(d.DeletePAs)
+}
+
+// demo is the world of the first five minutes: two tenants, alike to the last byte.
+func demo() []model.Resource {
+	var out []model.Resource
+	for i, h := range []string{"h1", "h2"} {
+		out = append(out, &model.Host{Metadata: meta("", h)}, &model.ProviderAddress{Metadata: meta("", h+"-pa"),
+			Spec: model.ProviderAddressSpec{Host: h, Address: addr(fmt.Sprintf("192.0.2.%d", i+1))}})
+	}
+	for i, tenant := range tenants {
+		out = append(out, &model.Tenant{Metadata: meta("", tenant)}, &model.VirtualNetwork{Metadata: meta(tenant, "prod"), Index: model.NetworkIndex(i + 1)},
+			&model.VirtualSubnet{Metadata: meta(tenant, "web"), Spec: model.VirtualSubnetSpec{Network: "prod", VSID: model.VSID(5001 + 1000*i),
+				Prefixes: []netip.Prefix{prefix("10.0.0.0/24"), prefix("fd00:a::/64")}, Gateway: []netip.Addr{addr("10.0.0.1"), addr("fd00:a::1")}}},
+			&model.VirtualSubnet{Metadata: meta(tenant, "db"), Spec: model.VirtualSubnetSpec{Network: "prod", VSID: model.VSID(5002 + 1000*i),
+				Prefixes: []netip.Prefix{prefix("10.0.1.0/24"), prefix("fd00:b::/64")}, Gateway: []netip.Addr{addr("10.0.1.1"), addr("fd00:b::1")}}})
+		for j, p := range []struct{ name, subnet, v4, v6, host string }{
+			{"web-1", "web", "10.0.0.5", "fd00:a::5", "h1"}, {"web-2", "web", "10.0.0.6", "fd00:a::6", "h2"},
+			{"web-3", "web", "10.0.0.7", "fd00:a::7", "h1"}, {"db-1", "db", "10.0.1.5", "fd00:b::5", "h2"}} {
+			out = append(out, &model.Port{Metadata: meta(tenant, p.name), ID: model.PortID(1 + 4*i + j), Spec: model.PortSpec{Subnet: p.subnet,
+				MAC: model.MAC{2, 0, 0, 0, 0, byte(j + 1)}, Addresses: []netip.Addr{addr(p.v4), addr(p.v6)}, Host: p.host}})
+		}
+	}
+	return out
+}
+
+func TestTenantsWithTheSameAddressesShareNothing(t *testing.T) {
+	c := Full(demo())
+	g := c.Goal("h1")
+	if len(g.Ports) != 4 || len(g.Records) != 2*(8+4) || len(g.Routes) != 2*4 || len(g.PAs) != 1 {
+		t.Fatalf("%d ports, %d records, %d routes, %d PAs", len(g.Ports), len(g.Records), len(g.Routes), len(g.PAs))
+	}
+	red, blue := g.Records[goal.RecordKey{VSID: 5001, CA: addr("10.0.0.6")}], g.Records[goal.RecordKey{VSID: 6001, CA: addr("10.0.0.6")}]
+	if red.PA != addr("192.0.2.2") || blue.PA != red.PA || red.Port == blue.Port || red.MAC != blue.MAC {
+		t.Fatalf("red %+v, blue %+v", red, blue)
+	}
+}
+
+func TestHostGetsOnlyTheNetworksOfItsPorts(t *testing.T) {
+	c := Full(demo())
+	if ports, records := c.Rows("h9"); ports != 0 || records != 0 || c.Goal("h9").Rows() != 0 {
+		t.Fatal("a host without ports has rows")
+	}
+	deltas := c.Apply([]model.Resource{move(c, "blue", "web-1", "h3")}, nil)
+	if got := slices.Sorted(maps.Keys(deltas)); !slices.Equal(got, []string{"h1", "h2", "h3"}) {
+		t.Fatalf("changed %v", got)
+	}
+	for k := range c.Goal("h3").Records {
+		if k.VSID != 6001 && k.VSID != 6002 {
+			t.Errorf("h3 has a record of VSID %d", k.VSID)
+		}
+	}
+	if r := c.Goal("h1").Records[goal.RecordKey{VSID: 6001, CA: addr("10.0.0.5")}]; r.PA.IsValid() {
+		t.Errorf("a port on a host without PA has %s", r.PA)
+	}
+	deltas = c.Apply([]model.Resource{&model.ProviderAddress{Metadata: meta("", "h3-pa"),
+		Spec: model.ProviderAddressSpec{Host: "h3", Address: addr("192.0.2.3")}}}, nil)
+	if want := []goal.RecordRow{
+		{Key: goal.RecordKey{VSID: 6001, CA: addr("10.0.0.5")}, Record: goal.Record{MAC: model.MAC{2, 0, 0, 0, 0, 1}, PA: addr("192.0.2.3"), Port: 5}},
+		{Key: goal.RecordKey{VSID: 6001, CA: addr("fd00:a::5")}, Record: goal.Record{MAC: model.MAC{2, 0, 0, 0, 0, 1}, PA: addr("192.0.2.3"), Port: 5}},
+	}; !slices.Equal(deltas["h2"].PutRecords, want) || deltas["h2"].Rows() != 2 {
+		t.Fatalf("h2 gets %+v", deltas["h2"])
+	}
+	deltas = c.Apply([]model.Resource{move(c, "blue", "web-1", ""), move(c, "blue", "web-3", "h2")}, nil)
+	for k := range c.Goal("h1").Records {
+		if k.VSID >= 6000 {
+			t.Errorf("h1 lost blue's last port and keeps %d %s", k.VSID, k.CA)
+		}
+	}
+	if n := len(c.Goal("h3").Records); n != 0 || len(deltas["h3"].DeleteRecords) != 12 {
+		t.Errorf("h3 keeps %d records", n)
+	}
+}
+
+func move(c *Compiler, tenant, name, host string) *model.Port {
+	r, _ := c.Resource(model.Key{Kind: model.KindPort, Ref: model.Ref{Tenant: tenant, Name: name}})
+	p := *r.(*model.Port)
+	p.Spec.Host = host
+	return &p
+}
+
+func TestPortsSpreadOverTheAddressesOfTheirHost(t *testing.T) {
+	c := Full(demo())
+	c.Apply([]model.Resource{&model.ProviderAddress{Metadata: meta("", "h2-pb"),
+		Spec: model.ProviderAddressSpec{Host: "h2", Address: addr("192.0.2.9")}}}, nil)
+	g := c.Goal("h2")
+	used := map[netip.Addr]int{}
+	for id, p := range g.Ports {
+		used[p.PA]++
+		for _, ca := range p.CAs {
+			if r := g.Records[goal.RecordKey{VSID: p.VSID, CA: ca}]; r.PA != p.PA {
+				t.Errorf("port %d sends from %s and is found at %s", id, p.PA, r.PA)
+			}
+		}
+	}
+	if len(used) != 2 {
+		t.Errorf("all ports use %v", used)
+	}
+}
+
+func TestWhomAResourceConcerns(t *testing.T) {
+	c := Full(append(demo(), &model.CustomerRoute{Metadata: meta("red", "out"),
+		Spec: model.CustomerRouteSpec{Network: "prod", Prefix: prefix("0.0.0.0/0"), NextHop: addr("10.0.0.5")}},
+		&model.ProviderAddress{Metadata: meta("", "h3-pa"), Spec: model.ProviderAddressSpec{Host: "h3", Address: addr("192.0.2.3")}},
+		&model.LookupRecord{Metadata: meta("red", "box"), Spec: model.LookupRecordSpec{Subnet: "db", CustomerAddress: addr("10.0.1.9"),
+			MAC: model.MAC{2, 9}, ProviderAddress: addr("192.0.2.3")}},
+		&model.Host{Metadata: meta("", "h3")}))
+	c.Apply([]model.Resource{move(c, "blue", "web-1", ""), move(c, "blue", "web-3", "")}, nil)
+	for _, want := range []struct {
+		kind         model.Kind
+		tenant, name string
+		hosts        []string
+	}{
+		{model.KindTenant, "", "red", []string{}},
+		{model.KindHost, "", "h1", []string{"h1"}},
+		{model.KindVirtualNetwork, "red", "prod", []string{"h1", "h2"}},
+		{model.KindVirtualNetwork, "blue", "prod", []string{"h2"}},
+		{model.KindVirtualSubnet, "blue", "web", []string{"h2"}},
+		{model.KindPort, "red", "web-1", []string{"h1", "h2"}},
+		{model.KindPort, "blue", "web-1", []string{"h2"}},
+		{model.KindCustomerRoute, "red", "out", []string{"h1", "h2"}},
+		{model.KindLookupRecord, "red", "box", []string{"h1", "h2"}},
+		{model.KindProviderAddress, "", "h1-pa", []string{"h1", "h2"}},
+		{model.KindProviderAddress, "", "h3-pa", []string{"h1", "h2", "h3"}},
+		{model.KindPort, "red", "no-such", []string{}},
+	} {
+		key := model.Key{Kind: want.kind, Ref: model.Ref{Tenant: want.tenant, Name: want.name}}
+		if got := c.Concern(key); !slices.Equal(got, want.hosts) {
+			t.Errorf("%s concerns %v, not %v", key, got, want.hosts)
+		}
+	}
+}
+
+func TestTheBestRouteOfAPrefixWins(t *testing.T) {
+	c := Full(demo())
+	route := func(name, to, via string, metric uint32) *model.CustomerRoute {
+		return &model.CustomerRoute{Metadata: meta("red", name), Spec: model.CustomerRouteSpec{Network: "prod", Prefix: prefix(to), NextHop: addr(via), Metric: metric}}
+	}
+	holds := func(to string, want goal.Route) {
+		t.Helper()
+		got, ok := c.Goal("h1").Routes[goal.RouteKey{Network: 1, Prefix: prefix(to)}]
+		if got != want || ok != (want != goal.Route{}) {
+			t.Errorf("%s leads to %+v, not %+v", to, got, want)
+		}
+	}
+	c.Apply([]model.Resource{route("a", "0.0.0.0/0", "10.0.0.5", 20)}, nil)
+	holds("0.0.0.0/0", goal.Route{VSID: 5001, NextHop: addr("10.0.0.5")})
+	c.Apply([]model.Resource{route("z", "0.0.0.0/0", "10.0.1.5", 10)}, nil)
+	holds("0.0.0.0/0", goal.Route{VSID: 5002, NextHop: addr("10.0.1.5")})
+	c.Apply([]model.Resource{route("m", "0.0.0.0/0", "10.0.0.6", 10)}, nil)
+	holds("0.0.0.0/0", goal.Route{VSID: 5001, NextHop: addr("10.0.0.6")})
+	c.Apply(nil, []model.Key{model.KeyOf(route("m", "0.0.0.0/0", "10.0.0.6", 10)), model.KeyOf(route("z", "0.0.0.0/0", "10.0.1.5", 10))})
+	holds("0.0.0.0/0", goal.Route{VSID: 5001, NextHop: addr("10.0.0.5")})
+
+	c.Apply([]model.Resource{route("b", "10.0.1.0/24", "10.0.0.5", 0), route("c", "10.9.0.0/16", "172.16.0.1", 0)}, nil)
+	holds("10.0.1.0/24", goal.Route{VSID: 5002})
+	holds("10.9.0.0/16", goal.Route{})
+}
+
+func TestRowsThatNoGoalMayContainAreLeftOut(t *testing.T) {
+	c := Full(demo())
+	before := c.Goal("h2")
+	bad := move(c, "red", "web-1", "h1")
+	bad.Metadata.Name, bad.ID, bad.Spec.MAC, bad.Spec.Addresses = "bad", 99, model.MAC{1}, []netip.Addr{addr("10.0.0.99")}
+	if deltas := c.Apply([]model.Resource{bad}, nil); len(deltas) != 0 || !c.Goal("h2").Equal(before) {
+		t.Fatalf("a port with a group MAC gives %v", deltas)
+	}
+}

@@ -1,0 +1,153 @@
+package compile
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/weft-sdn/weft/internal/goal"
+	"github.com/weft-sdn/weft/internal/model"
+)
+
+// port is one Port resource and where it stands.
+type port struct {
+	ref    model.Ref
+	spec   *model.Port
+	subnet *subnet
+	host   *host // nil while it is placed nowhere
+
+	in *network // whose member its row makes the host; nil: it has no row
+	on *host    // that has its row
+	id model.PortID
+}
+
+func (c *Compiler) addPort(r *model.Port) {
+	ref := r.Metadata.Ref()
+	p := c.ports[ref]
+	if p == nil {
+		p = &port{ref: ref}
+		c.ports[ref] = p
+	}
+	p.spec = r
+	p.subnet = c.subnet(model.Ref{Tenant: ref.Tenant, Name: r.Spec.Subnet})
+	p.subnet.ports[p] = struct{}{}
+	if name := r.Host(); name != "" {
+		p.host = c.host(name)
+		p.host.placed[p] = struct{}{}
+	}
+	for _, ca := range addresses(r) {
+		all := p.subnet.claim(ca)
+		all.ports = append(all.ports, p)
+	}
+	c.touchPort(p)
+}
+
+func (c *Compiler) removePort(r *model.Port) {
+	p := c.ports[r.Metadata.Ref()]
+	c.touchPort(p)
+	for _, ca := range addresses(r) {
+		all := p.subnet.claims[ca]
+		all.ports = without(all.ports, p)
+		p.subnet.settleClaims(ca)
+	}
+	delete(p.subnet.ports, p)
+	if p.host != nil {
+		delete(p.host.placed, p)
+		c.todo.hosts[p.host] = struct{}{}
+	}
+	p.spec, p.subnet, p.host = nil, nil, nil
+}
+
+// touchPort asks for the port's row and for the records of its addresses.
+func (c *Compiler) touchPort(p *port) {
+	c.todo.ports[p] = struct{}{}
+	for _, ca := range addresses(p.spec) {
+		c.touchRecord(p.subnet, ca)
+	}
+}
+
+func (c *Compiler) retractPort(p *port) {
+	if p.in == nil {
+		return
+	}
+	c.dropPort(p.on, p.id)
+	c.leave(p.in, p.on)
+	p.in, p.on, p.id = nil, nil, 0
+}
+
+func (c *Compiler) settlePort(p *port) {
+	if p.spec == nil || p.host == nil || p.subnet.network == nil {
+		return
+	}
+	row := p.row()
+	if row.Check() != nil {
+		return
+	}
+	p.in, p.on, p.id = p.subnet.network, p.host, row.ID
+	c.setPort(p.on, row)
+	c.join(p.in, p.on)
+}
+
+func (p *port) row() goal.Port {
+	s := p.subnet
+	row := goal.Port{Ref: p.ref, ID: p.spec.ID, VSID: s.vsid, Network: s.network.index, MAC: p.spec.Spec.MAC,
+		CAs: addresses(p.spec), PA: p.host.pa(p.spec.ID), Spoof: p.spec.Spec.AllowSpoofing}
+	for _, x := range s.spec.Spec.Prefixes {
+		row.Prefixes = append(row.Prefixes, x.Masked())
+	}
+	slices.SortFunc(row.Prefixes, netip.Prefix.Compare)
+	row.Prefixes = slices.Compact(row.Prefixes)
+	for _, a := range s.spec.Spec.Gateway {
+		switch a = a.Unmap(); {
+		case a.Is4() && !row.Gateway4.IsValid():
+			row.Gateway4 = a
+		case a.Is6() && !row.Gateway6.IsValid():
+			row.Gateway6 = a
+		}
+	}
+	return row
+}
+
+func (c *Compiler) setPort(h *host, row goal.Port) {
+	c.dropPort(h, row.ID)
+	note(c.change.host(h).ports, h.rows, row.ID)
+	h.rows[row.ID] = row
+	h.own = h.own.Add(row.Digest())
+}
+
+func (c *Compiler) dropPort(h *host, id model.PortID) {
+	old, ok := h.rows[id]
+	if !ok {
+		return
+	}
+	note(c.change.host(h).ports, h.rows, id)
+	h.own = h.own.Sub(old.Digest())
+	delete(h.rows, id)
+}
+
+func (p *port) concern(hosts map[*host]struct{}) {
+	p.subnet.home.concern(hosts)
+	if p.host != nil {
+		hosts[p.host] = struct{}{}
+	}
+}
+
+// addresses gives the Customer Addresses of a port, plain, sorted, each once.
+func addresses(r *model.Port) []netip.Addr {
+	out := make([]netip.Addr, 0, len(r.Spec.Addresses))
+	for _, a := range r.Spec.Addresses {
+		out = append(out, a.Unmap())
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return slices.Compact(out)
+}
+
+// first is the placed port with the lowest ID.
+func first(ports []*port) *port {
+	var best *port
+	for _, p := range ports {
+		if p.host != nil && p.spec.ID != 0 && (best == nil || p.spec.ID < best.spec.ID) {
+			best = p
+		}
+	}
+	return best
+}

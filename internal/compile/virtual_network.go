@@ -1,0 +1,170 @@
+package compile
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/weft-sdn/weft/internal/goal"
+	"github.com/weft-sdn/weft/internal/model"
+)
+
+// network is one routing domain: the rows that all its hosts share.
+type network struct {
+	ref        model.Ref
+	index      model.NetworkIndex // 0 while there is no resource
+	subnets    map[*subnet]struct{}
+	candidates map[netip.Prefix][]*model.CustomerRoute
+	onLink     map[netip.Prefix]*subnet
+
+	records map[goal.RecordKey]goal.Record
+	table   map[goal.RouteKey]goal.Route
+	digest  goal.Digest   // of records and table
+	hosts   map[*host]int // how many ports each member has
+}
+
+func (c *Compiler) network(ref model.Ref) *network {
+	n := c.networks[ref]
+	if n == nil {
+		n = &network{ref: ref, subnets: map[*subnet]struct{}{}, candidates: map[netip.Prefix][]*model.CustomerRoute{},
+			onLink: map[netip.Prefix]*subnet{}, records: map[goal.RecordKey]goal.Record{},
+			table: map[goal.RouteKey]goal.Route{}, hosts: map[*host]int{}}
+		c.networks[ref] = n
+	}
+	return n
+}
+
+func (c *Compiler) forgetNetwork(n *network) {
+	if n.index == 0 && len(n.subnets) == 0 && len(n.candidates) == 0 {
+		delete(c.networks, n.ref)
+	}
+}
+
+func (c *Compiler) addVirtualNetwork(r *model.VirtualNetwork) {
+	c.setIndex(c.network(r.Metadata.Ref()), r.Index)
+}
+
+func (c *Compiler) removeVirtualNetwork(r *model.VirtualNetwork) {
+	c.setIndex(c.network(r.Metadata.Ref()), 0)
+}
+
+func (c *Compiler) setIndex(n *network, index model.NetworkIndex) {
+	n.index = index
+	c.todo.networks[n] = struct{}{}
+	for s := range n.subnets {
+		c.todo.subnets[s] = struct{}{}
+	}
+}
+
+// indexPrefixes finds out anew which subnet owns which prefix.
+func (n *network) indexPrefixes() {
+	clear(n.onLink)
+	for _, s := range slices.SortedFunc(maps.Keys(n.subnets), func(a, b *subnet) int { return cmp.Compare(a.ref.Name, b.ref.Name) }) {
+		if s.network != n {
+			continue
+		}
+		for _, p := range s.spec.Spec.Prefixes {
+			if _, taken := n.onLink[p.Masked()]; !taken {
+				n.onLink[p.Masked()] = s
+			}
+		}
+	}
+}
+
+// subnetOf finds the subnet of the longest prefix that contains a; nil: none.
+func (n *network) subnetOf(a netip.Addr) *subnet {
+	for bits := a.BitLen(); bits >= 0; bits-- {
+		p, err := a.Prefix(bits)
+		if err != nil {
+			return nil
+		}
+		if s := n.onLink[p]; s != nil {
+			return s
+		}
+	}
+	return nil
+}
+
+func (c *Compiler) setRecord(n *network, row goal.RecordRow) {
+	c.dropRecord(n, row.Key)
+	note(c.change.network(n).records, n.records, row.Key)
+	n.records[row.Key] = row.Record
+	n.digest = n.digest.Add(row.Digest())
+}
+
+func (c *Compiler) dropRecord(n *network, k goal.RecordKey) {
+	old, ok := n.records[k]
+	if !ok {
+		return
+	}
+	note(c.change.network(n).records, n.records, k)
+	delete(n.records, k)
+	n.digest = n.digest.Sub(goal.RecordRow{Key: k, Record: old}.Digest())
+}
+
+func (c *Compiler) setRoute(n *network, row goal.RouteRow) {
+	c.dropRoute(n, row.Key)
+	note(c.change.network(n).routes, n.table, row.Key)
+	n.table[row.Key] = row.Route
+	n.digest = n.digest.Add(row.Digest())
+}
+
+func (c *Compiler) dropRoute(n *network, k goal.RouteKey) {
+	old, ok := n.table[k]
+	if !ok {
+		return
+	}
+	note(c.change.network(n).routes, n.table, k)
+	delete(n.table, k)
+	n.digest = n.digest.Sub(goal.RouteRow{Key: k, Route: old}.Digest())
+}
+
+// join and leave count the ports of a network on a host; the first makes the
+// host a member, the last one ends it.
+func (c *Compiler) join(n *network, h *host) {
+	if n.hosts[h] == 0 {
+		c.noteMember(n, h)
+		h.networks[n] = struct{}{}
+	}
+	n.hosts[h]++
+}
+
+func (c *Compiler) leave(n *network, h *host) {
+	if n.hosts[h] > 1 {
+		n.hosts[h]--
+		return
+	}
+	c.noteMember(n, h)
+	delete(n.hosts, h)
+	delete(h.networks, n)
+}
+
+func (c *Compiler) noteMember(n *network, h *host) {
+	member := c.change.network(n).member
+	if _, noted := member[h]; !noted {
+		member[h] = n.hosts[h] > 0
+	}
+}
+
+// everything that a new member must get.
+func (n *network) everything() goal.Delta {
+	var d goal.Delta
+	for k, r := range n.records {
+		d.PutRecords = append(d.PutRecords, goal.RecordRow{Key: k, Record: r})
+	}
+	for k, r := range n.table {
+		d.PutRoutes = append(d.PutRoutes, goal.RouteRow{Key: k, Route: r})
+	}
+	d.Sort()
+	return d
+}
+
+func (n *network) concern(hosts map[*host]struct{}) {
+	if n == nil {
+		return
+	}
+	for h := range n.hosts {
+		hosts[h] = struct{}{}
+	}
+}
