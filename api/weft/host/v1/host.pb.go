@@ -595,7 +595,10 @@ func (*Heartbeat) Descriptor() ([]byte, []int) {
 	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{8}
 }
 
-// Ack says that the kernel holds revision, but for the failures.
+// Ack says that the kernel holds revision, but for the failures: every Ack
+// carries all failures there are. One answers each last part of an Update; after
+// that it may be sent again when the failures change. An agent whose rows do not
+// give the announced digest acknowledges with the digest it holds, and gets a snapshot.
 type Ack struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Revision      int64                  `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
@@ -899,7 +902,9 @@ func (x *Welcome) GetHeartbeatSeconds() uint32 {
 }
 
 // Update brings the Goal to a revision. A snapshot replaces everything; it may
-// come in several parts, and counts when the last one has come.
+// come in several parts, and counts when the last one has come. The first one of
+// a session has no rows when the agent's Hello was up to date: the first
+// complete Update always means that the agent is in step with the server.
 type Update struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Revision      int64                  `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
