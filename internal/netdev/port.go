@@ -38,6 +38,18 @@ func PreparePort(index uint32, mtu int) error {
 	return nil
 }
 
+// SetDown takes a device down.
+func SetDown(index uint32) error {
+	l, err := byIndex(index)
+	if err != nil {
+		return err
+	}
+	if err := netlink.LinkSetDown(l); err != nil {
+		return fmt.Errorf("set %s down: %w", l.Attrs().Name, err)
+	}
+	return nil
+}
+
 // silence keeps the host's stack off a port: what the host sent into it would
 // be dropped as NOT_FROM_SWITCH and only spoil the counters.
 func silence(l netlink.Link) error {

@@ -1,0 +1,412 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/weft-sdn/weft/internal/datapath"
+	"github.com/weft-sdn/weft/internal/goal"
+	"github.com/weft-sdn/weft/internal/model"
+	"github.com/weft-sdn/weft/internal/netdev"
+	"github.com/weft-sdn/weft/internal/table"
+)
+
+// Bounds of the backoff after a failed reconcile.
+const (
+	firstRetry = 500 * time.Millisecond
+	lastRetry  = 30 * time.Second
+)
+
+// loop owns the plugs and all knowledge of the kernel. Only its goroutine
+// touches these fields.
+type loop struct {
+	*Agent
+	plugs  map[model.Ref]*plug
+	unbind map[model.Ref]bool // the server is still to be told
+	// orphans are devices that a former process attached and that no plugs file
+	// explains, with their port; they are kept until the Goal names them.
+	orphans map[uint32]model.PortID
+	cache   error // why the cached Goal was not usable; nil once synced
+
+	stale   netdev.Change // what must be read from the kernel again
+	links   map[uint32]netdev.Link
+	under   underlay
+	foreign []netip.Addr // PAs of policy that this host does not have
+
+	last    pass // what the last pass worked from
+	trouble bool // the last pass left failures: do not skip the next
+	retry   *time.Timer
+	delay   time.Duration
+	rowsErr error // of the last Apply
+	behind  map[model.PortID]bool
+}
+
+// pass is the input of one reconcile; when nothing in it changed and the last
+// one succeeded there is nothing to do.
+type pass struct {
+	goal    *goal.Goal
+	synced  bool
+	devices map[model.PortID]device
+	under   underlay
+}
+
+func (p pass) equal(q pass) bool {
+	return p.goal == q.goal && p.synced == q.synced && maps.Equal(p.devices, q.devices) && p.under.equal(q.under)
+}
+
+// newLoop reads what earlier processes left: the cached Goal and the plugs.
+func newLoop(ctx context.Context, a *Agent) (*loop, error) {
+	l := &loop{
+		Agent: a, plugs: map[model.Ref]*plug{}, unbind: map[model.Ref]bool{}, orphans: map[uint32]model.PortID{},
+		stale: netdev.ChangeAll, retry: time.NewTimer(0), delay: firstRetry,
+	}
+	cached, err := readGoal(a.cfg.StateDir)
+	if err != nil {
+		l.cache = err
+		a.log.Error("the cached goal is not usable; what the kernel holds stays as it is until the server has sent it", "error", err)
+	}
+	a.held.Store(&cached)
+	if err := l.restorePlugs(); err != nil {
+		return nil, err
+	}
+	var mu sync.Mutex
+	var pending netdev.Change
+	err = netdev.Watch(ctx, func(c netdev.Change) {
+		mu.Lock()
+		defer mu.Unlock()
+		if pending == 0 {
+			a.work.post(func() {
+				mu.Lock()
+				defer mu.Unlock()
+				l.stale |= pending
+				pending = 0
+			})
+		}
+		pending |= c
+	})
+	return l, err
+}
+
+func (l *loop) run(ctx context.Context) error {
+	audit := time.NewTicker(l.cfg.Audit)
+	defer audit.Stop()
+	for {
+		for _, f := range l.work.take() {
+			f()
+		}
+		l.reconcile()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-l.work.wait():
+		case <-l.retry.C:
+		case <-audit.C:
+			l.audit()
+		}
+	}
+}
+
+// reconcile makes the kernel equal to the Goal, as far as it can, and publishes
+// what came of it.
+func (l *loop) reconcile() {
+	start := time.Now()
+	h := *l.held.Load()
+	if h.synced {
+		l.cache = nil
+	}
+	failures := l.look(h)
+	l.nameOrphans(h)
+	now := pass{goal: h.goal, synced: h.synced, devices: l.devices(h.goal), under: l.under}
+	if now.equal(l.last) && !l.trouble && l.view.Load().settled {
+		l.publish(h, l.view.Load().want, failures)
+		return
+	}
+	want := render(h.goal, now.devices, l.under)
+	l.program(h, want)
+	failures = append(failures, l.rowFailures(h)...)
+	failures = append(failures, l.attach()...)
+	l.last, l.trouble = now, len(failures) > 0 || l.rowsErr != nil
+	l.counts.reconciled(time.Since(start), l.trouble)
+	l.schedule()
+	l.publish(h, want, failures)
+}
+
+// look reads again what changed in the kernel since the last pass.
+func (l *loop) look(h held) []failure {
+	stale := l.stale
+	l.stale = 0
+	err := l.lookAgain(stale, h)
+	if err == nil {
+		return l.standing(h)
+	}
+	l.stale |= stale
+	l.trouble = true
+	l.log.Warn("devices and routes of the host could not be read; the last known stay", "error", err)
+	return append(l.standing(h), l.hostFailure(reasonUnderlay, err.Error()))
+}
+
+func (l *loop) lookAgain(stale netdev.Change, h held) error {
+	if l.links == nil {
+		stale = netdev.ChangeAll
+	}
+	if stale == 0 && h.goal == l.last.goal {
+		return nil
+	}
+	var err error
+	next, known := l.under, l.under
+	if stale&^netdev.ChangeNeighbours != 0 {
+		if l.links, err = netdev.Links(); err != nil {
+			return err
+		}
+		if next, err = findUplinks(l.cfg, l.links); err != nil {
+			return err
+		}
+		if len(next.uplinks) == 0 {
+			// A host that is between two addresses keeps its uplinks.
+			next.uplinks, next.mtu = presentUplinks(l.under, l.links), l.under.mtu
+		}
+		known = underlay{}
+	}
+	if l.foreign, err = missingPAs(h.goal.PAs, l.links); err != nil {
+		return err
+	}
+	if err := next.findPeers(remotePAs(h.goal), known); err != nil {
+		return err
+	}
+	if err := next.resolve(h.synced); err != nil {
+		// ARP between guests needs the next hop's MAC; all else does without.
+		l.log.Warn("neighbours of the underlay", "error", err)
+	}
+	l.under = next
+	return nil
+}
+
+func presentUplinks(u underlay, links map[uint32]netdev.Link) map[uint32]string {
+	out := map[uint32]string{}
+	for index, name := range u.uplinks {
+		if _, ok := links[index]; ok {
+			out[index] = name
+		}
+	}
+	return out
+}
+
+// standing are the failures that follow from what is known, without any action.
+func (l *loop) standing(h held) []failure {
+	var out []failure
+	if l.cache != nil {
+		out = append(out, l.hostFailure(reasonCache, l.cache.Error()))
+	}
+	for _, pa := range l.foreign {
+		out = append(out, l.hostFailure(reasonForeignPA, fmt.Sprintf("policy says that %s is an address of this host, and it is not", pa)))
+	}
+	return out
+}
+
+func (l *loop) hostFailure(reason, message string) failure {
+	return failure{model.KindHost, model.Ref{Name: l.cfg.Host}, reason, message}
+}
+
+// program writes the rows. Until the first sync nothing is swept, except the
+// rows of devices that are not ports any more: those are this host's own truth.
+func (l *loop) program(h held, want table.Set) {
+	l.rowsErr, l.behind = l.sw.Apply(want, h.synced), nil
+	if l.rowsErr == nil && !h.synced {
+		l.rowsErr = l.forgetDevices(want)
+	}
+	if l.rowsErr == nil {
+		return
+	}
+	l.log.Error("the switch does not hold all of policy", "revision", h.revision, "error", l.rowsErr)
+	have, err := l.sw.ReadBack()
+	if err != nil {
+		l.rowsErr = errors.Join(l.rowsErr, err)
+		have = table.NewSet()
+	}
+	l.behind = portsBehind(want, have)
+}
+
+// forgetDevices deletes the port rows of devices that are gone or unplugged.
+func (l *loop) forgetDevices(want table.Set) error {
+	have, err := l.sw.ReadBack()
+	if err != nil {
+		return err
+	}
+	gone := false
+	for index := range have.Ports {
+		_, wanted := want.Ports[index]
+		_, orphan := l.orphans[index]
+		_, present := l.links[index]
+		if !wanted && !(orphan && present) && !l.plugged(index) {
+			delete(have.Ports, index)
+			gone = true
+		}
+	}
+	if !gone {
+		return nil
+	}
+	return l.sw.Apply(have, true)
+}
+
+// portsBehind lists the ports of which want and have differ.
+func portsBehind(want, have table.Set) map[model.PortID]bool {
+	out := map[model.PortID]bool{}
+	for index, p := range want.Ports {
+		if have.Ports[index] != p {
+			out[p.ID] = true
+		}
+	}
+	for k, r := range want.Records {
+		if held, ok := have.Records[k]; !ok || held != r {
+			out[r.Port] = true
+		}
+	}
+	return out
+}
+
+// rowFailures names the resources that the last Apply left behind.
+func (l *loop) rowFailures(h held) []failure {
+	if l.rowsErr == nil {
+		return nil
+	}
+	reason := reasonNotProgrammed
+	var full *datapath.ErrFull
+	if errors.As(l.rowsErr, &full) {
+		reason = reasonTableFull
+	}
+	out := []failure{l.hostFailure(reason, l.rowsErr.Error())}
+	for _, id := range slices.Sorted(maps.Keys(l.behind)) {
+		if p, ok := h.goal.Ports[id]; ok {
+			out = append(out, failure{model.KindPort, p.Ref, reason, l.rowsErr.Error()})
+		}
+	}
+	return out
+}
+
+// attach puts the switch on uplinks and plugged devices and takes it off what
+// is neither. It comes after the rows, so that a guest's first frame finds its
+// port; a device that is attached and has no row only drops.
+func (l *loop) attach() []failure {
+	ports, uplinks, err := l.sw.Attached()
+	if err != nil {
+		return []failure{l.hostFailure(reasonAttach, err.Error())}
+	}
+	var out []failure
+	for _, index := range slices.Sorted(maps.Keys(l.under.uplinks)) {
+		if err := l.sw.AttachUplink(index); err != nil {
+			out = append(out, l.hostFailure(reasonAttach, fmt.Sprintf("uplink %s: %v", l.under.uplinks[index], err)))
+		}
+	}
+	if len(out) == 0 && len(l.under.uplinks) > 0 {
+		out = append(out, l.detachUplinks(uplinks)...)
+	}
+	for ref, p := range l.plugs {
+		if err := l.attachPlug(p, slices.Contains(ports, p.ifindex)); err != nil {
+			p.problem = err
+			out = append(out, failure{model.KindPort, ref, reasonAttach, err.Error()})
+		}
+	}
+	for _, index := range ports {
+		if _, orphan := l.orphans[index]; orphan || l.plugged(index) {
+			continue
+		}
+		if err := l.release(index); err != nil {
+			out = append(out, l.hostFailure(reasonAttach, fmt.Sprintf("device %d: %v", index, err)))
+		}
+	}
+	return out
+}
+
+func (l *loop) detachUplinks(attached []uint32) []failure {
+	var out []failure
+	for _, index := range attached {
+		if _, wanted := l.under.uplinks[index]; wanted {
+			continue
+		}
+		if err := l.sw.DetachUplink(index); err != nil {
+			out = append(out, l.hostFailure(reasonAttach, fmt.Sprintf("former uplink %d: %v", index, err)))
+		}
+	}
+	return out
+}
+
+func (l *loop) attachPlug(p *plug, attached bool) error {
+	if p.ifindex == 0 {
+		return nil
+	}
+	link, ok := l.links[p.ifindex]
+	if !ok {
+		return nil
+	}
+	if !attached {
+		if err := l.sw.AttachPort(p.ifindex); err != nil {
+			return fmt.Errorf("device %s: %w", p.Device, err)
+		}
+	}
+	if !attached || !link.Up || p.prepared != l.under.guestMTU() {
+		if err := netdev.PreparePort(p.ifindex, l.under.guestMTU()); err != nil {
+			return err
+		}
+		p.prepared = l.under.guestMTU()
+	}
+	p.problem, p.attached = nil, true
+	return nil
+}
+
+// release takes the switch off a device that is no port any more. The device
+// goes down first: what the guest sends must not reach the host's own stack.
+func (l *loop) release(index uint32) error {
+	if _, present := l.links[index]; present {
+		if err := netdev.SetDown(index); err != nil && !errors.Is(err, netdev.ErrNoDevice) {
+			return err
+		}
+	}
+	return l.sw.DetachPort(index)
+}
+
+func (l *loop) schedule() {
+	l.retry.Stop()
+	if !l.trouble {
+		l.delay = firstRetry
+		return
+	}
+	// Full jitter would retry at once; half keeps a floor.
+	l.retry.Reset(l.delay/2 + rand.N(l.delay))
+	l.delay = min(2*l.delay, lastRetry)
+}
+
+func (l *loop) publish(h held, want table.Set, failures []failure) {
+	plugs := make(map[model.Ref]plugState, len(l.plugs))
+	for ref, p := range l.plugs {
+		plugs[ref] = l.stateOf(p, h, want)
+	}
+	slices.SortFunc(failures, func(a, b failure) int { return cmp.Compare(a.String(), b.String()) })
+	v := &view{held: h, settled: true, want: want, plugs: plugs, failures: failures, facts: l.facts(),
+		uplinks: l.under.uplinks, mtu: l.under.guestMTU()}
+	l.view.Store(v)
+	l.news.ring()
+}
+
+func (l *loop) facts() facts {
+	return facts{
+		pas: l.under.pas, mtu: l.under.mtu, decap: l.under.decap(l.sw.Strategies()), kernel: kernelRelease(),
+	}
+}
+
+var kernelRelease = sync.OnceValue(func() string {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(u.Release[:])
+})

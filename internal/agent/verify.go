@@ -1,0 +1,113 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/weft-sdn/weft/internal/table"
+)
+
+// maxDifferences bounds one answer; the last line then says how many are left.
+const maxDifferences = 1000
+
+// verify compares what the kernel holds with what the Goal, the devices and the
+// underlay of this moment ask for.
+func (l *loop) verify(ctx context.Context) (revision int64, differences []string, err error) {
+	type answer struct {
+		revision    int64
+		differences []string
+		err         error
+	}
+	got, err := onLoop(ctx, l.Agent, func() answer {
+		l.reconcile() // judge by the present, not by what the last event left
+		v := l.view.Load()
+		have, err := l.sw.ReadBack()
+		if err != nil {
+			return answer{err: fmt.Errorf("read the switch: %w", err)}
+		}
+		return answer{v.revision, append(differ(v.want, have, v.synced), l.unattached()...), nil}
+	})
+	if err != nil {
+		return 0, nil, err
+	}
+	if n := len(got.differences); n > maxDifferences {
+		got.differences = append(got.differences[:maxDifferences], fmt.Sprintf("and %d more", n-maxDifferences))
+	}
+	return got.revision, got.differences, got.err
+}
+
+// audit repairs rows that somebody else changed, and counts them.
+func (l *loop) audit() {
+	// Routes may have a new path MTU, of which nobody tells.
+	l.stale |= ^l.stale
+	v := l.view.Load()
+	have, err := l.sw.ReadBack()
+	if err != nil {
+		l.log.Error("the switch could not be read for the audit", "error", err)
+		return
+	}
+	drift := append(differ(v.want, have, v.synced), l.unattached()...)
+	if len(drift) == 0 || l.trouble {
+		return
+	}
+	l.log.Error("the kernel differs from policy; repairing", "differences", len(drift), "first", drift[0])
+	l.counts.drifted(len(drift))
+	l.trouble = true // so that the pass that follows writes
+}
+
+// unattached lists plugged and present devices that the switch is not on.
+func (l *loop) unattached() []string {
+	ports, uplinks, err := l.sw.Attached()
+	if err != nil {
+		return []string{"attachments: " + err.Error()}
+	}
+	var out []string
+	for ref, p := range l.plugs {
+		if p.ifindex != 0 && !slices.Contains(ports, p.ifindex) {
+			out = append(out, fmt.Sprintf("port %s: the switch is not on %s", ref, p.Device))
+		}
+	}
+	for index, name := range l.under.uplinks {
+		if !slices.Contains(uplinks, index) {
+			out = append(out, fmt.Sprintf("uplink %s: the switch is not on it", name))
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// differ describes every row that want and have disagree about, sorted by
+// table. Rows that are only in have count when extra is set.
+func differ(want, have table.Set, extra bool) []string {
+	var out []string
+	out = append(out, differences("port", want.Ports, have.Ports, extra)...)
+	out = append(out, differences("record", want.Records, have.Records, extra)...)
+	out = append(out, differences("route", want.Routes, have.Routes, extra)...)
+	out = append(out, differences("peer", want.Peers, have.Peers, extra)...)
+	out = append(out, differences("local PA", want.LocalPAs, have.LocalPAs, extra)...)
+	return out
+}
+
+func differences[K comparable, V comparable](name string, want, have map[K]V, extra bool) []string {
+	var out []string
+	for k, w := range want {
+		h, ok := have[k]
+		switch {
+		case !ok:
+			out = append(out, fmt.Sprintf("%s %v: missing in the kernel, should be %+v", name, k, w))
+		case h != w:
+			out = append(out, fmt.Sprintf("%s %v: the kernel holds %+v, should be %+v", name, k, h, w))
+		}
+	}
+	if extra {
+		for k := range maps.Keys(have) {
+			if _, ok := want[k]; !ok {
+				out = append(out, fmt.Sprintf("%s %v: in the kernel, not in policy", name, k))
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
+}
