@@ -1,4 +1,6 @@
-// Command weft is the command line of weft.
+// Command weft is the command line of weft: it connects the terminal with
+// internal/cli and decides nothing itself. It must never link etcd, netlink or
+// eBPF, so that it runs on any laptop.
 package main
 
 import (

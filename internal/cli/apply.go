@@ -13,12 +13,9 @@ import (
 
 	weftv1 "github.com/weft-sdn/weft/api/weft/v1"
 	"github.com/weft-sdn/weft/api/weft/v1/weftv1connect"
+	"github.com/weft-sdn/weft/internal/client"
 	"github.com/weft-sdn/weft/internal/manifest"
-	"github.com/weft-sdn/weft/internal/model"
 )
-
-// waitInterval is how often --wait looks at what is not yet programmed.
-const waitInterval = 200 * time.Millisecond
 
 func (a *app) applyCommand() *cobra.Command {
 	var file string
@@ -137,90 +134,18 @@ func signed(sign, line string) string {
 	return sign + " " + line
 }
 
-// waitProgrammed waits until every changed resource is programmed in the
-// generation that was applied.
+// waitProgrammed waits until the hosts have acknowledged the changes.
 func (a *app) waitProgrammed(ctx context.Context, policy weftv1connect.PolicyServiceClient, changes []*weftv1.Change, timeout time.Duration) error {
-	wanted := make(map[string]int64)
-	kinds := make(map[model.Kind]bool)
-	for _, c := range changes {
-		wanted[manifest.KeyString(c.GetKey())] = manifest.Meta(c.GetAfter()).GetGeneration()
-		kinds[model.Kind(c.GetKey().GetKind())] = true
-	}
 	a.say("waiting for the hosts to acknowledge")
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	tick := time.NewTicker(waitInterval)
-	defer tick.Stop()
-	var missing []string
-	for {
-		now, err := unprogrammed(ctx, policy, kinds, wanted)
-		switch {
-		case err == nil && len(now) == 0:
-			return nil
-		case err == nil:
-			missing = now
-		case ctx.Err() == nil:
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			if errors.Is(ctx.Err(), context.Canceled) {
-				return ctx.Err()
-			}
-			for _, m := range missing {
-				a.say("%s", m)
-			}
-			return notConverged("%d of %d resources not programmed after %s", len(missing), len(wanted), timeout)
-		case <-tick.C:
-		}
+	err := client.WaitProgrammed(ctx, policy, changes)
+	var late *client.NotProgrammed
+	if !errors.As(err, &late) {
+		return err
 	}
-}
-
-// unprogrammed lists what is not yet programmed, with the reason.
-func unprogrammed(ctx context.Context, policy weftv1connect.PolicyServiceClient, kinds map[model.Kind]bool, wanted map[string]int64) ([]string, error) {
-	var missing []string
-	for _, kind := range model.Kinds {
-		if !kinds[kind] {
-			continue
-		}
-		all, err := list(ctx, policy, kind, "")
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range all.GetResources() {
-			key := manifest.KeyString(manifest.Key(r))
-			generation, ok := wanted[key]
-			if !ok {
-				continue
-			}
-			if why := notProgrammed(r, generation); why != "" {
-				missing = append(missing, key+": "+why)
-			}
-		}
+	for _, m := range late.Missing {
+		a.say("%s", m)
 	}
-	return missing, nil
-}
-
-// notProgrammed says why r is not programmed in the generation, or "".
-func notProgrammed(r *weftv1.Resource, generation int64) string {
-	c := condition(r, "Programmed")
-	switch {
-	case c == nil:
-		return "nothing is known yet"
-	case c.GetObservedGeneration() < generation:
-		return "the change has not been looked at yet"
-	case c.GetStatus() != "True":
-		return fmt.Sprintf("Programmed is %s: %s: %s", c.GetStatus(), c.GetReason(), c.GetMessage())
-	}
-	return ""
-}
-
-// condition of r by its type; nil when there is none.
-func condition(r *weftv1.Resource, name string) *weftv1.Condition {
-	for _, c := range manifest.Status(r).GetConditions() {
-		if c.GetType() == name {
-			return c
-		}
-	}
-	return nil
+	return notConverged("%w after %s", late, timeout)
 }

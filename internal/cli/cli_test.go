@@ -364,11 +364,11 @@ func TestApplyWaitsUntilProgrammed(t *testing.T) {
 	weft(t, onePort, "apply", "-f", "-", "--wait", "--timeout", "300ms").want(t, ExitNotConverged, "Port red/web-1 created\n", `
 waiting for the hosts to acknowledge
 Port red/web-1: Programmed is False: Waiting: h2 is behind
-error: 1 of 1 resources not programmed after 300ms
+error: 1 of 1 resources are not programmed after 300ms
 `)
 	// True of an older generation is not true of this one.
 	stale := port("web-1", "True")
-	condition(stale, "Programmed").ObservedGeneration = 1
+	manifest.Condition(stale, "Programmed").ObservedGeneration = 1
 	f.list = func(*weftv1.ListRequest) []*weftv1.Resource { return []*weftv1.Resource{stale} }
 	if r := weft(t, onePort, "apply", "-f", "-", "--wait", "--timeout", "300ms"); r.code != ExitNotConverged {
 		t.Errorf("exit code %d for a stale condition", r.code)

@@ -134,13 +134,13 @@ func headers(columns []column) []string {
 
 // state sums the conditions up in a word or two.
 func state(r *weftv1.Resource) string {
-	if c := condition(r, "Accepted"); c.GetStatus() == "False" {
+	if c := manifest.Condition(r, "Accepted"); c.GetStatus() == "False" {
 		return c.GetReason()
 	}
-	if c := condition(r, "Degraded"); c.GetStatus() == "True" {
+	if c := manifest.Condition(r, "Degraded"); c.GetStatus() == "True" {
 		return "Degraded:" + c.GetReason()
 	}
-	c := condition(r, "Programmed")
+	c := manifest.Condition(r, "Programmed")
 	switch {
 	case c == nil:
 		return ""

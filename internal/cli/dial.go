@@ -1,14 +1,10 @@
 package cli
 
 import (
-	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
-	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -17,6 +13,8 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/weft-sdn/weft/api/weft/v1/weftv1connect"
+	"github.com/weft-sdn/weft/internal/client"
+	"github.com/weft-sdn/weft/internal/identity"
 )
 
 // The sockets that weftd opens by default.
@@ -37,18 +35,12 @@ type contextFile struct {
 	Key         string `yaml:"key"`
 }
 
-// endpoint is a way to speak HTTP with one daemon.
-type endpoint struct {
-	client *http.Client
-	url    string
-}
-
 func (d dialer) policy() (weftv1connect.PolicyServiceClient, error) {
 	e, err := d.serverEndpoint()
 	if err != nil {
 		return nil, err
 	}
-	return weftv1connect.NewPolicyServiceClient(e.client, e.url), nil
+	return e.Policy(), nil
 }
 
 func (d dialer) operate() (weftv1connect.OperateServiceClient, error) {
@@ -56,12 +48,11 @@ func (d dialer) operate() (weftv1connect.OperateServiceClient, error) {
 	if err != nil {
 		return nil, err
 	}
-	return weftv1connect.NewOperateServiceClient(e.client, e.url), nil
+	return e.Operate(), nil
 }
 
 func (d dialer) agentService() weftv1connect.AgentServiceClient {
-	e := unixEndpoint(d.agentSocket())
-	return weftv1connect.NewAgentServiceClient(e.client, e.url)
+	return client.Unix(d.agentSocket()).Agent()
 }
 
 func (d dialer) agentSocket() string {
@@ -78,35 +69,27 @@ func (d dialer) agentOnly() bool {
 	return err == nil && c.Server == "" && exists(d.agentSocket())
 }
 
-func (d dialer) serverEndpoint() (endpoint, error) {
+func (d dialer) serverEndpoint() (client.Endpoint, error) {
 	c, err := d.contextFile()
 	if err != nil {
-		return endpoint{}, err
+		return client.Endpoint{}, err
 	}
 	address := first(d.server, os.Getenv("WEFT_SERVER"), c.Server, ServerSocket)
 	if path, ok := socketPath(address); ok {
-		return unixEndpoint(path), nil
+		return client.Unix(path), nil
 	}
 	if !strings.Contains(address, "://") {
 		address = "https://" + address
 	}
 	u, err := url.Parse(address)
 	if err != nil || u.Scheme != "https" || u.Host == "" {
-		return endpoint{}, usagef("server %q: write https://HOST:PORT, or the path of a socket", address)
+		return client.Endpoint{}, usagef("server %q: write https://HOST:PORT, or the path of a socket", address)
 	}
 	settings, err := c.tls()
 	if err != nil {
-		return endpoint{}, err
+		return client.Endpoint{}, err
 	}
-	transport := &http.Transport{TLSClientConfig: settings, ForceAttemptHTTP2: true, Proxy: http.ProxyFromEnvironment}
-	return endpoint{&http.Client{Transport: transport}, strings.TrimSuffix(u.String(), "/")}, nil
-}
-
-func unixEndpoint(path string) endpoint {
-	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", path)
-	}}
-	return endpoint{&http.Client{Transport: transport}, "http://localhost"}
+	return client.TLS(u.String(), settings), nil
 }
 
 func socketPath(address string) (string, bool) {
@@ -154,19 +137,18 @@ func (c contextFile) tls() (*tls.Config, error) {
 	if c.CA == "" || c.Certificate == "" || c.Key == "" {
 		return nil, errors.New("a server over the network needs mutual TLS: name ca, certificate and key in a context file (weft help)")
 	}
-	pem, err := os.ReadFile(c.CA)
+	var pem [3][]byte
+	for i, path := range []string{c.CA, c.Certificate, c.Key} {
+		var err error
+		if pem[i], err = os.ReadFile(path); err != nil {
+			return nil, fmt.Errorf("context file: %w", err)
+		}
+	}
+	settings, err := identity.ClientTLS(pem[0], pem[1], pem[2])
 	if err != nil {
-		return nil, fmt.Errorf("context file: ca: %w", err)
+		return nil, fmt.Errorf("context file: %w", err)
 	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("context file: ca: %s holds no PEM certificate", c.CA)
-	}
-	pair, err := tls.LoadX509KeyPair(c.Certificate, c.Key)
-	if err != nil {
-		return nil, fmt.Errorf("context file: certificate and key: %w", err)
-	}
-	return &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS13}, nil
+	return settings, nil
 }
 
 func first(candidates ...string) string {

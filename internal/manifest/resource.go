@@ -88,3 +88,13 @@ func KeyString(k *weftv1.Key) string {
 	}
 	return k.GetKind() + " " + k.GetTenant() + "/" + k.GetName()
 }
+
+// Condition of r by its type; nil when there is none.
+func Condition(r *weftv1.Resource, name string) *weftv1.Condition {
+	for _, c := range Status(r).GetConditions() {
+		if c.GetType() == name {
+			return c
+		}
+	}
+	return nil
+}

@@ -24,6 +24,7 @@ var rank = map[string]int{
 	"internal/store": 20, "internal/datapath": 20, "internal/netdev": 20, "internal/observe": 20,
 	"internal/identity": 20, "internal/hostwire": 21,
 	"internal/manifest": 30,
+	"internal/client":   32,
 	"internal/server":   31, "internal/dist": 31, "internal/agent": 31,
 	"internal/cli": 40, "internal/lab": 40,
 	"cmd":  50,
@@ -46,8 +47,8 @@ var owners = []struct {
 	{"go.etcd.io/", []string{"internal/store"}},
 	{"github.com/cilium/ebpf", []string{"internal/datapath"}},
 	{"github.com/vishvananda/netlink", []string{"internal/netdev"}},
-	{"google.golang.org/protobuf", []string{"api", "internal/server", "internal/dist", "internal/agent", "internal/cli", "internal/hostwire", "internal/manifest"}},
-	{module + "api/", []string{"api", "internal/server", "internal/dist", "internal/agent", "internal/cli", "internal/hostwire", "internal/manifest"}},
+	{"google.golang.org/protobuf", []string{"api", "internal/server", "internal/dist", "internal/agent", "internal/cli", "internal/lab", "internal/client", "internal/hostwire", "internal/manifest"}},
+	{module + "api/", []string{"api", "internal/server", "internal/dist", "internal/agent", "internal/cli", "internal/lab", "internal/client", "internal/hostwire", "internal/manifest"}},
 }
 
 // unreachable says what a directory may not link, directly or through others.
@@ -57,6 +58,7 @@ var unreachable = []struct{ dir, prefix string }{
 	{"internal/server", module + "internal/datapath"},
 	{"internal/server", "github.com/cilium/ebpf"},
 	{"internal/dist", module + "internal/datapath"},
+	{"internal/client", "go.etcd.io/"},
 	{"internal/cli", "go.etcd.io/"},
 	{"cmd/weft", "go.etcd.io/"},
 	{"cmd/weft", "github.com/cilium/ebpf"},
