@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef WEFT_LIB_CONFIG_H
+#define WEFT_LIB_CONFIG_H
+
+#include <linux/types.h>
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+/* Settings that datapath writes before it loads the programs. The verifier knows
+ * their values and removes what they switch off. */
+
+/* More flags for bpf_skb_adjust_room when it strips outer headers:
+ * ADJ_ROOM_DECAP_L4_GRE where the kernel has it. */
+const volatile __u64 decap_flags SEC(".rodata.config") = 0;
+
+/* Least time between two events of the same drop row, in ns. */
+const volatile __u64 event_interval SEC(".rodata.config") = 100000000;
+
+/* Marks what the switch itself sends into a port's device; to_port drops all else. */
+#define SWITCH_MARK 0x77656674
+
+/* Tells metadata that uplink_xdp left in front of a frame. */
+#define META_MAGIC 0x77656678
+
+struct meta {
+	__u32 magic;
+	__u32 vsid;
+	__be32 outer_src;
+	__u32 zero;
+};
+
+#endif

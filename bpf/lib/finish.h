@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef WEFT_LIB_FINISH_H
+#define WEFT_LIB_FINISH_H
+
+#include <linux/types.h>
+#include <linux/bpf.h>
+#include <linux/pkt_cls.h>
+#include <bpf/bpf_helpers.h>
+
+#include "gen/verdict.h"
+#include "lib/config.h"
+#include "lib/ctx.h"
+#include "maps/drop.h"
+#include "maps/event.h"
+#include "maps/traffic.h"
+
+/* The one place that turns a verdict into what happens: it counts, reports and
+ * tells the kernel. cb[0] and cb[1] show verdict and device to a test run. */
+
+#define PACKET_HOST 0
+
+static __always_inline void count_out(const struct pkt *p)
+{
+	__u32 slot = p->port->slot;
+	struct traffic *t = bpf_map_lookup_elem(&traffic, &slot);
+
+	if (!t)
+		return;
+	t->out_packets++;
+	t->out_bytes += p->len;
+}
+
+static __always_inline void count_in(const struct pkt *p, __u32 len)
+{
+	__u32 slot = p->dport->slot;
+	struct traffic *t = bpf_map_lookup_elem(&traffic, &slot);
+
+	if (!t)
+		return;
+	t->in_packets++;
+	t->in_bytes += len;
+}
+
+/* The row of a drop, made if it is new; the row of port 0 when the map is full. */
+static __always_inline struct drop *drop_row(enum verdict v, const struct pkt *p)
+{
+	struct drop_key k = {.reason = v, .direction = p->direction, .port_id = p->port_id};
+	struct drop zero = {};
+	struct drop *d = bpf_map_lookup_elem(&drop, &k);
+
+	if (d)
+		return d;
+	bpf_map_update_elem(&drop, &k, &zero, BPF_NOEXIST);
+	d = bpf_map_lookup_elem(&drop, &k);
+	if (d)
+		return d;
+	k.port_id = 0;
+	return bpf_map_lookup_elem(&drop, &k);
+}
+
+/* Fills head with the frame as it came, even where it now is an ICMP error. */
+static __always_inline __u32 event_head(struct __sk_buff *skb, const struct pkt *p, struct event *e)
+{
+	__u32 at = 0, skip = 0, n = skb->len;
+
+	__builtin_memset(e->head, 0, sizeof(e->head));
+	if (p->quote) {
+		__builtin_memcpy(e->head, &p->eth, sizeof(p->eth));
+		at = p->quote;
+		skip = sizeof(p->eth);
+		n -= at;
+		if (n > EVENT_HEAD - sizeof(p->eth))
+			n = EVENT_HEAD - sizeof(p->eth);
+		if (n == 0 || n > EVENT_HEAD - sizeof(p->eth))
+			return skip;
+		return load(skb, at, e->head + sizeof(p->eth), n) ? skip + n : skip;
+	}
+	if (n > EVENT_HEAD)
+		n = EVENT_HEAD;
+	if (n == 0)
+		return 0;
+	return load(skb, 0, e->head, n) ? n : 0;
+}
+
+static __noinline void report(struct __sk_buff *skb, const struct pkt *p, __u32 v)
+{
+	__u64 now = bpf_ktime_get_ns();
+	struct drop *d = drop_row(v, p);
+	struct event *e;
+
+	if (!d)
+		return;
+	__sync_fetch_and_add(&d->packets, 1);
+	__sync_fetch_and_add(&d->bytes, p->len);
+	if (now - d->last_event < event_interval)
+		return;
+	d->last_event = now;
+	e = bpf_ringbuf_reserve(&event, sizeof(*e), 0);
+	if (!e)
+		return;
+	e->time = now;
+	e->reason = v;
+	e->direction = p->direction;
+	e->port_id = p->port_id;
+	e->ifindex = skb->ifindex;
+	e->len = p->len;
+	e->head_len = event_head(skb, p, e);
+	bpf_ringbuf_submit(e, 0);
+}
+
+static __always_inline int act(struct __sk_buff *skb, const struct pkt *p)
+{
+	switch (p->action) {
+	case ACT_DEVICE:
+		return bpf_redirect(p->out, 0);
+	case ACT_PORT:
+		skb->mark = SWITCH_MARK;
+		return bpf_redirect(p->out, 0);
+	case ACT_PEER:
+		if (skb->pkt_type != PACKET_HOST)
+			bpf_skb_change_type(skb, PACKET_HOST);
+		return bpf_redirect_peer(p->out, 0);
+	case ACT_NEIGHBOUR:
+		return bpf_redirect_neigh(p->out, NULL, 0, 0);
+	}
+	return TC_ACT_SHOT;
+}
+
+static __always_inline int finish(struct __sk_buff *skb, const struct pkt *p, enum verdict v)
+{
+	skb->cb[0] = v;
+	skb->cb[1] = p->action == ACT_NONE ? 0 : p->out;
+	if (v == V_PASS)
+		return TC_ACT_UNSPEC;
+	if (v >= V_FIRST_DROP || v == V_CONTINUE) {
+		report(skb, p, v);
+		return act(skb, p); /* an ICMP error, if a stage made one */
+	}
+	if (p->port)
+		count_out(p);
+	if (v == V_DELIVERED && p->dport)
+		count_in(p, skb->len);
+	return act(skb, p);
+}
+
+#endif

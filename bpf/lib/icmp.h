@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef WEFT_LIB_ICMP_H
+#define WEFT_LIB_ICMP_H
+
+#include <stdbool.h>
+
+#include <linux/types.h>
+#include <linux/bpf.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "lib/checksum.h"
+#include "lib/ctx.h"
+#include "lib/offload.h"
+#include "wire/ethernet.h"
+#include "wire/icmp.h"
+#include "wire/ip.h"
+
+/* ICMP errors of the distributed router, made in place of the offending packet:
+ * its tail is cut, new headers go in front, and it returns to its port. */
+
+#define QUOTE_MAX 128
+#define CHUNK 32
+
+struct error4 {
+	struct eth eth;
+	struct ipv4 ip;
+	struct icmp icmp;
+} __attribute__((packed, aligned(2)));
+
+struct error6 {
+	struct eth eth;
+	struct ipv6 ip;
+	struct icmp icmp;
+} __attribute__((packed, aligned(2)));
+
+_Static_assert(sizeof(struct error4) == 42, "ICMP error headers");
+_Static_assert(sizeof(struct error6) == 62, "ICMPv6 error headers");
+
+/* Whether an error may be sent about the packet (RFC 1122 3.2.2, RFC 4443 2.4 e). */
+static __always_inline bool error_allowed(const struct pkt *p)
+{
+	if (p->type == TYPE_ARP || p->later || p->nd)
+		return false;
+	if (p->type == TYPE_IPV4 && p->proto == PROTO_ICMP)
+		return p->icmp_type == ICMP_ECHO_REPLY || p->icmp_type == ICMP_ECHO ||
+		       p->icmp_type == ICMP_TIMESTAMP || p->icmp_type == ICMP_TIMESTAMP_REPLY;
+	if (p->type == TYPE_IPV6 && p->proto == PROTO_ICMPV6)
+		return p->icmp_type >= ICMPV6_FIRST_INFO;
+	return true;
+}
+
+/* The sum of the first len bytes of the IP packet, len at most QUOTE_MAX. */
+static __always_inline __u32 sum_quoted(struct __sk_buff *skb, __u32 len)
+{
+	__u32 sum = 0;
+
+	for (__u32 at = 0; at < QUOTE_MAX; at += CHUNK) {
+		__be32 chunk[CHUNK / 4] = {};
+		__u32 n;
+
+		if (at >= len)
+			break;
+		n = len - at;
+		if (n > CHUNK)
+			n = CHUNK;
+		asm volatile("" : "+r"(n));
+		if (n == 0 || n > CHUNK)
+			break;
+		if (!load(skb, sizeof(struct eth) + at, chunk, n))
+			break;
+		sum = csum_bytes(chunk, CHUNK, sum);
+	}
+	return sum;
+}
+
+/* The sum of what is quoted. Where the guest left its checksum to the device, it
+ * stays pending inside the quote: the device will make the L4 bytes sum up to the
+ * complement of what their checksum field holds now (local checksum offload). */
+static __always_inline bool sum_quote(struct __sk_buff *skb, __u32 quoted, __u32 *sum)
+{
+	__u32 start, field;
+	__be16 seed;
+
+	if (!csum_pending(skb, &start, &field)) {
+		*sum = sum_quoted(skb, quoted);
+		return true;
+	}
+	start -= sizeof(struct eth);
+	field -= sizeof(struct eth);
+	if (start > quoted || field > quoted - sizeof(seed) || start & 1)
+		return false;
+	if (!load(skb, sizeof(struct eth) + field, &seed, sizeof(seed)))
+		return false;
+	*sum = csum_add(sum_quoted(skb, start), (__u16)~seed);
+	return true;
+}
+
+static __always_inline bool error4(struct __sk_buff *skb, struct pkt *p, __u32 quoted, __u32 sum, bool too_big,
+				   __u32 mtu)
+{
+	struct error4 e = {};
+	struct ipv4 ip = {};
+
+	__builtin_memcpy(e.eth.dst, p->eth.src, MAC_LEN);
+	router_mac(e.eth.src, p->port->vsid);
+	e.eth.type = bpf_htons(TYPE_IPV4);
+	ip.version_ihl = 0x45;
+	ip.total_len = bpf_htons(sizeof(ip) + sizeof(e.icmp) + quoted);
+	ip.ttl = 64;
+	ip.proto = PROTO_ICMP;
+	ip.src = p->port->gateway4.w[3];
+	ip.dst = p->src.w[3];
+	ip.check = csum_fold(csum_ipv4(&ip));
+	e.ip = ip;
+	e.icmp.type = too_big ? ICMP_UNREACHABLE : ICMP_TIME_EXCEEDED;
+	e.icmp.code = too_big ? ICMP_FRAG_NEEDED : 0;
+	e.icmp.rest = too_big ? bpf_htonl(mtu & 0xffff) : 0;
+	sum = csum_add(sum, bpf_htons((__u16)(e.icmp.type << 8 | e.icmp.code)));
+	sum = csum_add(sum, e.icmp.rest);
+	e.icmp.check = csum_fold(sum);
+	return bpf_skb_store_bytes(skb, 0, &e, sizeof(e), 0) == 0;
+}
+
+static __always_inline bool error6(struct __sk_buff *skb, struct pkt *p, __u32 quoted, __u32 sum, bool too_big,
+				   __u32 mtu)
+{
+	struct error6 e = {};
+
+	__builtin_memcpy(e.eth.dst, p->eth.src, MAC_LEN);
+	router_mac(e.eth.src, p->port->vsid);
+	e.eth.type = bpf_htons(TYPE_IPV6);
+	e.ip.version_class_flow = bpf_htonl(0x60000000);
+	e.ip.payload_len = bpf_htons(sizeof(e.icmp) + quoted);
+	e.ip.next = PROTO_ICMPV6;
+	e.ip.hop_limit = 64;
+	for (int i = 0; i < 4; i++) {
+		e.ip.src[i] = p->port->gateway6.w[i];
+		e.ip.dst[i] = p->src.w[i];
+		sum = csum_add(sum, csum_add(e.ip.src[i], e.ip.dst[i]));
+	}
+	e.icmp.type = too_big ? ICMPV6_TOO_BIG : ICMPV6_TIME_EXCEEDED;
+	e.icmp.rest = too_big ? bpf_htonl(mtu) : 0;
+	sum = csum_add(sum, bpf_htonl(sizeof(e.icmp) + quoted));
+	sum = csum_add(sum, bpf_htonl(PROTO_ICMPV6));
+	sum = csum_add(sum, bpf_htons((__u16)(e.icmp.type << 8)));
+	sum = csum_add(sum, e.icmp.rest);
+	e.icmp.check = csum_fold(sum);
+	return bpf_skb_store_bytes(skb, 0, &e, sizeof(e), 0) == 0;
+}
+
+/* Turns the packet into an error about itself; leaves it a plain drop where none may
+ * be sent or the kernel refuses. */
+static __noinline int icmp_error(struct __sk_buff *skb, struct pkt *p, bool too_big, __u32 mtu)
+{
+	bool v4 = p->type == TYPE_IPV4;
+	__u32 room = v4 ? sizeof(struct ipv4) + sizeof(struct icmp) : sizeof(struct ipv6) + sizeof(struct icmp);
+	__u32 quoted = p->l3_len, sum;
+
+	if (!error_allowed(p) || addr_unspecified(v4 ? &p->port->gateway4 : &p->port->gateway6))
+		return 0;
+	if (quoted > QUOTE_MAX)
+		quoted = QUOTE_MAX;
+	quoted &= ~3u;
+	if (!sum_quote(skb, quoted, &sum))
+		return 0;
+	if (bpf_skb_change_tail(skb, sizeof(struct eth) + quoted, 0))
+		return 0;
+	if (bpf_skb_adjust_room(skb, room, BPF_ADJ_ROOM_MAC, 0))
+		return 0;
+	p->quote = sizeof(struct eth) + room;
+	if (!(v4 ? error4(skb, p, quoted, sum, too_big, mtu) : error6(skb, p, quoted, sum, too_big, mtu)))
+		return 0;
+	p->action = ACT_PORT;
+	p->out = p->port->ifindex;
+	return 0;
+}
+
+#endif

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef WEFT_MAPS_PORT_H
+#define WEFT_MAPS_PORT_H
+
+#include <linux/types.h>
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#include "wire/addr.h"
+
+/* port: one device of this host where a VM NIC meets the switch.
+ * key     ifindex of the device
+ * writer  datapath.Apply
+ * readers parse (who sent this?), deliver (who gets it?)
+ * miss    the device is being attached or detached: PORT_UNKNOWN or PORT_DOWN
+ * full    Apply refuses before it writes anything */
+#define PORT_SPOOF 1 /* the guest may speak for others */
+#define PORT_PEER 2  /* veth whose other end is in another namespace */
+
+struct port {
+	__u32 ifindex; /* repeats the key, for local_mac */
+	__u32 id;      /* model.PortID */
+	__u32 vsid;
+	__u32 network;
+	__u32 slot; /* index into traffic */
+	__u16 mtu;  /* largest IP packet */
+	__u8 mac[6];
+	__u32 flags;
+	union addr pa;
+	union addr gateway4; /* all zero: none */
+	union addr gateway6;
+};
+
+_Static_assert(sizeof(struct port) == 80, "port");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, __u32);
+	__type(value, struct port);
+	__uint(max_entries, 4096);
+} port SEC(".maps");
+
+#endif

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef WEFT_MAPS_RECORD_H
+#define WEFT_MAPS_RECORD_H
+
+#include <linux/types.h>
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#include "wire/addr.h"
+
+/* record: where a Customer Address of a subnet is.
+ * key     VSID and CA
+ * writer  datapath.Apply
+ * readers admit (is this source its own?), respond, route, lookup
+ * miss    policy holds no such address: SPOOFED_CA, ARP_NO_RECORD, NO_RECORD,
+ *         SOURCE_NOT_IN_POLICY, as the stage says
+ * full    Apply refuses before it writes anything */
+#define RECORD_ROUTER 1 /* the distributed router's own address */
+
+struct record_key {
+	__u32 vsid;
+	union addr ca;
+} __attribute__((packed, aligned(4)));
+
+struct record {
+	__u8 mac[6];
+	__u16 flags;
+	__u32 peer;    /* index into peer; 0: local or router */
+	__u32 ifindex; /* 0: remote, router, or not plugged */
+	__u32 port_id;
+};
+
+_Static_assert(sizeof(struct record_key) == 20, "record key");
+_Static_assert(sizeof(struct record) == 20, "record");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, struct record_key);
+	__type(value, struct record);
+	__uint(max_entries, 262144);
+} record SEC(".maps");
+
+static __always_inline const struct record *record_find(__u32 vsid, const union addr *ca)
+{
+	struct record_key k = {.vsid = vsid};
+
+	__builtin_memcpy(&k.ca, ca, sizeof(k.ca));
+	return bpf_map_lookup_elem(&record, &k);
+}
+
+#endif

@@ -1,0 +1,373 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef WEFT_STAGE_PARSE_H
+#define WEFT_STAGE_PARSE_H
+
+#include <linux/types.h>
+#include <linux/bpf.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "gen/verdict.h"
+#include "lib/checksum.h"
+#include "lib/config.h"
+#include "lib/ctx.h"
+#include "lib/offload.h"
+#include "maps/local_pa.h"
+#include "maps/port.h"
+#include "wire/arp.h"
+#include "wire/ethernet.h"
+#include "wire/icmp.h"
+#include "wire/ip.h"
+#include "wire/nvgre.h"
+
+/* Find the port and the headers; drop what is not a whole frame. */
+
+#define MAX_EXTENSIONS 6
+#define MAX_ND_OPTIONS 4
+
+static __always_inline enum verdict parse_arp(struct __sk_buff *skb, struct pkt *p, __u32 at)
+{
+	struct arp a;
+	__be32 sender, target;
+
+	if (p->end - at < sizeof(a) || !load(skb, at, &a, sizeof(a)))
+		return V_FRAME_TRUNCATED;
+	if (a.htype != bpf_htons(1) || a.ptype != bpf_htons(TYPE_IPV4) || a.hlen != MAC_LEN || a.plen != 4)
+		return V_ARP_MALFORMED;
+	if (a.op != bpf_htons(ARP_REQUEST) && a.op != bpf_htons(ARP_REPLY))
+		return V_ARP_MALFORMED;
+	p->arp_op = bpf_ntohs(a.op);
+	__builtin_memcpy(&sender, a.sender, sizeof(sender));
+	__builtin_memcpy(&target, a.target, sizeof(target));
+	addr_set4(&p->src, sender);
+	addr_set4(&p->dst, target);
+	__builtin_memcpy(p->claim, a.sender_mac, MAC_LEN);
+	p->has_claim = 1;
+	return V_CONTINUE;
+}
+
+/* The options of NS and NA; the claimed MAC is in the one that suits the message. */
+static __always_inline enum verdict parse_nd_options(struct __sk_buff *skb, struct pkt *p)
+{
+	__u8 wanted = p->icmp_type == ND_NS ? ND_OPT_SOURCE : ND_OPT_TARGET;
+	__u32 at = p->l4 + 24, left = p->l4_len - 24;
+
+	for (int i = 0; i < MAX_ND_OPTIONS; i++) {
+		struct {
+			__u8 type, len, mac[MAC_LEN];
+		} o;
+
+		if (left == 0)
+			return V_CONTINUE;
+		if (left < sizeof(o) || !load(skb, at, &o, sizeof(o)))
+			return V_ND_MALFORMED;
+		if (o.len == 0 || o.len * 8u > left)
+			return V_ND_MALFORMED;
+		if (o.type == wanted) {
+			if (o.len != 1 || p->has_claim)
+				return V_ND_MALFORMED;
+			__builtin_memcpy(p->claim, o.mac, MAC_LEN);
+			p->has_claim = 1;
+		}
+		at += o.len * 8u;
+		left -= o.len * 8u;
+	}
+	return left == 0 ? V_CONTINUE : V_ND_MALFORMED;
+}
+
+static __always_inline enum verdict parse_nd(struct __sk_buff *skb, struct pkt *p)
+{
+	__be32 target[4];
+	__u32 least;
+
+	p->nd = 1;
+	if (p->fragment || p->ttl != 255 || p->icmp_code != 0)
+		return V_ND_MALFORMED;
+	switch (p->icmp_type) {
+	case ND_RS:
+		least = 8;
+		break;
+	case ND_RA:
+		least = 16;
+		break;
+	case ND_REDIRECT:
+		least = 40;
+		break;
+	default:
+		least = 24;
+	}
+	if (p->l4_len < least)
+		return V_ND_MALFORMED;
+	if (p->icmp_type != ND_NS && p->icmp_type != ND_NA)
+		return V_CONTINUE;
+	if (!load(skb, p->l4 + 8, target, sizeof(target)))
+		return V_ND_MALFORMED;
+	addr_set6(&p->hop, target);
+	if (addr6_multicast(&p->hop) || addr_unspecified(&p->hop) || addr_is4(&p->hop))
+		return V_ND_MALFORMED;
+	return parse_nd_options(skb, p);
+}
+
+/* Ports of TCP and UDP; type and code of ICMP. */
+static __always_inline enum verdict parse_l4(struct __sk_buff *skb, struct pkt *p)
+{
+	bool icmp6 = p->type == TYPE_IPV6 && p->proto == PROTO_ICMPV6;
+	bool icmp = icmp6 || (p->type == TYPE_IPV4 && p->proto == PROTO_ICMP);
+	bool ports = p->proto == PROTO_TCP || p->proto == PROTO_UDP;
+	__be16 head[2];
+
+	if (p->later || !(icmp || (ports && !p->fragment)))
+		return V_CONTINUE;
+	if (p->l4_len < sizeof(head))
+		return icmp6 && p->fragment ? V_ND_MALFORMED : V_CONTINUE;
+	if (!load(skb, p->l4, head, sizeof(head)))
+		return V_IP_MALFORMED;
+	if (ports) {
+		p->sport = bpf_ntohs(head[0]);
+		p->dport_l4 = bpf_ntohs(head[1]);
+		return V_CONTINUE;
+	}
+	p->icmp_type = bpf_ntohs(head[0]) >> 8;
+	p->icmp_code = bpf_ntohs(head[0]);
+	if (icmp6 && p->icmp_type >= ND_RS && p->icmp_type <= ND_REDIRECT)
+		return parse_nd(skb, p);
+	return V_CONTINUE;
+}
+
+static __always_inline enum verdict parse_ipv4(struct __sk_buff *skb, struct pkt *p, __u32 at)
+{
+	struct ipv4 h;
+	__u32 ihl, total, frag;
+
+	if (p->end - at < sizeof(h) || !load(skb, at, &h, sizeof(h)))
+		return V_FRAME_TRUNCATED;
+	ihl = (h.version_ihl & 15) * 4;
+	total = bpf_ntohs(h.total_len);
+	if (h.version_ihl >> 4 != 4 || ihl < sizeof(h) || total < ihl || total > p->end - at)
+		return V_IP_MALFORMED;
+	addr_set4(&p->src, h.src);
+	addr_set4(&p->dst, h.dst);
+	frag = bpf_ntohs(h.frag);
+	p->later = (frag & IPV4_OFFSET) != 0;
+	p->fragment = (frag & (IPV4_OFFSET | IPV4_MF)) != 0;
+	p->proto = h.proto;
+	p->ttl = h.ttl;
+	p->dscp = h.tos & 0xfc;
+	p->l3_len = total;
+	p->l4 = at + ihl;
+	p->l4_len = total - ihl;
+	return parse_l4(skb, p);
+}
+
+/* Walks the extension headers; p->l4, p->l4_len and p->proto start behind the fixed header. */
+static __always_inline enum verdict parse_extensions(struct __sk_buff *skb, struct pkt *p)
+{
+	__u32 at = p->l4, left = p->l4_len;
+	__u8 next = p->proto;
+
+	for (int i = 0; i <= MAX_EXTENSIONS; i++) {
+		struct ipv6_frag h;
+		__u32 len;
+
+		if (next != PROTO_HOP_BY_HOP && next != PROTO_ROUTING && next != PROTO_DEST_OPTIONS &&
+		    next != PROTO_FRAGMENT)
+			goto found;
+		if (i == MAX_EXTENSIONS || left < sizeof(h) || !load(skb, at, &h, sizeof(h)))
+			return V_IPV6_EXTENSIONS;
+		len = next == PROTO_FRAGMENT ? sizeof(h) : 8 * (h.reserved + 1u);
+		if (len > left)
+			return V_IPV6_EXTENSIONS;
+		at += len;
+		left -= len;
+		if (next == PROTO_FRAGMENT) {
+			__u16 offset_more = bpf_ntohs(h.offset_more);
+
+			if (offset_more & 0xfff9)
+				p->fragment = 1;
+			if (offset_more & 0xfff8)
+				p->later = 1;
+		}
+		next = h.next;
+		if (p->later)
+			goto found;
+	}
+	return V_IPV6_EXTENSIONS;
+found:
+	p->proto = next;
+	p->l4 = at;
+	p->l4_len = left;
+	return V_CONTINUE;
+}
+
+static __always_inline enum verdict parse_ipv6(struct __sk_buff *skb, struct pkt *p, __u32 at)
+{
+	struct ipv6 h;
+	__u32 first, total;
+	enum verdict v;
+
+	if (p->end - at < sizeof(h) || !load(skb, at, &h, sizeof(h)))
+		return V_FRAME_TRUNCATED;
+	first = bpf_ntohl(h.version_class_flow);
+	total = sizeof(h) + bpf_ntohs(h.payload_len);
+	if (first >> 28 != 6 || total > p->end - at)
+		return V_IP_MALFORMED;
+	addr_set6(&p->src, h.src);
+	addr_set6(&p->dst, h.dst);
+	if (addr6_multicast(&p->src) || addr_is4(&p->src) || addr_is4(&p->dst))
+		return V_IP_MALFORMED;
+	p->proto = h.next;
+	p->ttl = h.hop_limit;
+	p->dscp = (first >> 20) & 0xfc;
+	p->l3_len = total;
+	p->l4 = at + sizeof(h);
+	p->l4_len = total - sizeof(h);
+	v = parse_extensions(skb, p);
+	return v ? v : parse_l4(skb, p);
+}
+
+/* What the guest's Ethernet header, already in p->eth, carries. */
+static __always_inline enum verdict parse_payload(struct __sk_buff *skb, struct pkt *p)
+{
+	__u32 at = p->base + sizeof(struct eth);
+
+	p->type = bpf_ntohs(p->eth.type);
+	switch (p->type) {
+	case TYPE_ARP:
+		return parse_arp(skb, p, at);
+	case TYPE_IPV4:
+		return parse_ipv4(skb, p, at);
+	case TYPE_IPV6:
+		return parse_ipv6(skb, p, at);
+	}
+	return V_NON_IP;
+}
+
+/* Removes a priority tag (VID 0), wherever the kernel keeps it. */
+static __always_inline enum verdict parse_tag(struct __sk_buff *skb, struct pkt *p)
+{
+	struct vlan tag;
+
+	if (skb->vlan_present) {
+		if ((skb->vlan_tci & 0xfff) != 0 || skb->vlan_proto != bpf_htons(TYPE_VLAN))
+			return V_VLAN_TAGGED;
+		if (p->eth.type == bpf_htons(TYPE_VLAN) || p->eth.type == bpf_htons(TYPE_QINQ))
+			return V_VLAN_TAGGED;
+	} else {
+		if (p->eth.type != bpf_htons(TYPE_VLAN) && p->eth.type != bpf_htons(TYPE_QINQ))
+			return V_CONTINUE;
+		if (!load(skb, 2 * MAC_LEN, &tag, sizeof(tag)))
+			return V_FRAME_TRUNCATED;
+		if (tag.tpid != bpf_htons(TYPE_VLAN) || tag.tci & bpf_htons(0xfff))
+			return V_VLAN_TAGGED;
+		if (tag.type == bpf_htons(TYPE_VLAN) || tag.type == bpf_htons(TYPE_QINQ))
+			return V_VLAN_TAGGED;
+	}
+	if (bpf_skb_vlan_pop(skb) || !load(skb, 0, &p->eth, sizeof(p->eth)))
+		return V_FRAME_TRUNCATED;
+	p->end = skb->len;
+	return V_CONTINUE;
+}
+
+/* A checksum that the guest leaves to the device is written after all our checks: it
+ * may only ever be part of the L4 header, or it could forge what they looked at. */
+static __always_inline enum verdict parse_pending(struct __sk_buff *skb, const struct pkt *p)
+{
+	__u32 start, field;
+
+	if (!csum_pending(skb, &start, &field))
+		return V_CONTINUE;
+	if (p->type == TYPE_ARP)
+		return V_ARP_MALFORMED;
+	return start >= p->l4 ? V_CONTINUE : V_IP_MALFORMED;
+}
+
+static __always_inline enum verdict parse_port(struct __sk_buff *skb, struct pkt *p)
+{
+	__u32 ifindex = skb->ifindex;
+	enum verdict v;
+
+	p->port = bpf_map_lookup_elem(&port, &ifindex);
+	if (!p->port)
+		return V_PORT_UNKNOWN;
+	p->port_id = p->port->id;
+	p->end = skb->len;
+	if (!load(skb, 0, &p->eth, sizeof(p->eth)))
+		return V_FRAME_TRUNCATED;
+	v = parse_tag(skb, p);
+	if (v)
+		return v;
+	v = parse_payload(skb, p);
+	return v ? v : parse_pending(skb, p);
+}
+
+/* What uplink_xdp stripped arrives with metadata in front and is never passed on. */
+static __always_inline bool parse_meta(struct __sk_buff *skb, struct pkt *p)
+{
+	void *data = (void *)(long)skb->data;
+	struct meta *m = (void *)(long)skb->data_meta;
+
+	if ((void *)(m + 1) > data || m->magic != META_MAGIC)
+		return false;
+	p->vsid = m->vsid;
+	p->outer_src = m->outer_src;
+	p->len = skb->len + OUTER_LEN;
+	p->end = skb->len;
+	return true;
+}
+
+static __always_inline enum verdict parse_nvgre(struct pkt *p, const struct nvgre *gre)
+{
+	if ((gre->flags & bpf_htons(GRE_MUST_MATCH)) != bpf_htons(GRE_KEY))
+		return V_OUTER_MALFORMED;
+	if (gre->type != bpf_htons(GRE_TYPE_ETHERNET))
+		return V_OUTER_MALFORMED;
+	p->vsid = bpf_ntohl(gre->key) >> 8;
+	return p->vsid < VSID_MIN || p->vsid > VSID_MAX ? V_VSID_RESERVED : V_CONTINUE;
+}
+
+static __always_inline enum verdict parse_outer(struct __sk_buff *skb, struct pkt *p)
+{
+	struct {
+		struct eth eth;
+		struct ipv4 ip;
+	} __attribute__((packed, aligned(2))) o;
+	struct ipv4 ip; /* aligned */
+	struct nvgre gre;
+	union addr pa;
+	__u32 total;
+
+	if (parse_meta(skb, p))
+		return V_CONTINUE;
+	if (skb->pkt_type != 0 /* PACKET_HOST */ || skb->protocol != bpf_htons(TYPE_IPV4) || skb->vlan_present)
+		return V_PASS;
+	if (!load(skb, 0, &o, sizeof(o)) || o.eth.type != bpf_htons(TYPE_IPV4) || o.ip.proto != PROTO_GRE)
+		return V_PASS;
+	__builtin_memcpy(&ip, &o.ip, sizeof(ip));
+	addr_set4(&pa, ip.dst);
+	if (!bpf_map_lookup_elem(&local_pa, &pa))
+		return V_PASS;
+	total = bpf_ntohs(ip.total_len);
+	if (ip.version_ihl != 0x45 || total < OUTER_LEN || total > p->len - sizeof(struct eth) || csum_fold(csum_ipv4(&ip)))
+		return V_OUTER_MALFORMED;
+	if (ip.frag & bpf_htons(IPV4_MF | IPV4_OFFSET))
+		return V_OUTER_FRAGMENT;
+	if (!load(skb, sizeof(o), &gre, sizeof(gre)))
+		return V_OUTER_MALFORMED;
+	p->outer_src = ip.src;
+	p->base = OUTER_LEN;
+	p->end = sizeof(struct eth) + total;
+	return parse_nvgre(p, &gre);
+}
+
+static __always_inline enum verdict parse_inner(struct __sk_buff *skb, struct pkt *p)
+{
+	if (p->base == 0 && skb->vlan_present)
+		return V_INNER_VLAN;
+	if (p->end - p->base < sizeof(p->eth) || !load(skb, p->base, &p->eth, sizeof(p->eth)))
+		return V_FRAME_TRUNCATED;
+	if (p->eth.type == bpf_htons(TYPE_VLAN) || p->eth.type == bpf_htons(TYPE_QINQ))
+		return V_INNER_VLAN;
+	return parse_payload(skb, p);
+}
+
+#endif

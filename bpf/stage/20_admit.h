@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef WEFT_STAGE_ADMIT_H
+#define WEFT_STAGE_ADMIT_H
+
+#include <stdbool.h>
+
+#include <linux/types.h>
+#include <linux/bpf.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "gen/verdict.h"
+#include "lib/ctx.h"
+#include "maps/peer.h"
+#include "maps/port.h"
+#include "maps/record.h"
+#include "maps/route.h"
+#include "wire/arp.h"
+#include "wire/ethernet.h"
+#include "wire/icmp.h"
+
+/* Nobody speaks for another: MAC, address, ARP and ND of the port, or of the remote host. */
+
+static __always_inline bool admit_own(const struct port *port, const union addr *ca)
+{
+	const struct record *r = record_find(port->vsid, ca);
+
+	return r && !(r->flags & RECORD_ROUTER) && r->ifindex == port->ifindex;
+}
+
+static __always_inline enum verdict admit_arp(const struct pkt *p)
+{
+	if (!same_mac(p->claim, p->port->mac))
+		return V_SPOOFED_ARP;
+	if (p->arp_op == ARP_REQUEST && p->src.w[3] == 0)
+		return V_CONTINUE;
+	return admit_own(p->port, &p->src) ? V_CONTINUE : V_SPOOFED_ARP;
+}
+
+static __always_inline enum verdict admit_ipv4(const struct pkt *p)
+{
+	if (p->src.w[3] == 0 && p->dst.w[3] == 0xffffffff)
+		return V_MULTICAST;
+	return admit_own(p->port, &p->src) ? V_CONTINUE : V_SPOOFED_CA;
+}
+
+static __always_inline enum verdict admit_nd(const struct pkt *p)
+{
+	if (p->icmp_type == ND_NA && !addr6_link_local(&p->hop) && !admit_own(p->port, &p->hop))
+		return V_SPOOFED_ND;
+	if ((p->icmp_type != ND_NS && p->icmp_type != ND_NA) || !p->has_claim)
+		return V_CONTINUE;
+	if (!same_mac(p->claim, p->port->mac))
+		return V_SPOOFED_ND;
+	if (p->icmp_type == ND_NS && addr_unspecified(&p->src))
+		return V_SPOOFED_ND;
+	return V_CONTINUE;
+}
+
+static __always_inline bool admit_source6(const struct pkt *p)
+{
+	if (addr_unspecified(&p->src))
+		return (p->nd && p->icmp_type == ND_NS) || addr6_multicast(&p->dst);
+	if (addr6_link_local(&p->src))
+		return (p->nd && (p->icmp_type == ND_RS || p->icmp_type == ND_NS || p->icmp_type == ND_NA)) ||
+		       addr6_multicast(&p->dst);
+	return admit_own(p->port, &p->src);
+}
+
+static __always_inline enum verdict admit_guard(const struct pkt *p)
+{
+	if (!same_mac(p->eth.src, p->port->mac))
+		return V_SPOOFED_MAC;
+	if (p->type == TYPE_ARP)
+		return admit_arp(p);
+	if (p->type == TYPE_IPV4)
+		return admit_ipv4(p);
+	if (!admit_source6(p))
+		return V_SPOOFED_CA;
+	return p->nd ? admit_nd(p) : V_CONTINUE;
+}
+
+static __always_inline enum verdict admit_router_message(const struct pkt *p)
+{
+	if (p->nd && (p->icmp_type == ND_RA || p->icmp_type == ND_REDIRECT))
+		return V_ROUTER_MESSAGE;
+	return V_CONTINUE;
+}
+
+static __always_inline enum verdict admit_port(const struct pkt *p)
+{
+	enum verdict v = p->port->flags & PORT_SPOOF ? V_CONTINUE : admit_guard(p);
+
+	return v ? v : admit_router_message(p);
+}
+
+/* Whether a record's address lives behind the outer source. */
+static __always_inline bool admit_behind(const struct pkt *p, const struct record *r)
+{
+	__u32 idx = r->peer;
+	const struct peer *host;
+	union addr pa;
+
+	if (idx == 0)
+		return false;
+	host = bpf_map_lookup_elem(&peer, &idx);
+	addr_set4(&pa, p->outer_src);
+	return host && same_addr(&host->pa, &pa);
+}
+
+/* A source in another subnet of the network, whose packet the sender's host routed. */
+static __always_inline bool admit_routed(const struct pkt *p)
+{
+	__u8 router[MAC_LEN];
+	const struct route *to;
+	const struct record *r;
+
+	router_mac(router, p->vsid);
+	if (p->type == TYPE_ARP || !same_mac(p->eth.src, router))
+		return false;
+	to = route_find(p->dport->network, p->type == TYPE_IPV4 ? 4 : 6, &p->src);
+	if (!to || !(to->flags & ROUTE_ON_LINK))
+		return false;
+	r = record_find(to->vsid, &p->src);
+	return r && admit_behind(p, r);
+}
+
+static __always_inline enum verdict admit_remote(const struct pkt *p)
+{
+	const struct record *r = record_find(p->vsid, &p->src);
+
+	if (r ? !(admit_behind(p, r) && same_mac(r->mac, p->eth.src)) : !admit_routed(p))
+		return V_SOURCE_NOT_IN_POLICY;
+	if (p->type == TYPE_ARP && !same_mac(p->claim, p->eth.src))
+		return V_SPOOFED_ARP;
+	return admit_router_message(p);
+}
+
+#endif

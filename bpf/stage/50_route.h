@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef WEFT_STAGE_ROUTE_H
+#define WEFT_STAGE_ROUTE_H
+
+#include <stdbool.h>
+
+#include <linux/types.h>
+#include <linux/bpf.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "gen/verdict.h"
+#include "lib/ctx.h"
+#include "lib/icmp.h"
+#include "maps/port.h"
+#include "maps/record.h"
+#include "maps/route.h"
+#include "wire/ethernet.h"
+
+/* Choose the subnet and the next hop inside the routing domain; TTL. */
+
+static __always_inline enum verdict route_destination(const struct pkt *p)
+{
+	if (p->type == TYPE_IPV4) {
+		__u32 dst = bpf_ntohl(p->dst.w[3]);
+
+		if (dst >> 28 == 0xe || dst == 0xffffffff)
+			return V_MULTICAST;
+		return dst >> 24 == 0 || dst >> 24 == 127 ? V_IP_MALFORMED : V_CONTINUE;
+	}
+	if (addr6_multicast(&p->dst))
+		return V_MULTICAST;
+	if (p->dst.d[0] == 0 && p->dst.w[2] == 0 && (p->dst.w[3] & ~bpf_htonl(1)) == 0)
+		return V_IP_MALFORMED; /* :: and ::1 */
+	return addr6_link_local(&p->dst) ? V_LINK_LOCAL : V_CONTINUE;
+}
+
+static __always_inline enum verdict route_next_hop(struct pkt *p)
+{
+	const struct route *to;
+
+	p->vsid = p->port->vsid;
+	p->hop = p->dst;
+	p->rec = record_find(p->vsid, &p->dst);
+	if (p->rec)
+		return V_CONTINUE;
+	to = route_find(p->port->network, p->type == TYPE_IPV4 ? 4 : 6, &p->dst);
+	if (!to)
+		return V_NO_ROUTE;
+	p->vsid = to->vsid;
+	if (!(to->flags & ROUTE_ON_LINK))
+		__builtin_memcpy(&p->hop, &to->next_hop, sizeof(p->hop));
+	p->rec = record_find(p->vsid, &p->hop);
+	return p->rec ? V_CONTINUE : V_NO_RECORD;
+}
+
+static __always_inline enum verdict route_packet(struct __sk_buff *skb, struct pkt *p)
+{
+	enum verdict v;
+
+	if (p->type == TYPE_ARP)
+		return V_CONTINUE;
+	v = route_destination(p);
+	if (v)
+		return v;
+	v = route_next_hop(p);
+	if (v || p->vsid == p->port->vsid)
+		return v;
+	p->routed = 1;
+	if (p->ttl > 1 || (p->rec->flags & RECORD_ROUTER && same_addr(&p->hop, &p->dst)))
+		return V_CONTINUE;
+	icmp_error(skb, p, false, 0);
+	return V_TTL_EXCEEDED;
+}
+
+#endif

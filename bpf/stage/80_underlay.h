@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef WEFT_STAGE_UNDERLAY_H
+#define WEFT_STAGE_UNDERLAY_H
+
+#include <linux/types.h>
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#include "gen/verdict.h"
+#include "lib/ctx.h"
+#include "maps/peer.h"
+#include "wire/ethernet.h"
+
+/* Send toward the Provider Address. */
+
+static __always_inline enum verdict underlay(struct pkt *p)
+{
+	if (!p->peer)
+		return V_CONTINUE;
+	p->out = p->peer->ifindex;
+	/* The kernel's neighbour output reads an IP header where ARP's bytes would be taken
+	 * for one by skb->protocol; such a frame carries its addresses already. */
+	p->action = p->type == TYPE_ARP ? ACT_DEVICE : ACT_NEIGHBOUR;
+	return V_ENCAPSULATED;
+}
+
+#endif

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The switch: where packets enter, and the stages that they walk through. Each stage
+ * returns V_CONTINUE, or the verdict that ends the walk; docs/design/pipeline.md says
+ * what each does, check by check. */
+#include <linux/types.h>
+#include <linux/bpf.h>
+#include <linux/pkt_cls.h>
+#include <bpf/bpf_helpers.h>
+
+#include "stage/10_parse.h"
+#include "stage/20_admit.h"
+#include "stage/30_respond.h"
+#include "stage/50_route.h"
+#include "stage/60_lookup.h"
+#include "stage/70_encap.h"
+#include "stage/80_underlay.h"
+#include "stage/90_deliver.h"
+#include "lib/finish.h"
+#include "lib/strip.h"
+
+/* A frame from a guest. */
+SEC("tcx/ingress")
+int from_port(struct __sk_buff *skb)
+{
+	struct pkt p = {.len = skb->len, .direction = OUTBOUND};
+	enum verdict v;
+
+	(v = parse_port(skb, &p))
+	|| (v = admit_port(&p))
+	|| (v = respond(skb, &p))
+	|| (v = route_packet(skb, &p))
+	|| (v = lookup(skb, &p))
+	|| (v = encap(skb, &p))
+	|| (v = underlay(&p))
+	|| (v = deliver(&p));
+	return finish(skb, &p, v);
+}
+
+/* A frame from the underlay. */
+SEC("tcx/ingress")
+int from_uplink(struct __sk_buff *skb)
+{
+	struct pkt p = {.len = skb->len, .direction = INBOUND};
+	enum verdict v;
+
+	(v = parse_outer(skb, &p))
+	|| (v = parse_inner(skb, &p))
+	|| (v = lookup_local(&p))
+	|| (v = admit_remote(&p))
+	|| (v = decap(skb, &p))
+	|| (v = deliver(&p));
+	return finish(skb, &p, v);
+}
+
+/* A frame that the host sends into a port's device: only the switch may. */
+SEC("tcx/egress")
+int to_port(struct __sk_buff *skb)
+{
+	struct pkt p = {.len = skb->len, .direction = INBOUND};
+	__u32 ifindex = skb->ifindex;
+	const struct port *to;
+
+	if (skb->mark == SWITCH_MARK) {
+		skb->mark = 0;
+		return finish(skb, &p, V_PASS);
+	}
+	to = bpf_map_lookup_elem(&port, &ifindex);
+	if (to)
+		p.port_id = to->id;
+	return finish(skb, &p, V_NOT_FROM_SWITCH);
+}
+
+/* The same stripping as decap, before GRO: see lib/strip.h. */
+SEC("xdp.frags")
+int uplink_xdp(struct xdp_md *xdp)
+{
+	return strip(xdp);
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";
