@@ -1,0 +1,199 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+
+	hostv1 "github.com/weft-sdn/weft/api/weft/host/v1"
+	"github.com/weft-sdn/weft/api/weft/host/v1/hostv1connect"
+	"github.com/weft-sdn/weft/internal/identity"
+	"github.com/weft-sdn/weft/internal/intent"
+	"github.com/weft-sdn/weft/internal/model"
+	"github.com/weft-sdn/weft/internal/store"
+)
+
+// onlyHosts lets through the hosts that policy knows, and those who come to join.
+// Nothing is served before policy was read: an empty Goal would be a lie.
+func (s *Server) onlyHosts(next http.Handler) http.Handler {
+	refuse := connect.NewErrorWriter()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := s.mayEnter(r); err != nil {
+			refuse.Write(w, r, err)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (s *Server) mayEnter(r *http.Request) error {
+	if synced, _ := s.policy.ready(); !synced {
+		return connect.NewError(connect.CodeUnavailable, errors.New("the server has not read policy yet; try again"))
+	}
+	if r.URL.Path == hostv1connect.HostServiceJoinProcedure {
+		return nil
+	}
+	host, err := identity.HostFromRequest(r)
+	if err != nil {
+		return connect.NewError(connect.CodeUnauthenticated, err)
+	}
+	known := false
+	s.policy.read(func(st *intent.State) { _, known = st.Get(hostKey(host)) })
+	if !known {
+		return connect.NewError(connect.CodePermissionDenied, fmt.Errorf("host %q is not in policy (any more); create it, or join again with a new token", host))
+	}
+	return nil
+}
+
+func hostKey(name string) model.Key {
+	return model.Key{Kind: model.KindHost, Ref: model.Ref{Name: name}}
+}
+
+// join trades a token for a certificate. The request must be sound before the token
+// is spent, and the token is spent before the certificate is given away.
+func (s *Server) join(ctx context.Context, req *hostv1.JoinRequest) (*hostv1.JoinResponse, error) {
+	token, err := identity.ParseToken(req.GetToken())
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	record, err := s.tokenRecord(ctx, token)
+	if err != nil {
+		return nil, err
+	}
+	if h := req.GetHost(); h != "" && h != record.Host {
+		return nil, connect.NewError(connect.CodePermissionDenied, fmt.Errorf("the token is for host %q, not %q", record.Host, h))
+	}
+	cert, err := s.authority.SignHost(req.GetCsrDer(), record.Host)
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	if err := s.ensureHost(ctx, record.Host); err != nil {
+		return nil, err
+	}
+	err = s.policy.store.TakeToken(ctx, token.ID)
+	if errors.Is(err, store.ErrNoToken) {
+		return nil, connect.NewError(connect.CodePermissionDenied, identity.ErrToken)
+	}
+	if err != nil {
+		return nil, storeError(err)
+	}
+	s.log.Info("host joined", "host", record.Host)
+	return &hostv1.JoinResponse{CertificatePem: cert, CaPem: s.authority.PEM()}, nil
+}
+
+func (s *Server) tokenRecord(ctx context.Context, token identity.Token) (identity.TokenRecord, error) {
+	var record identity.TokenRecord
+	value, err := s.policy.store.Token(ctx, token.ID)
+	if errors.Is(err, store.ErrNoToken) {
+		return record, connect.NewError(connect.CodePermissionDenied, identity.ErrToken)
+	}
+	if err != nil {
+		return record, storeError(err)
+	}
+	if err := json.Unmarshal(value, &record); err != nil {
+		return record, connect.NewError(connect.CodeInternal, fmt.Errorf("token record: %w", err))
+	}
+	if err := record.Check(token, time.Now()); err != nil {
+		return record, connect.NewError(connect.CodePermissionDenied, err)
+	}
+	return record, nil
+}
+
+// renew gives a host a fresh certificate of the same name.
+func (s *Server) renew(_ context.Context, host string, req *hostv1.RenewRequest) (*hostv1.JoinResponse, error) {
+	cert, err := s.authority.SignHost(req.GetCsrDer(), host)
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	return &hostv1.JoinResponse{CertificatePem: cert, CaPem: s.authority.PEM()}, nil
+}
+
+// bind records that a device for the port is on host.
+func (s *Server) bind(ctx context.Context, host string, port model.Ref) (int64, error) {
+	_, revision, err := s.policy.write(ctx, func(st *intent.State) (*intent.Result, []intent.Violation) {
+		return intent.AdmitBinding(st, port, host)
+	})
+	return revision, err
+}
+
+// unbind undoes bind.
+func (s *Server) unbind(ctx context.Context, host string, port model.Ref) (int64, error) {
+	_, revision, err := s.policy.write(ctx, func(st *intent.State) (*intent.Result, []intent.Violation) {
+		return intent.AdmitUnbinding(st, port, host)
+	})
+	return revision, err
+}
+
+// autoLabel marks Provider Addresses that follow a host's facts.
+const autoLabel = "weft/from-host"
+
+// takeFacts makes the Provider Addresses that host says it has, and takes those away
+// that it had said before and does not any more. Addresses that people wrote stay.
+func (s *Server) takeFacts(ctx context.Context, host string, f *hostv1.Facts) {
+	var problems, foreign []string
+	var addrs []netip.Addr
+	for _, text := range f.GetProviderAddresses() {
+		a, err := netip.ParseAddr(text)
+		if err != nil || !intent.ValidPA(a.Unmap()) {
+			problems = append(problems, fmt.Sprintf("%.60q cannot be a Provider Address: not a usable IPv4 address", text))
+			continue
+		}
+		addrs = append(addrs, a.Unmap())
+	}
+	_, _, err := s.policy.write(ctx, func(st *intent.State) (*intent.Result, []intent.Violation) {
+		var puts []model.Resource
+		var deletes []intent.Deletion
+		puts, deletes, foreign = reconcilePAs(st, host, addrs)
+		return intent.Admit(st, puts, deletes, allocator())
+	})
+	if err != nil {
+		problems = append(problems, "its Provider Addresses could not be recorded: "+err.Error())
+	}
+	problems = append(problems, foreign...)
+	for _, p := range problems {
+		s.log.Warn("host facts", "host", host, "problem", p)
+	}
+	s.facts.set(host, f, problems)
+}
+
+// reconcilePAs says what to write so that host has addrs.
+func reconcilePAs(st *intent.State, host string, addrs []netip.Addr) (puts []model.Resource, deletes []intent.Deletion, problems []string) {
+	for _, a := range addrs {
+		if owner, ok := st.ProviderAddressOf(a); ok {
+			if owner.Spec.Host != host {
+				problems = append(problems, fmt.Sprintf("it says it has %s, which is %s of host %q; one of them is configured wrongly", a, model.KeyOf(owner), owner.Spec.Host))
+			}
+			continue
+		}
+		puts = append(puts, &model.ProviderAddress{
+			Metadata: model.Metadata{Name: nameOfPA(st, host, a), Labels: map[string]string{autoLabel: host}},
+			Spec:     model.ProviderAddressSpec{Host: host, Address: a}})
+	}
+	if len(addrs) == 0 {
+		return puts, nil, problems // a host that cannot see its underlay for a moment keeps its addresses
+	}
+	for _, pa := range st.PAsOf(host) {
+		if pa.Metadata.Labels[autoLabel] == host && !slices.Contains(addrs, pa.Spec.Address) {
+			deletes = append(deletes, intent.Deletion{Key: model.KeyOf(pa)})
+		}
+	}
+	return puts, deletes, problems
+}
+
+func nameOfPA(st *intent.State, host string, a netip.Addr) string {
+	suffix := strings.ReplaceAll(a.String(), ".", "-")
+	name := host + "-" + suffix
+	_, taken := st.Get(model.Key{Kind: model.KindProviderAddress, Ref: model.Ref{Name: name}})
+	if taken || !intent.ValidName(name) {
+		return "pa-" + suffix
+	}
+	return name
+}

@@ -1,0 +1,93 @@
+package server
+
+import (
+	"net/netip"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	weftv1 "github.com/weft-sdn/weft/api/weft/v1"
+	"github.com/weft-sdn/weft/internal/intent"
+	"github.com/weft-sdn/weft/internal/model"
+)
+
+// writeResource turns a resource of ours into one of the API.
+func writeResource(r model.Resource, status *weftv1.Status) *weftv1.Resource {
+	m := writeMeta(r.Meta())
+	switch r := r.(type) {
+	case *model.Tenant:
+		return &weftv1.Resource{Kind: &weftv1.Resource_Tenant{Tenant: &weftv1.Tenant{Metadata: m, Status: status,
+			Spec: &weftv1.TenantSpec{Description: r.Spec.Description}}}}
+	case *model.Host:
+		return &weftv1.Resource{Kind: &weftv1.Resource_Host{Host: &weftv1.Host{Metadata: m, Status: status,
+			Spec: &weftv1.HostSpec{Description: r.Spec.Description}}}}
+	case *model.ProviderAddress:
+		return &weftv1.Resource{Kind: &weftv1.Resource_ProviderAddress{ProviderAddress: &weftv1.ProviderAddress{Metadata: m, Status: status,
+			Spec: &weftv1.ProviderAddressSpec{Host: r.Spec.Host, Address: writeAddr(r.Spec.Address)}}}}
+	case *model.VirtualNetwork:
+		return &weftv1.Resource{Kind: &weftv1.Resource_VirtualNetwork{VirtualNetwork: &weftv1.VirtualNetwork{Metadata: m, Status: status,
+			Spec: &weftv1.VirtualNetworkSpec{Rdid: r.Spec.RDID}}}}
+	case *model.VirtualSubnet:
+		return &weftv1.Resource{Kind: &weftv1.Resource_VirtualSubnet{VirtualSubnet: &weftv1.VirtualSubnet{Metadata: m, Status: status,
+			Spec: &weftv1.VirtualSubnetSpec{Network: r.Spec.Network, Vsid: uint32(r.Spec.VSID), Prefixes: writeAll(r.Spec.Prefixes),
+				Gateway: writeAll(r.Spec.Gateway), Transport: string(r.Spec.Transport)}}}}
+	case *model.Port:
+		return &weftv1.Resource{Kind: &weftv1.Resource_Port{Port: &weftv1.Port{Metadata: m, Status: status,
+			Spec: &weftv1.PortSpec{Subnet: r.Spec.Subnet, Mac: writeMAC(r.Spec.MAC), Addresses: writeAll(r.Spec.Addresses),
+				Host: r.Spec.Host, AllowSpoofing: r.Spec.AllowSpoofing}}}}
+	case *model.CustomerRoute:
+		return &weftv1.Resource{Kind: &weftv1.Resource_CustomerRoute{CustomerRoute: &weftv1.CustomerRoute{Metadata: m, Status: status,
+			Spec: &weftv1.CustomerRouteSpec{Network: r.Spec.Network, Prefix: r.Spec.Prefix.String(),
+				NextHop: writeAddr(r.Spec.NextHop), Metric: r.Spec.Metric}}}}
+	case *model.LookupRecord:
+		return &weftv1.Resource{Kind: &weftv1.Resource_LookupRecord{LookupRecord: &weftv1.LookupRecord{Metadata: m, Status: status,
+			Spec: &weftv1.LookupRecordSpec{Subnet: r.Spec.Subnet, CustomerAddress: writeAddr(r.Spec.CustomerAddress),
+				Mac: writeMAC(r.Spec.MAC), ProviderAddress: writeAddr(r.Spec.ProviderAddress)}}}}
+	}
+	return nil
+}
+
+func writeMeta(m *model.Metadata) *weftv1.Metadata {
+	out := &weftv1.Metadata{Tenant: m.Tenant, Name: m.Name, Uid: m.UID, Labels: m.Labels, Generation: m.Generation, Revision: m.Revision}
+	if !m.CreatedAt.IsZero() {
+		out.CreatedAt = timestamppb.New(m.CreatedAt)
+	}
+	return out
+}
+
+func writeAddr(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
+}
+
+func writeMAC(m model.MAC) string {
+	if m.IsZero() {
+		return ""
+	}
+	return m.String()
+}
+
+func writeAll[T interface{ String() string }](in []T) []string {
+	out := make([]string, 0, len(in))
+	for _, v := range in {
+		out = append(out, v.String())
+	}
+	return out
+}
+
+func writeKey(k model.Key) *weftv1.Key {
+	return &weftv1.Key{Kind: string(k.Kind), Tenant: k.Tenant, Name: k.Name}
+}
+
+func writeViolations(in []intent.Violation) *weftv1.Violations {
+	out := &weftv1.Violations{}
+	for _, v := range in {
+		p := &weftv1.Violation{Field: v.Field, Message: v.Message}
+		if v.Key != (model.Key{}) {
+			p.Key = writeKey(v.Key)
+		}
+		out.Violations = append(out.Violations, p)
+	}
+	return out
+}
