@@ -77,7 +77,7 @@ func TestCreateVethConfiguresTheGuestAndSilencesTheHost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if link.Kind != "veth" || !link.PeerElsewhere || link.Owner != "red/web-1" || link.MTU != 1458 || !link.Up {
+	if link.Kind != "veth" || !link.PeerElsewhere || link.Owner != "red/web-1" || link.MTU != 1458 || link.Up {
 		t.Errorf("host end is %+v", link)
 	}
 	if b, _ := os.ReadFile("/proc/thread-self/net/if_inet6"); string(b) != "" {
@@ -190,6 +190,9 @@ func TestRoutesAndManagedNeighbours(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := netlink.LinkSetUp(up); err != nil {
+		t.Fatal(err)
+	}
 	if err := netlink.LinkSetARPOn(up); err != nil {
 		t.Fatal(err)
 	}
@@ -262,6 +265,9 @@ func TestWatchTellsWhatChanged(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := netlink.LinkSetARPOn(up); err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.LinkSetUp(up); err != nil {
 		t.Fatal(err)
 	}
 	if err := netlink.AddrAdd(up, &netlink.Addr{IPNet: ipNet(netip.MustParsePrefix("192.0.2.1/24"))}); err != nil {

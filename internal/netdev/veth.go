@@ -34,7 +34,8 @@ type Guest struct {
 
 // CreateVeth makes a veth pair: the end named host in this namespace, marked
 // with owner, and the other end in the guest's namespace, configured and up.
-// The host end is left down. When anything fails nothing is left behind.
+// The host end is left down, so that nothing passes before the switch is on it.
+// When anything fails nothing is left behind.
 func CreateVeth(host, owner string, g Guest) (Link, error) {
 	ns, err := netns.GetFromPath(namespacePath(g.Namespace))
 	if err != nil {
@@ -81,13 +82,8 @@ func finishVeth(host, owner string, guest *netlink.Handle, g Guest) (Link, error
 	if err := netlink.LinkSetAlias(l, aliasPrefix+owner); err != nil {
 		return Link{}, fmt.Errorf("mark %s as ours: %w", host, err)
 	}
-	// The host end must be up before the guest's routes can be added: a route
-	// over IPv6 needs a carrier.
 	if err := silence(l); err != nil {
 		return Link{}, err
-	}
-	if err := netlink.LinkSetUp(l); err != nil {
-		return Link{}, fmt.Errorf("set %s up: %w", host, err)
 	}
 	if err := configureGuest(guest, g); err != nil {
 		return Link{}, fmt.Errorf("configure %s in namespace %q: %w", g.Name, g.Namespace, err)
