@@ -1,0 +1,140 @@
+package packet
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"syscall"
+	"testing"
+
+	"github.com/weft-sdn/weft/internal/datapath"
+	"github.com/weft-sdn/weft/internal/model"
+	"github.com/weft-sdn/weft/internal/sim"
+	"github.com/weft-sdn/weft/internal/table"
+	"github.com/weft-sdn/weft/internal/wire"
+)
+
+// The devices of the test's namespace: ports first, then uplinks, then one that the switch
+// knows nothing of. They are made once, in this order.
+const (
+	portDevices   = 10
+	uplinkDevices = 2
+	devices       = portDevices + uplinkDevices + 1
+)
+
+// inNamespace says to a process of this test that it is in the namespace already.
+const inNamespace = "WEFT_PACKET_NAMESPACE"
+
+// TestMain runs the tests once more, in a network namespace that lives and dies with them.
+func TestMain(m *testing.M) {
+	if os.Getenv(inNamespace) != "" {
+		os.Exit(m.Run())
+	}
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Args[0] = os.Args[0]
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.Env = append(os.Environ(), inNamespace+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		fmt.Fprintf(os.Stderr, "the packet tests need root, for a network namespace and eBPF: %v\n", err)
+		os.Exit(1)
+	}
+	if err := cmd.Wait(); err != nil {
+		os.Exit(1)
+	}
+}
+
+// site is the devices of the namespace.
+type site struct {
+	ports   [portDevices]uint32
+	uplinks [uplinkDevices]uint32
+	unknown uint32
+	macs    map[uint32]model.MAC // of the uplinks
+}
+
+// newSite makes the devices, or finds those that this namespace has already.
+func newSite(tb testing.TB) site {
+	tb.Helper()
+	s := site{macs: map[uint32]model.MAC{}}
+	for i := range devices {
+		name := "wp" + strconv.Itoa(i)
+		mac := model.MAC{2, 0xee, 0, 0, 0, byte(i)}
+		if _, err := net.InterfaceByName(name); err != nil {
+			out, err := exec.Command("ip", "link", "add", name, "address", mac.String(), "type", "veth", "peer", "name", "wq"+strconv.Itoa(i)).CombinedOutput()
+			if err != nil {
+				tb.Fatalf("ip link add %s: %v: %s", name, err, out)
+			}
+		}
+		device, err := net.InterfaceByName(name)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		ifindex := uint32(device.Index)
+		switch {
+		case i < portDevices:
+			s.ports[i] = ifindex
+		case i < portDevices+uplinkDevices:
+			s.uplinks[i-portDevices] = ifindex
+			s.macs[ifindex] = mac
+		default:
+			s.unknown = ifindex
+		}
+	}
+	return s
+}
+
+// packetIn is one frame on its way into a switch.
+type packetIn struct {
+	program datapath.Program
+	ifindex uint32
+	frame   []byte
+}
+
+func (p packetIn) String() string {
+	return fmt.Sprintf("%s, device %d, %d bytes: %x", p.program, p.ifindex, len(p.frame), p.frame)
+}
+
+// outcome is what either engine made of a frame.
+type outcome struct {
+	verdict model.Verdict
+	ifindex uint32
+	frame   []byte // nil when nothing leaves
+}
+
+func (o outcome) String() string {
+	return fmt.Sprintf("%s, device %d, %d bytes: %x", o.verdict, o.ifindex, len(o.frame), o.frame)
+}
+
+// equal compares outcomes but for the 14 bytes before an encapsulated IP packet, which
+// the kernel writes later.
+func (o outcome) equal(other outcome) bool {
+	return o.verdict == other.verdict && o.ifindex == other.ifindex && bytes.Equal(o.settled(), other.settled())
+}
+
+func (o outcome) settled() []byte {
+	const inner = wire.EthernetLen + table.OverheadNVGRE4 // where the inner EtherType ends
+	if o.verdict != model.VerdictEncapsulated || len(o.frame) < inner {
+		return o.frame
+	}
+	if etherType := uint16(o.frame[inner-2])<<8 | uint16(o.frame[inner-1]); etherType == wire.TypeARP {
+		return o.frame
+	}
+	return o.frame[wire.EthernetLen:]
+}
+
+// oracle is internal/sim.
+func oracle(s site, set table.Set, in packetIn) sim.Result {
+	sw := sim.Switch{Set: set, Devices: s.macs}
+	switch in.program {
+	case datapath.FromPort:
+		return sw.FromPort(in.ifindex, in.frame)
+	case datapath.FromUplink:
+		return sw.FromUplink(in.ifindex, in.frame)
+	}
+	return sw.ToPort(in.ifindex, in.frame, false)
+}
+
+func outcomeOf(r sim.Result) outcome { return outcome{r.Verdict, r.IfIndex, r.Frame} }

@@ -1,0 +1,509 @@
+package packet
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"net/netip"
+
+	"github.com/weft-sdn/weft/internal/datapath"
+	"github.com/weft-sdn/weft/internal/model"
+	"github.com/weft-sdn/weft/internal/table"
+	"github.com/weft-sdn/weft/internal/wire"
+)
+
+// writer writes random packets for a world: flows that mostly go through, and then
+// everything that can be done to them.
+type writer struct {
+	*rand.Rand
+	*world
+}
+
+// maxFrame keeps frames within what a test run of a program takes, in bytes.
+const maxFrame = 3000
+
+func (w writer) packet() packetIn {
+	var in packetIn
+	switch n := w.IntN(100); {
+	case len(w.world.ports) == 0 || n < 1:
+		in = packetIn{datapath.FromPort, w.unknown, w.garbage()}
+	case n < 2:
+		in = packetIn{datapath.ToPort, pick(w.Rand, w.site.ports[:]), w.garbage()}
+	case n < 60:
+		p := pick(w.Rand, w.world.ports)
+		in = packetIn{datapath.FromPort, p.IfIndex, w.outbound(p)}
+		if chance(w.Rand, 2) {
+			in.ifindex = pick(w.Rand, w.site.ports[:])
+		}
+	default:
+		in = packetIn{datapath.FromUplink, pick(w.Rand, w.uplinks[:]), nil}
+		in.frame = w.inbound(in.ifindex)
+	}
+	if len(in.frame) > maxFrame {
+		in.frame = in.frame[:maxFrame]
+	}
+	return in
+}
+
+// garbage is bytes that look like a frame for as long as they like.
+func (w writer) garbage() []byte {
+	b := make([]byte, wire.EthernetLen+w.IntN(120))
+	for i := range b {
+		b[i] = byte(w.Uint32())
+	}
+	t := pick(w.Rand, []uint16{wire.TypeIPv4, wire.TypeIPv6, wire.TypeARP, wire.TypeVLAN, 0x1234})
+	b[12], b[13] = byte(t>>8), byte(t)
+	return b
+}
+
+// outbound is a frame of the guest behind p.
+func (w writer) outbound(p table.Port) []byte {
+	if chance(w.Rand, 1) {
+		return w.garbage()
+	}
+	src := w.source(p)
+	dst := w.destination(p, src.Is4())
+	mac := p.MAC
+	if chance(w.Rand, 3) {
+		mac = newMAC(w.Rand)
+	}
+	f := w.frame(w.anyMAC(p.VSID), mac, p.VSID, src, dst, w.size())
+	switch n := w.IntN(100); {
+	case n < 3:
+		f = tagged(f, wire.TypeVLAN, uint16(w.IntN(8))<<13)
+	case n < 4:
+		f = tagged(f, pick(w.Rand, []uint16{wire.TypeVLAN, wire.TypeQinQ}), uint16(w.IntN(3)))
+	case n < 5:
+		f = tagged(tagged(f, wire.TypeVLAN, 0), pick(w.Rand, []uint16{wire.TypeVLAN, wire.TypeQinQ}), 0)
+	}
+	return w.mutate(f, 25)
+}
+
+// inbound is a frame of the underlay, received by the uplink.
+func (w writer) inbound(uplink uint32) []byte {
+	if chance(w.Rand, 2) {
+		return w.mutate(frame(w.macs[uplink], everyone, wire.TypeIPv4, w.garbage()), 50)
+	}
+	p := pick(w.Rand, w.world.ports)
+	from, pa := w.sender(p)
+	mac, vsid := from.mac, p.VSID
+	if chance(w.Rand, 3) {
+		mac = model.RouterMAC(vsid)
+	}
+	if chance(w.Rand, 2) {
+		vsid = pick(w.Rand, w.subnets).vsid
+	}
+	if chance(w.Rand, 1) {
+		vsid = pick(w.Rand, []model.VSID{0, 4095, 0xffffff})
+	}
+	dstMAC := p.MAC
+	if chance(w.Rand, 3) {
+		dstMAC = newMAC(w.Rand)
+	}
+	dst := w.addressOf(p, from.ca.Is4())
+	inner := w.frame(dstMAC, mac, vsid, from.ca, dst, w.IntN(200))
+	switch n := w.IntN(100); {
+	case n < 15:
+		inner = w.mutate(inner, 100)
+	case n < 16:
+		inner = tagged(inner, pick(w.Rand, []uint16{wire.TypeVLAN, wire.TypeQinQ}), uint16(w.IntN(3)))
+	}
+	us := localPAs[0]
+	if chance(w.Rand, 10) {
+		us = localPAs[1]
+	}
+	outerDst := w.macs[uplink]
+	if chance(w.Rand, 2) {
+		outerDst = pick(w.Rand, []model.MAC{everyone, newMAC(w.Rand)})
+	}
+	f := nvgre(outerDst, uplinkNextHop, pa, us, vsid, byte(w.Uint32()), byte(w.Uint32()), inner)
+	if chance(w.Rand, 10) {
+		f = append(f, zeros(w.IntN(30))...)
+	}
+	return w.mutateOuter(f)
+}
+
+// sender is a member that may send to p from the underlay, and the PA that it uses.
+func (w writer) sender(p table.Port) (member, netip.Addr) {
+	var near, far []member
+	for _, s := range w.subnets {
+		for _, m := range s.members {
+			switch {
+			case !m.pa.IsValid():
+			case s.vsid == p.VSID:
+				near = append(near, m)
+			case s.network == p.Network:
+				m.mac = model.RouterMAC(p.VSID)
+				far = append(far, m)
+			}
+		}
+	}
+	m := member{ca: w.anyAddress(), mac: newMAC(w.Rand), pa: pick(w.Rand, remotePAs)}
+	n := w.IntN(100)
+	switch {
+	case n < 65 && len(near) > 0:
+		m = pick(w.Rand, near)
+	case n < 92 && len(far) > 0:
+		m = pick(w.Rand, far)
+	}
+	if chance(w.Rand, 3) {
+		return m, pick(w.Rand, remotePAs)
+	}
+	return m, m.pa
+}
+
+// own lists the port's addresses, of one family.
+func (w writer) own(p table.Port, is4 bool) []netip.Addr {
+	var own []netip.Addr
+	for _, s := range w.subnets {
+		for _, m := range s.members {
+			if m.dev == p.IfIndex && s.vsid == p.VSID && m.ca.Is4() == is4 {
+				own = append(own, m.ca)
+			}
+		}
+	}
+	return own
+}
+
+// addressOf is an address of the port, or any.
+func (w writer) addressOf(p table.Port, is4 bool) netip.Addr {
+	own := w.own(p, is4)
+	if len(own) == 0 {
+		return w.anyAddressOf(is4)
+	}
+	return pick(w.Rand, own)
+}
+
+// source is an address that the port may mostly use.
+func (w writer) source(p table.Port) netip.Addr {
+	own := append(w.own(p, true), w.own(p, false)...)
+	if len(own) == 0 || chance(w.Rand, 4) {
+		return w.anyAddress()
+	}
+	return pick(w.Rand, own)
+}
+
+var special4 = []netip.Addr{addr("0.0.0.0"), addr("255.255.255.255"), addr("224.0.0.1"), addr("239.255.255.255"), addr("127.0.0.1"),
+	addr("0.0.0.9"), addr("240.0.0.3"), addr("223.255.255.255"), addr("1.0.0.0"), addr("128.0.0.0"), addr("169.254.1.1")}
+
+var special6 = []netip.Addr{addr("::"), addr("::1"), addr("ff02::1"), addr("ff02::1:ff00:5"), addr("ff0e::1"), addr("fe80::1"), addr("febf::1"),
+	addr("fec0::1"), addr("::2"), addr("::fffe:a00:5"), addr("::ffff:10.0.0.5"), addr("::10.0.0.5"), addr("64:ff9b::a00:5")}
+
+// anyAddressOf is a member's, a gateway's, a stranger's or a special address.
+func (w writer) anyAddressOf(is4 bool) netip.Addr {
+	sub := pick(w.Rand, w.subnets)
+	pool, special, gw := pool4, special4, sub.gw4
+	if !is4 {
+		pool, special, gw = pool6, special6, sub.gw6
+	}
+	switch n := w.IntN(100); {
+	case n < 40 && len(sub.members) > 0:
+		if m := pick(w.Rand, sub.members); m.ca.Is4() == is4 {
+			return m.ca
+		}
+	case n < 55 && gw.IsValid():
+		return gw
+	case n < 80:
+		return pick(w.Rand, special)
+	}
+	return host(pick(w.Rand, pool), w.Uint32N(64))
+}
+
+func (w writer) anyAddress() netip.Addr { return w.anyAddressOf(chance(w.Rand, 50)) }
+
+// destination is a neighbour, the same network, a gateway or anything.
+func (w writer) destination(p table.Port, is4 bool) netip.Addr {
+	var near, net []netip.Addr
+	for _, s := range w.subnets {
+		if s.network != p.Network {
+			continue
+		}
+		for _, m := range s.members {
+			if m.ca.Is4() != is4 || m.dev == p.IfIndex && chance(w.Rand, 95) {
+				continue
+			}
+			if s.vsid == p.VSID {
+				near = append(near, m.ca)
+			}
+			net = append(net, m.ca)
+		}
+		for _, gw := range []netip.Addr{s.gw4, s.gw6} {
+			if gw.IsValid() && gw.Is4() == is4 && chance(w.Rand, 30) {
+				net = append(net, gw)
+			}
+		}
+	}
+	switch n := w.IntN(100); {
+	case n < 50 && len(near) > 0:
+		return pick(w.Rand, near)
+	case n < 85 && len(net) > 0:
+		return pick(w.Rand, net)
+	}
+	return w.anyAddressOf(is4)
+}
+
+func (w writer) anyMAC(vsid model.VSID) model.MAC {
+	switch n := w.IntN(100); {
+	case n < 50:
+		return newMAC(w.Rand)
+	case n < 75:
+		return model.RouterMAC(vsid)
+	case n < 90:
+		return everyone
+	}
+	return model.MAC{0x33, 0x33, 0xff, 0, 0, byte(w.Uint32())}
+}
+
+// size of a payload: mostly small, sometimes around a limit.
+func (w writer) size() int {
+	if chance(w.Rand, 85) {
+		return w.IntN(160)
+	}
+	limit := int(pick(w.Rand, []uint16{1458, 1500, 1280, 576, 558, 108, 100, 20}))
+	return max(0, limit-28-20*w.IntN(2)+w.IntN(5)-2)
+}
+
+func (w writer) ttl() uint8 {
+	if chance(w.Rand, 80) {
+		return 64
+	}
+	return pick(w.Rand, []uint8{0, 1, 2, 255})
+}
+
+// frame is a frame from src to dst, of any protocol.
+func (w writer) frame(dstMAC, srcMAC model.MAC, vsid model.VSID, src, dst netip.Addr, n int) []byte {
+	if src.Is4() != dst.Is4() {
+		dst = src
+	}
+	switch {
+	case src.Is4() && chance(w.Rand, 20):
+		f := frame(dstMAC, srcMAC, wire.TypeARP, w.arp(srcMAC, src, dst))
+		if chance(w.Rand, 30) {
+			f = append(f, zeros(min(n, 1600))...)
+		}
+		return f
+	case src.Is4():
+		return frame(dstMAC, srcMAC, wire.TypeIPv4, w.v4(src, dst, n))
+	case chance(w.Rand, 30):
+		return frame(dstMAC, srcMAC, wire.TypeIPv6, w.nd(srcMAC, src, dst))
+	}
+	return frame(dstMAC, srcMAC, wire.TypeIPv6, w.v6(src, dst, n))
+}
+
+func (w writer) arp(srcMAC model.MAC, src, dst netip.Addr) []byte {
+	op := uint16(wire.ARPRequest)
+	if chance(w.Rand, 30) {
+		op = wire.ARPReply
+	}
+	senderMAC := srcMAC
+	if chance(w.Rand, 3) {
+		senderMAC = newMAC(w.Rand)
+	}
+	if chance(w.Rand, 5) {
+		src = pick(w.Rand, []netip.Addr{addr("0.0.0.0"), dst})
+	}
+	return arp(op, senderMAC, src, newMAC(w.Rand), dst)
+}
+
+func (w writer) v4(src, dst netip.Addr, n int) []byte {
+	h := wire.IPv4{TOS: byte(w.Uint32()), ID: uint16(w.Uint32()), DontFrag: chance(w.Rand, 50), TTL: w.ttl(), Source: src, Destination: dst}
+	switch w.IntN(12) {
+	case 0:
+		h.MoreFrags = true
+	case 1:
+		h.FragOffset = uint16(w.IntN(0x2000))
+	}
+	var options []byte
+	if chance(w.Rand, 8) {
+		options = bytes.Repeat([]byte{1}, 4*(1+w.IntN(10)))
+	}
+	var payload []byte
+	h.Proto, payload = w.upper(wire.ProtoICMP, n)
+	return v4(h, options, payload)
+}
+
+// upper is what IP carries; icmpProto is the family's ICMP.
+func (w writer) upper(icmpProto uint8, n int) (uint8, []byte) {
+	var payload []byte
+	proto := icmpProto
+	switch k := w.IntN(100); {
+	case k < 35:
+		proto, payload = wire.ProtoUDP, udp(uint16(w.Uint32()), uint16(w.Uint32()), n)
+	case k < 60:
+		proto, payload = wire.ProtoTCP, join(udp(uint16(w.Uint32()), uint16(w.Uint32()), 12), zeros(n))
+	case k < 80:
+		kind := uint8(wire.ICMPEchoRequest)
+		if proto == wire.ProtoICMPv6 {
+			kind = wire.ICMPv6EchoRequest
+		}
+		payload = icmp(kind, 0, w.Uint32(), zeros(n))
+	case k < 92:
+		kind := pick(w.Rand, []uint8{0, 3, 5, 8, 11, 12, 13, 14, 1, 2, 4, 127, 128, 129, 130, 132, 138, 143})
+		payload = icmp(kind, uint8(w.IntN(3)), w.Uint32(), zeros(n))
+	default:
+		proto, payload = pick(w.Rand, []uint8{wire.ProtoICMP, wire.ProtoICMPv6, wire.ProtoGRE, wire.ProtoESP, wire.ProtoNoNext, 132, 253, 255}), zeros(n)
+	}
+	if chance(w.Rand, 4) {
+		payload = payload[:w.IntN(min(len(payload), 12)+1)]
+	}
+	return proto, payload
+}
+
+func (w writer) v6(src, dst netip.Addr, n int) []byte {
+	h := wire.IPv6{Class: byte(w.Uint32()), Flow: w.Uint32() & 0xfffff, HopLimit: w.ttl(), Source: src, Destination: dst}
+	proto, payload := w.upper(wire.ProtoICMPv6, n)
+	h.Next, payload = w.extensions(proto, payload)
+	return v6(h, payload)
+}
+
+// extensions puts none, or a few extension headers in front of a payload.
+func (w writer) extensions(proto uint8, payload []byte) (uint8, []byte) {
+	if chance(w.Rand, 70) {
+		return proto, payload
+	}
+	next := proto
+	for range 1 + w.IntN(8)*w.IntN(2) {
+		kind := pick(w.Rand, []uint8{wire.ProtoHopByHop, wire.ProtoRouting, wire.ProtoDestOpts, wire.ProtoDestOpts, wire.ProtoFragment})
+		header := zeros(8)
+		if kind == wire.ProtoFragment {
+			if chance(w.Rand, 40) {
+				header[3] = byte(w.Uint32()) // more, and a small offset
+			} else if chance(w.Rand, 50) {
+				header[3] = 1
+			}
+		} else if chance(w.Rand, 20) {
+			header = zeros(8 * (1 + w.IntN(4)))
+			header[1] = byte(len(header)/8 - 1)
+		}
+		header[0] = next
+		next, payload = kind, join(header, payload)
+	}
+	return next, payload
+}
+
+// nd is Neighbour Discovery, mostly as it should be.
+func (w writer) nd(srcMAC model.MAC, src, dst netip.Addr) []byte {
+	target := dst
+	if dst.IsMulticast() {
+		target = w.anyAddressOf(false)
+	}
+	if chance(w.Rand, 20) {
+		src = pick(w.Rand, []netip.Addr{addr("::"), addr("fe80::7")})
+	}
+	if chance(w.Rand, 40) {
+		dst = pick(w.Rand, []netip.Addr{addr("ff02::1"), addr("ff02::1:ff00:5"), addr("fe80::8"), dst})
+	}
+	kind := pick(w.Rand, []uint8{133, 134, 135, 135, 135, 135, 136, 136, 136, 137})
+	if kind == 136 && chance(w.Rand, 70) {
+		target = src
+	}
+	h := wire.IPv6{HopLimit: 255, Source: src, Destination: dst}
+	if chance(w.Rand, 3) {
+		h.HopLimit = w.ttl()
+	}
+	b := make([]byte, 24)
+	if kind == 137 {
+		b = make([]byte, 40)
+	}
+	a := target.As16()
+	b[0] = kind
+	b[4] = byte(w.Uint32())
+	copy(b[8:], a[:])
+	if chance(w.Rand, 2) {
+		b[1] = 1
+	}
+	b = append(b, w.ndOptions(srcMAC)...)
+	if chance(w.Rand, 4) {
+		b = b[:8+w.IntN(len(b)-8)]
+	}
+	must(wire.SealICMPv6(h, b))
+	h.Next = wire.ProtoICMPv6
+	if chance(w.Rand, 5) {
+		var payload []byte
+		h.Next, payload = w.extensions(wire.ProtoICMPv6, b)
+		return v6(h, payload)
+	}
+	return v6(h, b)
+}
+
+func (w writer) ndOptions(srcMAC model.MAC) []byte {
+	var out []byte
+	for range pick(w.Rand, []int{0, 1, 1, 1, 1, 2, 3, 4, 5}) {
+		kind := pick(w.Rand, []byte{1, 2, 14, 1, 2, 5})
+		mac := srcMAC
+		if chance(w.Rand, 5) {
+			mac = newMAC(w.Rand)
+		}
+		option := join([]byte{kind, 1}, mac[:])
+		switch n := w.IntN(100); {
+		case n < 3:
+			option[1] = byte(w.IntN(5))
+		case n < 6:
+			option = join([]byte{kind, 2}, mac[:], zeros(8))
+		}
+		out = append(out, option...)
+	}
+	return out
+}
+
+// mutate does something unkind to the frame, in percent of all cases.
+func (w writer) mutate(f []byte, percent int) []byte {
+	if !chance(w.Rand, percent) {
+		return f
+	}
+	for range 1 + w.IntN(2) {
+		f = w.mutateOnce(f)
+	}
+	return f
+}
+
+func (w writer) mutateOnce(f []byte) []byte {
+	if len(f) < wire.EthernetLen+4 {
+		return f
+	}
+	head := min(len(f), 100)
+	switch w.IntN(8) {
+	case 0: // cut
+		return f[:wire.EthernetLen+w.IntN(len(f)-wire.EthernetLen)]
+	case 1: // cut close to where headers end
+		return f[:min(len(f), pick(w.Rand, []int{14, 15, 17, 18, 33, 34, 41, 42, 53, 54, 57, 58, 61, 62, 77, 78, 93, 94}))]
+	case 2: // pad
+		return append(f, zeros(w.IntN(50))...)
+	case 3: // one bit
+		f[w.IntN(head)] ^= 1 << w.IntN(8)
+	case 4: // one byte
+		f[w.IntN(head)] = byte(w.Uint32())
+	case 5: // one edge of a byte
+		f[w.IntN(head)] = pick(w.Rand, []byte{0, 1, 0x7f, 0x80, 0xff})
+	case 6: // a field of IP: version and length, lengths, flags, TTL, protocol
+		f[14+pick(w.Rand, []int{0, 2, 3, 4, 5, 6, 7, 8, 9})%(len(f)-14)] += byte(w.IntN(5) - 2)
+	case 7: // the type
+		t := pick(w.Rand, []uint16{wire.TypeIPv4, wire.TypeIPv6, wire.TypeARP, wire.TypeVLAN, wire.TypeQinQ, 0x88cc, 100})
+		f[12], f[13] = byte(t>>8), byte(t)
+	}
+	return f
+}
+
+// mutateOuter is mutate for the 42 outer bytes; the checksum is mostly made right again.
+func (w writer) mutateOuter(f []byte) []byte {
+	if !chance(w.Rand, 25) || len(f) < 42 {
+		return f
+	}
+	switch w.IntN(6) {
+	case 0:
+		f = f[:wire.EthernetLen+w.IntN(len(f)-wire.EthernetLen)]
+	case 1:
+		f[12+w.IntN(30)] ^= 1 << w.IntN(8)
+	case 2:
+		f[14+w.IntN(20)] += byte(w.IntN(5) - 2)
+	case 3:
+		f[34+w.IntN(8)] ^= 1 << w.IntN(8)
+	case 4: // flags and fragment offset
+		f[20+w.IntN(2)] = byte(w.Uint32())
+	case 5: // lengths
+		f[16], f[17] = byte(w.IntN(2)), byte(w.Uint32())
+	}
+	if chance(w.Rand, 75) && len(f) >= 34 {
+		must(wire.SealIPv4(f[14:34]))
+	}
+	return f
+}

@@ -1,0 +1,271 @@
+package packet
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"net/netip"
+
+	"github.com/weft-sdn/weft/internal/model"
+	"github.com/weft-sdn/weft/internal/table"
+)
+
+// world is a random policy and what a writer of packets must know to hit it.
+type world struct {
+	site
+	set     table.Set
+	subnets []subnet
+	ports   []table.Port
+}
+
+type subnet struct {
+	vsid     model.VSID
+	network  model.NetworkIndex
+	p4, p6   netip.Prefix
+	gw4, gw6 netip.Addr // invalid if it has none
+	members  []member
+	portMAC  map[model.MAC]bool
+}
+
+// member is one record of a subnet.
+type member struct {
+	ca  netip.Addr
+	mac model.MAC
+	pa  netip.Addr // remote
+	dev uint32     // local
+}
+
+// Address space that networks take their subnets from; networks overlap, and inside a network prefixes may
+// contain each other.
+var (
+	pool4 = prefixes("10.0.0.0/24", "10.0.1.0/24", "10.0.0.0/16", "192.168.7.0/29", "169.254.9.0/24", "172.16.0.0/12", "240.0.0.0/28")
+	pool6 = prefixes("fd00:0:0:1::/64", "fd00:0:0:2::/64", "fd00::/48", "2001:db8::/32", "64:ff9b::/96", "fd00:0:0:1::5:0/125", "::100:0/104")
+
+	localPAs  = []netip.Addr{addr("192.0.2.1"), addr("192.0.2.2")}
+	remotePAs = []netip.Addr{addr("198.51.100.1"), addr("198.51.100.2"), addr("198.51.100.3"), addr("198.51.100.4"), addr("198.51.100.5")}
+
+	pathMTUs = []uint16{1500, 1500, 1500, 9000, 1280, 1322, 600, 150, 62, 42, 20, 65535}
+	portMTUs = []uint16{1458, 1458, 1500, 1280, 576, 100, 65535}
+)
+
+func prefixes(s ...string) []netip.Prefix {
+	out := make([]netip.Prefix, len(s))
+	for i := range s {
+		out[i] = netip.MustParsePrefix(s[i])
+	}
+	return out
+}
+
+func pick[T any](rng *rand.Rand, from []T) T { return from[rng.IntN(len(from))] }
+
+// chance is true in percent of a hundred calls.
+func chance(rng *rand.Rand, percent int) bool { return rng.IntN(100) < percent }
+
+// host is the n-th address of a prefix, as far as it has room.
+func host(p netip.Prefix, n uint32) netip.Addr {
+	b := p.Masked().Addr().As16()
+	if free := p.Addr().BitLen() - p.Bits(); free < 32 {
+		n &= 1<<free - 1
+	}
+	binary.BigEndian.PutUint32(b[12:], binary.BigEndian.Uint32(b[12:])|n)
+	a := netip.AddrFrom16(b)
+	if p.Addr().Is4() {
+		return a.Unmap()
+	}
+	return a
+}
+
+// randomWorld writes a policy: overlapping tenants, and some tables that contradict each other.
+func randomWorld(rng *rand.Rand, s site) *world {
+	w := &world{site: s, set: table.NewSet()}
+	for _, pa := range localPAs[:1+rng.IntN(2)] {
+		w.set.LocalPAs[pa] = struct{}{}
+	}
+	for network := range model.NetworkIndex(1 + rng.IntN(3)) {
+		w.addNetwork(rng, network+1)
+	}
+	for _, ifindex := range s.ports {
+		if chance(rng, 85) {
+			w.addPort(rng, ifindex)
+		}
+	}
+	for i := range w.subnets {
+		for range 1 + rng.IntN(6) {
+			w.addElsewhere(rng, &w.subnets[i])
+		}
+	}
+	for range rng.IntN(8) {
+		w.addRoute(rng)
+	}
+	for _, pa := range remotePAs {
+		if chance(rng, 85) {
+			w.addPeer(rng, pa)
+		}
+	}
+	return w
+}
+
+func (w *world) addNetwork(rng *rand.Rand, network model.NetworkIndex) {
+	order4, order6 := rng.Perm(len(pool4)), rng.Perm(len(pool6))
+	for i := range 1 + rng.IntN(3) {
+		sub := subnet{vsid: w.newVSID(rng), network: network, portMAC: map[model.MAC]bool{}}
+		if chance(rng, 85) {
+			sub.p4 = pool4[order4[i]]
+			w.addOnLink(sub, sub.p4)
+			if chance(rng, 85) {
+				sub.gw4 = host(sub.p4, 1)
+				w.addRouter(sub.vsid, sub.gw4)
+			}
+		}
+		if chance(rng, 85) || !sub.p4.IsValid() {
+			sub.p6 = pool6[order6[i]]
+			w.addOnLink(sub, sub.p6)
+			if chance(rng, 85) {
+				sub.gw6 = host(sub.p6, 1)
+				w.addRouter(sub.vsid, sub.gw6)
+			}
+		}
+		w.subnets = append(w.subnets, sub)
+	}
+}
+
+func (w *world) newVSID(rng *rand.Rand) model.VSID {
+	for {
+		v := pick(rng, []model.VSID{model.MinVSID, model.MaxVSID, model.MinVSID + model.VSID(rng.IntN(int(model.MaxVSID-model.MinVSID)))})
+		used := false
+		for _, s := range w.subnets {
+			used = used || s.vsid == v
+		}
+		if !used {
+			return v
+		}
+	}
+}
+
+func (w *world) addOnLink(sub subnet, p netip.Prefix) {
+	w.set.Routes[table.RouteKey{Network: sub.network, Prefix: p}] = table.Route{VSID: sub.vsid}
+}
+
+func (w *world) addRouter(vsid model.VSID, a netip.Addr) {
+	w.set.Records[table.RecordKey{VSID: vsid, CA: a}] = table.Record{MAC: model.RouterMAC(vsid), Router: true}
+}
+
+// newMAC is from a small pool, so that tenants share MACs.
+func newMAC(rng *rand.Rand) model.MAC { return model.MAC{2, 0, 0, 0, 0, byte(1 + rng.IntN(40))} }
+
+func (w *world) addPort(rng *rand.Rand, ifindex uint32) {
+	sub := &w.subnets[rng.IntN(len(w.subnets))]
+	mac := newMAC(rng)
+	for sub.portMAC[mac] { // a port is found by (VSID, MAC)
+		mac = newMAC(rng)
+	}
+	sub.portMAC[mac] = true
+	p := table.Port{
+		IfIndex: ifindex, ID: model.PortID(ifindex + 1000), VSID: sub.vsid, Network: sub.network, MAC: mac,
+		PA: pick(rng, localPAs), MTU: pick(rng, portMTUs), Spoof: chance(rng, 15), Peer: chance(rng, 50),
+	}
+	if chance(rng, 90) {
+		p.Gateway4, p.Gateway6 = sub.gw4, sub.gw6
+	}
+	w.set.Ports[ifindex] = p
+	w.ports = append(w.ports, p)
+	for range 1 + rng.IntN(3) {
+		w.addRecord(rng, sub, table.Record{MAC: mac, IfIndex: ifindex, Port: p.ID})
+	}
+}
+
+// addElsewhere adds a record that is not a plugged port of the subnet.
+func (w *world) addElsewhere(rng *rand.Rand, sub *subnet) {
+	r := table.Record{MAC: newMAC(rng), Port: model.PortID(rng.IntN(500))}
+	switch n := rng.IntN(20); {
+	case n == 0: // not plugged
+	case n == 1: // a device that may have no port, or one of another subnet
+		r.IfIndex = pick(rng, w.site.ports[:])
+	case n == 2:
+		r.IfIndex = w.site.unknown
+	default:
+		r.PA = pick(rng, remotePAs)
+	}
+	w.addRecord(rng, sub, r)
+}
+
+// addRecord gives the record an address, or one of each family.
+func (w *world) addRecord(rng *rand.Rand, sub *subnet, r table.Record) {
+	for _, p := range []netip.Prefix{sub.p4, sub.p6} {
+		if !p.IsValid() || chance(rng, 15) {
+			continue
+		}
+		key := table.RecordKey{VSID: sub.vsid, CA: host(p, uint32(2+rng.IntN(40)))}
+		if chance(rng, 2) { // outside the prefix
+			key.CA = host(pick(rng, poolOf(p)), uint32(rng.IntN(40)))
+		}
+		if _, taken := w.set.Records[key]; taken {
+			continue
+		}
+		w.set.Records[key] = r
+		sub.members = append(sub.members, member{key.CA, r.MAC, r.PA, r.IfIndex})
+	}
+}
+
+func poolOf(p netip.Prefix) []netip.Prefix {
+	if p.Addr().Is4() {
+		return pool4
+	}
+	return pool6
+}
+
+// addRoute leads some prefix somewhere, not always where it makes sense.
+func (w *world) addRoute(rng *rand.Rand) {
+	sub := &w.subnets[rng.IntN(len(w.subnets))]
+	pool, all := pool4, netip.MustParsePrefix("0.0.0.0/0")
+	if chance(rng, 50) {
+		pool, all = pool6, netip.MustParsePrefix("::/0")
+	}
+	prefix := all
+	if chance(rng, 60) {
+		a := host(pick(rng, pool), rng.Uint32N(64))
+		prefix = netip.PrefixFrom(a, rng.IntN(a.BitLen()+1)).Masked()
+	}
+	r := table.Route{VSID: sub.vsid}
+	if chance(rng, 80) {
+		r.NextHop = w.nextHop(rng, sub, all.Addr().Is4())
+	}
+	network := sub.network
+	if chance(rng, 3) {
+		network = pick(rng, w.subnets).network
+	}
+	w.set.Routes[table.RouteKey{Network: network, Prefix: prefix}] = r
+}
+
+// nextHop is a member, the router, or nobody.
+func (w *world) nextHop(rng *rand.Rand, sub *subnet, is4 bool) netip.Addr {
+	var hops []netip.Addr
+	for _, m := range sub.members {
+		if m.ca.Is4() == is4 {
+			hops = append(hops, m.ca)
+		}
+	}
+	for _, gw := range []netip.Addr{sub.gw4, sub.gw6} {
+		if gw.IsValid() && gw.Is4() == is4 {
+			hops = append(hops, gw)
+		}
+	}
+	if len(hops) == 0 || chance(rng, 5) {
+		if is4 {
+			return host(pool4[0], 77)
+		}
+		return host(pool6[0], 77)
+	}
+	return pick(rng, hops)
+}
+
+func (w *world) addPeer(rng *rand.Rand, pa netip.Addr) {
+	p := table.Peer{PA: pa, MTU: pick(rng, pathMTUs)}
+	if chance(rng, 90) {
+		p.IfIndex = pick(rng, w.uplinks[:])
+		p.Source = w.macs[p.IfIndex]
+	}
+	if chance(rng, 80) {
+		p.NextHop = model.MAC{2, 0xaa, 0, 0, 0, byte(rng.IntN(256))}
+	}
+	w.set.Peers[pa] = p
+}

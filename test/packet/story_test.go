@@ -1,0 +1,104 @@
+package packet
+
+import (
+	"bytes"
+	"net/netip"
+	"testing"
+
+	"github.com/weft-sdn/weft/internal/datapath"
+	"github.com/weft-sdn/weft/internal/model"
+	"github.com/weft-sdn/weft/internal/table"
+	"github.com/weft-sdn/weft/internal/wire"
+)
+
+// story is one packet and everything that must come of it.
+type story struct {
+	name   string
+	in     packetIn
+	change func(*table.Set) // of the street, before the packet
+	want   outcome
+	port   model.PortID // whom the packet counts for
+	to     model.PortID // whom it was handed to, if DELIVERED
+}
+
+// fromPort starts a story at a guest's device.
+func (s site) fromPort(dev int, f []byte) packetIn {
+	return packetIn{datapath.FromPort, s.ports[dev], f}
+}
+
+// fromUplink starts a story at the first uplink.
+func (s site) fromUplink(f []byte) packetIn {
+	return packetIn{datapath.FromUplink, s.uplinks[0], f}
+}
+
+// liveOnly are the verdicts that no test run of the program can reach, and where they are met.
+var liveOnly = map[model.Verdict]string{
+	model.VerdictContinue:    "is never an outcome",
+	model.VerdictEncapFailed: "needs a kernel that refuses to make room; the program has no other way there. Not provoked by any test.",
+	model.VerdictDecapFailed: "needs a kernel that refuses to strip; the program has no other way there. Not provoked by any test.",
+}
+
+func TestEveryVerdictHasAStory(t *testing.T) {
+	told := map[model.Verdict]bool{}
+	for _, st := range stories(newSite(t)) {
+		told[st.want.verdict] = true
+	}
+	for _, v := range model.Verdicts() {
+		_, live := liveOnly[v.Verdict]
+		switch {
+		case told[v.Verdict] && live:
+			t.Errorf("%s has a story: take it off the list of what only the live kernel does", v.Name)
+		case !told[v.Verdict] && !live:
+			t.Errorf("%s has no story", v.Name)
+		}
+	}
+}
+
+func TestStoriesInTheOracle(t *testing.T) {
+	site := newSite(t)
+	for _, st := range stories(site) {
+		t.Run(st.name, func(t *testing.T) {
+			set := st.policy(site)
+			got := oracle(site, set, st.in)
+			if o := outcomeOf(got); !o.equal(st.want) {
+				t.Fatalf("%s\ngot  %s\nwant %s", st.in, o, st.want)
+			}
+			if got.Port != st.port || got.To != st.to || got.Inbound != (st.in.program != datapath.FromPort) {
+				t.Errorf("counts for port %d to %d, inbound %v; want %d to %d", got.Port, got.To, got.Inbound, st.port, st.to)
+			}
+		})
+	}
+}
+
+func (st story) policy(s site) table.Set {
+	set := street(s)
+	if st.change != nil {
+		st.change(&set)
+	}
+	return set
+}
+
+// told is the ICMP error about the packet p (from its IP header on), as the guest's gateway sends it.
+func told(to guest, vsid model.VSID, gate, dst netip.Addr, kind, code uint8, rest uint32, p []byte) []byte {
+	quote := p[:min(len(p), 128)&^3]
+	if gate.Is4() {
+		return frame(to.mac, model.RouterMAC(vsid), wire.TypeIPv4,
+			v4(wire.IPv4{TTL: 64, Proto: wire.ProtoICMP, Source: gate, Destination: dst}, nil, icmp(kind, code, rest, quote)))
+	}
+	return frame(to.mac, model.RouterMAC(vsid), wire.TypeIPv6,
+		icmp6(wire.IPv6{HopLimit: 64, Source: gate, Destination: dst}, kind, code, rest, quote))
+}
+
+// with returns a copy of b with the bytes at offset replaced.
+func with(b []byte, offset int, change ...byte) []byte {
+	out := bytes.Clone(b)
+	copy(out[offset:], change)
+	return out
+}
+
+// resealed is with for a frame whose first IPv4 header is checksummed again.
+func resealed(b []byte, offset int, change ...byte) []byte {
+	out := with(b, offset, change...)
+	must(wire.SealIPv4(out[14:34]))
+	return out
+}
