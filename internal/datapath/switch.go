@@ -1,70 +1,447 @@
 package datapath
 
 import (
-	"context"
 	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
 
-	"github.com/weft-sdn/weft/internal/model"
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/rlimit"
+
 	"github.com/weft-sdn/weft/internal/table"
 )
 
-var errNotYet = errors.New("not built yet")
+// layout numbers the meaning of the maps' bytes. A map of another layout is
+// never taken over: raise it with every change of a key or a value in bpf/maps.
+const layout = 1
+
+const (
+	maxUplinks  = 256
+	maxLocalPAs = 256
+)
 
 // Switch is a loaded switch. Its methods may be called from several goroutines.
-type Switch struct{}
+type Switch struct {
+	opts     Options
+	log      *slog.Logger
+	programs map[string]*ebpf.Program
+	maps     map[string]*ebpf.Map
+	gre      bool // the kernel has adjRoomDecapL4GRE
+
+	mu     sync.Mutex
+	have   table.Set         // what the maps hold
+	slots  map[uint32]uint32 // of ports, by ifindex
+	free   []uint32          // slots
+	peers  peerIndex
+	links  map[linkName]link.Link
+	behind bool     // pinned links still run older programs over older maps
+	made   []string // maps that are not pinned yet
+}
 
 // Open loads the switch. With a PinDir it takes over the pinned maps and links of
 // an earlier process: programs in use are replaced atomically, and where a map's
-// layout or size has changed only after the new map holds the rows (which then is
-// at the end of the first Apply).
-func Open(o Options) (*Switch, error) { return nil, errNotYet }
-
-// Apply makes the maps equal to want. It refuses with *ErrFull before writing
-// anything if a table would not fit. Errors of single rows are joined; the other
-// rows are still written. With sweep false nothing is deleted.
-func (s *Switch) Apply(want table.Set, sweep bool) error { return errNotYet }
-
-// ReadBack reads the rows that the kernel holds.
-func (s *Switch) ReadBack() (table.Set, error) { return table.Set{}, errNotYet }
-
-// AttachPort puts from_port and to_port on the device; repeating it is harmless.
-func (s *Switch) AttachPort(ifindex uint32) error { return errNotYet }
-
-// DetachPort takes the switch off the device. What the guest sends then reaches
-// the host's own stack: set the device down first.
-func (s *Switch) DetachPort(ifindex uint32) error { return errNotYet }
-
-// AttachUplink puts from_uplink on the device, and uplink_xdp where Decap says so.
-func (s *Switch) AttachUplink(ifindex uint32) error { return errNotYet }
-
-// DetachUplink undoes AttachUplink.
-func (s *Switch) DetachUplink(ifindex uint32) error { return errNotYet }
-
-// Attached lists the devices that the switch is on, sorted.
-func (s *Switch) Attached() (ports, uplinks []uint32, err error) { return nil, nil, errNotYet }
-
-// Drops reads the drop counters.
-func (s *Switch) Drops() ([]DropCount, error) { return nil, errNotYet }
-
-// Traffic reads the counters of the ports that the switch holds.
-func (s *Switch) Traffic() (map[model.PortID]TrafficCount, error) { return nil, errNotYet }
-
-// Events delivers dropped packets until ctx ends, then closes the channel.
-// Only one reader at a time gets them.
-func (s *Switch) Events(ctx context.Context) (<-chan Event, error) { return nil, errNotYet }
-
-// Strategies says for each uplink how it decapsulates: "tcx", "tcx+gre" (the
-// kernel resets the tunnel's GSO state) or "xdp".
-func (s *Switch) Strategies() map[uint32]string { return nil }
-
-// Run runs a program once over a frame, as if it came from the device (which must
-// exist): nothing is sent, but counters count.
-func (s *Switch) Run(p Program, ifindex uint32, frame []byte) (RunResult, error) {
-	return RunResult{}, errNotYet
+// layout has changed only after the first Apply has filled the new one.
+func Open(o Options) (*Switch, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return nil, fmt.Errorf("open switch: %w", err)
+	}
+	s := &Switch{opts: o, log: o.Logger, links: map[linkName]link.Link{}}
+	if s.gre, err = probeDecapL4GRE(); err != nil {
+		return nil, err
+	}
+	if err := s.load(); err != nil {
+		return nil, fmt.Errorf("load switch: %w", err)
+	}
+	if err := s.takeOver(); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("take over the running switch: %w", err)
+	}
+	return s, nil
 }
 
-// Close lets go of the switch. What is pinned stays and keeps forwarding.
-func (s *Switch) Close() error { return nil }
+func (o Options) withDefaults() (Options, error) {
+	for _, d := range []struct {
+		name           string
+		v              *uint32
+		standard, most uint32
+	}{
+		{"MaxPorts", &o.MaxPorts, 4096, 1 << 20},
+		{"MaxRecords", &o.MaxRecords, 1 << 18, 1 << 22},
+		{"MaxRoutes", &o.MaxRoutes, 1 << 16, 1 << 22},
+		{"MaxPeers", &o.MaxPeers, 1 << 14, 1 << 20},
+	} {
+		if *d.v == 0 {
+			*d.v = d.standard
+		}
+		if *d.v > d.most {
+			return o, fmt.Errorf("datapath: %s is %d, at most %d can be", d.name, *d.v, d.most)
+		}
+	}
+	switch o.Decap {
+	case "":
+		o.Decap = DecapAuto
+	case DecapAuto, DecapTCX, DecapXDP:
+	default:
+		return o, fmt.Errorf("datapath: Decap is %q, must be auto, tcx or xdp", o.Decap)
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o, nil
+}
+
+// load makes programs and maps, the maps from their pins where they fit.
+func (s *Switch) load() error {
+	spec, err := s.spec()
+	if err != nil {
+		return err
+	}
+	pinned, err := s.pinnedMaps(spec)
+	if err != nil {
+		return err
+	}
+	defer closeAll(pinned)
+	c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: pinned})
+	var refused *ebpf.VerifierError
+	if errors.As(err, &refused) {
+		return fmt.Errorf("%w: %+v", err, refused)
+	}
+	if err != nil {
+		return err
+	}
+	s.programs, s.maps = c.Programs, c.Maps
+	for name := range spec.Maps {
+		if _, ok := pinned[name]; !ok && pinnable(name) {
+			s.made = append(s.made, name)
+		}
+	}
+	return s.fillDrops()
+}
+
+// spec is the committed object with sizes and settings filled in.
+func (s *Switch) spec() (*ebpf.CollectionSpec, error) {
+	spec, err := loadVswitch()
+	if err != nil {
+		return nil, err
+	}
+	for name, n := range map[string]uint32{
+		"port": s.opts.MaxPorts, "local_mac": s.opts.MaxPorts, "traffic": s.opts.MaxPorts,
+		"record": s.opts.MaxRecords, "route": s.opts.MaxRoutes, "peer": s.opts.MaxPeers + 1,
+		"drop": 4*s.opts.MaxPorts + 256, "uplink": maxUplinks, "local_pa": maxLocalPAs,
+	} {
+		spec.Maps[name].MaxEntries = n
+	}
+	if s.gre {
+		if err := spec.Variables["decap_flags"].Set(uint64(adjRoomDecapL4GRE)); err != nil {
+			return nil, err
+		}
+	}
+	return spec, nil
+}
+
+// pinnable: settings belong to the programs and are made anew with them.
+func pinnable(name string) bool { return name[0] != '.' }
+
+func (s *Switch) mapDir() string { return filepath.Join(s.opts.PinDir, fmt.Sprintf("maps-%d", layout)) }
+
+// pinnedMaps opens the pinned maps that the programs can go on using.
+func (s *Switch) pinnedMaps(spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, error) {
+	found := map[string]*ebpf.Map{}
+	if s.opts.PinDir == "" {
+		return found, nil
+	}
+	for name, want := range spec.Maps {
+		if !pinnable(name) {
+			continue
+		}
+		m, err := ebpf.LoadPinnedMap(filepath.Join(s.mapDir(), name), nil)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			closeAll(found)
+			return nil, fmt.Errorf("open pinned map %s: %w", name, err)
+		}
+		if want.Compatible(m) != nil {
+			m.Close()
+			continue
+		}
+		found[name] = m
+	}
+	return found, nil
+}
+
+func closeAll(maps map[string]*ebpf.Map) {
+	for _, m := range maps {
+		m.Close()
+	}
+}
+
+// takeOver fills new maps from old ones, learns what the maps hold, and puts the
+// new programs in the place of the old ones.
+func (s *Switch) takeOver() error {
+	whole, err := s.migrate()
+	if err != nil {
+		return err
+	}
+	if err := s.recall(); err != nil {
+		return err
+	}
+	if s.opts.PinDir == "" {
+		return nil
+	}
+	if err := s.loadLinks(); err != nil {
+		return err
+	}
+	if s.behind = !whole && len(s.links) > 0; s.behind {
+		s.log.Info("the maps have a new layout; the old programs run until policy is applied")
+		return nil
+	}
+	return s.commit()
+}
+
+// migrate copies the rows of pinned maps whose size alone has changed. It reports
+// whether the new maps now hold all that the old ones did.
+func (s *Switch) migrate() (bool, error) {
+	if s.opts.PinDir == "" {
+		return true, nil
+	}
+	whole := true
+	for _, name := range s.made {
+		old, err := ebpf.LoadPinnedMap(filepath.Join(s.mapDir(), name), nil)
+		if errors.Is(err, fs.ErrNotExist) {
+			whole = false
+			continue
+		}
+		if err != nil {
+			return false, fmt.Errorf("open pinned map %s: %w", name, err)
+		}
+		err = copyRows(old, s.maps[name])
+		old.Close()
+		if err != nil {
+			return false, fmt.Errorf("move the rows of %s into a map of another size: %w", name, err)
+		}
+	}
+	return whole, nil
+}
+
+// copyRows copies every row; both maps have the same layout.
+func copyRows(from, to *ebpf.Map) error {
+	if from.Type() != to.Type() || from.KeySize() != to.KeySize() || from.ValueSize() != to.ValueSize() {
+		return errors.New("layouts differ; remove the pins")
+	}
+	switch from.Type() {
+	case ebpf.RingBuf:
+		return nil
+	case ebpf.PerCPUArray:
+		return copyCounters(from, to)
+	}
+	return walk(from, func(k, v []byte) error {
+		if from.Type() == ebpf.Array && allZero(v) {
+			return nil
+		}
+		return to.Put(k, v)
+	})
+}
+
+func copyCounters(from, to *ebpf.Map) error {
+	for slot := range min(from.MaxEntries(), to.MaxEntries()) {
+		var cpus []trafficRow
+		if err := from.Lookup(slot, &cpus); err != nil {
+			return err
+		}
+		if err := to.Put(slot, cpus); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func allZero(b []byte) bool {
+	for _, x := range b {
+		if x != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// recall learns from the maps what they hold, indices and slots included.
+func (s *Switch) recall() error {
+	held, err := readSet(s.maps)
+	if err != nil {
+		return err
+	}
+	s.have, s.slots, s.peers = held.set, held.slots, newPeerIndex(s.opts.MaxPeers, held.peers)
+	used := make(map[uint32]bool, len(held.slots))
+	for _, slot := range held.slots {
+		used[slot] = true
+	}
+	s.free = s.free[:0]
+	for slot := s.opts.MaxPorts; slot > 0; slot-- {
+		if !used[slot-1] {
+			s.free = append(s.free, slot-1)
+		}
+	}
+	for _, r := range held.set.Records {
+		s.peers.hold(r.PA)
+	}
+	for pa := range held.set.Peers {
+		s.peers.hold(pa)
+	}
+	return nil
+}
+
+// commit makes the new programs and maps the pinned ones.
+func (s *Switch) commit() error {
+	if err := s.updateLinks(); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(s.mapDir(), 0o700); err != nil {
+		return fmt.Errorf("make pin directory: %w (is a bpffs mounted there?)", err)
+	}
+	for _, name := range s.made {
+		path := filepath.Join(s.mapDir(), name)
+		if err := os.Remove(path + ".new"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if err := s.maps[name].Pin(path + ".new"); err != nil {
+			return fmt.Errorf("pin map %s: %w", name, err)
+		}
+		if err := os.Rename(path+".new", path); err != nil {
+			return fmt.Errorf("pin map %s: %w", name, err)
+		}
+	}
+	s.made, s.behind = nil, false
+	return s.removeOldMaps()
+}
+
+// removeOldMaps unpins the maps of other layouts; nothing uses them any more.
+func (s *Switch) removeOldMaps() error {
+	dirs, err := filepath.Glob(filepath.Join(s.opts.PinDir, "maps-*"))
+	for _, d := range dirs {
+		if d != s.mapDir() {
+			err = errors.Join(err, os.RemoveAll(d))
+		}
+	}
+	return err
+}
+
+// Close lets go of the switch. What is pinned stays and keeps forwarding; what is
+// not is detached.
+func (s *Switch) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var err error
+	for _, l := range s.links {
+		err = errors.Join(err, l.Close())
+	}
+	clear(s.links)
+	for _, p := range s.programs {
+		err = errors.Join(err, p.Close())
+	}
+	for _, m := range s.maps {
+		err = errors.Join(err, m.Close())
+	}
+	return err
+}
 
 // Remove detaches and unpins everything under pinDir, and the directory itself.
-func Remove(pinDir string) error { return errNotYet }
+func Remove(pinDir string) error {
+	links, err := filepath.Glob(filepath.Join(pinDir, "links", "*"))
+	if err != nil {
+		return err
+	}
+	for _, l := range links { // a link's last reference is its pin
+		if e := os.Remove(l); e != nil {
+			err = errors.Join(err, fmt.Errorf("unpin: %w", e))
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if err := os.RemoveAll(pinDir); err != nil {
+		return fmt.Errorf("unpin: %w", err)
+	}
+	return nil
+}
+
+// peerIndex gives Provider Addresses the dense numbers that records carry. A
+// number is given back when the last record and the peer itself are gone.
+type peerIndex struct {
+	of   map[netip.Addr]uint32
+	refs map[netip.Addr]int
+	free []uint32
+}
+
+func newPeerIndex(most uint32, held map[netip.Addr]uint32) peerIndex {
+	x := peerIndex{of: held, refs: map[netip.Addr]int{}}
+	used := make(map[uint32]bool, len(held))
+	for _, i := range held {
+		used[i] = true
+	}
+	for i := most; i > 0; i-- {
+		if !used[i] {
+			x.free = append(x.free, i)
+		}
+	}
+	return x
+}
+
+// hold counts one more row that names pa.
+func (x *peerIndex) hold(pa netip.Addr) {
+	if pa.IsValid() {
+		x.refs[pa]++
+	}
+}
+
+// drop counts one row less.
+func (x *peerIndex) drop(pa netip.Addr) {
+	if pa.IsValid() {
+		x.refs[pa]--
+	}
+}
+
+// index gives pa a number, the same as long as somebody holds it.
+func (x *peerIndex) index(pa netip.Addr) (idx uint32, fresh bool, err error) {
+	if !pa.IsValid() {
+		return 0, false, nil
+	}
+	if i, ok := x.of[pa]; ok {
+		return i, false, nil
+	}
+	if len(x.free) == 0 {
+		return 0, false, errors.New("no peer index is left")
+	}
+	i := x.free[len(x.free)-1]
+	x.free = x.free[:len(x.free)-1]
+	x.of[pa] = i
+	return i, true, nil
+}
+
+// unused lists the addresses that nobody holds.
+func (x *peerIndex) unused() []netip.Addr {
+	var out []netip.Addr
+	for pa := range x.of {
+		if x.refs[pa] <= 0 {
+			out = append(out, pa)
+		}
+	}
+	return out
+}
+
+func (x *peerIndex) release(pa netip.Addr) {
+	x.free = append(x.free, x.of[pa])
+	delete(x.of, pa)
+	delete(x.refs, pa)
+}

@@ -1,0 +1,440 @@
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/weft-sdn/weft/internal/model"
+	"github.com/weft-sdn/weft/internal/table"
+)
+
+// Apply makes the maps equal to want. It refuses with *ErrFull before writing
+// anything if a table would not fit. Errors of single rows are joined; the other
+// rows are still written, and the next Apply tries again. With sweep false nothing
+// is deleted. What is referred to is written first and deleted last.
+func (s *Switch) Apply(want table.Set, sweep bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := diff(s.have, want, sweep)
+	if err := s.fits(want, d, sweep); err != nil {
+		return err
+	}
+	var errs []error
+	if sweep {
+		// Only what must make room goes first: the rest goes after what replaces it.
+		errs = append(errs, s.makeRoom(d)...)
+	}
+	errs = append(errs, s.putLocalPAs(d.putPAs)...)
+	errs = append(errs, s.putPeers(want, d.putPeers)...)
+	errs = append(errs, s.putRecords(want, d.putRecords)...)
+	errs = append(errs, s.putRoutes(want, d.putRoutes)...)
+	errs = append(errs, s.putPorts(want, d.putPorts)...)
+	if sweep {
+		errs = append(errs, s.deletePorts(d.delPorts)...)
+		errs = append(errs, s.deleteRoutes(d.delRoutes)...)
+		errs = append(errs, s.deleteRecords(d.delRecords)...)
+		errs = append(errs, s.deletePeers(d.delPeers)...)
+		errs = append(errs, s.deleteLocalPAs(d.delPAs)...)
+	}
+	if s.behind {
+		errs = append(errs, s.commit())
+	}
+	return errors.Join(errs...)
+}
+
+// delta is what separates the maps from a Set.
+type delta struct {
+	putPorts, delPorts     []uint32
+	putRecords, delRecords []table.RecordKey
+	putRoutes, delRoutes   []table.RouteKey
+	putPeers, delPeers     []netip.Addr
+	putPAs, delPAs         []netip.Addr
+}
+
+func diff(have, want table.Set, sweep bool) *delta {
+	d := &delta{}
+	d.putPorts, d.delPorts = diffRows(have.Ports, want.Ports, sweep)
+	d.putRecords, d.delRecords = diffRows(have.Records, want.Records, sweep)
+	d.putRoutes, d.delRoutes = diffRows(have.Routes, want.Routes, sweep)
+	d.putPeers, d.delPeers = diffRows(have.Peers, want.Peers, sweep)
+	d.putPAs, d.delPAs = diffRows(have.LocalPAs, want.LocalPAs, sweep)
+	return d
+}
+
+// diffRows lists the keys to write, and with sweep those to delete.
+func diffRows[K, V comparable](have, want map[K]V, sweep bool) (put, del []K) {
+	kept := 0
+	for k, v := range want {
+		old, ok := have[k]
+		if ok {
+			kept++
+		}
+		if !ok || old != v {
+			put = append(put, k)
+		}
+	}
+	if !sweep || kept == len(have) {
+		return put, nil
+	}
+	for k := range have {
+		if _, ok := want[k]; !ok {
+			del = append(del, k)
+		}
+	}
+	return put, del
+}
+
+// fits refuses a Set that a table has no room for.
+func (s *Switch) fits(want table.Set, d *delta, sweep bool) error {
+	for _, t := range []struct {
+		name  string
+		need  int
+		limit uint32
+	}{
+		{"ports", after(s.have.Ports, want.Ports, d.putPorts, sweep), s.opts.MaxPorts},
+		{"records", after(s.have.Records, want.Records, d.putRecords, sweep), s.opts.MaxRecords},
+		{"routes", after(s.have.Routes, want.Routes, d.putRoutes, sweep), s.opts.MaxRoutes},
+		{"peers", s.peersAfter(want, d, sweep), s.opts.MaxPeers},
+		{"local provider addresses", after(s.have.LocalPAs, want.LocalPAs, d.putPAs, sweep), maxLocalPAs},
+	} {
+		if t.need > int(t.limit) {
+			return &ErrFull{Table: t.name, Need: t.need, Limit: int(t.limit)}
+		}
+	}
+	return nil
+}
+
+// after counts the rows that a table will have.
+func after[K, V comparable](have, want map[K]V, put []K, sweep bool) int {
+	if sweep {
+		return len(want)
+	}
+	n := len(have)
+	for _, k := range put {
+		if _, ok := have[k]; !ok {
+			n++
+		}
+	}
+	return n
+}
+
+// peersAfter counts the Provider Addresses that need an index.
+func (s *Switch) peersAfter(want table.Set, d *delta, sweep bool) int {
+	fresh := map[netip.Addr]bool{}
+	note := func(pa netip.Addr) {
+		if _, ok := s.peers.of[pa]; !ok && pa.IsValid() {
+			fresh[pa] = true
+		}
+	}
+	for _, pa := range d.putPeers {
+		note(pa)
+	}
+	for _, k := range d.putRecords {
+		note(want.Records[k].PA)
+	}
+	n := len(s.peers.of) + len(fresh)
+	if !sweep || n <= int(s.opts.MaxPeers) {
+		return n
+	}
+	all := map[netip.Addr]bool{} // it is tight: count exactly what remains
+	for pa := range want.Peers {
+		all[pa] = true
+	}
+	for _, r := range want.Records {
+		if r.PA.IsValid() {
+			all[r.PA] = true
+		}
+	}
+	return len(all)
+}
+
+// makeRoom deletes stale rows of tables that could not hold old and new at once.
+func (s *Switch) makeRoom(d *delta) []error {
+	var errs []error
+	if len(s.have.Ports)+len(d.putPorts) > int(s.opts.MaxPorts) {
+		errs = append(errs, s.deletePorts(d.delPorts)...)
+		d.delPorts = nil
+	}
+	if len(s.have.Routes)+len(d.putRoutes) > int(s.opts.MaxRoutes) {
+		errs = append(errs, s.deleteRoutes(d.delRoutes)...)
+		d.delRoutes = nil
+	}
+	tight := len(d.putPeers)+len(d.putRecords) > len(s.peers.free)
+	if tight || len(s.have.Records)+len(d.putRecords) > int(s.opts.MaxRecords) {
+		errs = append(errs, s.deleteRecords(d.delRecords)...)
+		d.delRecords = nil
+	}
+	if tight {
+		errs = append(errs, s.deletePeers(d.delPeers)...)
+		d.delPeers = nil
+	}
+	if len(s.have.LocalPAs)+len(d.putPAs) > maxLocalPAs {
+		errs = append(errs, s.deleteLocalPAs(d.delPAs)...)
+		d.delPAs = nil
+	}
+	return errs
+}
+
+func (s *Switch) putLocalPAs(keys []netip.Addr) []error {
+	var errs []error
+	for _, pa := range keys {
+		if err := s.maps["local_pa"].Put(addr16(pa), uint32(1)); err != nil {
+			errs = append(errs, fmt.Errorf("local provider address %s: %w", pa, err))
+			continue
+		}
+		s.have.LocalPAs[pa] = struct{}{}
+	}
+	return errs
+}
+
+func (s *Switch) deleteLocalPAs(keys []netip.Addr) []error {
+	var errs []error
+	for _, pa := range keys {
+		if err := ignoreMissing(s.maps["local_pa"].Delete(addr16(pa))); err != nil {
+			errs = append(errs, fmt.Errorf("local provider address %s: %w", pa, err))
+			continue
+		}
+		delete(s.have.LocalPAs, pa)
+	}
+	return errs
+}
+
+func (s *Switch) putPeers(want table.Set, keys []netip.Addr) []error {
+	var errs []error
+	for _, pa := range keys {
+		p := want.Peers[pa]
+		if err := s.putPeer(pa, &p); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if _, ok := s.have.Peers[pa]; !ok {
+			s.peers.hold(pa)
+		}
+		s.have.Peers[pa] = p
+	}
+	return errs
+}
+
+func (s *Switch) putPeer(pa netip.Addr, p *table.Peer) error {
+	if !pa.Is4() {
+		return fmt.Errorf("peer %s: the underlay is IPv4 only", pa)
+	}
+	idx, _, err := s.peers.index(pa)
+	if err == nil {
+		err = s.maps["peer"].Put(idx, encodePeer(pa, p))
+	}
+	if err != nil {
+		return fmt.Errorf("peer %s: %w", pa, err)
+	}
+	return nil
+}
+
+// deletePeers takes the way to peers away; the indices that no record uses go free.
+func (s *Switch) deletePeers(keys []netip.Addr) []error {
+	var errs []error
+	for _, pa := range keys {
+		if err := s.putPeer(pa, nil); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		delete(s.have.Peers, pa)
+		s.peers.drop(pa)
+	}
+	for _, pa := range s.peers.unused() {
+		if err := s.maps["peer"].Put(s.peers.of[pa], peerRow{}); err != nil {
+			errs = append(errs, fmt.Errorf("peer %s: %w", pa, err))
+			continue
+		}
+		s.peers.release(pa)
+	}
+	return errs
+}
+
+func (s *Switch) putRecords(want table.Set, keys []table.RecordKey) []error {
+	var (
+		errs   []error
+		ks     = make([]recordKey, 0, len(keys))
+		vs     = make([]recordRow, 0, len(keys))
+		placed = make([]table.RecordKey, 0, len(keys))
+	)
+	for _, k := range keys {
+		r := want.Records[k]
+		idx, err := s.recordPeer(r.PA)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("record %s in subnet %s: %w", k.CA, k.VSID, err))
+			continue
+		}
+		ks = append(ks, encodeRecordKey(k))
+		vs = append(vs, recordRow{MAC: r.MAC, Flags: flag[uint16](r.Router, recordRouter), Peer: idx, IfIndex: r.IfIndex, Port: uint32(r.Port)})
+		placed = append(placed, k)
+	}
+	failed := putAll(s.maps["record"], ks, vs, func(i int) string {
+		return fmt.Sprintf("record %s in subnet %s", placed[i].CA, placed[i].VSID)
+	})
+	bad := map[int]bool{}
+	for _, f := range failed {
+		bad[f.i] = true
+		errs = append(errs, f.err)
+	}
+	for i, k := range placed {
+		if bad[i] {
+			continue
+		}
+		s.peers.hold(want.Records[k].PA)
+		s.peers.drop(s.have.Records[k].PA)
+		s.have.Records[k] = want.Records[k]
+	}
+	return errs
+}
+
+// recordPeer gives a record's PA its index, and an index its row: a PA without a
+// Peer has no way to it, but its records still prove where a source lives.
+func (s *Switch) recordPeer(pa netip.Addr) (uint32, error) {
+	if pa.IsValid() && !pa.Is4() {
+		return 0, errors.New("the underlay is IPv4 only")
+	}
+	idx, fresh, err := s.peers.index(pa)
+	if err != nil || !fresh {
+		return idx, err
+	}
+	return idx, s.maps["peer"].Put(idx, encodePeer(pa, nil))
+}
+
+func (s *Switch) deleteRecords(keys []table.RecordKey) []error {
+	var errs []error
+	for _, k := range keys {
+		if err := ignoreMissing(s.maps["record"].Delete(encodeRecordKey(k))); err != nil {
+			errs = append(errs, fmt.Errorf("record %s in subnet %s: %w", k.CA, k.VSID, err))
+			continue
+		}
+		s.peers.drop(s.have.Records[k].PA)
+		delete(s.have.Records, k)
+	}
+	return errs
+}
+
+func (s *Switch) putRoutes(want table.Set, keys []table.RouteKey) []error {
+	var errs []error
+	for _, k := range keys {
+		if !k.Prefix.IsValid() || k.Prefix != k.Prefix.Masked() {
+			errs = append(errs, fmt.Errorf("route %s of network %d: prefix has host bits", k.Prefix, k.Network))
+			continue
+		}
+		key, row := encodeRoute(k, want.Routes[k])
+		if err := s.maps["route"].Put(key, row); err != nil {
+			errs = append(errs, fmt.Errorf("route %s of network %d: %w", k.Prefix, k.Network, err))
+			continue
+		}
+		s.have.Routes[k] = want.Routes[k]
+	}
+	return errs
+}
+
+func (s *Switch) deleteRoutes(keys []table.RouteKey) []error {
+	var errs []error
+	for _, k := range keys {
+		if err := ignoreMissing(s.maps["route"].Delete(encodeRouteKey(k))); err != nil {
+			errs = append(errs, fmt.Errorf("route %s of network %d: %w", k.Prefix, k.Network, err))
+			continue
+		}
+		delete(s.have.Routes, k)
+	}
+	return errs
+}
+
+func (s *Switch) putPorts(want table.Set, keys []uint32) []error {
+	var errs []error
+	for _, ifindex := range keys {
+		if err := s.putPort(ifindex, want.Ports[ifindex]); err != nil {
+			errs = append(errs, fmt.Errorf("port %d on device %d: %w", want.Ports[ifindex].ID, ifindex, err))
+		}
+	}
+	return errs
+}
+
+func (s *Switch) putPort(ifindex uint32, p table.Port) error {
+	if p.IfIndex != ifindex {
+		return fmt.Errorf("the row says device %d", p.IfIndex)
+	}
+	if p.PA.IsValid() && !p.PA.Is4() {
+		return errors.New("the underlay is IPv4 only")
+	}
+	slot, err := s.slot(ifindex, p.ID)
+	if err != nil {
+		return err
+	}
+	if err := s.maps["port"].Put(ifindex, encodePort(p, slot)); err != nil {
+		return err
+	}
+	old, had := s.have.Ports[ifindex]
+	s.have.Ports[ifindex] = p
+	err = s.syncLocalMAC(localMACKey{VSID: uint32(p.VSID), MAC: p.MAC})
+	if had && (old.VSID != p.VSID || old.MAC != p.MAC) {
+		err = errors.Join(err, s.syncLocalMAC(localMACKey{VSID: uint32(old.VSID), MAC: old.MAC}))
+	}
+	return err
+}
+
+// slot gives the device's port its counters, zero when another port had them.
+func (s *Switch) slot(ifindex uint32, id model.PortID) (uint32, error) {
+	slot, ok := s.slots[ifindex]
+	if ok && s.have.Ports[ifindex].ID == id {
+		return slot, nil
+	}
+	if !ok {
+		if len(s.free) == 0 {
+			return 0, errors.New("no traffic counter is left")
+		}
+		slot = s.free[len(s.free)-1]
+	}
+	if err := s.maps["traffic"].Put(slot, make([]trafficRow, ebpf.MustPossibleCPU())); err != nil {
+		return 0, fmt.Errorf("clear counters: %w", err)
+	}
+	if !ok {
+		s.free = s.free[:len(s.free)-1]
+		s.slots[ifindex] = slot
+	}
+	return slot, nil
+}
+
+// syncLocalMAC makes the row of a MAC what the ports say.
+func (s *Switch) syncLocalMAC(k localMACKey) error {
+	var best uint32 // ifindex
+	for ifindex, p := range s.have.Ports {
+		if uint32(p.VSID) == k.VSID && p.MAC == k.MAC && (best == 0 || ifindex < best) {
+			best = ifindex
+		}
+	}
+	if best == 0 {
+		return ignoreMissing(s.maps["local_mac"].Delete(k))
+	}
+	return s.maps["local_mac"].Put(k, encodePort(s.have.Ports[best], s.slots[best]))
+}
+
+func (s *Switch) deletePorts(keys []uint32) []error {
+	if len(keys) == 0 {
+		return nil
+	}
+	var errs []error
+	gone := map[model.PortID]bool{}
+	for _, ifindex := range keys {
+		p := s.have.Ports[ifindex]
+		if err := ignoreMissing(s.maps["port"].Delete(ifindex)); err != nil {
+			errs = append(errs, fmt.Errorf("port %d on device %d: %w", p.ID, ifindex, err))
+			continue
+		}
+		delete(s.have.Ports, ifindex)
+		errs = append(errs, s.syncLocalMAC(localMACKey{VSID: uint32(p.VSID), MAC: p.MAC}))
+		s.free = append(s.free, s.slots[ifindex])
+		delete(s.slots, ifindex)
+		gone[p.ID] = true
+	}
+	for p := range maps.Values(s.have.Ports) { // it may only have changed its device
+		delete(gone, p.ID)
+	}
+	return append(errs, s.forgetDrops(gone))
+}

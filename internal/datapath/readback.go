@@ -1,0 +1,117 @@
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/weft-sdn/weft/internal/model"
+	"github.com/weft-sdn/weft/internal/table"
+)
+
+// held is what the maps hold: the rows, and the numbers given to them.
+type held struct {
+	set   table.Set
+	slots map[uint32]uint32     // by ifindex
+	peers map[netip.Addr]uint32 // by PA
+}
+
+// ReadBack reads the rows that the kernel holds. Rows that contradict each other
+// are errors, next to all that could be read.
+func (s *Switch) ReadBack() (table.Set, error) {
+	h, err := readSet(s.maps)
+	if err != nil {
+		return table.Set{}, err
+	}
+	return h.set, checkLocalMACs(s.maps["local_mac"], h.set.Ports, h.slots)
+}
+
+func readSet(maps map[string]*ebpf.Map) (held, error) {
+	h := held{set: table.NewSet(), slots: map[uint32]uint32{}, peers: map[netip.Addr]uint32{}}
+	pas, err := h.readPeers(maps["peer"])
+	if err != nil {
+		return h, err
+	}
+	err = errors.Join(
+		readAll(maps["port"], func(ifindex uint32, r portRow) error {
+			h.set.Ports[ifindex] = decodePort(r)
+			h.slots[ifindex] = r.Slot
+			return nil
+		}),
+		readAll(maps["record"], func(k recordKey, r recordRow) error {
+			rec := table.Record{MAC: r.MAC, Router: r.Flags&recordRouter != 0, IfIndex: r.IfIndex, Port: model.PortID(r.Port)}
+			var err error
+			if r.Peer != 0 {
+				if rec.PA = pas[r.Peer]; !rec.PA.IsValid() {
+					err = fmt.Errorf("record %v: peer %d has no address", decodeRecordKey(k), r.Peer)
+				}
+			}
+			h.set.Records[decodeRecordKey(k)] = rec
+			return err
+		}),
+		walk(maps["route"], func(k routeKey, r routeRow) error {
+			key, err := decodeRouteKey(k)
+			if err != nil {
+				return err
+			}
+			h.set.Routes[key] = decodeRoute(r)
+			return nil
+		}),
+		readAll(maps["local_pa"], func(k [16]byte, _ uint32) error {
+			h.set.LocalPAs[model.From16(k)] = struct{}{}
+			return nil
+		}),
+	)
+	return h, err
+}
+
+// readPeers returns the address behind each index.
+func (h *held) readPeers(m *ebpf.Map) (map[uint32]netip.Addr, error) {
+	pas := map[uint32]netip.Addr{}
+	err := readAll(m, func(i uint32, r peerRow) error {
+		pa := from16(r.PA)
+		if i == 0 || !pa.IsValid() {
+			return nil
+		}
+		pas[i] = pa
+		h.peers[pa] = i
+		if r.Flags&peerPresent != 0 {
+			h.set.Peers[pa] = decodePeer(r)
+		}
+		return nil
+	})
+	return pas, err
+}
+
+// checkLocalMACs compares local_mac with the ports that it is made from.
+func checkLocalMACs(m *ebpf.Map, ports map[uint32]table.Port, slots map[uint32]uint32) error {
+	var errs []error
+	want := localMACs(ports, slots)
+	err := readAll(m, func(k localMACKey, r portRow) error {
+		if want[k] != r {
+			errs = append(errs, fmt.Errorf("local_mac: row of %s in subnet %d is not that of its port", k.MAC, k.VSID))
+		}
+		delete(want, k)
+		return nil
+	})
+	for k := range want {
+		errs = append(errs, fmt.Errorf("local_mac: row of %s in subnet %d is missing", k.MAC, k.VSID))
+	}
+	return errors.Join(append(errs, err)...)
+}
+
+// localMACs are the rows of local_mac that ports give; of two ports with the same
+// MAC in a subnet, which policy forbids, the one with the lower ifindex counts.
+func localMACs(ports map[uint32]table.Port, slots map[uint32]uint32) map[localMACKey]portRow {
+	rows := make(map[localMACKey]portRow, len(ports))
+	for ifindex, p := range ports {
+		k := localMACKey{VSID: uint32(p.VSID), MAC: p.MAC}
+		if other, ok := rows[k]; ok && other.IfIndex < ifindex {
+			continue
+		}
+		rows[k] = encodePort(p, slots[ifindex])
+	}
+	return rows
+}

@@ -1,0 +1,203 @@
+package datapath
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+
+	"github.com/weft-sdn/weft/internal/model"
+	"github.com/weft-sdn/weft/internal/table"
+)
+
+// The rows of bpf/maps, byte for byte. Integers are in host order except where
+// an array of bytes says network order.
+
+const (
+	portSpoof = 1 << iota
+	portPeer
+)
+
+type portRow struct {
+	IfIndex, ID, VSID, Network, Slot uint32
+	MTU                              uint16
+	MAC                              model.MAC
+	Flags                            uint32
+	PA, Gateway4, Gateway6           [16]byte // zero: none
+}
+
+type localMACKey struct {
+	VSID uint32
+	MAC  model.MAC
+	Zero uint16
+}
+
+const recordRouter = 1
+
+type recordKey struct {
+	VSID uint32
+	CA   [16]byte
+}
+
+type recordRow struct {
+	MAC     model.MAC
+	Flags   uint16
+	Peer    uint32 // index; 0: none
+	IfIndex uint32
+	Port    uint32
+}
+
+const (
+	routeOnLink    = 1
+	routeFixedBits = 64
+)
+
+type routeKey struct {
+	PrefixLen       uint32
+	Network, Family [4]byte // network order
+	Addr            [16]byte
+}
+
+type routeRow struct {
+	VSID, Flags uint32
+	NextHop     [16]byte
+}
+
+const peerPresent = 1
+
+type peerRow struct {
+	PA      [16]byte
+	IfIndex uint32
+	MTU     uint16
+	Flags   uint16
+	NextHop model.MAC
+	Source  model.MAC
+	Zero    uint32
+}
+
+type uplinkRow struct {
+	MAC  model.MAC
+	Zero uint16
+}
+
+type trafficRow struct {
+	OutPackets, OutBytes, InPackets, InBytes uint64
+}
+
+type dropKey struct {
+	Reason, Direction uint8
+	Zero              uint16
+	Port              uint32
+}
+
+type dropRow struct {
+	Packets, Bytes, LastEvent uint64
+}
+
+type eventRow struct {
+	Time              uint64
+	Reason, Direction uint8
+	HeadLen           uint16
+	Port              uint32
+	IfIndex           uint32
+	Len               uint32
+	Head              [64]byte
+}
+
+// addr16 is the key form of an address; the invalid address is all zero.
+func addr16(a netip.Addr) [16]byte {
+	if !a.IsValid() {
+		return [16]byte{}
+	}
+	return model.As16(a)
+}
+
+func from16(b [16]byte) netip.Addr {
+	if b == [16]byte{} {
+		return netip.Addr{}
+	}
+	return model.From16(b)
+}
+
+func flag[T uint16 | uint32](on bool, bit T) T {
+	if on {
+		return bit
+	}
+	return 0
+}
+
+func encodePort(p table.Port, slot uint32) portRow {
+	return portRow{
+		IfIndex: p.IfIndex, ID: uint32(p.ID), VSID: uint32(p.VSID), Network: uint32(p.Network), Slot: slot,
+		MTU: p.MTU, MAC: p.MAC, Flags: flag[uint32](p.Spoof, portSpoof) | flag[uint32](p.Peer, portPeer),
+		PA: addr16(p.PA), Gateway4: addr16(p.Gateway4), Gateway6: addr16(p.Gateway6),
+	}
+}
+
+func decodePort(r portRow) table.Port {
+	return table.Port{
+		IfIndex: r.IfIndex, ID: model.PortID(r.ID), VSID: model.VSID(r.VSID), Network: model.NetworkIndex(r.Network),
+		MAC: r.MAC, PA: from16(r.PA), Gateway4: from16(r.Gateway4), Gateway6: from16(r.Gateway6), MTU: r.MTU,
+		Spoof: r.Flags&portSpoof != 0, Peer: r.Flags&portPeer != 0,
+	}
+}
+
+func encodeRecordKey(k table.RecordKey) recordKey {
+	return recordKey{uint32(k.VSID), model.As16(k.CA)}
+}
+
+func decodeRecordKey(k recordKey) table.RecordKey {
+	return table.RecordKey{VSID: model.VSID(k.VSID), CA: model.From16(k.CA)}
+}
+
+func encodeRoute(k table.RouteKey, v table.Route) (routeKey, routeRow) {
+	key := encodeRouteKey(k)
+	return key, routeRow{uint32(v.VSID), flag[uint32](!v.NextHop.IsValid(), routeOnLink), addr16(v.NextHop)}
+}
+
+func encodeRouteKey(k table.RouteKey) routeKey {
+	a, bits, family := k.Prefix.Addr(), k.Prefix.Bits(), uint32(6)
+	if a.Is4() {
+		bits, family = bits+96, 4
+	}
+	key := routeKey{PrefixLen: uint32(routeFixedBits + bits), Addr: model.As16(a)}
+	binary.BigEndian.PutUint32(key.Network[:], uint32(k.Network))
+	binary.BigEndian.PutUint32(key.Family[:], family)
+	return key
+}
+
+func decodeRouteKey(k routeKey) (table.RouteKey, error) {
+	bits := int(k.PrefixLen) - routeFixedBits
+	addr := netip.AddrFrom16(k.Addr)
+	if binary.BigEndian.Uint32(k.Family[:]) == 4 {
+		bits, addr = bits-96, addr.Unmap()
+	}
+	if bits < 0 || bits > addr.BitLen() {
+		return table.RouteKey{}, fmt.Errorf("route: prefix length %d of %s makes no sense; run `weft verify`", k.PrefixLen, addr)
+	}
+	return table.RouteKey{
+		Network: model.NetworkIndex(binary.BigEndian.Uint32(k.Network[:])),
+		Prefix:  netip.PrefixFrom(addr, bits),
+	}, nil
+}
+
+func decodeRoute(r routeRow) table.Route {
+	v := table.Route{VSID: model.VSID(r.VSID)}
+	if r.Flags&routeOnLink == 0 {
+		v.NextHop = from16(r.NextHop)
+	}
+	return v
+}
+
+// encodePeer gives the row of a PA; p is nil when only records name it.
+func encodePeer(pa netip.Addr, p *table.Peer) peerRow {
+	r := peerRow{PA: addr16(pa)}
+	if p == nil {
+		return r
+	}
+	r.IfIndex, r.MTU, r.Flags, r.NextHop, r.Source = p.IfIndex, p.MTU, peerPresent, p.NextHop, p.Source
+	return r
+}
+
+func decodePeer(r peerRow) table.Peer {
+	return table.Peer{PA: from16(r.PA), IfIndex: r.IfIndex, MTU: r.MTU, NextHop: r.NextHop, Source: r.Source}
+}

@@ -1,0 +1,48 @@
+package datapath
+
+import (
+	"fmt"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/weft-sdn/weft/internal/model"
+)
+
+// skb is struct __sk_buff, as far as a test run takes and gives it.
+type skb struct {
+	Len, PktType, Mark, QueueMapping, Protocol uint32
+	VLANPresent, VLANTCI, VLANProto, Priority  uint32
+	IngressIfindex, IfIndex, TCIndex           uint32
+	CB                                         [5]uint32
+	Hash, TCClassid, Data, DataEnd, NAPIID     uint32
+	Family, RemoteIP4, LocalIP4                uint32
+	RemoteIP6, LocalIP6                        [4]uint32
+	RemotePort, LocalPort, DataMeta            uint32
+	FlowKeys, TStamp                           uint64
+	WireLen, GSOSegs                           uint32
+	SK                                         uint64
+	GSOSize                                    uint32
+	TStampType                                 uint8
+	_                                          [3]uint8
+	HWTStamp                                   uint64
+}
+
+// Run runs a program once over a frame, as if it came from the device (which must
+// exist in the namespace of the calling thread): nothing is sent, but counters
+// count. A frame from the underlay that is to be ours carries the device's MAC.
+func (s *Switch) Run(p Program, ifindex uint32, frame []byte) (RunResult, error) {
+	return s.run(p, skb{IfIndex: ifindex}, frame)
+}
+
+func (s *Switch) run(p Program, in skb, frame []byte) (RunResult, error) {
+	prog, ok := s.programs[p.String()]
+	if !ok {
+		return RunResult{}, fmt.Errorf("run: no such program: %s", p)
+	}
+	var out skb
+	o := ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+256), Context: &in, ContextOut: &out}
+	if _, err := prog.Run(&o); err != nil {
+		return RunResult{}, fmt.Errorf("run %s on device %d: %w", p, in.IfIndex, err)
+	}
+	return RunResult{Verdict: model.Verdict(out.CB[0]), IfIndex: out.CB[1], Frame: o.DataOut}, nil
+}
