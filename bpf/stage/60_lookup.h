@@ -105,7 +105,7 @@ static __always_inline enum verdict lookup(struct __sk_buff *skb, struct pkt *p)
 		return V_ROUTE_TO_SELF;
 	if (idx) {
 		p->peer = bpf_map_lookup_elem(&peer, &idx);
-		return p->peer && p->peer->ifindex ? V_CONTINUE : V_NO_UNDERLAY_ROUTE;
+		return p->peer && p->peer->ifindex && p->port->pa.w[3] ? V_CONTINUE : V_NO_UNDERLAY_ROUTE;
 	}
 	if (!ifindex)
 		return V_PORT_DOWN;

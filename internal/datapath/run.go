@@ -1,9 +1,12 @@
 package datapath
 
 import (
+	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/weft-sdn/weft/internal/model"
 )
@@ -27,6 +30,23 @@ type skb struct {
 	HWTStamp                                   uint64
 }
 
+// ErrShort says that the kernel does not test-run a frame that ends inside its first
+// Ethernet, IPv4 or IPv6 header. Real devices may well receive such frames.
+var ErrShort = errors.New("the kernel runs tests only on whole Ethernet and IP headers")
+
+func cutInIP(frame []byte) bool {
+	if len(frame) < 14 {
+		return true
+	}
+	switch binary.BigEndian.Uint16(frame[12:]) {
+	case 0x0800:
+		return len(frame) < 14+20
+	case 0x86dd:
+		return len(frame) < 14+40
+	}
+	return false
+}
+
 // Run runs a program once over a frame, as if it came from the device (which must
 // exist in the namespace of the calling thread): nothing is sent, but counters
 // count. A frame from the underlay that is to be ours carries the device's MAC.
@@ -41,7 +61,11 @@ func (s *Switch) run(p Program, in skb, frame []byte) (RunResult, error) {
 	}
 	var out skb
 	o := ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+256), Context: &in, ContextOut: &out}
-	if _, err := prog.Run(&o); err != nil {
+	_, err := prog.Run(&o)
+	if errors.Is(err, unix.EINVAL) && cutInIP(frame) {
+		return RunResult{}, fmt.Errorf("run %s: %d bytes: %w", p, len(frame), ErrShort)
+	}
+	if err != nil {
 		return RunResult{}, fmt.Errorf("run %s on device %d: %w", p, in.IfIndex, err)
 	}
 	return RunResult{Verdict: model.Verdict(out.CB[0]), IfIndex: out.CB[1], Frame: o.DataOut}, nil

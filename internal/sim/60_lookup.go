@@ -25,7 +25,7 @@ func (w *walk) lookup60() model.Verdict {
 
 func (w *walk) lookupPeer() model.Verdict {
 	peer, ok := w.Set.Peers[w.record.PA]
-	if !ok || peer.IfIndex == 0 {
+	if !ok || peer.IfIndex == 0 || !w.port.PA.IsValid() {
 		return w.say(model.VerdictNoUnderlayRoute, "lookup", "no way to Provider Address %s", w.record.PA)
 	}
 	w.peer = &peer
