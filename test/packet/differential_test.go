@@ -1,0 +1,188 @@
+package packet
+
+import (
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/weft-sdn/weft/internal/datapath"
+	"github.com/weft-sdn/weft/internal/table"
+)
+
+const (
+	diffPolicies         = 250 // of a normal run
+	diffPacketsPerPolicy = 1000
+	diffMismatches       = 5 // told before giving up
+)
+
+// TestDifferential sends random packets under random policies through the loaded program and
+// through the oracle. WEFT_DIFF_TIME ("1h") makes it go on for that long;
+// WEFT_DIFF_SEED repeats a run.
+func TestDifferential(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	d := duel{site: newSite(t), sw: load(t)}
+	seed, until := diffSeed(t), diffTime(t)
+	t.Logf("seed %d", seed)
+	h, started := histogram{}, time.Now()
+	packets, told := 0, 0
+	for policy := uint64(0); told < diffMismatches && (policy < diffPolicies || time.Since(started) < until); policy++ {
+		rng := rand.New(rand.NewPCG(seed, policy))
+		w := writer{rng, randomWorld(rng, d.site)}
+		apply(t, d.sw, w.set)
+		counted := count(t, d.sw)
+		for range diffPacketsPerPolicy {
+			in := w.packet()
+			result := oracle(d.site, w.set, in)
+			want := outcomeOf(result)
+			counted.add(in, result)
+			got, err := run(d.sw, in)
+			if err != nil {
+				t.Fatalf("policy %d: %v\n%s", policy, err, in)
+			}
+			packets++
+			h[want.verdict]++
+			if got.equal(want) {
+				continue
+			}
+			set, in := d.shrink(t, w.set, in)
+			t.Errorf("seed %d, policy %d: program and oracle differ\n%s", seed, policy, d.report(t, set, in))
+			apply(t, d.sw, w.set)
+			if told++; told == diffMismatches {
+				break
+			}
+		}
+		if told > 0 {
+			continue // shrinking has run packets of its own
+		}
+		if counted.check(t, count(t, d.sw)); t.Failed() {
+			t.Fatalf("seed %d, policy %d: the counters differ", seed, policy)
+		}
+	}
+	t.Logf("%d packets in %s, %d mismatches, seed %d:\n%s", packets, time.Since(started).Round(time.Millisecond), told, seed, h)
+	fmt.Printf("differential: %d packets, %d mismatches, seed %d\n", packets, told, seed)
+	h.check(t)
+}
+
+func diffSeed(t *testing.T) uint64 {
+	t.Helper()
+	s := os.Getenv("WEFT_DIFF_SEED")
+	if s == "" {
+		return uint64(time.Now().UnixNano())
+	}
+	seed, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		t.Fatalf("WEFT_DIFF_SEED: %v", err)
+	}
+	return seed
+}
+
+func diffTime(t *testing.T) time.Duration {
+	t.Helper()
+	s := os.Getenv("WEFT_DIFF_TIME")
+	if s == "" {
+		return 0
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		t.Fatalf("WEFT_DIFF_TIME: %v", err)
+	}
+	return d
+}
+
+// duel is the program and the oracle, side by side.
+type duel struct {
+	site
+	sw *datapath.Switch
+}
+
+// differ runs one packet under one policy through both.
+func (d duel) differ(tb testing.TB, set table.Set, in packetIn) bool {
+	tb.Helper()
+	apply(tb, d.sw, set)
+	got, err := run(d.sw, in)
+	return err == nil && !got.equal(outcomeOf(oracle(d.site, set, in)))
+}
+
+// shrink makes policy and packet as small as they can be and still differ.
+func (d duel) shrink(tb testing.TB, set table.Set, in packetIn) (table.Set, packetIn) {
+	tb.Helper()
+	set = table.Set{Ports: maps.Clone(set.Ports), Records: maps.Clone(set.Records), Routes: maps.Clone(set.Routes),
+		Peers: maps.Clone(set.Peers), LocalPAs: maps.Clone(set.LocalPAs)}
+	if !d.differ(tb, set, in) {
+		tb.Log("does not differ when run again: the program remembers something")
+		return set, in
+	}
+	shrinkMap(set.Routes, func() bool { return d.differ(tb, set, in) })
+	shrinkMap(set.Records, func() bool { return d.differ(tb, set, in) })
+	shrinkMap(set.Peers, func() bool { return d.differ(tb, set, in) })
+	shrinkMap(set.Ports, func() bool { return d.differ(tb, set, in) })
+	shrinkMap(set.LocalPAs, func() bool { return d.differ(tb, set, in) })
+	try := func(f []byte) bool {
+		if refusedByTestRun(f) {
+			return false
+		}
+		smaller := packetIn{in.program, in.ifindex, f}
+		if !d.differ(tb, set, smaller) {
+			return false
+		}
+		in = smaller
+		return true
+	}
+	for step := len(in.frame) / 2; step > 0; step /= 2 {
+		for len(in.frame)-step >= 14 && try(slices.Clone(in.frame[:len(in.frame)-step])) {
+		}
+	}
+	for i := range in.frame {
+		if in.frame[i] != 0 {
+			f := slices.Clone(in.frame)
+			f[i] = 0
+			try(f)
+		}
+	}
+	return set, in
+}
+
+// shrinkMap deletes what can go.
+func shrinkMap[K comparable, V any](m map[K]V, differs func() bool) {
+	for k, v := range m {
+		delete(m, k)
+		if !differs() {
+			m[k] = v
+		}
+	}
+}
+
+// report tells everything about one mismatch.
+func (d duel) report(tb testing.TB, set table.Set, in packetIn) string {
+	tb.Helper()
+	apply(tb, d.sw, set)
+	got, err := run(d.sw, in)
+	var b strings.Builder
+	for _, p := range set.Ports {
+		fmt.Fprintf(&b, "port   %+v\n", p)
+	}
+	for k, r := range set.Records {
+		fmt.Fprintf(&b, "record %d %s: %+v\n", k.VSID, k.CA, r)
+	}
+	for k, r := range set.Routes {
+		fmt.Fprintf(&b, "route  %d %s: %+v\n", k.Network, k.Prefix, r)
+	}
+	for _, p := range set.Peers {
+		fmt.Fprintf(&b, "peer   %+v\n", p)
+	}
+	for pa := range set.LocalPAs {
+		fmt.Fprintf(&b, "local  %s\n", pa)
+	}
+	fmt.Fprintf(&b, "packet  %s\n%s", in, hex.Dump(in.frame))
+	fmt.Fprintf(&b, "program %s, error %v\noracle  %s\n", got, err, outcomeOf(oracle(d.site, set, in)))
+	return b.String()
+}

@@ -1,0 +1,151 @@
+package packet
+
+import (
+	"runtime"
+	"testing"
+
+	"github.com/weft-sdn/weft/internal/datapath"
+	"github.com/weft-sdn/weft/internal/model"
+	"github.com/weft-sdn/weft/internal/sim"
+	"github.com/weft-sdn/weft/internal/table"
+)
+
+func TestStoriesInTheProgram(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	site, sw := newSite(t), load(t)
+	for _, st := range stories(site) {
+		t.Run(st.name, func(t *testing.T) {
+			apply(t, sw, st.policy(site))
+			want := count(t, sw)
+			got, err := run(sw, st.in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !got.equal(st.want) {
+				t.Fatalf("%s\ngot  %s\nwant %s", st.in, got, st.want)
+			}
+			want.add(st.in, sim.Result{Verdict: st.want.verdict, Frame: st.want.frame, Port: st.port, To: st.to, Inbound: st.in.program != datapath.FromPort})
+			want.check(t, count(t, sw))
+		})
+	}
+}
+
+// counters is everything that the switch counts.
+type counters struct {
+	drops   map[dropKey]tally
+	traffic map[model.PortID]datapath.TrafficCount
+}
+
+type dropKey struct {
+	reason    model.Verdict
+	direction datapath.Direction
+	port      model.PortID
+}
+
+type tally struct{ packets, bytes uint64 }
+
+func count(t *testing.T, sw *datapath.Switch) counters {
+	t.Helper()
+	drops, err := sw.Drops()
+	if err != nil {
+		t.Fatal(err)
+	}
+	traffic, err := sw.Traffic()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := counters{map[dropKey]tally{}, traffic}
+	for _, d := range drops {
+		c.drops[dropKey{d.Reason, d.Direction, d.Port}] = tally{d.Packets, d.Bytes}
+	}
+	return c
+}
+
+// add counts what r says of a frame, as docs/design/pipeline.md has it under Counters.
+func (c counters) add(in packetIn, r sim.Result) {
+	length := uint64(len(in.frame))
+	switch {
+	case r.Verdict == model.VerdictPass:
+		return
+	case r.Verdict.IsDrop():
+		direction := datapath.Outbound
+		if r.Inbound {
+			direction = datapath.Inbound
+		}
+		key := dropKey{r.Verdict, direction, r.Port}
+		c.drops[key] = tally{c.drops[key].packets + 1, c.drops[key].bytes + length}
+		return
+	}
+	if !r.Inbound {
+		n := c.traffic[r.Port]
+		n.OutPackets, n.OutBytes = n.OutPackets+1, n.OutBytes+length
+		c.traffic[r.Port] = n
+	}
+	if r.To != 0 {
+		n := c.traffic[r.To]
+		n.InPackets, n.InBytes = n.InPackets+1, n.InBytes+uint64(len(r.Frame))
+		c.traffic[r.To] = n
+	}
+}
+
+// check compares every counter, those of zero too.
+func (c counters) check(t *testing.T, got counters) {
+	t.Helper()
+	for key := range c.drops {
+		if c.drops[key] != got.drops[key] {
+			t.Errorf("drops of %v: %+v, want %+v", key, got.drops[key], c.drops[key])
+		}
+	}
+	for key, n := range got.drops {
+		if _, ok := c.drops[key]; !ok && n != (tally{}) {
+			t.Errorf("drops of %v: %+v, want none", key, n)
+		}
+	}
+	for id := range c.traffic {
+		if c.traffic[id] != got.traffic[id] {
+			t.Errorf("traffic of port %d: %+v, want %+v", id, got.traffic[id], c.traffic[id])
+		}
+	}
+	for id, n := range got.traffic {
+		if _, ok := c.traffic[id]; !ok && n != (datapath.TrafficCount{}) {
+			t.Errorf("traffic of port %d: %+v, want none", id, n)
+		}
+	}
+}
+
+// load loads the program.
+func load(tb testing.TB) *datapath.Switch {
+	tb.Helper()
+	sw, err := datapath.Open(datapath.Options{MaxRecords: 4096, MaxRoutes: 4096, MaxPeers: 256})
+	if err != nil {
+		tb.Fatalf("loading the switch: %v", err)
+	}
+	tb.Cleanup(func() {
+		if err := sw.Close(); err != nil {
+			tb.Errorf("closing the switch: %v", err)
+		}
+	})
+	return sw
+}
+
+// apply makes the program's maps hold exactly set.
+func apply(tb testing.TB, sw *datapath.Switch, set table.Set) {
+	tb.Helper()
+	if err := sw.Apply(set, true); err != nil {
+		tb.Fatalf("applying the policy: %v", err)
+	}
+}
+
+// run is one run of the loaded program.
+func run(sw *datapath.Switch, in packetIn) (outcome, error) {
+	r, err := sw.Run(in.program, in.ifindex, in.frame)
+	if err != nil {
+		return outcome{}, err
+	}
+	o := outcome{verdict: r.Verdict, ifindex: r.IfIndex}
+	if r.IfIndex != 0 || r.Verdict == model.VerdictPass {
+		o.frame = r.Frame
+	}
+	return o, nil
+}
