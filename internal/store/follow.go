@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -23,10 +24,12 @@ type Change struct {
 	Revision int64
 }
 
-// Pauses between attempts to reach a store that is away.
+// Pauses between attempts to reach a store that is away, and between looks at it.
 const (
-	firstPause = 50 * time.Millisecond
-	lastPause  = 2 * time.Second
+	firstPause  = 50 * time.Millisecond
+	lastPause   = 2 * time.Second
+	beatEvery   = time.Second
+	beatTimeout = 3 * time.Second
 )
 
 // Follow calls apply with policy as it is, and then with every change in order,
@@ -68,8 +71,8 @@ type follower struct {
 	store   *Store
 	apply   func(Change)
 	started bool
-	seen    int64 // revision of etcd up to which everything was applied
-	policy  int64 // revision of the serial key, as applied
+	seen    atomic.Int64 // revision of etcd up to which everything was applied
+	policy  int64        // revision of the serial key, as applied
 }
 
 func (f *follower) run(ctx context.Context, state func(error)) error {
@@ -83,25 +86,61 @@ func (f *follower) run(ctx context.Context, state func(error)) error {
 	if state != nil {
 		state(nil)
 	}
-	// The serial key and policy share the prefix /weft/ with tokens, which are skipped.
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	defer cancel()
-	watch := f.store.client.Watch(ctx, "/weft/", clientv3.WithPrefix(), clientv3.WithRev(f.seen+1), clientv3.WithProgressNotify())
-	for res := range watch {
-		if res.CompactRevision > 0 {
-			return fmt.Errorf("%w: compacted up to %d, seen up to %d", errStartOver, res.CompactRevision, f.seen)
-		}
-		if err := res.Err(); err != nil {
-			return explain(err)
-		}
-		if res.Header.Revision < f.seen {
-			return fmt.Errorf("%w: the store went back from revision %d to %d", errStartOver, f.seen, res.Header.Revision)
-		}
-		if err := f.take(res.Events); err != nil {
+	over := f.beat(ctx, state)
+	// The serial key and policy share the prefix /weft/ with tokens, which are skipped.
+	watch := f.store.client.Watch(ctx, "/weft/", clientv3.WithPrefix(), clientv3.WithRev(f.seen.Load()+1))
+	for {
+		select {
+		case err := <-over:
 			return err
+		case res, ok := <-watch:
+			if !ok {
+				return fmt.Errorf("%w: the watch ended", ErrUnavailable)
+			}
+			if res.CompactRevision > 0 {
+				return fmt.Errorf("%w: compacted up to %d, seen up to %d", errStartOver, res.CompactRevision, f.seen.Load())
+			}
+			if err := res.Err(); err != nil {
+				return explain(err)
+			}
+			if err := f.take(res.Events); err != nil {
+				return err
+			}
 		}
 	}
-	return fmt.Errorf("%w: the watch ended", ErrUnavailable)
+}
+
+// beat asks the store again and again whether it is there and still has the history
+// that was seen: a watch waits in silence for a store that is gone, and for the
+// future of one that was set back. The channel gets at most one error, of the latter.
+func (f *follower) beat(ctx context.Context, state func(error)) <-chan error {
+	over := make(chan error, 1)
+	go func() {
+		tick := time.NewTicker(beatEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			call, cancel := context.WithTimeout(ctx, beatTimeout)
+			err := f.checkHistory(call)
+			cancel()
+			switch {
+			case ctx.Err() != nil:
+				return
+			case errors.Is(err, errStartOver):
+				over <- err
+				return
+			case state != nil:
+				state(err)
+			}
+		}
+	}()
+	return over
 }
 
 func (f *follower) snapshot(ctx context.Context) error {
@@ -110,18 +149,20 @@ func (f *follower) snapshot(ctx context.Context) error {
 		return err
 	}
 	f.apply(Change{Snapshot: true, Puts: snap.Resources, Extra: snap.Extra, Revision: snap.Revision})
-	f.seen, f.policy, f.started = snap.etcd, snap.Revision, true
+	f.seen.Store(snap.etcd)
+	f.policy, f.started = snap.Revision, true
 	return nil
 }
 
 // checkHistory notices a store that was restored from a backup while nobody watched.
 func (f *follower) checkHistory(ctx context.Context) error {
+	seen := f.seen.Load() // before asking: what is seen meanwhile is later than the answer
 	res, err := f.store.get(ctx, serialKey)
 	if err != nil {
 		return err
 	}
-	if res.Header.Revision < f.seen {
-		return fmt.Errorf("%w: the store went back from revision %d to %d", errStartOver, f.seen, res.Header.Revision)
+	if res.Header.Revision < seen {
+		return fmt.Errorf("%w: the store went back from revision %d to %d", errStartOver, seen, res.Header.Revision)
 	}
 	return nil
 }
@@ -141,7 +182,7 @@ func (f *follower) take(events []*clientv3.Event) error {
 		if c != nil {
 			f.applyChange(*c)
 		}
-		f.seen = revision
+		f.seen.Store(revision)
 		events = events[n:]
 	}
 	return nil

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -53,6 +54,7 @@ type Store struct {
 	embedded *embed.Etcd
 	where    string
 	log      *slog.Logger
+	close    func() error
 }
 
 // Errors that callers act on.
@@ -68,17 +70,28 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	if len(cfg.Endpoints) > 0 {
-		return openCluster(cfg)
+	s, err := open(ctx, cfg)
+	if err != nil {
+		return nil, err
 	}
-	if cfg.DataDir == "" {
-		return nil, errors.New("store: neither a data directory nor endpoints are given")
-	}
-	return openEmbedded(ctx, cfg)
+	s.close = sync.OnceValue(s.end)
+	return s, nil
 }
 
-// Close ends the client and, if embedded, etcd.
-func (s *Store) Close() error {
+func open(ctx context.Context, cfg Config) (*Store, error) {
+	switch {
+	case len(cfg.Endpoints) > 0:
+		return openCluster(cfg)
+	case cfg.DataDir != "":
+		return openEmbedded(ctx, cfg)
+	}
+	return nil, errors.New("store: neither a data directory nor endpoints are given")
+}
+
+// Close ends the client and, if embedded, etcd. It may be called twice.
+func (s *Store) Close() error { return s.close() }
+
+func (s *Store) end() error {
 	err := s.client.Close()
 	if s.embedded != nil {
 		s.embedded.Close()
