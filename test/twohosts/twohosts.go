@@ -67,19 +67,21 @@ type World struct {
 	Hosts  [2]*Host
 	Guests []*Guest
 
-	t testing.TB
+	t     testing.TB
+	decap string
 }
 
 // Underlay is the name of the underlay device in both hosts.
 const Underlay = "underlay0"
 
-// New builds the world, and its end with the test's.
-func New(t testing.TB, prefix string, guests []*Guest) *World {
+// New builds the world, and its end with the test's. decap is how uplinks strip,
+// one of datapath's.
+func New(t testing.TB, prefix, decap string, guests []*Guest) *World {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("needs root: makes network namespaces and loads eBPF")
 	}
-	w := &World{Prefix: prefix, Guests: guests, t: t}
+	w := &World{Prefix: prefix, Guests: guests, t: t, decap: decap}
 	w.underlay()
 	for i, g := range guests {
 		g.ID = model.PortID(i + 1)
@@ -224,7 +226,7 @@ func (w *World) open(i int) {
 	h.uplink = w.index(h.NS, Underlay)
 	w.In(h.NS, func() error {
 		var err error
-		if h.Switch, err = datapath.Open(datapath.Options{}); err != nil {
+		if h.Switch, err = datapath.Open(datapath.Options{Decap: w.decap}); err != nil {
 			return err
 		}
 		w.t.Cleanup(func() { _ = h.Switch.Close() })

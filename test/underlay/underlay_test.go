@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weft-sdn/weft/internal/datapath"
 	"github.com/weft-sdn/weft/internal/model"
 	"github.com/weft-sdn/weft/test/twohosts"
 )
@@ -62,7 +63,7 @@ func tenant(name string, web, db model.VSID, network model.NetworkIndex) []*twoh
 
 func TestUnderlayReadsAsNVGRE(t *testing.T) {
 	red, blue := tenant("red", redVSID, redDB, 1), tenant("blue", blueVSID, blueDB, 2)
-	w := twohosts.New(t, "wu-", slices.Concat(red, blue))
+	w := twohosts.New(t, "wu-", datapath.DecapAuto, slices.Concat(red, blue))
 	// What a wire carries is MTU-size frames with whole checksums; tshark shall judge those.
 	for _, h := range w.Hosts {
 		offload(t, h.NS, "tso off gso off tx off gro off")
