@@ -247,6 +247,12 @@ func (b *bell) ring() {
 	}
 }
 
+// firstView is the present view, but never from before the loop's first pass.
+func (a *Agent) firstView(ctx context.Context) (*view, error) {
+	err := a.await(ctx, func(v *view) bool { return v.settled })
+	return a.view.Load(), err
+}
+
 // await waits until a view satisfies ok.
 func (a *Agent) await(ctx context.Context, ok func(*view) bool) error {
 	for {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net/netip"
 	"path/filepath"
@@ -151,7 +152,9 @@ func (l *loop) restorePlugs() error {
 		}
 		return l.deleteStrays(links)
 	}
-	l.log.Warn("the plugs are taken from the kernel", "error", err)
+	if !errors.Is(err, fs.ErrNotExist) {
+		l.log.Error("the plugs file is not usable; the kernel tells which devices are plugged", "error", err)
+	}
 	for _, link := range links {
 		if n, ok := ownerName(link.Owner); ok {
 			l.plugs[n.ref()] = &plug{portName: n, Device: link.Name, Created: true}

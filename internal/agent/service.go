@@ -55,8 +55,11 @@ func (s service) Unplug(ctx context.Context, r *connect.Request[weftv1.UnplugReq
 }
 
 // ListPlugs lists the plugs with what is known of their devices.
-func (s service) ListPlugs(context.Context, *connect.Request[weftv1.ListPlugsRequest]) (*connect.Response[weftv1.ListPlugsResponse], error) {
-	v := s.agent.view.Load()
+func (s service) ListPlugs(ctx context.Context, _ *connect.Request[weftv1.ListPlugsRequest]) (*connect.Response[weftv1.ListPlugsResponse], error) {
+	v, err := s.agent.firstView(ctx)
+	if err != nil {
+		return nil, coded(err)
+	}
 	out := &weftv1.ListPlugsResponse{}
 	for ref, p := range v.plugs {
 		out.Plugs = append(out.Plugs, &weftv1.Plug{Tenant: ref.Tenant, Port: ref.Name, Device: p.device,
@@ -69,8 +72,11 @@ func (s service) ListPlugs(context.Context, *connect.Request[weftv1.ListPlugsReq
 }
 
 // AgentStatus says what this host holds.
-func (s service) AgentStatus(context.Context, *connect.Request[weftv1.AgentStatusRequest]) (*connect.Response[weftv1.AgentStatusResponse], error) {
-	v := s.agent.view.Load()
+func (s service) AgentStatus(ctx context.Context, _ *connect.Request[weftv1.AgentStatusRequest]) (*connect.Response[weftv1.AgentStatusResponse], error) {
+	v, err := s.agent.firstView(ctx)
+	if err != nil {
+		return nil, coded(err)
+	}
 	out := &weftv1.AgentStatusResponse{
 		Host: s.agent.cfg.Host, Version: Version, Connected: s.agent.server.connected(), Revision: v.revision,
 		Ports: int32(len(v.goal.Ports)), Records: int32(len(v.goal.Records)), Decap: v.facts.decap,
@@ -115,10 +121,6 @@ func (s service) LocalVerify(ctx context.Context, _ *connect.Request[weftv1.Loca
 
 // coded gives an error the code that scripts can rely on.
 func coded(err error) error {
-	var already *connect.Error
-	if errors.As(err, &already) {
-		return connect.NewError(already.Code(), err)
-	}
 	for _, c := range []struct {
 		is   error
 		code connect.Code
@@ -139,6 +141,11 @@ func coded(err error) error {
 		if errors.Is(err, c.is) {
 			return connect.NewError(c.code, err)
 		}
+	}
+	// What the server said of the request keeps the server's code.
+	var remote *connect.Error
+	if errors.As(err, &remote) {
+		return connect.NewError(remote.Code(), errors.New(remote.Message()))
 	}
 	return connect.NewError(connect.CodeInternal, err)
 }

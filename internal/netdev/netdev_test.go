@@ -160,6 +160,26 @@ func TestCreateVethLeavesNothingWhenItFails(t *testing.T) {
 	}
 }
 
+func TestSecondNICOfAGuest(t *testing.T) {
+	ns := ground(t)
+	first, second := webOne(ns), webOne(ns)
+	second.Name, second.MAC[5] = "eth1", 2
+	second.Addresses = []netip.Prefix{netip.MustParsePrefix("10.0.9.5/24"), netip.MustParsePrefix("fd00:9::5/64")}
+	second.Gateways = []netip.Addr{netip.MustParseAddr("10.0.9.1"), netip.MustParseAddr("fd00:9::1")}
+	for i, g := range []Guest{first, second} {
+		if _, err := CreateVeth(fmt.Sprintf("wfp%d", i), "red/x", g); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h := inside(t, ns)
+	for dst, want := range map[string]string{"198.51.100.1": "10.0.0.1", "2001:db8::1": "fd00:a::1"} {
+		r, err := h.RouteGet(netip.MustParseAddr(dst).AsSlice())
+		if err != nil || r[0].Gw.String() != want {
+			t.Errorf("route to %s: %v %v; the first NIC must keep the default", dst, r, err)
+		}
+	}
+}
+
 func TestPreparePortSetsTheMTU(t *testing.T) {
 	ns := ground(t)
 	link, err := CreateVeth("wfp1", "x", webOne(ns))

@@ -149,12 +149,21 @@ func addAddress(h *netlink.Handle, l netlink.Link, p netip.Prefix) error {
 	return nil
 }
 
+// laterMetric is behind the default of either family: 0 for IPv4, 1024 for IPv6.
+const laterMetric = 2000
+
 func addDefaultRoute(h *netlink.Handle, l netlink.Link, g Guest, gw netip.Addr) error {
 	r := &netlink.Route{LinkIndex: l.Attrs().Index, Gw: gw.AsSlice()}
 	if !onLink(g.Addresses, gw) {
 		r.Flags = int(netlink.FLAG_ONLINK)
 	}
-	if err := h.RouteAdd(r); err != nil {
+	err := h.RouteAdd(r)
+	if errors.Is(err, unix.EEXIST) {
+		// Another NIC has the default route; ours stands behind it.
+		r.Priority = laterMetric + r.LinkIndex
+		err = h.RouteAdd(r)
+	}
+	if err != nil {
 		return fmt.Errorf("add default route via %s: %w", gw, err)
 	}
 	return nil
