@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"syscall"
 )
 
@@ -45,6 +46,9 @@ func (d *daemon) died() error {
 	return fmt.Errorf("the %s ended; the end of its log:\n%s", d.what, tail(d.log))
 }
 
+// crashed is how the report of a crash begins.
+var crashed = regexp.MustCompile(`(?m)^(panic|fatal error): `)
+
 // logLines is how much of a log is worth showing.
 const logLines = 15
 
@@ -54,8 +58,8 @@ func tail(path string) []byte {
 		return []byte(err.Error())
 	}
 	// Of a crash, what happened stands first and how it came to it follows.
-	if at := bytes.LastIndex(text, []byte("\npanic: ")); at >= 0 {
-		lines := bytes.Split(text[at+1:], []byte("\n"))
+	if at := crashed.FindIndex(text); at != nil {
+		lines := bytes.Split(text[at[0]:], []byte("\n"))
 		return bytes.Join(lines[:min(len(lines), logLines)], []byte("\n"))
 	}
 	lines := bytes.Split(bytes.TrimSpace(text), []byte("\n"))
