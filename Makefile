@@ -16,7 +16,7 @@ build: ## build bin/weft and bin/weftd; needs only Go
 
 demo: build ## bring up two hosts and two tenants with the same addresses, and prove who can talk
 	@$(GO) run ./tools/needs demo
-	bin/weftd lab up --demo
+	bin/weftd lab demo -f examples/demo-lab.yaml
 
 demo-down: build ## remove everything that demo made
 	bin/weftd lab down

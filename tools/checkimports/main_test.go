@@ -14,7 +14,7 @@ func TestImportLaw(t *testing.T) {
 	}{
 		"down is right":        {pkg{ImportPath: module + "internal/compile", Imports: []string{module + "internal/goal"}}, ""},
 		"up is wrong":          {pkg{ImportPath: module + "internal/goal", Imports: []string{module + "internal/sim"}}, "not below"},
-		"sideways is wrong":    {pkg{ImportPath: module + "internal/server", Imports: []string{module + "internal/agent"}}, "not below"},
+		"sideways is wrong":    {pkg{ImportPath: module + "internal/dist", Imports: []string{module + "internal/agent"}}, "not below"},
 		"own family is right":  {pkg{ImportPath: module + "internal/agent", Imports: []string{module + "internal/agent/session"}}, ""},
 		"no place":             {pkg{ImportPath: module + "internal/stuff"}, "no place"},
 		"etcd outside store":   {pkg{ImportPath: module + "internal/server", Imports: []string{"go.etcd.io/etcd/client/v3"}}, "belongs to internal/store"},
