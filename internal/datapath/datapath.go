@@ -21,7 +21,7 @@ import (
 
 // Options of a Switch. The zero value of each field means its default.
 type Options struct {
-	PinDir     string // directory in a bpffs; "": nothing outlives the process
+	PinDir     string // directory in a bpffs (no dots in its name); "": nothing outlives the process
 	Decap      string // DecapAuto, DecapTCX or DecapXDP; default auto
 	MaxPorts   uint32 // default 4096
 	MaxRecords uint32 // default 262144, at most 4194304

@@ -54,6 +54,12 @@ func (s *Switch) Run(p Program, ifindex uint32, frame []byte) (RunResult, error)
 	return s.run(p, skb{IfIndex: ifindex}, frame)
 }
 
+// RunGSO is Run for a packet that is yet to be cut into segments with gsoSize bytes of
+// payload each (the kernel's gso_size).
+func (s *Switch) RunGSO(p Program, ifindex uint32, frame []byte, gsoSize uint16) (RunResult, error) {
+	return s.run(p, skb{IfIndex: ifindex, GSOSize: uint32(gsoSize)}, frame)
+}
+
 func (s *Switch) run(p Program, in skb, frame []byte) (RunResult, error) {
 	prog, ok := s.programs[p.String()]
 	if !ok {

@@ -311,19 +311,24 @@ func (s *Switch) commit() error {
 		return fmt.Errorf("make pin directory: %w (is a bpffs mounted there?)", err)
 	}
 	for _, name := range s.made {
-		path := filepath.Join(s.mapDir(), name)
-		if err := os.Remove(path + ".new"); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		if err := s.maps[name].Pin(path + ".new"); err != nil {
-			return fmt.Errorf("pin map %s: %w", name, err)
-		}
-		if err := os.Rename(path+".new", path); err != nil {
+		if err := replacePin(s.maps[name], filepath.Join(s.mapDir(), name)); err != nil {
 			return fmt.Errorf("pin map %s: %w", name, err)
 		}
 	}
 	s.made, s.behind = nil, false
 	return s.removeOldMaps()
+}
+
+// replacePin puts m where another map may be pinned, atomically.
+func replacePin(m *ebpf.Map, path string) error {
+	next := path + "_new" // a bpffs takes no dots
+	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := m.Pin(next); err != nil {
+		return err
+	}
+	return os.Rename(next, path)
 }
 
 // removeOldMaps unpins the maps of other layouts; nothing uses them any more.
