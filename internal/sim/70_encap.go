@@ -21,13 +21,29 @@ func (w *walk) encap70() model.Verdict {
 
 // checkSize holds the packet, and what the guest padded it by, to what the path carries.
 func (w *walk) checkSize() model.Verdict {
-	size := len(w.frame) - wire.EthernetLen
+	size := w.size()
 	limit := w.pathMTU()
 	if size <= limit {
 		return model.VerdictContinue
 	}
 	w.tellTooBig(limit)
 	return w.say(model.VerdictTooBig, "encap", "%d bytes, the path carries %d", size, limit)
+}
+
+// size of what the path is to carry in one piece.
+func (w *walk) size() int {
+	if w.gsoSize == 0 {
+		return len(w.frame) - wire.EthernetLen
+	}
+	p := &w.packet
+	headers := p.l4 - l3
+	switch {
+	case p.proto == wire.ProtoUDP:
+		headers += 8
+	case p.proto == wire.ProtoTCP && len(w.frame) > p.l4+12:
+		headers += int(w.frame[p.l4+12]>>4) * 4
+	}
+	return headers + w.gsoSize
 }
 
 // pathMTU is the largest packet of the guest that the path carries.

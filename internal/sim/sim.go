@@ -53,7 +53,14 @@ type Result struct {
 
 // FromPort is a frame from the guest behind the device ifindex.
 func (s Switch) FromPort(ifindex uint32, frame []byte) Result {
+	return s.FromPortGSO(ifindex, frame, 0)
+}
+
+// FromPortGSO is FromPort for a packet that the guest leaves to be cut into segments of
+// gsoSize bytes of payload each; 0: it is sent as it is.
+func (s Switch) FromPortGSO(ifindex uint32, frame []byte, gsoSize uint16) Result {
 	w := newWalk(s, ifindex, frame)
+	w.gsoSize = int(gsoSize)
 	return w.finish(w.through(
 		(*walk).parse10,
 		(*walk).admit20,
@@ -95,6 +102,7 @@ type walk struct {
 	Switch
 	ifindex uint32
 	frame   []byte // a copy, to be changed; without a priority tag after stage 10
+	gsoSize int    // payload of each segment that the packet will be cut into; 0: it will not be cut
 	outer   outer  // of a frame from the underlay
 	port    table.Port
 	packet  packet

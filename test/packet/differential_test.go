@@ -130,7 +130,8 @@ func (d duel) shrink(tb testing.TB, set table.Set, in packetIn) (table.Set, pack
 		if refusedByTestRun(f) {
 			return false
 		}
-		smaller := packetIn{in.program, in.ifindex, f}
+		smaller := in
+		smaller.frame = f
 		if !d.differ(tb, set, smaller) {
 			return false
 		}

@@ -25,17 +25,20 @@ func (w writer) packet() packetIn {
 	var in packetIn
 	switch n := w.IntN(100); {
 	case len(w.world.ports) == 0 || n < 1:
-		in = packetIn{datapath.FromPort, w.unknown, w.garbage()}
+		in = packetIn{program: datapath.FromPort, ifindex: w.unknown, frame: w.garbage()}
 	case n < 2:
-		in = packetIn{datapath.ToPort, pick(w.Rand, w.site.ports[:]), w.garbage()}
+		in = packetIn{program: datapath.ToPort, ifindex: pick(w.Rand, w.site.ports[:]), frame: w.garbage()}
 	case n < 60:
 		p := pick(w.Rand, w.world.ports)
-		in = packetIn{datapath.FromPort, p.IfIndex, w.outbound(p)}
+		in = packetIn{program: datapath.FromPort, ifindex: p.IfIndex, frame: w.outbound(p)}
 		if chance(w.Rand, 2) {
 			in.ifindex = pick(w.Rand, w.site.ports[:])
 		}
+		if canBeCut(in.frame) && chance(w.Rand, 30) {
+			in.gsoSize = pick(w.Rand, []uint16{1, 100, 500, 1200, 1398, 1410, 1418, 1426, 1430, 1438, 1460, 8000, 65535})
+		}
 	default:
-		in = packetIn{datapath.FromUplink, pick(w.Rand, w.uplinks[:]), nil}
+		in = packetIn{program: datapath.FromUplink, ifindex: pick(w.Rand, w.uplinks[:])}
 		in.frame = w.inbound(in.ifindex)
 	}
 	if len(in.frame) > maxFrame {
@@ -49,6 +52,21 @@ func (w writer) packet() packetIn {
 		in.frame = append(in.frame, zeros(wire.IPv6Len)...)
 	}
 	return in
+}
+
+// canBeCut tells whether the kernel could ever hand the frame over as one to be cut: TCP or
+// UDP with a whole header, and not a fragment.
+func canBeCut(f []byte) bool {
+	if len(f) < 14+40+20 {
+		return false
+	}
+	proto := f[14+9]
+	if f[12] == 0x86 {
+		proto = f[14+6]
+	} else if f[14] != 0x45 || f[20]&0x3f != 0 || f[21] != 0 {
+		return false
+	}
+	return proto == wire.ProtoTCP || proto == wire.ProtoUDP
 }
 
 // refusedByTestRun tells whether a test run refuses the frame before the program sees it: the
@@ -362,8 +380,8 @@ func (w writer) upper(icmpProto uint8, n int) (uint8, []byte) {
 	default:
 		proto, payload = pick(w.Rand, []uint8{wire.ProtoICMP, wire.ProtoICMPv6, wire.ProtoGRE, wire.ProtoESP, wire.ProtoNoNext, 132, 253, 255}), zeros(n)
 	}
-	if chance(w.Rand, 4) {
-		payload = payload[:w.IntN(min(len(payload), 12)+1)]
+	if chance(w.Rand, 6) {
+		payload = payload[:w.IntN(min(len(payload), 12)+1)] // ends in or just after a header
 	}
 	return proto, payload
 }

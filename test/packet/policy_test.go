@@ -113,7 +113,7 @@ func (w *world) addNetwork(rng *rand.Rand, network model.NetworkIndex) {
 			w.addOnLink(sub, sub.p4)
 			if chance(rng, 85) {
 				sub.gw4 = host(sub.p4, 1)
-				w.addRouter(sub.vsid, sub.gw4)
+				w.addRouter(rng, sub.vsid, sub.gw4)
 			}
 		}
 		if chance(rng, 85) || !sub.p4.IsValid() {
@@ -121,7 +121,7 @@ func (w *world) addNetwork(rng *rand.Rand, network model.NetworkIndex) {
 			w.addOnLink(sub, sub.p6)
 			if chance(rng, 85) {
 				sub.gw6 = host(sub.p6, 1)
-				w.addRouter(sub.vsid, sub.gw6)
+				w.addRouter(rng, sub.vsid, sub.gw6)
 			}
 		}
 		w.subnets = append(w.subnets, sub)
@@ -145,8 +145,12 @@ func (w *world) addOnLink(sub subnet, p netip.Prefix) {
 	w.set.Routes[table.RouteKey{Network: sub.network, Prefix: p}] = table.Route{VSID: sub.vsid}
 }
 
-func (w *world) addRouter(vsid model.VSID, a netip.Addr) {
-	w.set.Records[table.RecordKey{VSID: vsid, CA: a}] = table.Record{MAC: model.RouterMAC(vsid), Router: true}
+func (w *world) addRouter(rng *rand.Rand, vsid model.VSID, a netip.Addr) {
+	r := table.Record{MAC: model.RouterMAC(vsid), Router: true}
+	if chance(rng, 5) { // a router is nobody's port, whatever its record says
+		r.IfIndex = pick(rng, w.site.ports[:])
+	}
+	w.set.Records[table.RecordKey{VSID: vsid, CA: a}] = r
 }
 
 // newMAC is from a small pool, so that tenants share MACs.
@@ -165,6 +169,9 @@ func (w *world) addPort(rng *rand.Rand, ifindex uint32) {
 	}
 	if chance(rng, 90) {
 		p.Gateway4, p.Gateway6 = sub.gw4, sub.gw6
+	}
+	if chance(rng, 3) {
+		p.PA = netip.Addr{}
 	}
 	w.set.Ports[ifindex] = p
 	w.ports = append(w.ports, p)

@@ -139,7 +139,7 @@ func apply(tb testing.TB, sw *datapath.Switch, set table.Set) {
 
 // run is one run of the loaded program.
 func run(sw *datapath.Switch, in packetIn) (outcome, error) {
-	r, err := sw.Run(in.program, in.ifindex, in.frame)
+	r, err := sw.RunGSO(in.program, in.ifindex, in.frame, in.gsoSize)
 	if err != nil {
 		return outcome{}, err
 	}

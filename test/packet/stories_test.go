@@ -315,6 +315,15 @@ func encapStories(s site) []story {
 		return nvgre(model.MAC{}, model.MAC{}, paHere, pa, vsid, flow, tos, inner)
 	}
 	toMail := func(packet []byte) []byte { return ip(mail.mac, web.mac, packet) }
+	tcp := func(src, dst netip.Addr, n int) []byte { // 20 bytes of header
+		header := zeros(20)
+		header[12] = 5 << 4
+		return ip(router1, web.mac, v4(wire.IPv4{TTL: 64, Proto: wire.ProtoTCP, Source: src, Destination: dst}, nil, join(header, zeros(n))))
+	}
+	cut := func(in packetIn, gsoSize uint16) packetIn {
+		in.gsoSize = gsoSize
+		return in
+	}
 	tos := func(f []byte, v byte) []byte { return resealed(f, 15, v) }
 	big4, big6 := sized(web.v4, mail.v4, 1459), sized(web.v6, mail.v6, 1459)
 	local := sized(web.v4, db.v4, 1459)
@@ -330,6 +339,11 @@ func encapStories(s site) []story {
 			want: outcome{model.VerdictEncapsulated, s.uplinks[0], carried(paFar, red2, flowOf(web.v4, log.v4), 0, ip(log.mac, router2, dgram(web.v4, log.v4, 63, 72)))}, port: web.id},
 		{name: "without a neighbour's MAC, which the kernel finds", in: s.fromPort(devWeb, sized(web.v4, silent.v4, 100)),
 			want: outcome{model.VerdictEncapsulated, s.uplinks[0], carried(paSilent, red1, flowOf(web.v4, silent.v4), 0, ip(silent.mac, web.mac, dgram(web.v4, silent.v4, 64, 72)))}, port: web.id},
+		{name: "a large packet to be cut, for a neighbour here", in: cut(s.fromPort(devWeb, tcp(web.v4, db.v4, 2000)), 1418),
+			want: outcome{model.VerdictDelivered, s.ports[devDB], with(tcp(web.v4, db.v4, 2000), 0, db.mac[:]...)}, port: web.id, to: db.id},
+		{name: "a large packet to be cut, one byte too coarsely", in: cut(s.fromPort(devWeb, tcp(web.v4, db.v4, 2000)), 1419),
+			want: outcome{model.VerdictTooBig, s.ports[devWeb], told(web, red1, gate1, web.v4, 3, 4, 1458, tcp(web.v4, db.v4, 2000)[14:])}, port: web.id},
+		drop("a kind of large packet that the kernel makes no room in", cut(s.fromPort(devWeb, tcp(web.v4, mail.v4, 2000)), 1418), model.VerdictEncapFailed, web.id),
 		{name: "too big by one", in: s.fromPort(devWeb, big4),
 			want: outcome{model.VerdictTooBig, s.ports[devWeb], told(web, red1, gate1, web.v4, 3, 4, 1458, big4[14:])}, port: web.id},
 		{name: "too big by one, IPv6", in: s.fromPort(devWeb, big6),
@@ -412,8 +426,8 @@ func uplinkStories(s site) []story {
 func toPortStories(s site) []story {
 	f := ip(web.mac, db.mac, dgram(db.v4, web.v4, 64, 4))
 	return []story{
-		drop("from the host's own stack", packetIn{datapath.ToPort, s.ports[devWeb], f}, model.VerdictNotFromSwitch, web.id),
-		drop("from the host into a device without a port", packetIn{datapath.ToPort, s.ports[devNone], f}, model.VerdictNotFromSwitch, 0),
+		drop("from the host's own stack", packetIn{program: datapath.ToPort, ifindex: s.ports[devWeb], frame: f}, model.VerdictNotFromSwitch, web.id),
+		drop("from the host into a device without a port", packetIn{program: datapath.ToPort, ifindex: s.ports[devNone], frame: f}, model.VerdictNotFromSwitch, 0),
 	}
 }
 

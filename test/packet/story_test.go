@@ -23,18 +23,17 @@ type story struct {
 
 // fromPort starts a story at a guest's device.
 func (s site) fromPort(dev int, f []byte) packetIn {
-	return packetIn{datapath.FromPort, s.ports[dev], f}
+	return packetIn{program: datapath.FromPort, ifindex: s.ports[dev], frame: f}
 }
 
 // fromUplink starts a story at the first uplink.
 func (s site) fromUplink(f []byte) packetIn {
-	return packetIn{datapath.FromUplink, s.uplinks[0], f}
+	return packetIn{program: datapath.FromUplink, ifindex: s.uplinks[0], frame: f}
 }
 
 // liveOnly are the verdicts that no test run of the program can reach, and where they are met.
 var liveOnly = map[model.Verdict]string{
 	model.VerdictContinue:    "is never an outcome",
-	model.VerdictEncapFailed: "needs a kernel that refuses to make room; the program has no other way there. Not provoked by any test.",
 	model.VerdictDecapFailed: "needs a kernel that refuses to strip; the program has no other way there. Not provoked by any test.",
 }
 
