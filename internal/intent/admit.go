@@ -219,10 +219,14 @@ func (a *admission) missing(k model.Key) {
 		return
 	}
 	if k.Kind == model.KindLookupRecord && isDerivedName(k.Name) {
-		a.fail(k, "", "is derived and read-only; change the port or subnet that it follows from")
+		a.failDerived(k)
 		return
 	}
 	a.failFor(Missing, k, "", "does not exist")
+}
+
+func (a *admission) failDerived(k model.Key) {
+	a.fail(k, "", "is derived and read-only; change the port or subnet that it follows from")
 }
 
 func (a *admission) stale(k model.Key, revision int64, old model.Resource) {
@@ -247,6 +251,10 @@ func (a *admission) takePuts(puts []model.Resource) {
 		rules, ok := rulesOf[k.Kind]
 		if !ok {
 			a.fail(k, "kind", "%q is not a kind; the kinds are %s", k.Kind, kindNames())
+			continue
+		}
+		if l, ok := in.(*model.LookupRecord); ok && (l.Derived || isDerivedName(l.Metadata.Name)) {
+			a.failDerived(k)
 			continue
 		}
 		if _, ok := a.puts[k]; ok {

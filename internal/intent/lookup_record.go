@@ -20,10 +20,6 @@ func (lookupRecordRules) inherit(_, _ model.Resource) {}
 
 func (lookupRecordRules) check(a *admission, r, old model.Resource) {
 	l, k := r.(*model.LookupRecord), model.KeyOf(r)
-	if l.Derived || isDerivedName(l.Metadata.Name) {
-		a.fail(k, "", "is derived and read-only; change the port or subnet that it follows from")
-		return
-	}
 	if old != nil && old.(*model.LookupRecord).Spec.Subnet != l.Spec.Subnet {
 		a.fail(k, "spec.subnet", "cannot change (it is %q); delete the record and create it again", old.(*model.LookupRecord).Spec.Subnet)
 	}

@@ -161,7 +161,7 @@ func (s *Server) takeFacts(ctx context.Context, host string, f *hostv1.Facts) {
 	for _, p := range problems {
 		s.log.Warn("host facts", "host", host, "problem", p)
 	}
-	s.facts.set(host, f, problems)
+	s.problems.set(host, problems)
 }
 
 // reconcilePAs says what to write so that host has addrs.

@@ -43,10 +43,11 @@ func (s operateService) FleetStatus(ctx context.Context, _ *connect.Request[weft
 	} else {
 		out.Store += " (healthy)"
 	}
+	v := s.viewer()
 	s.policy.read(func(st *intent.State) {
 		out.Revision = st.Revision()
 		for _, r := range st.List(model.KindHost, "") {
-			out.Hosts = append(out.Hosts, s.hostStatus(st, r.Meta().Name))
+			out.Hosts = append(out.Hosts, v.hostStatus(st, r.Meta().Name))
 		}
 	})
 	return connect.NewResponse(out), nil

@@ -29,7 +29,7 @@ func (s policyService) Get(ctx context.Context, req *connect.Request[weftv1.GetR
 	if !ok {
 		return nil, connect.NewError(connect.CodeNotFound, fmt.Errorf("%s does not exist", k))
 	}
-	return connect.NewResponse(&weftv1.GetResponse{Resource: s.view(r)}), nil
+	return connect.NewResponse(&weftv1.GetResponse{Resource: s.viewer().view(r)}), nil
 }
 
 // List answers with all resources of a kind (all kinds if empty) and tenant.
@@ -43,8 +43,9 @@ func (s policyService) List(ctx context.Context, req *connect.Request[weftv1.Lis
 	}
 	resources, revision := s.policy.list(kind, tenant)
 	out := &weftv1.ListResponse{Revision: revision}
+	v := s.viewer()
 	for _, r := range resources {
-		out.Resources = append(out.Resources, s.view(r))
+		out.Resources = append(out.Resources, v.view(r))
 	}
 	return connect.NewResponse(out), nil
 }
@@ -127,10 +128,11 @@ func (s policyService) Delete(ctx context.Context, req *connect.Request[weftv1.D
 
 func (s policyService) changes(res *intent.Result) []*weftv1.Change {
 	out := make([]*weftv1.Change, 0, len(res.Changes))
+	v := s.viewer()
 	for _, c := range res.Changes {
 		p := &weftv1.Change{Action: string(c.Action), Key: writeKey(c.Key)}
 		if c.After != nil {
-			p.After = s.view(c.After)
+			p.After = v.view(c.After)
 		}
 		out = append(out, p)
 	}

@@ -26,6 +26,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/weft-sdn/weft/api/weft/v1/weftv1connect"
+	"github.com/weft-sdn/weft/internal/dist"
 	"github.com/weft-sdn/weft/internal/identity"
 	"github.com/weft-sdn/weft/internal/model"
 	"github.com/weft-sdn/weft/internal/store"
@@ -38,8 +39,8 @@ type Server struct {
 	authority  *identity.Authority
 	authorizer identity.Authorizer
 	policy     *policy
-	dist       fleet
-	facts      facts
+	dist       *dist.Distributor
+	problems   factProblems
 	metrics    *metrics
 	closing    context.Context // ends when streams must
 }
@@ -76,8 +77,9 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s := &Server{log: log, version: cfg.Version, authority: authority, authorizer: identity.AdminsMayAll{},
-		facts: facts{hosts: map[string]hostFacts{}}, metrics: newMetrics(), closing: ctx}
-	s.dist = newFleet(s)
+		problems: factProblems{hosts: map[string][]string{}}, metrics: newMetrics(), closing: ctx}
+	s.dist = dist.New(dist.Config{Logger: log, Version: cfg.Version, Host: identity.HostFromRequest,
+		Join: s.join, Renew: s.renew, Bind: s.bind, Unbind: s.unbind, Facts: s.takeFacts})
 	s.policy = newPolicy(st, s.dist, log, s.metrics)
 	s.metrics.observe(s)
 

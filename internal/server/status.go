@@ -6,8 +6,8 @@ import (
 	"sync"
 	"time"
 
-	hostv1 "github.com/weft-sdn/weft/api/weft/host/v1"
 	weftv1 "github.com/weft-sdn/weft/api/weft/v1"
+	"github.com/weft-sdn/weft/internal/dist"
 	"github.com/weft-sdn/weft/internal/intent"
 	"github.com/weft-sdn/weft/internal/model"
 )
@@ -30,35 +30,48 @@ const (
 	maxFailuresNamed  = 5
 )
 
-// facts is what hosts said of themselves, and what is wrong with it.
-type facts struct {
+// factProblems is what is wrong with what hosts say of themselves.
+type factProblems struct {
 	mu    sync.Mutex
-	hosts map[string]hostFacts
+	hosts map[string][]string
 }
 
-type hostFacts struct {
-	*hostv1.Facts
-	problems []string
-}
-
-func (f *facts) set(host string, msg *hostv1.Facts, problems []string) {
+func (f *factProblems) set(host string, problems []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.hosts[host] = hostFacts{msg, problems}
+	f.hosts[host] = problems
 }
 
-func (f *facts) of(host string) hostFacts {
+func (f *factProblems) of(host string) []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.hosts[host]
 }
 
-// view is r as people see it, with its status.
-func (s *Server) view(r model.Resource) *weftv1.Resource {
+// viewer shows resources as people see them, with their status. It asks for the
+// hosts' state once: use one per request.
+type viewer struct {
+	*Server
+	hosts map[string]dist.HostState
+}
+
+func (s *Server) viewer() *viewer { return &viewer{Server: s} }
+
+func (s *viewer) view(r model.Resource) *weftv1.Resource {
 	return writeResource(r, s.statusOf(r))
 }
 
-func (s *Server) statusOf(r model.Resource) *weftv1.Status {
+func (s *viewer) host(name string) dist.HostState {
+	if s.hosts == nil {
+		s.hosts = map[string]dist.HostState{}
+		for _, h := range s.dist.Hosts() {
+			s.hosts[h.Name] = h
+		}
+	}
+	return s.hosts[name]
+}
+
+func (s *viewer) statusOf(r model.Resource) *weftv1.Status {
 	st := &weftv1.Status{}
 	generation := r.Meta().Generation
 	st.Conditions = []*weftv1.Condition{{Type: "Accepted", Status: statusTrue, Reason: reasonAdmitted,
@@ -68,12 +81,12 @@ func (s *Server) statusOf(r model.Resource) *weftv1.Status {
 	}
 	roll := s.dist.Status(s.rolloutKey(r))
 	if r.Kind() != model.KindHost {
-		st.Rollout = &weftv1.Rollout{Desired: int32(roll.Desired), Current: int32(roll.Current), Failing: int32(roll.Failing), OldestLag: lagText(roll.OldestLag)}
+		st.Rollout = &weftv1.Rollout{Desired: int32(roll.Desired), Current: int32(roll.Current), Failing: int32(failing(roll)), OldestLag: lagText(roll.OldestLag)}
 		st.Conditions = append(st.Conditions, programmed(roll, generation))
 	}
 	degraded := &weftv1.Condition{Type: "Degraded", Status: statusFalse, Reason: reasonHealthy, ObservedGeneration: generation}
-	if len(roll.Failures) > 0 || roll.Failing > 0 {
-		degraded.Status, degraded.Reason, degraded.Message = statusTrue, reasonHostsFail, failureText(roll.Failures)
+	if len(roll.Failures) > 0 {
+		degraded.Status, degraded.Reason, degraded.Message = statusTrue, reasonHostsFail, failureText(texts(roll.Failures))
 	}
 	switch r := r.(type) {
 	case *model.Host:
@@ -91,7 +104,7 @@ func (s *Server) statusOf(r model.Resource) *weftv1.Status {
 
 // rolloutKey is what the hosts' acknowledgements are counted by: a derived record is
 // programmed when what it follows from is.
-func (s *Server) rolloutKey(r model.Resource) model.Key {
+func (s *viewer) rolloutKey(r model.Resource) model.Key {
 	k := model.KeyOf(r)
 	if l, ok := r.(*model.LookupRecord); ok && l.Derived {
 		kind, rest, _ := strings.Cut(k.Name, ":")
@@ -105,11 +118,11 @@ func (s *Server) rolloutKey(r model.Resource) model.Key {
 }
 
 // programmed is true only when every host concerned has acknowledged.
-func programmed(roll Status, generation int64) *weftv1.Condition {
+func programmed(roll dist.Status, generation int64) *weftv1.Condition {
 	c := &weftv1.Condition{Type: "Programmed", Status: statusFalse, ObservedGeneration: generation}
 	switch {
-	case roll.Failing > 0:
-		c.Reason, c.Message = reasonHostsFail, failureText(roll.Failures)
+	case len(roll.Failures) > 0:
+		c.Reason, c.Message = reasonHostsFail, failureText(texts(roll.Failures))
 	case roll.Desired == 0:
 		c.Status, c.Reason, c.Message = statusTrue, reasonNoHost, "No host needs this now."
 	case roll.Current < roll.Desired:
@@ -129,6 +142,24 @@ func failureText(failures []string) string {
 	return text
 }
 
+// texts of failures for people.
+func texts(failures []dist.Failure) []string {
+	out := make([]string, 0, len(failures))
+	for _, f := range failures {
+		out = append(out, fmt.Sprintf("host %s: %s: %s: %s", f.Host, f.Key, f.Reason, f.Message))
+	}
+	return out
+}
+
+// failing counts the hosts that said they could not.
+func failing(roll dist.Status) int {
+	hosts := map[string]struct{}{}
+	for _, f := range roll.Failures {
+		hosts[f.Host] = struct{}{}
+	}
+	return len(hosts)
+}
+
 func lagText(d time.Duration) string {
 	if d <= 0 {
 		return ""
@@ -140,13 +171,13 @@ func degrade(c *weftv1.Condition, reason, message string) {
 	c.Status, c.Reason, c.Message = statusTrue, reason, message
 }
 
-func (s *Server) portView(p *model.Port, st *weftv1.Status, degraded *weftv1.Condition) {
+func (s *viewer) portView(p *model.Port, st *weftv1.Status, degraded *weftv1.Condition) {
 	st.Index, st.Host = uint32(p.ID), p.Host()
 	if st.Host == "" {
 		degraded.Reason, degraded.Message = reasonNotPlugged, "The port is on no host yet; `weft plug` places it."
 		return
 	}
-	if mtu := s.facts.of(st.Host).GetUnderlayMtu(); mtu > encapsulationSize {
+	if mtu := s.host(st.Host).Facts.GetUnderlayMtu(); mtu > encapsulationSize {
 		st.Mtu = mtu - encapsulationSize
 	}
 	hasPA := false
@@ -156,39 +187,30 @@ func (s *Server) portView(p *model.Port, st *weftv1.Status, degraded *weftv1.Con
 	}
 }
 
-func (s *Server) hostView(h *model.Host, st *weftv1.Status, degraded *weftv1.Condition) {
+func (s *viewer) hostView(h *model.Host, st *weftv1.Status, degraded *weftv1.Condition) {
 	name := h.Metadata.Name
-	host := s.hostState(name)
+	host := s.host(name)
 	st.Connected, st.AgentVersion, st.AcknowledgedRevision = host.Connected, host.Version, host.Acknowledged
 	s.policy.read(func(state *intent.State) {
 		for _, pa := range state.PAsOf(name) {
 			st.ProviderAddresses = append(st.ProviderAddresses, pa.Spec.Address.String())
 		}
 	})
-	switch problems := s.facts.of(name).problems; {
+	switch problems := s.problems.of(name); {
 	case !host.Connected:
 		degrade(degraded, reasonHostAway, "The agent is not connected; the host forwards by the last policy it received.")
 	case len(problems) > 0:
 		degrade(degraded, reasonHostFacts, failureText(problems))
 	case len(host.Failures) > 0:
-		degrade(degraded, reasonHostsFail, failureText(host.Failures))
+		degrade(degraded, reasonHostsFail, failureText(texts(host.Failures)))
 	}
 }
 
-func (s *Server) hostState(name string) HostState {
-	for _, h := range s.dist.Hosts() {
-		if h.Name == name {
-			return h
-		}
-	}
-	return HostState{Name: name}
-}
-
-func (s *Server) hostStatus(st *intent.State, name string) *weftv1.HostStatus {
-	h := s.hostState(name)
+func (s *viewer) hostStatus(st *intent.State, name string) *weftv1.HostStatus {
+	h := s.host(name)
 	out := &weftv1.HostStatus{Name: name, Connected: h.Connected, SentRevision: h.Sent, AcknowledgedRevision: h.Acknowledged,
-		Ports: int32(h.Ports), Records: int32(h.Records), Lag: lagText(h.Lag), Failures: h.Failures, AgentVersion: h.Version, Decap: h.Decap}
-	out.Failures = append(out.Failures, s.facts.of(name).problems...)
+		Ports: int32(h.Ports), Records: int32(h.Records), Lag: lagText(h.Lag), Failures: texts(h.Failures), AgentVersion: h.Version, Decap: h.Facts.GetDecap()}
+	out.Failures = append(out.Failures, s.problems.of(name)...)
 	for _, pa := range st.PAsOf(name) {
 		out.ProviderAddresses = append(out.ProviderAddresses, pa.Spec.Address.String())
 	}

@@ -1,3 +1,0 @@
-package server
-
-func newFleet(s *Server) fleet { return nil }
