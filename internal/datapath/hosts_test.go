@@ -44,6 +44,8 @@ type guest struct {
 	v4, v6   netip.Addr
 	tap      bool
 	mtu      int
+	as       int  // number that gives its addresses and MAC, as seen from 1; 0: its own
+	blue     bool // of another tenant, with the same addresses
 }
 
 const underlayMTU = 1500
@@ -140,9 +142,16 @@ func (f *fabric) addGuest(i int, g *guest) {
 	if strings.HasPrefix(g.name, "db") {
 		vsid, third, group = db, 1, "b"
 	}
-	mac := model.MAC{2, 0, 0, 0, byte(third), byte(i + 1)}
+	network, n := red, i
+	if g.blue {
+		vsid, network = vsid+1000, red+1
+	}
+	if g.as != 0 {
+		n = g.as - 1
+	}
+	mac := model.MAC{2, 0, 0, 0, byte(third), byte(n + 1)}
 	g.ns, g.host = namespace(t, g.name), f.hosts[i%2]
-	g.v4, g.v6 = addr(fmt.Sprintf("10.0.%d.%d", third, 10+i)), addr(fmt.Sprintf("fd00:%s::%d", group, 10+i))
+	g.v4, g.v6 = addr(fmt.Sprintf("10.0.%d.%d", third, 10+n)), addr(fmt.Sprintf("fd00:%s::%d", group, 10+n))
 	if g.mtu == 0 {
 		g.mtu = underlayMTU - table.OverheadNVGRE4
 	}
@@ -159,7 +168,7 @@ func (f *fabric) addGuest(i int, g *guest) {
 	gw4, gw6 := fmt.Sprintf("10.0.%d.1", third), fmt.Sprintf("fd00:%s::1", group)
 	ip(t, "-n", g.ns, "route", "add", "default", "via", gw4)
 	ip(t, "-n", g.ns, "-6", "route", "add", "default", "via", gw6)
-	g.port = table.Port{IfIndex: uint32(deviceIn(t, g.host.ns, dev).Index), ID: model.PortID(i + 1), VSID: vsid, Network: red,
+	g.port = table.Port{IfIndex: uint32(deviceIn(t, g.host.ns, dev).Index), ID: model.PortID(i + 1), VSID: vsid, Network: network,
 		MAC: mac, PA: g.host.pa, Gateway4: addr(gw4), Gateway6: addr(gw6), MTU: 1500, Peer: !g.tap}
 	f.guests[g.name] = g
 }
@@ -180,10 +189,16 @@ func (f *fabric) rows(h *host) table.Set {
 		s.Records[table.RecordKey{VSID: g.port.VSID, CA: g.v4}] = r
 		s.Records[table.RecordKey{VSID: g.port.VSID, CA: g.v6}] = r
 	}
-	for v, n := range map[model.VSID][4]string{web: {"10.0.0.1", "fd00:a::1", "10.0.0.0/24", "fd00:a::/64"}, db: {"10.0.1.1", "fd00:b::1", "10.0.1.0/24", "fd00:b::/64"}} {
-		for i := range 2 {
-			s.Records[table.RecordKey{VSID: v, CA: addr(n[i])}] = table.Record{MAC: model.RouterMAC(v), Router: true}
-			s.Routes[table.RouteKey{Network: red, Prefix: prefix(n[i+2])}] = table.Route{VSID: v}
+	for _, tenant := range []struct {
+		network model.NetworkIndex
+		shift   model.VSID
+	}{{red, 0}, {red + 1, 1000}} {
+		for v, n := range map[model.VSID][4]string{web: {"10.0.0.1", "fd00:a::1", "10.0.0.0/24", "fd00:a::/64"}, db: {"10.0.1.1", "fd00:b::1", "10.0.1.0/24", "fd00:b::/64"}} {
+			for i := range 2 {
+				v := v + tenant.shift
+				s.Records[table.RecordKey{VSID: v, CA: addr(n[i])}] = table.Record{MAC: model.RouterMAC(v), Router: true}
+				s.Routes[table.RouteKey{Network: tenant.network, Prefix: prefix(n[i+2])}] = table.Route{VSID: v}
+			}
 		}
 	}
 	s.LocalPAs[h.pa] = struct{}{}
@@ -232,12 +247,18 @@ func (f *fabric) ping(from string, to netip.Addr, args ...string) {
 // send moves n random bytes from one guest to another over TCP, both ways.
 func (f *fabric) send(from, to string, at netip.Addr, n int) {
 	f.t.Helper()
+	f.sendPorts(from, to, netip.AddrPortFrom(at, 0), 0, n)
+}
+
+// sendPorts is send with the ports chosen; 0: any.
+func (f *fabric) sendPorts(from, to string, at netip.AddrPort, sport, n int) {
+	f.t.Helper()
 	var (
 		l   net.Listener
 		c   net.Conn
 		err error
 	)
-	inside(f.t, f.guests[to].ns, func() { l, err = net.Listen("tcp", netip.AddrPortFrom(at, 0).String()) })
+	inside(f.t, f.guests[to].ns, func() { l, err = net.Listen("tcp", at.String()) })
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -254,7 +275,10 @@ func (f *fabric) send(from, to string, at netip.Addr, n int) {
 		_, err = io.Copy(c, c)
 		echoed <- err
 	}()
-	inside(f.t, f.guests[from].ns, func() { c, err = net.DialTimeout("tcp", l.Addr().String(), 5*time.Second) })
+	inside(f.t, f.guests[from].ns, func() {
+		d := net.Dialer{Timeout: 5 * time.Second, LocalAddr: &net.TCPAddr{Port: sport}}
+		c, err = d.Dial("tcp", l.Addr().String())
+	})
 	if err != nil {
 		f.t.Errorf("%s to %s: %v\n%s", from, to, err, f.drops())
 		return

@@ -1,10 +1,17 @@
 package datapath
 
 import (
+	"encoding/binary"
+	"net/netip"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/weft-sdn/weft/internal/model"
+	"github.com/weft-sdn/weft/internal/table"
 )
 
 // web guests at even places are on host 1, at odd ones on host 2.
@@ -71,6 +78,19 @@ func TestTCPRecoversFromTooLargeMTU(t *testing.T) {
 			if err == nil || !strings.Contains(out, "1458") && !strings.Contains(out, "too long") {
 				t.Errorf("ping of 1500 bytes: want the path's MTU told, have: %s", out)
 			}
+			counters, err := f.guests["web0"].run(t, "cat", "/proc/net/snmp", "/proc/net/snmp6")
+			if err != nil {
+				t.Error(err)
+			}
+			if n := field(t, counters, "Icmp:", "InDestUnreachs"); n == 0 {
+				t.Error("the guest heard no ICMP error")
+			}
+			if n := field(t, counters, "Icmp:", "InCsumErrors"); n != 0 {
+				t.Errorf("the guest refused %d ICMP messages for their checksum", n)
+			}
+			if !strings.Contains(strings.Join(strings.Fields(counters), " "), "Icmp6InCsumErrors 0 ") {
+				t.Error("the guest refused ICMPv6 messages for their checksum")
+			}
 		})
 	}
 }
@@ -81,4 +101,103 @@ func TestTapGuestsTalk(t *testing.T) {
 	f.talk("web0", "db2")
 	f.talk("web0", "db3")
 	f.talk("db3", "web0")
+}
+
+// field reads one counter of /proc/net/snmp: a line of names, a line of values.
+func field(t *testing.T, snmp, group, name string) int {
+	t.Helper()
+	var names []string
+	for line := range strings.Lines(snmp) {
+		f := strings.Fields(line)
+		if len(f) == 0 || f[0] != group {
+			continue
+		}
+		if names == nil {
+			names = f
+			continue
+		}
+		for i := range f {
+			if names[i] == name {
+				n, _ := strconv.Atoi(f[i])
+				return n
+			}
+		}
+	}
+	t.Fatalf("no counter %s %s", group, name)
+	return 0
+}
+
+// Two tenants, alike to the last byte, use the same addresses and ports at the same
+// time; GRO may merge neither's packets with the other's.
+func TestTenantsAreBlindToEachOther(t *testing.T) {
+	for _, decap := range []string{DecapTCX, DecapXDP} {
+		t.Run(decap, func(t *testing.T) {
+			f := newFabric(t, Options{Decap: decap},
+				&guest{name: "web-red0"}, &guest{name: "web-red1", tap: true},
+				&guest{name: "web-blue0", blue: true, as: 1}, &guest{name: "web-blue1", blue: true, as: 2, tap: true},
+				&guest{name: "web-red4"})
+			var wg sync.WaitGroup
+			for _, tenant := range []string{"red", "blue"} {
+				wg.Go(func() {
+					to := "web-" + tenant + "1"
+					f.sendPorts("web-"+tenant+"0", to, netip.AddrPortFrom(f.guests[to].v4, 5001), 5000, 8<<20)
+					f.sendPorts("web-"+tenant+"0", to, netip.AddrPortFrom(f.guests[to].v6, 6001), 6000, 8<<20)
+				})
+			}
+			wg.Wait()
+			f.ping("web-red0", f.guests["web-red4"].v4)
+			if out, err := f.guests["web-blue0"].run(t, "ping", "-n", "-c", "1", "-W", "1", f.guests["web-red4"].v4.String()); err == nil {
+				t.Errorf("blue reaches an address that only red has: %s", out)
+			}
+		})
+	}
+}
+
+// A guest may leave a checksum to the device, which writes it after all our checks:
+// into the L4 header, and nowhere else.
+func TestGuestCannotForgeByOffload(t *testing.T) {
+	f := newFabric(t, Options{}, &guest{name: "web0"}, &guest{name: "web1"})
+	h := f.hosts[0]
+	fd := openTap(t, h.ns, "evil")
+	t.Cleanup(func() { unix.Close(fd) })
+	ip(t, "-n", h.ns, "link", "set", "dev", "evil", "up")
+	set := f.rows(h)
+	evil := f.guests["web0"].port
+	evil.IfIndex, evil.ID, evil.Peer, evil.MAC = uint32(deviceIn(t, h.ns, "evil").Index), 66, false, model.MAC{2, 0, 0, 0, 0, 66}
+	set.Ports[evil.IfIndex] = evil
+	set.Records[table.RecordKey{VSID: web, CA: addr("10.0.0.66")}] = table.Record{MAC: evil.MAC, IfIndex: evil.IfIndex, Port: 66}
+	if err := h.sw.Apply(set, true); err != nil {
+		t.Fatal(err)
+	}
+	inside(t, h.ns, func() {
+		if err := h.sw.AttachPort(evil.IfIndex); err != nil {
+			t.Error(err)
+		}
+	})
+	write := func(start, offset uint16) {
+		t.Helper()
+		frame := eth(f.guests["web1"].port.MAC, evil.MAC, 0x0800, ip4("10.0.0.66", f.guests["web1"].v4.String(), 17, 64, udp(1, 2, 64)))
+		vnet := make([]byte, 10)
+		vnet[0] = 1 // VIRTIO_NET_HDR_F_NEEDS_CSUM
+		binary.NativeEndian.PutUint16(vnet[6:], start)
+		binary.NativeEndian.PutUint16(vnet[8:], offset)
+		if _, err := unix.Write(fd, append(vnet, frame...)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sent := func() uint64 {
+		traffic, err := h.sw.Traffic()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return traffic[66].OutPackets
+	}
+	write(26, 0) // the source address
+	if n := f.dropped(h, model.VerdictIpMalformed); n != 1 || sent() != 0 {
+		t.Errorf("a checksum over the source address: %d dropped, %d sent, want 1 and 0\n%s", n, sent(), f.drops())
+	}
+	write(34, 6) // the UDP checksum
+	if n := f.dropped(h, model.VerdictIpMalformed); n != 1 || sent() != 1 {
+		t.Errorf("an honest checksum: %d dropped, %d sent, want 1 and 1\n%s", n, sent(), f.drops())
+	}
 }
