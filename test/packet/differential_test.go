@@ -6,7 +6,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,8 +26,6 @@ const (
 // through the oracle. WEFT_DIFF_TIME ("1h") makes it go on for that long;
 // WEFT_DIFF_SEED repeats a run.
 func TestDifferential(t *testing.T) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	d := duel{site: newSite(t), sw: load(t)}
 	seed, until := diffSeed(t), diffTime(t)
 	t.Logf("seed %d", seed)

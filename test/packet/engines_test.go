@@ -52,7 +52,7 @@ type site struct {
 	ports   [portDevices]uint32
 	uplinks [uplinkDevices]uint32
 	unknown uint32
-	macs    map[uint32]model.MAC // of the uplinks
+	macs    map[uint32]model.MAC // of all of them
 }
 
 // newSite makes the devices, or finds those that this namespace has already.
@@ -73,12 +73,12 @@ func newSite(tb testing.TB) site {
 			tb.Fatal(err)
 		}
 		ifindex := uint32(device.Index)
+		s.macs[ifindex] = mac
 		switch {
 		case i < portDevices:
 			s.ports[i] = ifindex
 		case i < portDevices+uplinkDevices:
 			s.uplinks[i-portDevices] = ifindex
-			s.macs[ifindex] = mac
 		default:
 			s.unknown = ifindex
 		}

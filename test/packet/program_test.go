@@ -1,7 +1,6 @@
 package packet
 
 import (
-	"runtime"
 	"testing"
 
 	"github.com/weft-sdn/weft/internal/datapath"
@@ -11,8 +10,6 @@ import (
 )
 
 func TestStoriesInTheProgram(t *testing.T) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	site, sw := newSite(t), load(t)
 	for _, st := range stories(site) {
 		t.Run(st.name, func(t *testing.T) {
