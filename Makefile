@@ -25,7 +25,7 @@ test: ## everything that must pass; installs what it needs; root; under 15 minut
 	@test "$$(id -u)" = 0 || { echo "make test makes network namespaces and loads eBPF: run it as root" >&2; exit 1; }
 	@$(GO) run ./tools/needs test
 	@$(MAKE) -s --no-print-directory check build
-	@$(GO) run ./tools/testsum -p 2 -fuzz 10s ./...
+	@$(GO) run ./tools/testsum -p 2 -alone ./test/... -fuzz 10s ./cmd/... ./internal/... ./tools/...
 
 check: ## formatting, vet, import law, names, words, generated files
 	@$(GO) run ./tools/needs check

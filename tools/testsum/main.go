@@ -1,5 +1,6 @@
-// Command testsum runs `go test` over packages, then every fuzz target that
-// they have for a while, and ends with one line: "N passed, N failed, N skipped".
+// Command testsum runs `go test` over packages, nothing cached, then every fuzz
+// target that they have for a while, and ends with one line: "N passed, N failed,
+// N skipped".
 //
 // A failure shows its whole output, a success one line per package. A package
 // that does not build, panics or times out counts as a failure even when no
@@ -26,6 +27,7 @@ func main() {
 	fuzz := flag.Duration("fuzz", 0, "after the tests, fuzz each target for this long")
 	only := flag.Bool("only-fuzz", false, "fuzz, and run nothing else")
 	parallel := flag.String("p", "2", "packages tested at once")
+	alone := flag.String("alone", "", "pattern of packages that are tested one at a time, after the others: they measure or time")
 	timeout := flag.Duration("timeout", 12*time.Minute, "time that one package may take")
 	flag.Parse()
 	packages := flag.Args()
@@ -34,7 +36,13 @@ func main() {
 	}
 	s := &sum{out: os.Stdout, output: map[test][]string{}}
 	if !*only {
-		s.goTest(append([]string{"-vet=off", "-p", *parallel, "-timeout", timeout.String()}, packages...))
+		s.goTest(append([]string{"-vet=off", "-count=1", "-p", *parallel, "-timeout", timeout.String()}, packages...))
+	}
+	if *alone != "" {
+		if !*only {
+			s.goTest([]string{"-vet=off", "-count=1", "-p", "1", "-timeout", timeout.String(), *alone})
+		}
+		packages = append(packages, *alone)
 	}
 	if *fuzz > 0 {
 		if err := s.fuzzAll(packages, *fuzz); err != nil {
