@@ -66,12 +66,17 @@ func (l Lab) Demo(ctx context.Context, w io.Writer) (holds bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	fmt.Fprintf(w, "\nWho reaches whom: a TCP service in every guest answers with the guest's name, and\nping must be answered too. Tenants have the same addresses; each must find its own.\n\n")
+	fmt.Fprintf(w, "\nA TCP service in every guest answers with the guest's name; ping must be answered too.\n")
 	rows, err := probeAll(ctx, guests, guests)
 	if err != nil {
 		return false, err
 	}
-	wrong := printRows(w, rows)
+	across := slices.IndexFunc(rows, func(r row) bool { return r.from.network != r.to.network })
+	if across < 0 {
+		across = len(rows)
+	}
+	wrong := printRows(w, "Inside a network, everybody reaches everybody.", rows[:across])
+	wrong += printRows(w, "Across networks, nobody does: behind the other's address is one's own guest or\nnobody, and the other hears nothing.", rows[across:])
 	gone, err := l.probeGone(ctx, w, guests)
 	if err != nil {
 		return false, err
@@ -220,14 +225,18 @@ func observation(who string, ping bool) string {
 	return answering(who)
 }
 
-// printRows writes the table and counts what is not as expected.
-func printRows(w io.Writer, rows []row) (wrong int) {
+// printRows writes a table with its title, and counts what is not as expected.
+func printRows(w io.Writer, title string, rows []row) (wrong int) {
+	if len(rows) == 0 {
+		return 0
+	}
+	fmt.Fprintf(w, "\n%s\n\n", title)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "FROM\tTO\tHOST\tSUBNET\tNETWORK\tEXPECTED\tOBSERVED IPv4\tOBSERVED IPv6\t")
+	fmt.Fprintln(t, "FROM\tTO\tHOST\tSUBNET\tNETWORK\tEXPECTED\tOBSERVED IPv4\tOBSERVED IPv6\tVERDICT")
 	for _, r := range rows {
 		verdict := "ok"
 		if !r.holds() {
-			verdict = "WRONG " + strings.Join(r.leaked, "; ")
+			verdict = strings.TrimSpace("WRONG " + strings.Join(r.leaked, "; "))
 			wrong++
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.from, r.to, sameCross(r.from.host == r.to.host),
@@ -256,7 +265,6 @@ func (l Lab) probeGone(ctx context.Context, w io.Writer, guests []*guest) (c cou
 	if err != nil {
 		return counted{}, fmt.Errorf("unplug %s: %w", gone, err)
 	}
-	fmt.Fprintf(w, "\nThe same with %s unplugged: its addresses live on in other tenants, and its own\nnetwork must find nobody there.\n\n", gone)
 	var targets []*guest
 	for _, g := range guests {
 		if g == gone || g.network != gone.network && g.addresses == gone.addresses {
@@ -268,7 +276,8 @@ func (l Lab) probeGone(ctx context.Context, w io.Writer, guests []*guest) (c cou
 	if err != nil {
 		return counted{}, err
 	}
-	c = counted{len(rows), printRows(w, rows)}
+	title := fmt.Sprintf("With %s unplugged, its own network finds nobody behind its addresses, though\nthey live on elsewhere; the others notice nothing.", gone)
+	c = counted{len(rows), printRows(w, title, rows)}
 	_, err = agent.Plug(ctx, connect.NewRequest(&weftv1.PlugRequest{Tenant: gone.tenant, Port: gone.port, Netns: gone.space}))
 	if err != nil {
 		return c, fmt.Errorf("plug %s again: %w", gone, err)

@@ -6,17 +6,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// Times that Down allows.
-const (
-	downWait = 60 * time.Second // all of it
-	termWait = 5 * time.Second  // until processes are killed that do not end
-)
+// downWait bounds how long removing a lab may take.
+const downWait = 60 * time.Second
 
 // Down removes the lab. That it is not there, or only in part, is no error.
 // found says whether there was anything.
@@ -82,11 +78,10 @@ func (l Lab) remove(ctx context.Context) error {
 	return nil
 }
 
-// endProcesses asks everything in the namespaces to end, and kills what does
-// not. New ones may appear while it looks, so it looks until there is none.
+// endProcesses kills everything in the namespaces: nothing there is worth a
+// graceful end, because all that it holds is removed next. New processes may
+// appear while it looks, so it looks until there is none.
 func endProcesses(ctx context.Context, spaces []string) error {
-	asked := make(map[int]bool)
-	patience := time.Now().Add(termWait)
 	tick := time.NewTicker(lookAgain)
 	defer tick.Stop()
 	for {
@@ -95,20 +90,12 @@ func endProcesses(ctx context.Context, spaces []string) error {
 			return err
 		}
 		for _, pid := range pids {
-			switch {
-			case time.Now().After(patience):
-				err = unix.Kill(pid, unix.SIGKILL)
-			case !asked[pid]:
-				err = unix.Kill(pid, unix.SIGTERM)
-			}
-			asked[pid] = true
-			if err != nil && !errors.Is(err, unix.ESRCH) {
+			if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
 				return fmt.Errorf("end process %d: %w", pid, err)
 			}
 		}
 		select {
 		case <-ctx.Done():
-			slices.Sort(pids)
 			return fmt.Errorf("processes %v do not end: %w", pids, ctx.Err())
 		case <-tick.C:
 		}

@@ -19,16 +19,27 @@ import (
 // other namespace than before: the mounts, bpffs among them, stay the machine's
 // own. Sockets that f opens and processes that it starts are of that namespace.
 func within(space string, f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		// Never unlocked: the thread dies with the goroutine, so that no other
-		// one can wake up in the wrong namespace.
-		runtime.LockOSThread()
-		done <- enter(space, f)
-	}()
-	return <-done
+	runtime.LockOSThread()
+	home, err := os.Open(ownNet)
+	if err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("own network namespace: %w", err)
+	}
+	defer home.Close()
+	err = enter(space, f)
+	if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
+		// Still locked: no other goroutine may wake up in the wrong namespace.
+		return errors.Join(err, fmt.Errorf("leave namespace %s: %w", space, back))
+	}
+	runtime.UnlockOSThread()
+	return err
 }
 
+// ownNet is the namespace of the calling thread. The process's own would be that
+// of its first thread, which may be within another one at the moment.
+const ownNet = "/proc/thread-self/ns/net"
+
+// enter puts the calling thread, which must be locked, into a namespace for f.
 func enter(space string, f func() error) error {
 	file, err := os.Open(filepath.Join(netnsRoot, space))
 	if err != nil {
@@ -90,7 +101,7 @@ func inodeOf(path string) (inode, error) {
 
 // processes lists the pids that live in any of the namespaces, but for our own.
 func processes(spaces []string) ([]int, error) {
-	own, err := inodeOf("/proc/self/ns/net")
+	own, err := inodeOf(ownNet)
 	if err != nil {
 		return nil, fmt.Errorf("lab: %w", err)
 	}
