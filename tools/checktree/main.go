@@ -1,6 +1,6 @@
 // Command checktree looks at the files of the repository and not at what they
-// mean: names that say nothing, words that do not belong here, and Go sources
-// that gofmt would change.
+// mean: names that say nothing, words that do not belong here, links in Markdown
+// that lead nowhere, and Go sources that gofmt would change.
 //
 // It sees exactly what git tracks. It must never rewrite a file.
 package main
@@ -40,6 +40,9 @@ func main() {
 			log.Fatal(err)
 		}
 		findings = append(findings, checkContent(f, content)...)
+		if path.Ext(f) == ".md" {
+			findings = append(findings, checkLinks(f, content, files)...)
+		}
 	}
 	for _, f := range findings {
 		fmt.Fprintln(os.Stderr, f)
@@ -112,6 +115,26 @@ func checkContent(file string, content []byte) []string {
 			findings = append(findings, fmt.Sprintf("%s: %v", file, err))
 		} else if !bytes.Equal(formatted, content) {
 			findings = append(findings, file+": gofmt would change it")
+		}
+	}
+	return findings
+}
+
+// link is the target of a Markdown link, without the part behind #.
+var link = regexp.MustCompile(`\]\(([^)#\s]+)(#[^)]*)?\)`)
+
+// checkLinks wants relative links to lead to tracked files, or directories of them.
+func checkLinks(file string, content []byte, files []string) []string {
+	var findings []string
+	for _, m := range link.FindAllSubmatch(content, -1) {
+		target := string(m[1])
+		if strings.Contains(target, "://") {
+			continue
+		}
+		to := path.Join(path.Dir(file), target)
+		exists := func(f string) bool { return f == to || strings.HasPrefix(f, to+"/") }
+		if !slices.ContainsFunc(files, exists) {
+			findings = append(findings, fmt.Sprintf("%s: links to %s, which is not there", file, target))
 		}
 	}
 	return findings

@@ -71,3 +71,17 @@ func TestSeesWhatGitTracks(t *testing.T) {
 		t.Fatalf("tracked %q, %v; want tracked.md alone", got, err)
 	}
 }
+
+func TestLinks(t *testing.T) {
+	files := []string{"README.md", "docs/a.md", "docs/adr/0001-x.md"}
+	cases := map[string]int{
+		"[a](a.md) [b](../README.md#top) [c](adr/) [d](https://example.com/x)": 0,
+		"[gone](b.md)":          1,
+		"[from the top](/a.md)": 1,
+	}
+	for content, want := range cases {
+		if got := checkLinks("docs/a.md", []byte(content), files); len(got) != want {
+			t.Errorf("%s: findings %q, want %d", content, got, want)
+		}
+	}
+}
