@@ -52,7 +52,8 @@ type held struct {
 	goal     *goal.Goal // never changed once it is held
 	revision int64
 	digest   goal.Digest
-	synced   bool // received from the server in this process's life
+	synced   bool   // received from the server in this process's life
+	serial   uint64 // counts what was received in this process's life
 }
 
 // view is what the loop last saw and did; readers never change it.

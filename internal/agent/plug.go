@@ -326,14 +326,14 @@ func (a *Agent) plugAllowed(ctx context.Context, l *loop, r plugRequest) error {
 // out of reach, the Goal that is held must have placed the port here already.
 func (a *Agent) bind(ctx context.Context, ref model.Ref) (bound bool, err error) {
 	held := a.view.Load().port(ref) != nil
-	revision, err := a.server.bind(ctx, ref)
+	err = a.server.bind(ctx, ref)
 	if held && errors.Is(err, errUnreachable) {
 		return false, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	err = a.await(ctx, func(v *view) bool { return v.revision >= revision && v.port(ref) != nil })
+	err = a.await(ctx, func(v *view) bool { return v.port(ref) != nil })
 	if err != nil {
 		err = fmt.Errorf("%w: %s is bound to this host, but its policy has not come: %w", errProgram, ref, err)
 	}

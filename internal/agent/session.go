@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -39,6 +40,7 @@ const (
 var (
 	errUnreachable = errors.New("server is unreachable")
 	errSilent      = errors.New("server has been silent for too long")
+	errNoWelcome   = errors.New("the server's first word was not a welcome")
 )
 
 // server is the other end: the session with it, and what is asked of it.
@@ -110,10 +112,8 @@ func (s *server) run(ctx context.Context) error {
 
 // connect joins if need be and holds one session until it ends.
 func (s *server) connect(ctx context.Context) (welcomed bool, err error) {
-	if _, joined := s.host.Name(); !joined || s.host.Expired() {
-		if err := s.join(ctx); err != nil {
-			return false, err
-		}
+	if err := s.joinIfNeeded(ctx); err != nil {
+		return false, err
 	}
 	transport := &http.Transport{
 		TLSClientConfig: s.host.TLS(), ForceAttemptHTTP2: true,
@@ -125,15 +125,30 @@ func (s *server) connect(ctx context.Context) (welcomed bool, err error) {
 	return s.session(ctx, client)
 }
 
-// join trades the token for a certificate, and deletes the token.
-func (s *server) join(ctx context.Context) error {
-	if s.cfg.TokenFile == "" {
-		return identity.ErrNotJoined
-	}
+// joinIfNeeded uses the token whenever there is one: with a certificate already,
+// it is there because the certificate is of no use any more.
+func (s *server) joinIfNeeded(ctx context.Context) error {
+	_, joined := s.host.Name()
+	joined = joined && !s.host.Expired()
 	text, err := os.ReadFile(s.cfg.TokenFile)
-	if err != nil {
+	switch {
+	case err != nil && joined:
+		return nil
+	case s.cfg.TokenFile == "" || errors.Is(err, fs.ErrNotExist):
+		return identity.ErrNotJoined
+	case err != nil:
 		return fmt.Errorf("join: %w", err)
 	}
+	err = s.join(ctx, text)
+	if err != nil && joined {
+		s.log.Warn("the token is of no use; going on with the certificate", "tokenFile", s.cfg.TokenFile, "error", err)
+		return nil
+	}
+	return err
+}
+
+// join trades the token for a certificate, and deletes the token.
+func (s *server) join(ctx context.Context, text []byte) error {
 	token, err := identity.ParseToken(string(text))
 	if err != nil {
 		return fmt.Errorf("join: %s: %w", s.cfg.TokenFile, err)
@@ -154,6 +169,9 @@ func (s *server) join(ctx context.Context) error {
 	}
 	if err := s.host.Accept(answer.Msg.GetCertificatePem(), answer.Msg.GetCaPem()); err != nil {
 		return fmt.Errorf("join: %w", err)
+	}
+	if name, _ := s.host.Name(); name != s.cfg.Host {
+		return errors.Join(fmt.Errorf("join: the server made this host %q, and the configuration says %q", name, s.cfg.Host), s.host.Forget())
 	}
 	s.log.Info("joined the fleet", "host", s.cfg.Host, "server", s.cfg.Server)
 	if err := os.Remove(s.cfg.TokenFile); err != nil {
@@ -197,9 +215,9 @@ type conversation struct {
 	beat   time.Duration
 	said   facts
 	out    chan *hostv1.AgentMessage // answers and acks of refused updates
-	// since is the first revision that this session completed; 0: none yet.
-	// Nothing older is acknowledged here.
-	since atomic.Int64
+	// since is the serial of the first Goal that this session completed; 0: none
+	// yet. Nothing older is acknowledged here.
+	since atomic.Uint64
 }
 
 func (s *server) session(ctx context.Context, client hostv1connect.HostServiceClient) (welcomed bool, err error) {
@@ -221,7 +239,8 @@ func (s *server) session(ctx context.Context, client hostv1connect.HostServiceCl
 	}
 	w := m.GetWelcome()
 	if w == nil {
-		return false, errors.New("the server's first word was not a welcome")
+		cancel(errNoWelcome)
+		return false, errNoWelcome
 	}
 	c.beat = min(time.Duration(w.GetHeartbeatSeconds())*time.Second, longestBeat)
 	if c.beat == 0 {
@@ -298,9 +317,10 @@ func (c *conversation) update(ctx context.Context, u *hostv1.Update) error {
 	if err != nil || !complete {
 		return err
 	}
-	revision := c.receiver.Revision()
-	c.since.CompareAndSwap(0, max(revision, 1))
-	c.Agent.held.Store(&held{goal: c.receiver.Goal(), revision: revision, digest: c.receiver.Digest(), synced: true})
+	serial := c.Agent.held.Load().serial + 1
+	c.since.CompareAndSwap(0, serial)
+	c.Agent.held.Store(&held{goal: c.receiver.Goal(), revision: c.receiver.Revision(), digest: c.receiver.Digest(),
+		synced: true, serial: serial})
 	c.work.post(func() {})
 	return nil
 }
@@ -319,8 +339,9 @@ func (c *conversation) speak(ctx context.Context) error {
 				return err
 			}
 		}
-		since := c.since.Load()
-		if state := fmt.Sprint(v.revision, v.digest, v.failures); since != 0 && v.revision >= since && v.synced && state != acked {
+		// Every update is acknowledged, and again when the failures change.
+		state := fmt.Sprint(v.serial, v.failures)
+		if since := c.since.Load(); since != 0 && v.serial >= since && state != acked {
 			acked = state
 			if err := c.stream.Send(ack(v.revision, v.digest, v.failures)); err != nil {
 				return err
@@ -376,22 +397,18 @@ func (c *conversation) answer(ctx context.Context, q *hostv1.Query) *hostv1.Agen
 	return &hostv1.AgentMessage{Message: &hostv1.AgentMessage_Answer{Answer: a}}
 }
 
-// bind asks the server to place a port here. It returns the revision from which
-// on the Goal has it.
-func (s *server) bind(ctx context.Context, ref model.Ref) (int64, error) {
+// bind asks the server to place a port here; the Goal will then have it.
+func (s *server) bind(ctx context.Context, ref model.Ref) error {
 	s.mu.Lock()
 	client, why := s.client, s.why
 	s.mu.Unlock()
 	if client == nil {
-		return 0, fmt.Errorf("%w (%w), and the policy that this host remembers has no port %s here", errUnreachable, why, ref)
+		return fmt.Errorf("%w (%w), and the policy that this host remembers has no port %s here", errUnreachable, why, ref)
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	answer, err := client.BindPort(ctx, connect.NewRequest(&hostv1.BindPortRequest{Tenant: ref.Tenant, Name: ref.Name}))
-	if err != nil {
-		return 0, plain(err)
-	}
-	return answer.Msg.GetRevision(), nil
+	_, err := client.BindPort(ctx, connect.NewRequest(&hostv1.BindPortRequest{Tenant: ref.Tenant, Name: ref.Name}))
+	return plain(err)
 }
 
 // plain drops the code from the text of a server's error: whoever answers the
@@ -470,10 +487,26 @@ func (s *server) unbindOne(ctx context.Context, client hostv1connect.HostService
 	return errors.Join(wrote, err)
 }
 
+// perResource joins failures of one resource: the server keeps one of each.
+func perResource(failures []failure) []failure {
+	var out []failure
+	place := map[model.Key]int{}
+	for _, f := range failures {
+		key := model.Key{Kind: f.kind, Ref: f.ref}
+		if i, again := place[key]; again {
+			out[i].message += "; " + f.message
+			continue
+		}
+		place[key] = len(out)
+		out = append(out, f)
+	}
+	return out
+}
+
 // ack says what the kernel holds.
 func ack(revision int64, digest goal.Digest, failures []failure) *hostv1.AgentMessage {
 	a := &hostv1.Ack{Revision: revision, Digest: digest[:]}
-	for _, f := range failures {
+	for _, f := range perResource(failures) {
 		a.Failures = append(a.Failures, &hostv1.Failure{Kind: string(f.kind), Tenant: f.ref.Tenant, Name: f.ref.Name,
 			Reason: f.reason, Message: f.message})
 	}

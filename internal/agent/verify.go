@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/weft-sdn/weft/internal/netdev"
 	"github.com/weft-sdn/weft/internal/table"
 )
 
@@ -38,10 +39,13 @@ func (l *loop) verify(ctx context.Context) (revision int64, differences []string
 	return got.revision, got.differences, got.err
 }
 
-// audit repairs rows that somebody else changed, and counts them.
+// audit repairs rows and attachments that somebody else changed, and counts them.
 func (l *loop) audit() {
-	// Routes may have a new path MTU, of which nobody tells.
-	l.stale |= ^l.stale
+	l.stale = netdev.ChangeAll // nobody tells of a new path MTU, for one
+	l.reconcile()
+	if l.trouble {
+		return // the retries see to it
+	}
 	v := l.view.Load()
 	have, err := l.sw.ReadBack()
 	if err != nil {
@@ -49,12 +53,18 @@ func (l *loop) audit() {
 		return
 	}
 	drift := append(differ(v.want, have, v.synced), l.unattached()...)
-	if len(drift) == 0 || l.trouble {
+	if len(drift) == 0 {
 		return
 	}
 	l.log.Error("the kernel differs from policy; repairing", "differences", len(drift), "first", drift[0])
 	l.counts.drifted(len(drift))
-	l.trouble = true // so that the pass that follows writes
+	// The switch writes what changed since it last wrote. Applying what the kernel
+	// holds changes nothing there, but makes the switch know it.
+	if err := l.sw.Apply(have, true); err != nil {
+		l.log.Error("the switch could not be told of the drift", "error", err)
+	}
+	l.trouble = true // the last pass does not count any more
+	l.reconcile()
 }
 
 // unattached lists plugged and present devices that the switch is not on.
