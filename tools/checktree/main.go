@@ -131,7 +131,10 @@ func checkLinks(file string, content []byte, files []string) []string {
 		if strings.Contains(target, "://") {
 			continue
 		}
-		to := path.Join(path.Dir(file), target)
+		to := target // from the root of a web site: nowhere
+		if !path.IsAbs(target) {
+			to = path.Join(path.Dir(file), target)
+		}
 		exists := func(f string) bool { return f == to || strings.HasPrefix(f, to+"/") }
 		if !slices.ContainsFunc(files, exists) {
 			findings = append(findings, fmt.Sprintf("%s: links to %s, which is not there", file, target))
