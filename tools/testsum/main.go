@@ -75,6 +75,7 @@ type sum struct {
 	passed, failed, skipped int
 	output                  map[test][]string
 	failedIn                map[string]int // tests that failed, by package
+	progress                string         // what a fuzz target last said of itself
 }
 
 // goTest runs `go test -json args` and counts what happens.
@@ -129,6 +130,9 @@ func (s *sum) add(e event) {
 	t := test{e.Package, e.Test}
 	switch e.Action {
 	case "output":
+		if strings.HasPrefix(e.Output, "fuzz: elapsed: ") {
+			s.progress = e.Output
+		}
 		s.output[t] = append(s.output[t], e.Output)
 	case "build-output":
 		t = test{pkg: e.ImportPath}
@@ -191,7 +195,9 @@ func (s *sum) fuzzAll(packages []string, d time.Duration) error {
 	}
 	for _, t := range targets(list) {
 		fmt.Fprintf(s.out, "fuzz %s %s for %s\n", t.pkg, t.name, d)
+		s.progress = ""
 		s.goTest([]string{"-vet=off", "-run", "^$", "-fuzz", "^" + t.name + "$", "-fuzztime", d.String(), "-timeout", "0", t.pkg})
+		fmt.Fprint(s.out, s.progress)
 	}
 	return nil
 }
