@@ -43,6 +43,7 @@ type guest struct {
 	port     table.Port
 	v4, v6   netip.Addr
 	tap      bool
+	plain    bool // a tap guest that sends with offloads and receives without
 	mtu      int
 	as       int  // number that gives its addresses and MAC, as seen from 1; 0: its own
 	blue     bool // of another tenant, with the same addresses
@@ -334,7 +335,7 @@ func (f *fabric) dropped(h *host, v model.Verdict) (n uint64) {
 func (f *fabric) startTap(g *guest, dev string) {
 	t := f.t
 	t.Helper()
-	port, guest := openTap(t, g.host.ns, dev), openTap(t, g.ns, "eth0")
+	port, guest := openTap(t, g.host.ns, dev, !g.plain), openTap(t, g.ns, "eth0", true)
 	stop, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
 	if err != nil {
 		t.Fatal(err)
@@ -356,7 +357,7 @@ func (f *fabric) startTap(g *guest, dev string) {
 	})
 }
 
-func openTap(t *testing.T, ns, name string) (fd int) {
+func openTap(t *testing.T, ns, name string, offloads bool) (fd int) {
 	t.Helper()
 	inside(t, ns, func() {
 		var err error
@@ -369,7 +370,11 @@ func openTap(t *testing.T, ns, name string) (fd int) {
 		if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
 			t.Error(err)
 		}
-		if err := unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, 1|2|4); err != nil { // checksum, TSO4, TSO6
+		flags := 0
+		if offloads {
+			flags = 1 | 2 | 4 // checksum, TSO4, TSO6
+		}
+		if err := unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, flags); err != nil {
 			t.Error(err)
 		}
 	})

@@ -71,7 +71,7 @@ type peerRow struct {
 	Flags   uint16
 	NextHop model.MAC
 	Source  model.MAC
-	Zero    uint32
+	Via     [4]byte
 }
 
 type uplinkRow struct {
@@ -195,9 +195,16 @@ func encodePeer(pa netip.Addr, p *table.Peer) peerRow {
 		return r
 	}
 	r.IfIndex, r.MTU, r.Flags, r.NextHop, r.Source = p.IfIndex, p.MTU, peerPresent, p.NextHop, p.Source
+	if p.Via.Is4() {
+		r.Via = p.Via.As4()
+	}
 	return r
 }
 
 func decodePeer(r peerRow) table.Peer {
-	return table.Peer{PA: from16(r.PA), IfIndex: r.IfIndex, MTU: r.MTU, NextHop: r.NextHop, Source: r.Source}
+	p := table.Peer{PA: from16(r.PA), IfIndex: r.IfIndex, MTU: r.MTU, NextHop: r.NextHop, Source: r.Source}
+	if r.Via != [4]byte{} {
+		p.Via = netip.AddrFrom4(r.Via)
+	}
+	return p
 }

@@ -64,9 +64,9 @@ func TestGuestHearsThatTTLRanOut(t *testing.T) {
 // A guest with a standard MTU sends what the path cannot carry, as TCP with its checksum
 // left to the device: the error about it must be one that the guest believes.
 func TestTCPRecoversFromTooLargeMTU(t *testing.T) {
-	for name, tap := range map[string]bool{"veth": false, "tap": true} {
+	for name, like := range map[string]guest{"veth": {}, "tap": {tap: true}, "tap that takes no offloads": {tap: true, plain: true}} {
 		t.Run(name, func(t *testing.T) {
-			f := newFabric(t, Options{}, &guest{name: "web0", mtu: 1500, tap: tap}, &guest{name: "web1", mtu: 1500, tap: tap}, &guest{name: "db2", mtu: 1500}, &guest{name: "db3", mtu: 1500})
+			f := newFabric(t, Options{}, &guest{name: "web0", mtu: 1500, tap: like.tap, plain: like.plain}, &guest{name: "web1", mtu: 1500, tap: like.tap}, &guest{name: "db2", mtu: 1500}, &guest{name: "db3", mtu: 1500})
 			for _, to := range []string{"web1", "db3"} {
 				f.send("web0", to, f.guests[to].v4, 2<<20)
 				f.send("web0", to, f.guests[to].v6, 2<<20)
@@ -158,7 +158,7 @@ func TestTenantsAreBlindToEachOther(t *testing.T) {
 func TestGuestCannotForgeByOffload(t *testing.T) {
 	f := newFabric(t, Options{}, &guest{name: "web0"}, &guest{name: "web1"})
 	h := f.hosts[0]
-	fd := openTap(t, h.ns, "evil")
+	fd := openTap(t, h.ns, "evil", true)
 	t.Cleanup(func() { unix.Close(fd) })
 	ip(t, "-n", h.ns, "link", "set", "dev", "evil", "up")
 	set := f.rows(h)
