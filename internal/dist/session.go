@@ -1,0 +1,322 @@
+package dist
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+
+	hostv1 "github.com/weft-sdn/weft/api/weft/host/v1"
+	"github.com/weft-sdn/weft/internal/goal"
+	"github.com/weft-sdn/weft/internal/hostwire"
+	"github.com/weft-sdn/weft/internal/model"
+)
+
+// Bounds of what an agent may say.
+const (
+	maxFailures = 1000
+	maxText     = 1000 // bytes of one reason, message or name
+	maxQueries  = 16   // under way on one session
+)
+
+type stream = connect.BidiStream[hostv1.AgentMessage, hostv1.ServerMessage]
+
+// session is one live stream with an agent.
+type session struct {
+	d        *Distributor
+	host     string
+	instance string
+	stream   *stream
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
+
+	wake    chan struct{}            // of 1: there may be something to send
+	facts   chan *hostv1.Facts       // of 1: the latest
+	queries chan *hostv1.Query       // to be sent
+	answers map[uint64]chan<- answer // by query; guarded by Distributor.mu
+
+	mu      sync.Mutex
+	control *http.ResponseController // nil once the handler has returned
+}
+
+func errNotInPolicy(host string) error {
+	return connect.NewError(connect.CodePermissionDenied, fmt.Errorf("host %q is not in policy: create it (`kind: Host`)", host))
+}
+
+// stir has the session look for something to send.
+func (s *session) stir() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// end ends the session for a reason that the agent is told, if it still reads.
+func (s *session) end(why error) {
+	s.cancel(why)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.control != nil {
+		// A Receive from an agent that is silent, and a Send to one that does not
+		// read, would block for ever.
+		_ = s.control.SetReadDeadline(time.Now())
+		_ = s.control.SetWriteDeadline(time.Now().Add(s.d.cfg.Heartbeat))
+	}
+}
+
+func (s *session) close() {
+	s.cancel(nil)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.control = nil
+}
+
+// Session implements hostv1connect.HostServiceHandler.
+func (d *service) Session(ctx context.Context, stream *stream) error {
+	from := caller(ctx)
+	if from.err != nil {
+		return from.err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	s := &session{d: d.Distributor, host: from.host, stream: stream, ctx: ctx, cancel: cancel, control: from.control,
+		wake: make(chan struct{}, 1), facts: make(chan *hostv1.Facts, 1), queries: make(chan *hostv1.Query, maxQueries),
+		answers: map[uint64]chan<- answer{}}
+	defer s.close()
+	patience := missedHeartbeats * d.cfg.Heartbeat
+	silence := time.AfterFunc(patience, func() {
+		s.end(connect.NewError(connect.CodeDeadlineExceeded, fmt.Errorf("nothing heard from the agent for %s", patience)))
+	})
+	defer silence.Stop()
+	first, err := stream.Receive()
+	if err != nil {
+		return cmp.Or(context.Cause(ctx), err)
+	}
+	if err := s.open(first.GetHello()); err != nil {
+		return err
+	}
+	defer s.leave()
+	go s.receive(func() { silence.Reset(patience) })
+	go s.reportFacts()
+	return s.serve()
+}
+
+// open admits the agent to be the one of its host.
+func (s *session) open(hello *hostv1.Hello) error {
+	if hello == nil {
+		return connect.NewError(connect.CodeInvalidArgument, errors.New("the first word was not a hello"))
+	}
+	if hello.GetProtocol() != hostwire.Protocol {
+		return connect.NewError(connect.CodeFailedPrecondition,
+			fmt.Errorf("the agent speaks protocol %d and the server %d: upgrade the older one", hello.GetProtocol(), hostwire.Protocol))
+	}
+	digest, err := hostwire.Digest(hello.GetDigest())
+	if err != nil {
+		return connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("hello: %w", err))
+	}
+	if hello.GetInstance() == "" {
+		return connect.NewError(connect.CodeInvalidArgument, errors.New("hello: the instance is missing"))
+	}
+	d := s.d
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.ready {
+		return connect.NewError(connect.CodeUnavailable, errors.New("the server has not read its policy yet; try again"))
+	}
+	h := d.hosts[s.host]
+	if h == nil {
+		return errNotInPolicy(s.host)
+	}
+	s.instance = clip(hello.GetInstance())
+	if old := h.session; old != nil {
+		if old.instance != s.instance {
+			return connect.NewError(connect.CodeAlreadyExists, fmt.Errorf(
+				"host %q already has a live agent (instance %s): stop that one, or give this host another name", s.host, old.instance))
+		}
+		old.end(connect.NewError(connect.CodeAborted, errors.New("the same agent opened another session")))
+		h.depart()
+	}
+	h.version, h.facts = clip(hello.GetVersion()), hello.GetFacts()
+	h.arrive(s, digest, d.compiled.Digest(s.host), d.cfg.Now())
+	s.tellFacts(hello.GetFacts())
+	d.cfg.Logger.Info("agent arrived", "host", s.host, "version", h.version, "revision", hello.GetRevision(), "snapshot", h.snapshot)
+	d.notify()
+	return nil
+}
+
+func (s *session) leave() {
+	d := s.d
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for id, to := range s.answers {
+		to <- answer{err: errAway(s.host)}
+		delete(s.answers, id)
+	}
+	s.answers = nil
+	if h := d.hosts[s.host]; h != nil && h.session == s {
+		h.depart()
+		d.notify()
+	}
+	d.cfg.Logger.Info("agent left", "host", s.host, "reason", context.Cause(s.ctx))
+}
+
+// serve sends until the session ends; nobody else sends.
+func (s *session) serve() error {
+	err := s.stream.Send(&hostv1.ServerMessage{Message: &hostv1.ServerMessage_Welcome{Welcome: &hostv1.Welcome{
+		Version: s.d.cfg.Version, HeartbeatSeconds: uint32(max(1, s.d.cfg.Heartbeat/time.Second))}}})
+	beat := time.NewTicker(s.d.cfg.Heartbeat)
+	defer beat.Stop()
+	for err == nil {
+		select {
+		case <-s.ctx.Done():
+			return context.Cause(s.ctx)
+		case <-s.wake:
+			err = s.sendUpdates()
+		case q := <-s.queries:
+			err = s.stream.Send(&hostv1.ServerMessage{Message: &hostv1.ServerMessage_Query{Query: q}})
+		case <-beat.C:
+			s.forgive()
+			err = s.stream.Send(&hostv1.ServerMessage{Message: &hostv1.ServerMessage_Heartbeat{Heartbeat: &hostv1.Heartbeat{}}})
+		}
+	}
+	return cmp.Or(context.Cause(s.ctx), err)
+}
+
+// sendUpdates sends what has gathered, if the last Update is acknowledged.
+func (s *session) sendUpdates() error {
+	for _, u := range s.next() {
+		if err := s.stream.Send(&hostv1.ServerMessage{Message: &hostv1.ServerMessage_Update{Update: u}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *session) next() []*hostv1.Update {
+	d := s.d
+	d.mu.Lock()
+	h := d.hosts[s.host]
+	if h == nil || h.session != s {
+		d.mu.Unlock()
+		return nil
+	}
+	now := position{d.revision, d.compiled.Digest(s.host)}
+	whole, delta, ok := h.take(now)
+	var all *goal.Goal
+	if ok && whole {
+		all = d.compiled.Goal(s.host)
+	}
+	d.mu.Unlock()
+	if !ok {
+		return nil
+	}
+	if whole {
+		delta = goal.Diff(goal.New(), all)
+	}
+	return hostwire.Updates(delta, now.revision, now.digest, whole)
+}
+
+// forgive lets an agent that sent wrong digests try again.
+func (s *session) forgive() {
+	s.d.mu.Lock()
+	defer s.d.mu.Unlock()
+	if h := s.d.hosts[s.host]; h != nil && h.session == s && h.wrong > 1 {
+		h.wrong = 1
+		s.stir()
+	}
+}
+
+// receive reads until the stream ends, and ends the session then.
+func (s *session) receive(heard func()) {
+	for {
+		m, err := s.stream.Receive()
+		if err != nil {
+			s.end(fmt.Errorf("stream ended: %w", err))
+			return
+		}
+		heard()
+		switch {
+		case m.GetAck() != nil:
+			s.acknowledged(m.GetAck())
+		case m.GetAnswer() != nil:
+			s.answered(m.GetAnswer())
+		case m.GetFacts() != nil:
+			s.newFacts(m.GetFacts())
+		}
+	}
+}
+
+func (s *session) acknowledged(a *hostv1.Ack) {
+	digest, err := hostwire.Digest(a.GetDigest())
+	if err != nil {
+		s.end(connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("ack: %w", err)))
+		return
+	}
+	d := s.d
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	h := d.hosts[s.host]
+	if h == nil || h.session != s {
+		return
+	}
+	if !h.acknowledge(position{a.GetRevision(), digest}, failures(s.host, a.GetFailures())) {
+		d.cfg.Logger.Warn("the agent's goal is not what was sent; sending all of it again", "host", s.host, "revision", a.GetRevision())
+	}
+	d.settleLeaving(h)
+	s.stir()
+	d.notify()
+}
+
+func failures(host string, said []*hostv1.Failure) map[model.Key]Failure {
+	out := make(map[model.Key]Failure, min(len(said), maxFailures))
+	for _, f := range said[:min(len(said), maxFailures)] {
+		key := model.Key{Kind: model.Kind(clip(f.GetKind())), Ref: model.Ref{Tenant: clip(f.GetTenant()), Name: clip(f.GetName())}}
+		out[key] = Failure{Host: host, Key: key, Reason: clip(f.GetReason()), Message: clip(f.GetMessage())}
+	}
+	return out
+}
+
+func clip(text string) string { return text[:min(len(text), maxText)] }
+
+func (s *session) newFacts(f *hostv1.Facts) {
+	s.d.mu.Lock()
+	h := s.d.hosts[s.host]
+	live := h != nil && h.session == s
+	if live {
+		h.facts = f
+		s.d.notify()
+	}
+	s.d.mu.Unlock()
+	if live {
+		s.tellFacts(f)
+	}
+}
+
+// tellFacts leaves the latest facts for reportFacts. One goroutine at a time
+// calls it: open, then receive.
+func (s *session) tellFacts(f *hostv1.Facts) {
+	if f == nil {
+		return
+	}
+	select {
+	case <-s.facts:
+	default:
+	}
+	s.facts <- f
+}
+
+// reportFacts runs beside receive, because the server may have to write them down.
+func (s *session) reportFacts() {
+	for s.d.cfg.Facts != nil {
+		select {
+		case <-s.ctx.Done():
+			return
+		case f := <-s.facts:
+			s.d.cfg.Facts(s.ctx, s.host, f)
+		}
+	}
+}
