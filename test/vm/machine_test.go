@@ -29,8 +29,9 @@ type machine struct {
 	asked   int
 }
 
-// start boots a machine whose NIC is the tap of the namespace, and waits for it.
-func start(t testing.TB, ns, tap string, mac model.MAC) *machine {
+// start boots a machine whose NIC is the tap of the namespace and has the MTU,
+// and waits for it.
+func start(t testing.TB, ns, tap string, mac model.MAC, mtu int) *machine {
 	t.Helper()
 	k, err := getKernel()
 	if err != nil {
@@ -45,7 +46,7 @@ func start(t testing.TB, ns, tap string, mac model.MAC) *machine {
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio",
 		"-kernel", k.image, "-initrd", image, "-append", "console=ttyS0 quiet panic=-1",
 		"-netdev", "tap,id=nic,ifname="+tap+",script=no,downscript=no,vhost=off",
-		"-device", fmt.Sprintf("virtio-net-pci,netdev=nic,mac=%s,host_mtu=%d,romfile=", mac, twohosts.GuestMTU))
+		"-device", fmt.Sprintf("virtio-net-pci,netdev=nic,mac=%s,host_mtu=%d,romfile=", mac, mtu))
 	return run(t, cmd, ns)
 }
 

@@ -75,7 +75,7 @@ func TestRealGuest(t *testing.T) {
 
 func realGuest(t *testing.T, decap string, underlays ...underlay) {
 	w := twohosts.New(t, "wv-", decap, []*twohosts.Guest{web1, web2, web3, db1})
-	m := start(t, w.Hosts[0].NS, twohosts.Device(web1), web1.MAC)
+	m := start(t, w.Hosts[0].NS, twohosts.Device(web1), web1.MAC, twohosts.GuestMTU)
 	if err := configure(m); err != nil {
 		t.Fatal(err)
 	}
@@ -101,6 +101,54 @@ func realGuest(t *testing.T, decap string, underlays ...underlay) {
 		})
 	}
 	t.Run("nothing was lost on the way", func(t *testing.T) { aftermath(t, w, m, decap) })
+}
+
+// A machine whose NIC says 1500 learns from the switch that the path carries less:
+// its stack believes fragmentation-needed and packet-too-big, although the checksum
+// of the packet that they quote was still pending.
+func TestRealGuestLearnsThePathMTU(t *testing.T) {
+	const mtu = 1500
+	w := twohosts.New(t, "wv-", datapath.DecapAuto, []*twohosts.Guest{web1, web2, web3})
+	m := start(t, w.Hosts[0].NS, twohosts.Device(web1), web1.MAC, mtu)
+	if err := configure(m); err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range []*twohosts.Guest{web2, web3} {
+		serve(t, w, g)
+		for _, ca := range g.CAs {
+			// The first datagram fills the NIC's MTU, is refused, and comes again in fragments.
+			fill := int64(mtu - 20 - 8)
+			if ca.Is6() {
+				fill = mtu - 40 - 8
+			}
+			before := tooBig(t, w)
+			if _, err := m.do(console.Command{Do: "datagrams", To: ca, Bytes: fill, Count: 5}); err != nil {
+				t.Errorf("%v\n%s", err, drops(w))
+			}
+			if refused := tooBig(t, w) - before; refused != 1 {
+				t.Errorf("%s: %d datagrams were too big; one should have been enough to learn from", ca, refused)
+			}
+		}
+	}
+	text, err := m.do(console.Command{Do: "counters"})
+	if err != nil || !strings.Contains(text, "mtu=1500") || !strings.Contains(text, "checksum_errors=0") {
+		t.Errorf("the machine counts %q, %v", text, err)
+	}
+}
+
+// tooBig is how many packets of the machine its host refused as TOO_BIG.
+func tooBig(t *testing.T, w *twohosts.World) (packets uint64) {
+	t.Helper()
+	counts, err := w.Hosts[0].Switch.Drops()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range counts {
+		if d.Reason == model.VerdictTooBig && d.Port == web1.ID {
+			packets += d.Packets
+		}
+	}
+	return packets
 }
 
 func configure(m *machine) error {
