@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -307,5 +306,3 @@ func lines(d []HostDifference, host string) string {
 	}
 	return ""
 }
-
-func names(m map[string]*agent) []string { return slices.Sorted(maps.Keys(m)) }
