@@ -52,6 +52,7 @@ struct pkt {
 	__u32 port_id; /* that drops are counted for */
 	__u32 out;     /* device it leaves by */
 	__be32 outer_src;
+	__be32 via; /* next hop in the underlay; 0: not known */
 
 	__u16 sport, dport_l4; /* host order; 0 where not read */
 	__u8 proto;

@@ -18,6 +18,7 @@
  * tells the kernel. cb[0] and cb[1] show verdict and device to a test run. */
 
 #define PACKET_HOST 0
+#define FAMILY_INET 2
 
 static __always_inline void count_out(const struct pkt *p)
 {
@@ -108,6 +109,16 @@ static __noinline void report(struct __sk_buff *skb, const struct pkt *p, __u32 
 	bpf_ringbuf_submit(e, 0);
 }
 
+/* A known next hop saves the lookup of a route for each packet. */
+static __always_inline int redirect_neighbour(const struct pkt *p)
+{
+	struct bpf_redir_neigh to = {.nh_family = FAMILY_INET, .ipv4_nh = p->via};
+
+	if (!p->via)
+		return bpf_redirect_neigh(p->out, NULL, 0, 0);
+	return bpf_redirect_neigh(p->out, &to, sizeof(to), 0);
+}
+
 static __always_inline int act(struct __sk_buff *skb, const struct pkt *p)
 {
 	switch (p->action) {
@@ -121,7 +132,7 @@ static __always_inline int act(struct __sk_buff *skb, const struct pkt *p)
 			bpf_skb_change_type(skb, PACKET_HOST);
 		return bpf_redirect_peer(p->out, 0);
 	case ACT_NEIGHBOUR:
-		return bpf_redirect_neigh(p->out, NULL, 0, 0);
+		return redirect_neighbour(p);
 	}
 	return TC_ACT_SHOT;
 }

@@ -23,7 +23,7 @@ struct peer {
 	__u16 flags;
 	__u8 next_hop[6]; /* for ARP; zero: unresolved */
 	__u8 source[6];
-	__u32 zero;
+	__be32 via; /* IP next hop; 0: the kernel looks the route up, packet by packet */
 };
 
 _Static_assert(sizeof(struct peer) == 40, "peer");

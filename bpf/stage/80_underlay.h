@@ -18,6 +18,7 @@ static __always_inline enum verdict underlay(struct pkt *p)
 	if (!p->peer)
 		return V_CONTINUE;
 	p->out = p->peer->ifindex;
+	p->via = p->peer->via;
 	/* The kernel's neighbour output reads an IP header where ARP's bytes would be taken
 	 * for one by skb->protocol; such a frame carries its addresses already. */
 	p->action = p->type == TYPE_ARP ? ACT_DEVICE : ACT_NEIGHBOUR;

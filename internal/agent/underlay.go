@@ -141,7 +141,7 @@ func (u *underlay) findPeers(pas map[netip.Addr]struct{}, old underlay) error {
 		if err != nil {
 			return fmt.Errorf("provider address %s: %w", pa, err)
 		}
-		u.peers[pa] = table.Peer{PA: pa, IfIndex: r.IfIndex, MTU: uint16(min(r.MTU, largestMTU)), Source: r.MAC}
+		u.peers[pa] = table.Peer{PA: pa, IfIndex: r.IfIndex, MTU: uint16(min(r.MTU, largestMTU)), Via: r.NextHop, Source: r.MAC}
 		u.hops[pa] = netdev.Neighbour{IfIndex: r.IfIndex, Addr: r.NextHop}
 	}
 	return nil

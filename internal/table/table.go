@@ -61,6 +61,7 @@ type Peer struct {
 	PA      netip.Addr // the key
 	IfIndex uint32     // underlay device; 0: no route now
 	MTU     uint16     // outer IP MTU toward it
+	Via     netip.Addr // IPv4 next hop on that device; invalid: the kernel looks the route up, packet by packet
 	NextHop model.MAC  // link-layer next hop for non-IP frames; zero: unresolved
 	Source  model.MAC  // MAC of the underlay device
 }

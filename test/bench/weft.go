@@ -84,7 +84,7 @@ func (s *site) rows(i int, port, uplink uint32, source model.MAC) table.Set {
 		set.Records[table.RecordKey{VSID: subnet, CA: ca}] = table.Record{MAC: model.MAC{2, 1, 0, 0, byte(n >> 8), byte(n)}, PA: pas[other], Port: model.PortID(100 + n)}
 	}
 	set.Routes[table.RouteKey{Network: 1, Prefix: subnetPrefix}] = table.Route{VSID: subnet}
-	set.Peers[pas[other]] = table.Peer{PA: pas[other], IfIndex: uplink, MTU: underlayMTU, Source: source}
+	set.Peers[pas[other]] = table.Peer{PA: pas[other], IfIndex: uplink, MTU: underlayMTU, Via: pas[other], Source: source}
 	set.LocalPAs[pas[i]] = struct{}{}
 	return set
 }

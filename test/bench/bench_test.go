@@ -1,0 +1,72 @@
+package main
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// The test binary is its own traffic generator, as the program is.
+func TestMain(m *testing.M) {
+	if spec := os.Getenv(workerEnv); spec != "" {
+		workerMain(spec)
+		return
+	}
+	os.Exit(m.Run())
+}
+
+func TestRatiosAreTakenWithinARound(t *testing.T) {
+	c := cell{ports: "veth", underlay: "pass"}
+	r := newReport(options{})
+	// The machine gets slower from round to round; the ratio does not.
+	for round, pace := range []float64{8, 4, 1} {
+		r.add(c, weft, round, tcp1, value{Gbps: 3 * pace})
+		r.add(c, vxlan, round, tcp1, value{Gbps: 2 * pace})
+	}
+	r.add(c, weft, 3, tcp1, value{Gbps: 1}) // vxlan has no such round
+	if got := r.ratio("veth/pass", weft, vxlan, tcp1); got != (spread{1.5, 1.5, 1.5, 3}) {
+		t.Fatalf("ratio %+v", got)
+	}
+}
+
+func TestSpread(t *testing.T) {
+	if got := spreadOf([]float64{5, 1, 3, 100}); got != (spread{4, 1, 100, 4}) {
+		t.Fatalf("spread of an even number %+v", got)
+	}
+	if got := spreadOf(nil).String(); got != "–" {
+		t.Fatalf("nothing measured prints as %q", got)
+	}
+}
+
+// A short run: every contender carries every load, and the underlay of each cell
+// is what its name says (site.check).
+func TestEveryContenderCarriesTraffic(t *testing.T) {
+	unlock, err := exclusive()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	o := options{rounds: 1, seconds: 0.1, cells: "veth/pass,veth/wire,tap/pass,tap/wire"}
+	cells, err := selectCells(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newReport(o)
+	for _, c := range cells {
+		if err := measureCell(context.Background(), c, o, r); err != nil {
+			t.Fatalf("%s: %v", c.name(), err)
+		}
+		for _, k := range []string{bare, routed, vxlan, weft} {
+			for _, m := range c.metrics {
+				if got := r.of(c.name(), k, m, func(v value) float64 { return v.main(m) }); !(got[0] > 0) {
+					t.Errorf("%s: %s of %s is %v", c.name(), m, k, got)
+				}
+			}
+		}
+	}
+	left, err := filepath.Glob(filepath.Join(netnsDir, prefix+"*"))
+	if err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
