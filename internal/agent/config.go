@@ -72,7 +72,7 @@ host: ""
 # The server's address for hosts.
 server: https://127.0.0.1:7443
 
-# File with the single-use token of the first join ("weft host token"). It also
+# File with the single-use token of the first join ("weft token create HOST"). It also
 # names the certificate authority to trust. Deleted once it has been used.
 tokenFile: ""
 

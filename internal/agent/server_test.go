@@ -138,6 +138,13 @@ func (f *fleet) programmed(host string, revision int64) {
 	})
 }
 
+// facts are the last that a host said of itself.
+func (f *fleet) facts(host string) *hostv1.Facts {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.sessions[host].facts
+}
+
 // query asks an agent and waits for its answer.
 func (f *fleet) query(host string, q *hostv1.Query) *hostv1.Answer {
 	f.t.Helper()

@@ -1,8 +1,8 @@
 package agent
 
 import (
-	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net"
@@ -255,17 +255,18 @@ func (h *hostMachine) end(signal syscall.Signal) {
 
 // gone is the end of a host in a test: nothing may be left in it.
 func (h *hostMachine) gone() {
-	if h.t.Failed() {
-		if log, err := os.Open(filepath.Join(h.dir, "log")); err == nil {
-			defer log.Close()
-			for lines := bufio.NewScanner(log); lines.Scan(); {
-				h.t.Logf("%s: %s", h.name, lines.Text())
-			}
-		}
-	}
 	if h.agent != nil {
 		h.agent.Process.Signal(syscall.SIGTERM) // it may have ended by itself
 		<-h.ended
+	}
+	log, _ := os.ReadFile(filepath.Join(h.dir, "log"))
+	for _, bad := range []string{"panic:", "DATA RACE", "fatal error:"} {
+		if strings.Contains(string(log), bad) {
+			h.t.Errorf("%s: the agent's log has %q", h.name, bad)
+		}
+	}
+	if h.t.Failed() {
+		h.t.Logf("log of %s:\n%s", h.name, log)
 	}
 	h.inside(h.ns, func() error { return Cleanup(h.config()) })
 	if _, err := os.Stat(h.pinDir()); !os.IsNotExist(err) {
@@ -332,6 +333,30 @@ func (h *hostMachine) unplug(port string) {
 	}
 }
 
+// counter reads a statistic of a device.
+func (h *hostMachine) counter(device, name string) (n uint64) {
+	h.t.Helper()
+	var stats []struct {
+		Stats64 map[string]map[string]uint64 `json:"stats64"`
+	}
+	must(h.t, json.Unmarshal([]byte(h.run(h.ns, "ip -j -s link show "+device)), &stats))
+	side, what, _ := strings.Cut(name, "_")
+	return stats[0].Stats64[side][what]
+}
+
+// dropped counts the drops of a reason.
+func (h *hostMachine) dropped(reason string) (n uint64) {
+	h.t.Helper()
+	d, err := h.client.LocalDrops(h.t.Context(), connect.NewRequest(&weftv1.LocalDropsRequest{}))
+	must(h.t, err)
+	for _, row := range d.Msg.GetDrops() {
+		if row.GetReasonName() == reason {
+			n += row.GetPackets()
+		}
+	}
+	return n
+}
+
 func (h *hostMachine) status() *weftv1.AgentStatusResponse {
 	h.t.Helper()
 	s, err := h.client.AgentStatus(h.t.Context(), connect.NewRequest(&weftv1.AgentStatusRequest{}))
@@ -358,6 +383,12 @@ func (g *guest) address(v4 bool) netip.Addr {
 	}
 	g.t.Fatalf("%s has no such address in %v", g.port, g.got)
 	return netip.Addr{}
+}
+
+// pings tries one ping.
+func (g *guest) pings(to *guest) bool {
+	g.t.Helper()
+	return strings.Contains(g.run(g.ns, fmt.Sprintf("ping -n -c1 -W1 %s || true", to.address(true))), " 0% packet loss")
 }
 
 func (g *guest) ping(to netip.Addr) {

@@ -1,0 +1,72 @@
+package agent
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// secondLeg gives h another device toward the router, eth1.
+func (h *hostMachine) secondLeg(net string) {
+	h.t.Helper()
+	leg := h.name + "-second"
+	h.shell(fmt.Sprintf("ip link add eth1 netns %s type veth peer name %s netns %s", h.ns, leg, h.router))
+	h.run(h.router, fmt.Sprintf("ip addr add %s.1/30 dev %s", net, leg), fmt.Sprintf("ip link set %s up", leg))
+	h.run(h.ns, fmt.Sprintf("ip addr add %s.2/30 dev eth1", net), "ip link set eth1 up")
+	h.t.Cleanup(func() { h.run(h.ns, "ip link del eth1") })
+}
+
+// A host with two uplinks follows its routes from one to the other, and hears on both.
+func TestTwoUplinks(t *testing.T) {
+	w := newWorld(t, "h1", "h2")
+	h1, h2 := w.hosts["h1"], w.hosts["h2"]
+	h1.secondLeg("198.51.100")
+	h1.extra = fmt.Sprintf("underlay: [eth0, eth1]\nproviderAddresses: [%s]\n", h1.pa)
+	w.fleet.change(func() {
+		w.fleet.addPort("web-1", 1, "h1")
+		w.fleet.addPort("web-2", 2, "h2")
+	})
+	h1.synced()
+	h2.synced()
+	g1, g2 := h1.plug("web-1"), h2.plug("web-2")
+	if got := w.fleet.facts("h1"); len(got.GetProviderAddresses()) != 1 || got.GetProviderAddresses()[0] != h1.pa.String() ||
+		!strings.Contains(got.GetDecap(), "eth0=") || !strings.Contains(got.GetDecap(), "eth1=") || got.GetUnderlayMtu() != 1500 {
+		t.Errorf("facts of h1: %v", got)
+	}
+	s := newStream(g1, g2)
+	used := func() uint64 { return h1.counter("eth1", "tx_packets") }
+	before := used()
+	w.run(h1.ns, fmt.Sprintf("ip route add %s/32 via 198.51.100.1", h2.pa))
+	h1.poll("packets leave by the second uplink", func() bool { return used() > before+100 })
+	// And back by the second uplink as well.
+	w.run(w.router, fmt.Sprintf("ip route add %s/32 via 198.51.100.2", h1.pa))
+	g2.ping(g1.address(true))
+	h1.verified()
+	w.run(h1.ns, fmt.Sprintf("ip route del %s/32", h2.pa))
+	before = h1.counter("eth0", "tx_packets")
+	h1.poll("packets leave by the first uplink", func() bool { return h1.counter("eth0", "tx_packets") > before+100 })
+	s.finish()
+}
+
+// Routes and MTUs of the underlay change; peers and guests follow.
+func TestUnderlayChanges(t *testing.T) {
+	w, g1, g2 := pairOfGuests(t)
+	h := w.hosts["h1"]
+	g1.ping(g2.address(true))
+
+	w.run(h.ns, "ip route del default")
+	w.run(g1.ns, "ping -n -c1 -W1 "+g2.address(true).String()+" && exit 1 || true")
+	h.poll("the loss of the route shows as drops", func() bool { return h.dropped("NO_UNDERLAY_ROUTE") > 0 })
+	h.verified()
+	w.run(h.ns, fmt.Sprintf("ip route add default via %s", h.pa.Prev()))
+	h.poll("the route is found again", func() bool { return g1.pings(g2) })
+
+	w.run(h.ns, "ip link set eth0 mtu 1400")
+	w.fleet.until("the server knows of the MTU", func() bool { return w.fleet.sessions["h1"].facts.GetUnderlayMtu() == 1400 })
+	h.poll("the port follows", func() bool { return strings.Contains(h.run(h.ns, "ip link show wfp1"), "mtu 1358 ") })
+	w.fleet.change(func() { w.fleet.addPort("web-3", 3, "") })
+	if g3 := h.plug("web-3"); g3.got.GetMtu() != 1358 {
+		t.Errorf("a new guest is told an MTU of %d, want 1358", g3.got.GetMtu())
+	}
+	h.verified()
+}
