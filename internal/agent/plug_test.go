@@ -361,3 +361,26 @@ func TestDropsAndMetricsTell(t *testing.T) {
 		t.Log(text)
 	}
 }
+
+// A real tap, as a VM manager makes it: adopted, never created, never deleted.
+func TestTapIsAdopted(t *testing.T) {
+	w := newWorld(t, "h1")
+	h := w.hosts["h1"]
+	w.fleet.change(func() { w.fleet.addPort("web-1", 1, "h1") })
+	h.synced()
+	w.run(h.ns, "ip tuntap add tap0 mode tap vnet_hdr")
+	got, err := h.client.Plug(t.Context(), connect.NewRequest(&weftv1.PlugRequest{Tenant: "red", Port: "web-1", Device: "tap0"}))
+	must(t, err)
+	if got.Msg.GetDevice() != "tap0" || !slices.Equal(got.Msg.GetAddresses(), []string{"10.0.1.1/16", "fd00:a::1:1/64"}) {
+		t.Errorf("the VM manager was told %v", got.Msg)
+	}
+	if link := w.run(h.ns, "ip link show tap0"); !strings.Contains(link, "NOARP") || !strings.Contains(link, ",UP") || !strings.Contains(link, "mtu 1458 ") {
+		t.Errorf("the tap is not ready:\n%s", link)
+	}
+	h.verified()
+	h.unplug("web-1")
+	if links := h.links(); !slices.Equal(links, []string{"eth0", "lo", "tap0"}) {
+		t.Errorf("devices after unplug: %v", links)
+	}
+	w.run(h.ns, "ip link del tap0")
+}
