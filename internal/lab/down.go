@@ -84,12 +84,18 @@ func (l Lab) remove(ctx context.Context) error {
 func endProcesses(ctx context.Context, spaces []string) error {
 	tick := time.NewTicker(lookAgain)
 	defer tick.Stop()
+	killed := make(map[int]bool)
 	for {
 		pids, err := processes(spaces)
-		if err != nil || len(pids) == 0 {
+		if err != nil {
 			return err
 		}
+		if len(pids) == 0 {
+			awaitReaped(ctx, killed)
+			return nil
+		}
 		for _, pid := range pids {
+			killed[pid] = true
 			if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
 				return fmt.Errorf("end process %d: %w", pid, err)
 			}
@@ -100,4 +106,23 @@ func endProcesses(ctx context.Context, spaces []string) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// reapWait is how long a dead process may stay in the process table.
+const reapWait = 5 * time.Second
+
+// awaitReaped waits until the dead are out of the process table, where their
+// parent leaves them for a moment: who counts processes must find none. A parent
+// that never looks is not the lab's fault.
+func awaitReaped(ctx context.Context, pids map[int]bool) {
+	ctx, cancel := context.WithTimeout(ctx, reapWait)
+	defer cancel()
+	_ = poll(ctx, func() error {
+		for pid := range pids {
+			if unix.Kill(pid, 0) == nil {
+				return fmt.Errorf("process %d is not reaped", pid)
+			}
+		}
+		return nil
+	})
 }

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -43,29 +44,32 @@ func (l Lab) Status(ctx context.Context, w io.Writer) (healthy bool, err error) 
 		healthy = healthy && up
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", name, nodeOf(i+1), word(up, "connected", "not connected"), pid(l.hostDir(name)), l.hostDir(name))
 	}
-	if len(s.Guests) > 0 {
-		fmt.Fprintln(t, "\t\t\t\t")
-		fmt.Fprintln(t, "GUEST\tHOST\tSTATE\t\tNAMESPACE")
+	if err := t.Flush(); err != nil || len(s.Guests) == 0 {
+		return healthy, err
 	}
+	fmt.Fprintln(w)
+	fmt.Fprintln(t, "GUEST\tHOST\tSTATE\tNAMESPACE")
+	states := l.plugStates(ctx, s.Hosts)
+	for _, g := range s.Guests {
+		ref, _ := parsePortRef(g.Port) // came from a checked spec
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", g.Port, g.Host, cmp.Or(states[g.Port], "not plugged"), l.guestSpace(ref))
+	}
+	return healthy, t.Flush()
+}
+
+// plugStates asks the agents how their plugs are, by TENANT/PORT.
+func (l Lab) plugStates(ctx context.Context, hosts []string) map[string]string {
 	states := make(map[string]string)
-	for _, name := range s.Hosts {
+	for _, name := range hosts {
 		plugs, err := l.agent(name).Agent().ListPlugs(ctx, connect.NewRequest(&weftv1.ListPlugsRequest{}))
 		if err != nil {
-			continue
+			continue // the host's own row says that it does not answer
 		}
 		for _, p := range plugs.Msg.GetPlugs() {
 			states[p.GetTenant()+"/"+p.GetPort()] = p.GetState()
 		}
 	}
-	for _, g := range s.Guests {
-		state := states[g.Port]
-		if state == "" {
-			state = "not plugged"
-		}
-		ref, _ := parsePortRef(g.Port) // came from a checked spec
-		fmt.Fprintf(t, "%s\t%s\t%s\t\t%s\n", g.Port, g.Host, state, l.guestSpace(ref))
-	}
-	return healthy, t.Flush()
+	return states
 }
 
 func word(yes bool, is, isNot string) string {

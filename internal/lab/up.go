@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"time"
 
@@ -26,7 +27,7 @@ const (
 )
 
 // hostsPort is where the lab's server listens for agents, in its own namespace.
-const hostsPort = 7444
+const hostsPort = 7443
 
 // Options of Up.
 type Options struct {
@@ -61,6 +62,12 @@ func (l Lab) Up(ctx context.Context, o Options) (err error) {
 
 // claim makes the lab's directory ours, after removing what a crash left in it.
 func (l Lab) claim(ctx context.Context, o Options) (unlock func(), err error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("a lab makes network namespaces and loads eBPF: run it as root")
+	}
+	if _, err := exec.LookPath("ip"); err != nil {
+		return nil, errors.New("a lab needs the program ip: install the package iproute2")
+	}
 	if err := os.MkdirAll(l.dir(), 0o711); err != nil {
 		return nil, fmt.Errorf("lab: %w", err)
 	}
