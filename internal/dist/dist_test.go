@@ -502,3 +502,36 @@ func TestPreviewSaysWhatWouldChangeAndChangesNothing(t *testing.T) {
 		t.Errorf("%d rows after a preview and a change of one", rows)
 	}
 }
+
+func TestWatchersHearOfEveryKindOfChange(t *testing.T) {
+	f := newFleet(t)
+	changes, stop := f.Changed()
+	hear := func(what string) {
+		t.Helper()
+		select {
+		case <-changes:
+		case <-time.After(patience):
+			t.Fatalf("nothing heard of %s", what)
+		}
+	}
+	f.Sync(world(1, 1), 10)
+	hear("a sync")
+	f.Apply(put(portOn(1, "h0")), nil, 11)
+	hear("a change")
+	a := f.arrive("h0", "one", fresh())
+	hear("an arrival")
+	a.update()
+	a.ack()
+	hear("an acknowledgement")
+	a.say(&hostv1.AgentMessage{Message: &hostv1.AgentMessage_Facts{Facts: &hostv1.Facts{Kernel: "7.3"}}})
+	hear("facts")
+	a.stop()
+	hear("a departure")
+	stop()
+	f.Apply(put(portOn(2, "h0")), nil, 12)
+	select {
+	case <-changes:
+		t.Error("heard after stop")
+	default:
+	}
+}
