@@ -235,7 +235,7 @@ func (s *server) session(ctx context.Context, client hostv1connect.HostServiceCl
 	m, err := c.stream.Receive()
 	greeting.Stop()
 	if err != nil {
-		return false, cmpCause(ctx, err)
+		return false, causeOf(ctx, err)
 	}
 	w := m.GetWelcome()
 	if w == nil {
@@ -259,11 +259,11 @@ func (s *server) session(ctx context.Context, client hostv1connect.HostServiceCl
 		cancel(err)
 		return err
 	})
-	return true, cmpCause(ctx, group.Wait())
+	return true, causeOf(ctx, group.Wait())
 }
 
-// cmpCause prefers the reason why ctx was cancelled over what came of it.
-func cmpCause(ctx context.Context, err error) error {
+// causeOf prefers the reason why ctx was cancelled over what came of it.
+func causeOf(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		return cause
 	}
@@ -327,6 +327,9 @@ func (c *conversation) update(ctx context.Context, u *hostv1.Update) error {
 
 // speak sends acknowledgements, facts, answers and heartbeats; nobody else sends.
 func (c *conversation) speak(ctx context.Context) error {
+	// HTTP/2 does not look at ctx while it waits for more to send: without this,
+	// Receive would go on after ctx has ended.
+	defer c.stream.CloseRequest()
 	beat := time.NewTicker(c.beat)
 	defer beat.Stop()
 	acked := ""
