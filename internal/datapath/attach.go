@@ -1,6 +1,7 @@
 package datapath
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -29,6 +30,18 @@ func parseLinkName(file string) (linkName, bool) {
 	program, number, ok := strings.Cut(file, "-")
 	ifindex, err := strconv.ParseUint(number, 10, 32)
 	return linkName{program, uint32(ifindex)}, ok && err == nil
+}
+
+// detachOrder puts uplink_xdp first: what it strips must meet from_uplink, or it
+// would reach the host's own stack.
+func detachOrder(a, b linkName) int {
+	if x, y := a.program == progXDP, b.program == progXDP; x != y {
+		if x {
+			return -1
+		}
+		return 1
+	}
+	return cmp.Compare(a.String(), b.String())
 }
 
 const (

@@ -237,6 +237,21 @@ func (g *guest) run(t *testing.T, args ...string) (string, error) {
 	return string(out), err
 }
 
+// wire makes the underlay what real NICs are: packets cross it cut to the MTU, and
+// the receiver merges them again.
+func (f *fabric) wire() {
+	f.t.Helper()
+	router := strings.TrimSuffix(f.hosts[0].ns, "h1") + "rt"
+	for ns, devs := range map[string][]string{f.hosts[0].ns: {"u0"}, f.hosts[1].ns: {"u0"}, router: {"u0", "u1"}} {
+		for _, dev := range devs {
+			out, err := exec.Command("ip", "netns", "exec", ns, "ethtool", "-K", dev, "tso", "off", "gso", "off", "gro", "on").CombinedOutput()
+			if err != nil {
+				f.t.Fatalf("ethtool: %v: %s", err, out)
+			}
+		}
+	}
+}
+
 func (f *fabric) ping(from string, to netip.Addr, args ...string) {
 	f.t.Helper()
 	args = append([]string{"ping", "-n", "-c", "3", "-i", "0.05", "-W", "2"}, append(args, to.String())...)

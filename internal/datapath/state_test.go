@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -312,5 +313,13 @@ func TestVerifierBudget(t *testing.T) {
 		if n == 0 || n > 250_000 {
 			t.Errorf("%s: the verifier walks %d instructions, of a million that it may", name, n)
 		}
+	}
+}
+
+func TestXDPIsDetachedFirst(t *testing.T) {
+	names := []linkName{{progFromUplink, 3}, {progToPort, 4}, {progXDP, 3}, {progFromPort, 4}}
+	slices.SortFunc(names, detachOrder)
+	if names[0].program != progXDP {
+		t.Error("stripped frames would reach the host's stack:", names)
 	}
 }

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/cilium/ebpf"
@@ -348,8 +350,8 @@ func (s *Switch) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var err error
-	for _, l := range s.links {
-		err = errors.Join(err, l.Close())
+	for _, n := range slices.SortedFunc(maps.Keys(s.links), detachOrder) {
+		err = errors.Join(err, s.links[n].Close())
 	}
 	clear(s.links)
 	for _, p := range s.programs {
@@ -363,17 +365,21 @@ func (s *Switch) Close() error {
 
 // Remove detaches and unpins everything under pinDir, and the directory itself.
 func Remove(pinDir string) error {
-	links, err := filepath.Glob(filepath.Join(pinDir, "links", "*"))
-	if err != nil {
+	files, err := os.ReadDir(filepath.Join(pinDir, "links"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	for _, l := range links { // a link's last reference is its pin
-		if e := os.Remove(l); e != nil {
-			err = errors.Join(err, fmt.Errorf("unpin: %w", e))
+	var names []linkName
+	for _, f := range files {
+		if n, ok := parseLinkName(f.Name()); ok {
+			names = append(names, n)
 		}
 	}
-	if err != nil {
-		return err
+	slices.SortFunc(names, detachOrder)
+	for _, n := range names { // a link's last reference is its pin
+		if err := os.Remove(filepath.Join(pinDir, "links", n.String())); err != nil {
+			return fmt.Errorf("unpin: %w", err)
+		}
 	}
 	if err := os.RemoveAll(pinDir); err != nil {
 		return fmt.Errorf("unpin: %w", err)

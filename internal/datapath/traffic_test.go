@@ -51,6 +51,22 @@ func TestGuestsTalk(t *testing.T) {
 	t.Log("\n" + f.drops())
 }
 
+// What the kernel cuts to the MTU must be whole packets, and what it merges on the
+// other side must be what was cut.
+func TestGuestsTalkOverWire(t *testing.T) {
+	f := newFabric(t, Options{}, &guest{name: "web0"}, &guest{name: "web1", tap: true}, &guest{name: "db2", tap: true}, &guest{name: "db3"})
+	f.wire()
+	f.talk("web0", "web1")
+	f.talk("web1", "db2")
+	f.talk("db2", "db3")
+	f.talk("db3", "web0")
+	for _, h := range f.hosts {
+		if n := f.dropped(h, model.VerdictOuterMalformed); n != 0 {
+			t.Errorf("%s: %d packets were cut wrong", h.ns, n)
+		}
+	}
+}
+
 func TestGuestHearsThatTTLRanOut(t *testing.T) {
 	f := vethFabric(t, Options{})
 	for to, from := range map[string]string{"10.0.1.13": "From 10.0.0.1", "fd00:b::13": "From fd00:a::1"} {
