@@ -120,9 +120,22 @@ func describeFrame(b []byte) string {
 		return fmt.Sprintf("%s > %s %s", addr4(body[12:]), addr4(body[16:]), describeUpper(body[9], fragment, from(body, header)))
 	case kind == 0x86dd && len(body) >= 40:
 		src, dst := netip.AddrFrom16([16]byte(body[8:24])), netip.AddrFrom16([16]byte(body[24:40]))
-		return fmt.Sprintf("%s > %s %s", src, dst, describeUpper(body[6], false, from(body, 40)))
+		return fmt.Sprintf("%s > %s %s", src, dst, describeUpper6(body[6], from(body, 40)))
 	}
 	return fmt.Sprintf("%s > %s ethertype %#04x", model.MAC(b[6:12]), model.MAC(b[:6]), kind)
+}
+
+// describeUpper6 looks behind extension headers (RFC 8200 section 4), as far as
+// the sample goes.
+func describeUpper6(next uint8, b []byte) string {
+	for (next == 0 || next == 43 || next == 60) && len(b) >= 2 {
+		next, b = b[0], from(b, 8*(int(b[1])+1))
+	}
+	if next != 44 || len(b) < 4 {
+		return describeUpper(next, false, b)
+	}
+	later := binary.BigEndian.Uint16(b[2:])&^7 != 0
+	return describeUpper(b[0], later, from(b, 8))
 }
 
 func describeUpper(proto uint8, fragment bool, b []byte) string {

@@ -1,0 +1,23 @@
+package agent
+
+import (
+	"github.com/weft-sdn/weft/internal/goal"
+	"github.com/weft-sdn/weft/internal/model"
+	"github.com/weft-sdn/weft/internal/table"
+)
+
+// renderPorts gives a row to every port of this host whose device is present.
+func renderPorts(set table.Set, g *goal.Goal, devices map[model.PortID]device, u underlay) {
+	for id, p := range g.Ports {
+		if d, ok := devices[id]; ok {
+			set.Ports[d.ifindex] = renderPort(p, d, u.guestMTU())
+		}
+	}
+}
+
+func renderPort(p goal.Port, d device, mtu int) table.Port {
+	return table.Port{
+		IfIndex: d.ifindex, ID: p.ID, VSID: p.VSID, Network: p.Network, MAC: p.MAC, PA: p.PA,
+		Gateway4: p.Gateway4, Gateway6: p.Gateway6, MTU: uint16(mtu), Spoof: p.Spoof, Peer: d.veth,
+	}
+}
