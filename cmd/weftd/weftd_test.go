@@ -135,6 +135,9 @@ func onOwnMachine(t *testing.T) {
 	}
 }
 
+// stopWait is what a service manager's patience must not be needed for.
+const stopWait = 5 * time.Second
+
 // sh runs a script that must succeed.
 func sh(t *testing.T, script string) string {
 	t.Helper()
@@ -168,11 +171,15 @@ func startUp(t *testing.T, dir string) (stop func()) {
 	}
 	return func() {
 		t.Helper()
+		asked := time.Now()
 		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Fatal(err)
 		}
 		if err := cmd.Wait(); err != nil {
 			t.Fatal(fmt.Errorf("weftd up ended: %w\n%s", err, &log))
+		}
+		if took := time.Since(asked); took > stopWait {
+			t.Errorf("weftd up took %s to end", took)
 		}
 	}
 }
