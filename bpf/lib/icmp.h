@@ -42,6 +42,8 @@ static __always_inline bool error_allowed(const struct pkt *p)
 {
 	if (p->type == TYPE_ARP || p->later || p->nd)
 		return false;
+	if (p->l4 > sizeof(struct eth) + QUOTE_MAX) /* the kernel does not cut a packet inside its headers */
+		return false;
 	if (p->type == TYPE_IPV4 && p->proto == PROTO_ICMP)
 		return p->icmp_type == ICMP_ECHO_REPLY || p->icmp_type == ICMP_ECHO ||
 		       p->icmp_type == ICMP_TIMESTAMP || p->icmp_type == ICMP_TIMESTAMP_REPLY;

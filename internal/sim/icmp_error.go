@@ -30,7 +30,7 @@ func (w *walk) tellTooBig(mtu int) {
 // mayTell keeps errors from answering errors, and from answering what shows no upper header.
 func (p *packet) mayTell() bool {
 	switch {
-	case p.later || p.nd:
+	case p.later || p.nd || p.l4 > l3+maxQuote:
 		return false
 	case p.isICMPv6():
 		return p.icmpType >= wire.ICMPv6FirstNotAnErr

@@ -33,7 +33,7 @@ func TestDifferential(t *testing.T) {
 	packets, told := 0, 0
 	for policy := uint64(0); told < diffMismatches && (policy < diffPolicies || time.Since(started) < until); policy++ {
 		rng := rand.New(rand.NewPCG(seed, policy))
-		w := writer{rng, randomWorld(rng, d.site)}
+		w := writer{rng, randomWorld(rng, d.site), false}
 		apply(t, d.sw, w.set)
 		counted := count(t, d.sw)
 		for range diffPacketsPerPolicy {

@@ -55,15 +55,21 @@ type site struct {
 	macs    map[uint32]model.MAC // of all of them
 }
 
-// newSite makes the devices, or finds those that this namespace has already.
+// newSite makes the devices of test runs, or finds those that this namespace has already.
 func newSite(tb testing.TB) site {
+	tb.Helper()
+	return newSiteNamed(tb, "wp", "wq")
+}
+
+// newSiteNamed makes the devices near0, near1, ... whose other ends are far0, far1, ...
+func newSiteNamed(tb testing.TB, near, far string) site {
 	tb.Helper()
 	s := site{macs: map[uint32]model.MAC{}}
 	for i := range devices {
-		name := "wp" + strconv.Itoa(i)
+		name, other := near+strconv.Itoa(i), far+strconv.Itoa(i)
 		mac := model.MAC{2, 0xee, 0, 0, 0, byte(i)}
 		if _, err := net.InterfaceByName(name); err != nil {
-			out, err := exec.Command("ip", "link", "add", name, "address", mac.String(), "type", "veth", "peer", "name", "wq"+strconv.Itoa(i)).CombinedOutput()
+			out, err := exec.Command("ip", "link", "add", name, "address", mac.String(), "type", "veth", "peer", "name", other).CombinedOutput()
 			if err != nil {
 				tb.Fatalf("ip link add %s: %v: %s", name, err, out)
 			}

@@ -47,7 +47,7 @@ func TestTheGeneratorMeetsEveryVerdict(t *testing.T) {
 	h := histogram{}
 	for i := range uint64(100) {
 		rng := rand.New(rand.NewPCG(1, i))
-		w := writer{rng, randomWorld(rng, s)}
+		w := writer{rng, randomWorld(rng, s), false}
 		for range 500 {
 			h[oracle(s, w.set, w.packet()).Verdict]++
 		}

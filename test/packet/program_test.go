@@ -1,6 +1,7 @@
 package packet
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/weft-sdn/weft/internal/datapath"
@@ -86,35 +87,48 @@ func (c counters) add(in packetIn, r sim.Result) {
 	}
 }
 
-// check compares every counter, those of zero too.
-func (c counters) check(t *testing.T, got counters) {
-	t.Helper()
-	for key := range c.drops {
-		if c.drops[key] != got.drops[key] {
-			t.Errorf("drops of %v: %+v, want %+v", key, got.drops[key], c.drops[key])
+// differences compares every counter, those of zero too.
+func (c counters) differences(got counters) []string {
+	var out []string
+	for key, want := range c.drops {
+		if got.drops[key] != want {
+			out = append(out, fmt.Sprintf("drops of %v: %+v, want %+v", key, got.drops[key], want))
 		}
 	}
 	for key, n := range got.drops {
 		if _, ok := c.drops[key]; !ok && n != (tally{}) {
-			t.Errorf("drops of %v: %+v, want none", key, n)
+			out = append(out, fmt.Sprintf("drops of %v: %+v, want none", key, n))
 		}
 	}
-	for id := range c.traffic {
-		if c.traffic[id] != got.traffic[id] {
-			t.Errorf("traffic of port %d: %+v, want %+v", id, got.traffic[id], c.traffic[id])
+	for id, want := range c.traffic {
+		if got.traffic[id] != want {
+			out = append(out, fmt.Sprintf("traffic of port %d: %+v, want %+v", id, got.traffic[id], want))
 		}
 	}
 	for id, n := range got.traffic {
 		if _, ok := c.traffic[id]; !ok && n != (datapath.TrafficCount{}) {
-			t.Errorf("traffic of port %d: %+v, want none", id, n)
+			out = append(out, fmt.Sprintf("traffic of port %d: %+v, want none", id, n))
 		}
+	}
+	return out
+}
+
+func (c counters) check(t *testing.T, got counters) {
+	t.Helper()
+	for _, d := range c.differences(got) {
+		t.Error(d)
 	}
 }
 
 // load loads the program.
 func load(tb testing.TB) *datapath.Switch {
 	tb.Helper()
-	sw, err := datapath.Open(datapath.Options{MaxRecords: 4096, MaxRoutes: 4096, MaxPeers: 256})
+	return loadWith(tb, datapath.DecapTCX)
+}
+
+func loadWith(tb testing.TB, decap string) *datapath.Switch {
+	tb.Helper()
+	sw, err := datapath.Open(datapath.Options{Decap: decap, MaxRecords: 4096, MaxRoutes: 4096, MaxPeers: 256})
 	if err != nil {
 		tb.Fatalf("loading the switch: %v", err)
 	}

@@ -37,8 +37,8 @@ func etherTypeOf(packet []byte) uint16 {
 	return wire.TypeIPv6
 }
 
-// ip is a frame around an IP packet.
-func ip(dst, src model.MAC, packet []byte) []byte {
+// ipFrame is a frame around an IP packet.
+func ipFrame(dst, src model.MAC, packet []byte) []byte {
 	return frame(dst, src, etherTypeOf(packet), packet)
 }
 
@@ -53,8 +53,8 @@ const (
 )
 
 func parseStories(s site) []story {
-	hello4 := ip(db.mac, web.mac, dgram(web.v4, db.v4, 64, 4))
-	hello6 := ip(db.mac, web.mac, dgram(web.v6, db.v6, 64, 4))
+	hello4 := ipFrame(db.mac, web.mac, dgram(web.v4, db.v4, 64, 4))
+	hello6 := ipFrame(db.mac, web.mac, dgram(web.v6, db.v6, 64, 4))
 	ask := frame(everyone, web.mac, wire.TypeARP, arp(wire.ARPRequest, web.mac, web.v4, model.MAC{}, db.v4))
 	delivered := outcome{model.VerdictDelivered, s.ports[devDB], hello4}
 	long := func(headers int) []byte { // IPv6 with so many extension headers
@@ -63,12 +63,12 @@ func parseStories(s site) []story {
 			chain = append(chain, wire.ProtoDestOpts, 0, 1, 4, 0, 0, 0, 0)
 		}
 		chain = append(chain, wire.ProtoUDP, 0, 1, 4, 0, 0, 0, 0)
-		return ip(db.mac, web.mac, v6(wire.IPv6{HopLimit: 64, Next: wire.ProtoHopByHop, Source: web.v6, Destination: db.v6}, join(chain, udp(1, 2, 0))))
+		return ipFrame(db.mac, web.mac, v6(wire.IPv6{HopLimit: 64, Next: wire.ProtoHopByHop, Source: web.v6, Destination: db.v6}, join(chain, udp(1, 2, 0))))
 	}
 	const mapped = "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\x0a\x00\x00\x05"
-	sol := ip(everyone, web.mac, neighbour(web.v6, gate1v6, wire.Neighbour{Type: wire.ICMPv6NeighbourSol, Target: gate1v6, MAC: web.mac, HasMAC: true}))
+	sol := ipFrame(everyone, web.mac, neighbour(web.v6, gate1v6, wire.Neighbour{Type: wire.ICMPv6NeighbourSol, Target: gate1v6, MAC: web.mac, HasMAC: true}))
 	advert := func(options ...byte) []byte {
-		return ip(db.mac, web.mac, neighbour(web.v6, db.v6, wire.Neighbour{Type: wire.ICMPv6NeighbourAdv, Target: web.v6, MAC: web.mac, HasMAC: true}, options...))
+		return ipFrame(db.mac, web.mac, neighbour(web.v6, db.v6, wire.Neighbour{Type: wire.ICMPv6NeighbourAdv, Target: web.v6, MAC: web.mac, HasMAC: true}, options...))
 	}
 	return []story{
 		drop("a device without a port", s.fromPort(devNone, hello4), model.VerdictPortUnknown, 0),
@@ -101,42 +101,42 @@ func parseStories(s site) []story {
 		drop("ND with a code", s.fromPort(devWeb, with(sol, 55, 1)), model.VerdictNdMalformed, web.id),
 		drop("ND with an empty option", s.fromPort(devWeb, advert(14, 0, 0, 0, 0, 0, 0, 0)), model.VerdictNdMalformed, web.id),
 		drop("ND with two addresses", s.fromPort(devWeb, advert(2, 1, 2, 0, 0, 0, 0, 1)), model.VerdictNdMalformed, web.id),
-		drop("ND in a fragment", s.fromPort(devWeb, ip(db.mac, web.mac, v6(wire.IPv6{HopLimit: 255, Next: wire.ProtoFragment, Source: web.v6, Destination: db.v6},
+		drop("ND in a fragment", s.fromPort(devWeb, ipFrame(db.mac, web.mac, v6(wire.IPv6{HopLimit: 255, Next: wire.ProtoFragment, Source: web.v6, Destination: db.v6},
 			join([]byte{wire.ProtoICMPv6, 0, 0, 1, 0, 0, 0, 9}, sol[54:])))), model.VerdictNdMalformed, web.id),
-		drop("ICMPv6 that hides its type in a fragment", s.fromPort(devWeb, ip(db.mac, web.mac, v6(wire.IPv6{HopLimit: 255, Next: wire.ProtoFragment, Source: web.v6, Destination: db.v6},
+		drop("ICMPv6 that hides its type in a fragment", s.fromPort(devWeb, ipFrame(db.mac, web.mac, v6(wire.IPv6{HopLimit: 255, Next: wire.ProtoFragment, Source: web.v6, Destination: db.v6},
 			[]byte{wire.ProtoICMPv6, 0, 0, 1, 0, 0, 0, 9, 135, 0, 0}))), model.VerdictNdMalformed, web.id),
 	}
 }
 
 func admitStories(s site) []story {
-	dhcp := ip(everyone, web.mac, dgram(addr("0.0.0.0"), addr("255.255.255.255"), 64, 4))
+	dhcp := ipFrame(everyone, web.mac, dgram(addr("0.0.0.0"), addr("255.255.255.255"), 64, 4))
 	linkLocal := addr("fe80::5")
 	ra := func(kind uint8) []byte {
-		return ip(db.mac, web.mac, icmp6(wire.IPv6{HopLimit: 255, Source: web.v6, Destination: db.v6}, kind, 0, 0, zeros(32)))
+		return ipFrame(db.mac, web.mac, icmp6(wire.IPv6{HopLimit: 255, Source: web.v6, Destination: db.v6}, kind, 0, 0, zeros(32)))
 	}
 	other := wire.Neighbour{Type: wire.ICMPv6NeighbourAdv, Target: db.v6, MAC: web.mac, HasMAC: true}
 	return []story{
-		drop("another's MAC", s.fromPort(devWeb, ip(db.mac, fw.mac, dgram(web.v4, db.v4, 64, 4))), model.VerdictSpoofedMac, web.id),
-		drop("another's IPv4 address", s.fromPort(devWeb, ip(db.mac, web.mac, dgram(fw.v4, db.v4, 64, 4))), model.VerdictSpoofedCa, web.id),
-		drop("another's IPv6 address", s.fromPort(devWeb, ip(db.mac, web.mac, dgram(fw.v6, db.v6, 64, 4))), model.VerdictSpoofedCa, web.id),
-		drop("the router's address", s.fromPort(devWeb, ip(db.mac, web.mac, dgram(gate1, db.v4, 64, 4))), model.VerdictSpoofedCa, web.id),
-		drop("an address that nobody has", s.fromPort(devWeb, ip(db.mac, web.mac, dgram(addr("10.0.0.200"), db.v4, 64, 4))), model.VerdictSpoofedCa, web.id),
-		drop("link-local unicast source", s.fromPort(devWeb, ip(db.mac, web.mac, dgram(linkLocal, db.v6, 64, 4))), model.VerdictSpoofedCa, web.id),
-		drop("unspecified source", s.fromPort(devWeb, ip(db.mac, web.mac, dgram(addr("::"), db.v6, 64, 4))), model.VerdictSpoofedCa, web.id),
+		drop("another's MAC", s.fromPort(devWeb, ipFrame(db.mac, fw.mac, dgram(web.v4, db.v4, 64, 4))), model.VerdictSpoofedMac, web.id),
+		drop("another's IPv4 address", s.fromPort(devWeb, ipFrame(db.mac, web.mac, dgram(fw.v4, db.v4, 64, 4))), model.VerdictSpoofedCa, web.id),
+		drop("another's IPv6 address", s.fromPort(devWeb, ipFrame(db.mac, web.mac, dgram(fw.v6, db.v6, 64, 4))), model.VerdictSpoofedCa, web.id),
+		drop("the router's address", s.fromPort(devWeb, ipFrame(db.mac, web.mac, dgram(gate1, db.v4, 64, 4))), model.VerdictSpoofedCa, web.id),
+		drop("an address that nobody has", s.fromPort(devWeb, ipFrame(db.mac, web.mac, dgram(addr("10.0.0.200"), db.v4, 64, 4))), model.VerdictSpoofedCa, web.id),
+		drop("link-local unicast source", s.fromPort(devWeb, ipFrame(db.mac, web.mac, dgram(linkLocal, db.v6, 64, 4))), model.VerdictSpoofedCa, web.id),
+		drop("unspecified source", s.fromPort(devWeb, ipFrame(db.mac, web.mac, dgram(addr("::"), db.v6, 64, 4))), model.VerdictSpoofedCa, web.id),
 		drop("a DHCP client", s.fromPort(devWeb, dhcp), model.VerdictMulticast, web.id),
-		{name: "a port that may speak for others", in: s.fromPort(devFW, ip(web.mac, db.mac, dgram(addr("203.0.113.9"), web.v4, 64, 4))),
-			want: outcome{model.VerdictDelivered, s.ports[devWeb], ip(web.mac, db.mac, dgram(addr("203.0.113.9"), web.v4, 64, 4))}, port: fw.id, to: web.id},
+		{name: "a port that may speak for others", in: s.fromPort(devFW, ipFrame(web.mac, db.mac, dgram(addr("203.0.113.9"), web.v4, 64, 4))),
+			want: outcome{model.VerdictDelivered, s.ports[devWeb], ipFrame(web.mac, db.mac, dgram(addr("203.0.113.9"), web.v4, 64, 4))}, port: fw.id, to: web.id},
 		drop("ARP with another's MAC inside", s.fromPort(devWeb, frame(everyone, web.mac, wire.TypeARP, arp(wire.ARPRequest, fw.mac, web.v4, model.MAC{}, db.v4))), model.VerdictSpoofedArp, web.id),
 		drop("ARP with another's address", s.fromPort(devWeb, frame(everyone, web.mac, wire.TypeARP, arp(wire.ARPRequest, web.mac, fw.v4, model.MAC{}, db.v4))), model.VerdictSpoofedArp, web.id),
 		drop("an ARP reply from no address", s.fromPort(devWeb, frame(db.mac, web.mac, wire.TypeARP, arp(wire.ARPReply, web.mac, addr("0.0.0.0"), db.mac, db.v4))), model.VerdictSpoofedArp, web.id),
-		drop("an advertisement for another", s.fromPort(devWeb, ip(db.mac, web.mac, neighbour(web.v6, db.v6, other))), model.VerdictSpoofedNd, web.id),
-		drop("a solicitation with another's MAC", s.fromPort(devWeb, ip(everyone, web.mac, neighbour(web.v6, db.v6,
+		drop("an advertisement for another", s.fromPort(devWeb, ipFrame(db.mac, web.mac, neighbour(web.v6, db.v6, other))), model.VerdictSpoofedNd, web.id),
+		drop("a solicitation with another's MAC", s.fromPort(devWeb, ipFrame(everyone, web.mac, neighbour(web.v6, db.v6,
 			wire.Neighbour{Type: wire.ICMPv6NeighbourSol, Target: db.v6, MAC: fw.mac, HasMAC: true}))), model.VerdictSpoofedNd, web.id),
-		drop("duplicate detection that claims a MAC", s.fromPort(devWeb, ip(everyone, web.mac, neighbour(addr("::"), addr("ff02::1:ff00:5"),
+		drop("duplicate detection that claims a MAC", s.fromPort(devWeb, ipFrame(everyone, web.mac, neighbour(addr("::"), addr("ff02::1:ff00:5"),
 			wire.Neighbour{Type: wire.ICMPv6NeighbourSol, Target: web.v6, MAC: web.mac, HasMAC: true}))), model.VerdictSpoofedNd, web.id),
 		drop("a router advertisement", s.fromPort(devWeb, ra(134)), model.VerdictRouterMessage, web.id),
 		drop("a redirect", s.fromPort(devWeb, ra(137)), model.VerdictRouterMessage, web.id),
-		drop("a router advertisement where speaking for others is allowed", s.fromPort(devFW, ip(web.mac, fw.mac,
+		drop("a router advertisement where speaking for others is allowed", s.fromPort(devFW, ipFrame(web.mac, fw.mac,
 			icmp6(wire.IPv6{HopLimit: 255, Source: linkLocal, Destination: addr("ff02::1")}, 134, 0, 0, zeros(8)))), model.VerdictRouterMessage, fw.id),
 	}
 }
@@ -188,17 +188,17 @@ func ndStories(s site) []story {
 		if !src.IsUnspecified() {
 			n.MAC, n.HasMAC = web.mac, true
 		}
-		return ip(model.MAC{0x33, 0x33, 0xff, 0, 0, 6}, web.mac, neighbour(src, dst, n))
+		return ipFrame(model.MAC{0x33, 0x33, 0xff, 0, 0, 6}, web.mac, neighbour(src, dst, n))
 	}
 	answer := func(mac model.MAC, target, to netip.Addr, router, solicited bool) outcome {
-		return outcome{model.VerdictAnswered, s.ports[devWeb], ip(web.mac, mac, neighbour(target, to,
+		return outcome{model.VerdictAnswered, s.ports[devWeb], ipFrame(web.mac, mac, neighbour(target, to,
 			wire.Neighbour{Type: wire.ICMPv6NeighbourAdv, Router: router, Solicited: solicited, Override: true, Target: target, MAC: mac, HasMAC: true}))}
 	}
 	advert := func(dst netip.Addr) []byte {
-		return ip(db.mac, web.mac, neighbour(web.v6, dst, wire.Neighbour{Type: wire.ICMPv6NeighbourAdv, Solicited: true, Target: web.v6, MAC: web.mac, HasMAC: true}))
+		return ipFrame(db.mac, web.mac, neighbour(web.v6, dst, wire.Neighbour{Type: wire.ICMPv6NeighbourAdv, Solicited: true, Target: web.v6, MAC: web.mac, HasMAC: true}))
 	}
 	unspecified, linkLocal := addr("::"), addr("fe80::5")
-	solicitRouter := ip(everyone, web.mac, icmp6(wire.IPv6{HopLimit: 255, Source: linkLocal, Destination: addr("ff02::2")}, 133, 0, 0, nil))
+	solicitRouter := ipFrame(everyone, web.mac, icmp6(wire.IPv6{HopLimit: 255, Source: linkLocal, Destination: addr("ff02::2")}, 133, 0, 0, nil))
 	return []story{
 		{name: "ND for a neighbour", in: s.fromPort(devWeb, ask(web.v6, group(db.v6), db.v6)), want: answer(db.mac, db.v6, web.v6, false, true), port: web.id},
 		{name: "ND for the gateway", in: s.fromPort(devWeb, ask(web.v6, group(gate1v6), gate1v6)), want: answer(router1, gate1v6, web.v6, true, true), port: web.id},
@@ -213,7 +213,7 @@ func ndStories(s site) []story {
 		drop("an advertisement to everyone", s.fromPort(devWeb, advert(addr("ff02::1"))), model.VerdictNdQuiet, web.id),
 		drop("an advertisement to the router", s.fromPort(devWeb, advert(gate1v6)), model.VerdictNdQuiet, web.id),
 		drop("a router solicitation", s.fromPort(devWeb, solicitRouter), model.VerdictNdQuiet, web.id),
-		drop("a multicast report", s.fromPort(devWeb, ip(everyone, web.mac, icmp6(wire.IPv6{HopLimit: 1, Source: linkLocal, Destination: addr("ff02::16")}, 143, 0, 0, nil))), model.VerdictMulticast, web.id),
+		drop("a multicast report", s.fromPort(devWeb, ipFrame(everyone, web.mac, icmp6(wire.IPv6{HopLimit: 1, Source: linkLocal, Destination: addr("ff02::16")}, 143, 0, 0, nil))), model.VerdictMulticast, web.id),
 	}
 }
 
@@ -223,17 +223,17 @@ func routeStories(s site) []story {
 		if dst.Is6() {
 			src = web.v6
 		}
-		return s.fromPort(devWeb, ip(router1, web.mac, dgram(src, dst, 64, 4)))
+		return s.fromPort(devWeb, ipFrame(router1, web.mac, dgram(src, dst, 64, 4)))
 	}
 	// across is a packet from web to api, as web sends it and as api gets it.
-	across := func(src, dst netip.Addr, ttl uint8) []byte { return ip(router1, web.mac, dgram(src, dst, ttl, 4)) }
+	across := func(src, dst netip.Addr, ttl uint8) []byte { return ipFrame(router1, web.mac, dgram(src, dst, ttl, 4)) }
 	arrived := func(src, dst netip.Addr, ttl uint8) []byte {
-		return ip(api.mac, router2, dgram(src, dst, ttl-1, 4))
+		return ipFrame(api.mac, router2, dgram(src, dst, ttl-1, 4))
 	}
 	spent4, spent6 := across(web.v4, api.v4, 1), across(web.v6, api.v6, 1)
-	pingSpent := ip(router1, web.mac, v4(wire.IPv4{TTL: 1, Proto: wire.ProtoICMP, Source: web.v4, Destination: gate2}, nil, icmp(8, 0, 0x10001, zeros(8))))
-	pong := ip(web.mac, router1, v4(wire.IPv4{TTL: 64, Proto: wire.ProtoICMP, Source: gate2, Destination: web.v4}, nil, icmp(0, 0, 0x10001, zeros(8))))
-	unreachable := ip(router1, web.mac, v4(wire.IPv4{TTL: 1, Proto: wire.ProtoICMP, Source: web.v4, Destination: api.v4}, nil, icmp(3, 1, 0, zeros(28))))
+	pingSpent := ipFrame(router1, web.mac, v4(wire.IPv4{TTL: 1, Proto: wire.ProtoICMP, Source: web.v4, Destination: gate2}, nil, icmp(8, 0, 0x10001, zeros(8))))
+	pong := ipFrame(web.mac, router1, v4(wire.IPv4{TTL: 64, Proto: wire.ProtoICMP, Source: gate2, Destination: web.v4}, nil, icmp(0, 0, 0x10001, zeros(8))))
+	unreachable := ipFrame(router1, web.mac, v4(wire.IPv4{TTL: 1, Proto: wire.ProtoICMP, Source: web.v4, Destination: api.v4}, nil, icmp(3, 1, 0, zeros(28))))
 	hostRoute := func(network model.NetworkIndex, prefix string, r table.Route) func(*table.Set) {
 		return func(set *table.Set) {
 			set.Routes[table.RouteKey{Network: network, Prefix: netip.MustParsePrefix(prefix)}] = r
@@ -249,50 +249,52 @@ func routeStories(s site) []story {
 		drop("to IPv6 loopback", send(addr("::1")), model.VerdictIpMalformed, web.id),
 		drop("to IPv6 nowhere", send(addr("::")), model.VerdictIpMalformed, web.id),
 		drop("to a link-local neighbour", send(addr("fe80::6")), model.VerdictLinkLocal, web.id),
-		drop("to what no route covers", s.fromPort(devBlue, ip(db.mac, blue.mac, dgram(blue.v4, api.v4, 64, 4))), model.VerdictNoRoute, blue.id),
+		drop("to what no route covers", s.fromPort(devBlue, ipFrame(db.mac, blue.mac, dgram(blue.v4, api.v4, 64, 4))), model.VerdictNoRoute, blue.id),
 		{name: "to another subnet here", in: s.fromPort(devWeb, across(web.v4, api.v4, 64)),
 			want: outcome{model.VerdictDelivered, s.ports[devAPI], arrived(web.v4, api.v4, 64)}, port: web.id, to: api.id},
 		{name: "to another subnet here, IPv6", in: s.fromPort(devWeb, across(web.v6, api.v6, 2)),
 			want: outcome{model.VerdictDelivered, s.ports[devAPI], arrived(web.v6, api.v6, 2)}, port: web.id, to: api.id},
 		{name: "by the default route to the firewall", in: s.fromPort(devWeb, across(web.v4, outside, 64)),
-			want: outcome{model.VerdictDelivered, s.ports[devFW], ip(fw.mac, web.mac, dgram(web.v4, outside, 64, 4))}, port: web.id, to: fw.id},
+			want: outcome{model.VerdictDelivered, s.ports[devFW], ipFrame(fw.mac, web.mac, dgram(web.v4, outside, 64, 4))}, port: web.id, to: fw.id},
 		{name: "by the longest prefix", in: s.fromPort(devWeb, across(web.v4, outside, 64)), change: hostRoute(1, "203.0.113.9/32", table.Route{VSID: red1, NextHop: db.v4}),
-			want: outcome{model.VerdictDelivered, s.ports[devDB], ip(db.mac, web.mac, dgram(web.v4, outside, 64, 4))}, port: web.id, to: db.id},
+			want: outcome{model.VerdictDelivered, s.ports[devDB], ipFrame(db.mac, web.mac, dgram(web.v4, outside, 64, 4))}, port: web.id, to: db.id},
 		{name: "another tenant's route changes nothing", in: s.fromPort(devWeb, across(web.v4, outside, 64)), change: hostRoute(2, "203.0.113.9/32", table.Route{VSID: blue1, NextHop: blue.v4}),
-			want: outcome{model.VerdictDelivered, s.ports[devFW], ip(fw.mac, web.mac, dgram(web.v4, outside, 64, 4))}, port: web.id, to: fw.id},
+			want: outcome{model.VerdictDelivered, s.ports[devFW], ipFrame(fw.mac, web.mac, dgram(web.v4, outside, 64, 4))}, port: web.id, to: fw.id},
 		{name: "a record beats a host route", in: s.fromPort(devWeb, across(web.v4, db.v4, 64)), change: hostRoute(1, "10.0.0.6/32", table.Route{VSID: red2, NextHop: api.v4}),
-			want: outcome{model.VerdictDelivered, s.ports[devDB], ip(db.mac, web.mac, dgram(web.v4, db.v4, 64, 4))}, port: web.id, to: db.id},
+			want: outcome{model.VerdictDelivered, s.ports[devDB], ipFrame(db.mac, web.mac, dgram(web.v4, db.v4, 64, 4))}, port: web.id, to: db.id},
 		{name: "the last hop of a TTL", in: s.fromPort(devWeb, spent4),
 			want: outcome{model.VerdictTtlExceeded, s.ports[devWeb], told(web, red1, gate1, web.v4, 11, 0, 0, spent4[14:])}, port: web.id},
 		{name: "the last hop of a hop limit", in: s.fromPort(devWeb, spent6),
 			want: outcome{model.VerdictTtlExceeded, s.ports[devWeb], told(web, red1, gate1v6, web.v6, 3, 0, 0, spent6[14:])}, port: web.id},
 		drop("the last hop of an ICMP error", s.fromPort(devWeb, unreachable), model.VerdictTtlExceeded, web.id),
-		{name: "a TTL of 1 inside the subnet", in: s.fromPort(devWeb, ip(db.mac, web.mac, dgram(web.v4, db.v4, 1, 4))),
-			want: outcome{model.VerdictDelivered, s.ports[devDB], ip(db.mac, web.mac, dgram(web.v4, db.v4, 1, 4))}, port: web.id, to: db.id},
+		{name: "a TTL of 1 inside the subnet", in: s.fromPort(devWeb, ipFrame(db.mac, web.mac, dgram(web.v4, db.v4, 1, 4))),
+			want: outcome{model.VerdictDelivered, s.ports[devDB], ipFrame(db.mac, web.mac, dgram(web.v4, db.v4, 1, 4))}, port: web.id, to: db.id},
 		{name: "traceroute to the far side of the router", in: s.fromPort(devWeb, pingSpent), want: outcome{model.VerdictAnswered, s.ports[devWeb], pong}, port: web.id},
 		drop("nobody there and a spent TTL", s.fromPort(devWeb, across(web.v4, addr("10.0.1.99"), 1)), model.VerdictNoRecord, web.id),
 	}
 }
 
 func lookupStories(s site) []story {
-	send := func(to guest) packetIn { return s.fromPort(devWeb, ip(router1, web.mac, dgram(web.v4, to.v4, 64, 4))) }
-	ping6 := ip(router1, web.mac, icmp6(wire.IPv6{HopLimit: 9, Source: web.v6, Destination: gate1v6}, 128, 0, 0x20003, zeros(5)))
-	pong6 := ip(web.mac, router1, icmp6(wire.IPv6{HopLimit: 64, Source: gate1v6, Destination: web.v6}, 129, 0, 0x20003, zeros(5)))
-	ping4 := ip(router1, web.mac, v4(wire.IPv4{TTL: 9, TOS: 0x10, ID: 77, Proto: wire.ProtoICMP, Source: web.v4, Destination: gate1}, []byte{1, 1, 1, 0}, icmp(8, 0, 0x20003, zeros(5))))
-	pong4 := ip(web.mac, router1, v4(wire.IPv4{TTL: 64, TOS: 0x10, ID: 77, Proto: wire.ProtoICMP, Source: gate1, Destination: web.v4}, []byte{1, 1, 1, 0}, icmp(0, 0, 0x20003, zeros(5))))
-	blueToBlue := s.fromPort(devBlue, ip(db.mac, blue.mac, dgram(blue.v4, db.v4, 64, 4)))
+	send := func(to guest) packetIn {
+		return s.fromPort(devWeb, ipFrame(router1, web.mac, dgram(web.v4, to.v4, 64, 4)))
+	}
+	ping6 := ipFrame(router1, web.mac, icmp6(wire.IPv6{HopLimit: 9, Source: web.v6, Destination: gate1v6}, 128, 0, 0x20003, zeros(5)))
+	pong6 := ipFrame(web.mac, router1, icmp6(wire.IPv6{HopLimit: 64, Source: gate1v6, Destination: web.v6}, 129, 0, 0x20003, zeros(5)))
+	ping4 := ipFrame(router1, web.mac, v4(wire.IPv4{TTL: 9, TOS: 0x10, ID: 77, Proto: wire.ProtoICMP, Source: web.v4, Destination: gate1}, []byte{1, 1, 1, 0}, icmp(8, 0, 0x20003, zeros(5))))
+	pong4 := ipFrame(web.mac, router1, v4(wire.IPv4{TTL: 64, TOS: 0x10, ID: 77, Proto: wire.ProtoICMP, Source: gate1, Destination: web.v4}, []byte{1, 1, 1, 0}, icmp(0, 0, 0x20003, zeros(5))))
+	blueToBlue := s.fromPort(devBlue, ipFrame(db.mac, blue.mac, dgram(blue.v4, db.v4, 64, 4)))
 	return []story{
-		{name: "to a neighbour here", in: s.fromPort(devWeb, ip(everyone, web.mac, dgram(web.v6, db.v6, 64, 4))),
-			want: outcome{model.VerdictDelivered, s.ports[devDB], ip(db.mac, web.mac, dgram(web.v6, db.v6, 64, 4))}, port: web.id, to: db.id},
-		drop("to nobody in the subnet", s.fromPort(devWeb, ip(router1, web.mac, dgram(web.v4, addr("10.0.0.99"), 64, 4))), model.VerdictNoRecord, web.id),
+		{name: "to a neighbour here", in: s.fromPort(devWeb, ipFrame(everyone, web.mac, dgram(web.v6, db.v6, 64, 4))),
+			want: outcome{model.VerdictDelivered, s.ports[devDB], ipFrame(db.mac, web.mac, dgram(web.v6, db.v6, 64, 4))}, port: web.id, to: db.id},
+		drop("to nobody in the subnet", s.fromPort(devWeb, ipFrame(router1, web.mac, dgram(web.v4, addr("10.0.0.99"), 64, 4))), model.VerdictNoRecord, web.id),
 		drop("another tenant's neighbour of the same address", blueToBlue, model.VerdictNoRecord, blue.id),
-		drop("to the gateway's DNS", s.fromPort(devWeb, ip(router1, web.mac, dgram(web.v4, gate1, 64, 4))), model.VerdictRouterNoService, web.id),
-		drop("a ping cut in its header", s.fromPort(devWeb, ip(router1, web.mac, v4(wire.IPv4{TTL: 9, Proto: wire.ProtoICMP, Source: web.v4, Destination: gate1}, nil, icmp(8, 0, 0, nil)[:7]))), model.VerdictRouterNoService, web.id),
-		drop("a fragment of a ping", s.fromPort(devWeb, ip(router1, web.mac, v4(wire.IPv4{TTL: 9, MoreFrags: true, Proto: wire.ProtoICMP, Source: web.v4, Destination: gate1}, nil, icmp(8, 0, 0, zeros(8))))), model.VerdictRouterNoService, web.id),
+		drop("to the gateway's DNS", s.fromPort(devWeb, ipFrame(router1, web.mac, dgram(web.v4, gate1, 64, 4))), model.VerdictRouterNoService, web.id),
+		drop("a ping cut in its header", s.fromPort(devWeb, ipFrame(router1, web.mac, v4(wire.IPv4{TTL: 9, Proto: wire.ProtoICMP, Source: web.v4, Destination: gate1}, nil, icmp(8, 0, 0, nil)[:7]))), model.VerdictRouterNoService, web.id),
+		drop("a fragment of a ping", s.fromPort(devWeb, ipFrame(router1, web.mac, v4(wire.IPv4{TTL: 9, MoreFrags: true, Proto: wire.ProtoICMP, Source: web.v4, Destination: gate1}, nil, icmp(8, 0, 0, zeros(8))))), model.VerdictRouterNoService, web.id),
 		{name: "ping the gateway", in: s.fromPort(devWeb, ping4), want: outcome{model.VerdictAnswered, s.ports[devWeb], pong4}, port: web.id},
 		{name: "ping the gateway, IPv6", in: s.fromPort(devWeb, ping6), want: outcome{model.VerdictAnswered, s.ports[devWeb], pong6}, port: web.id},
 		drop("to itself", send(web), model.VerdictRouteToSelf, web.id),
-		drop("the firewall's own default route", s.fromPort(devFW, ip(router1, fw.mac, dgram(fw.v4, addr("203.0.113.9"), 64, 4))), model.VerdictRouteToSelf, fw.id),
+		drop("the firewall's own default route", s.fromPort(devFW, ipFrame(router1, fw.mac, dgram(fw.v4, addr("203.0.113.9"), 64, 4))), model.VerdictRouteToSelf, fw.id),
 		drop("to a port that is not plugged", send(asleep), model.VerdictPortDown, web.id),
 		{name: "to a device without a port", in: send(db), change: func(set *table.Set) { delete(set.Ports, s.ports[devDB]) },
 			want: outcome{verdict: model.VerdictPortDown}, port: web.id},
@@ -309,16 +311,16 @@ func encapStories(s site) []story {
 		if src.Is6() {
 			overhead = wire.IPv6Len + 8
 		}
-		return ip(router1, web.mac, dgram(src, dst, 64, n-overhead))
+		return ipFrame(router1, web.mac, dgram(src, dst, 64, n-overhead))
 	}
 	carried := func(pa netip.Addr, vsid model.VSID, flow, tos uint8, inner []byte) []byte {
 		return nvgre(model.MAC{}, model.MAC{}, paHere, pa, vsid, flow, tos, inner)
 	}
-	toMail := func(packet []byte) []byte { return ip(mail.mac, web.mac, packet) }
+	toMail := func(packet []byte) []byte { return ipFrame(mail.mac, web.mac, packet) }
 	tcp := func(src, dst netip.Addr, n int) []byte { // 20 bytes of header
 		header := zeros(20)
 		header[12] = 5 << 4
-		return ip(router1, web.mac, v4(wire.IPv4{TTL: 64, Proto: wire.ProtoTCP, Source: src, Destination: dst}, nil, join(header, zeros(n))))
+		return ipFrame(router1, web.mac, v4(wire.IPv4{TTL: 64, Proto: wire.ProtoTCP, Source: src, Destination: dst}, nil, join(header, zeros(n))))
 	}
 	cut := func(in packetIn, gsoSize uint16) packetIn {
 		in.gsoSize = gsoSize
@@ -336,9 +338,9 @@ func encapStories(s site) []story {
 		{name: "as large as the path carries, IPv6", in: s.fromPort(devWeb, fit6),
 			want: outcome{model.VerdictEncapsulated, s.uplinks[0], carried(paFar, red1, flowOf(web.v6, mail.v6), 0, toMail(fit6[14:]))}, port: web.id},
 		{name: "to another subnet far away", in: s.fromPort(devWeb, sized(web.v4, log.v4, 100)),
-			want: outcome{model.VerdictEncapsulated, s.uplinks[0], carried(paFar, red2, flowOf(web.v4, log.v4), 0, ip(log.mac, router2, dgram(web.v4, log.v4, 63, 72)))}, port: web.id},
+			want: outcome{model.VerdictEncapsulated, s.uplinks[0], carried(paFar, red2, flowOf(web.v4, log.v4), 0, ipFrame(log.mac, router2, dgram(web.v4, log.v4, 63, 72)))}, port: web.id},
 		{name: "without a neighbour's MAC, which the kernel finds", in: s.fromPort(devWeb, sized(web.v4, silent.v4, 100)),
-			want: outcome{model.VerdictEncapsulated, s.uplinks[0], carried(paSilent, red1, flowOf(web.v4, silent.v4), 0, ip(silent.mac, web.mac, dgram(web.v4, silent.v4, 64, 72)))}, port: web.id},
+			want: outcome{model.VerdictEncapsulated, s.uplinks[0], carried(paSilent, red1, flowOf(web.v4, silent.v4), 0, ipFrame(silent.mac, web.mac, dgram(web.v4, silent.v4, 64, 72)))}, port: web.id},
 		{name: "a large packet to be cut, for a neighbour here", in: cut(s.fromPort(devWeb, tcp(web.v4, db.v4, 2000)), 1418),
 			want: outcome{model.VerdictDelivered, s.ports[devDB], with(tcp(web.v4, db.v4, 2000), 0, db.mac[:]...)}, port: web.id, to: db.id},
 		{name: "a large packet to be cut, one byte too coarsely", in: cut(s.fromPort(devWeb, tcp(web.v4, db.v4, 2000)), 1419),
@@ -355,6 +357,8 @@ func encapStories(s site) []story {
 		{name: "padded beyond the path", in: s.fromPort(devWeb, padded),
 			want: outcome{model.VerdictTooBig, s.ports[devWeb], told(web, red1, gate1, web.v4, 3, 4, 1458, padded[14:114])}, port: web.id},
 		drop("a later fragment that is too big", s.fromPort(devWeb, later), model.VerdictTooBig, web.id),
+		drop("too big behind extension headers that no error could quote", s.fromPort(devWeb, ipFrame(router1, web.mac, v6(
+			wire.IPv6{HopLimit: 64, Next: wire.ProtoDestOpts, Source: web.v6, Destination: mail.v6}, join([]byte{wire.ProtoUDP, 11}, zeros(94), udp(1, 2, 1400))))), model.VerdictTooBig, web.id),
 		{name: "too big where there is no gateway to say so", in: s.fromPort(devBlue, sized(blue.v4, db.v4, 1459)), change: func(set *table.Set) {
 			set.Records[table.RecordKey{VSID: blue1, CA: db.v4}] = table.Record{MAC: db.mac, PA: paFar}
 		}, want: outcome{verdict: model.VerdictTooBig}, port: blue.id},
@@ -366,9 +370,9 @@ func uplinkStories(s site) []story {
 	in := func(vsid model.VSID, inner []byte) []byte {
 		return nvgre(up, uplinkNextHop, paFar, paHere, vsid, 9, 0, inner)
 	}
-	hello4 := ip(web.mac, mail.mac, dgram(mail.v4, web.v4, 64, 4))
-	hello6 := ip(web.mac, mail.mac, dgram(mail.v6, web.v6, 64, 4))
-	routed := ip(web.mac, router1, dgram(log.v4, web.v4, 63, 4))
+	hello4 := ipFrame(web.mac, mail.mac, dgram(mail.v4, web.v4, 64, 4))
+	hello6 := ipFrame(web.mac, mail.mac, dgram(mail.v6, web.v6, 64, 4))
+	routed := ipFrame(web.mac, router1, dgram(log.v4, web.v4, 63, 4))
 	good := in(red1, hello4)
 	toWeb := func(f []byte) outcome { return outcome{model.VerdictDelivered, s.ports[devWeb], f} }
 	pass := func(name string, f []byte) story {
@@ -387,7 +391,7 @@ func uplinkStories(s site) []story {
 		pass("a broadcast of the underlay", with(good, 0, everyone[:]...)),
 		pass("for an address of the host that is no PA", resealed(good, 30, 192, 0, 2, 99)),
 		pass("TCP to a PA", resealed(good, 23, wire.ProtoTCP)),
-		pass("IPv6 of the underlay", ip(up, uplinkNextHop, dgram(web.v6, db.v6, 64, 4))),
+		pass("IPv6 of the underlay", ipFrame(up, uplinkNextHop, dgram(web.v6, db.v6, 64, 4))),
 		pass("a VLAN of the underlay", tagged(good, wire.TypeVLAN, 5)),
 		drop("an outer checksum that is wrong", s.fromUplink(with(good, 24, good[24]^1)), model.VerdictOuterMalformed, 0),
 		drop("outer options", s.fromUplink(resealed(good, atIP, 0x46)), model.VerdictOuterMalformed, 0),
@@ -410,21 +414,21 @@ func uplinkStories(s site) []story {
 		drop("another tenant's VSID", s.fromUplink(in(blue1, hello4)), model.VerdictSourceNotInPolicy, blue.id),
 		drop("from the wrong PA", s.fromUplink(nvgre(up, uplinkNextHop, paSilent, paHere, red1, 9, 0, hello4)), model.VerdictSourceNotInPolicy, web.id),
 		drop("from the wrong MAC", s.fromUplink(in(red1, with(hello4, 6, db.mac[:]...))), model.VerdictSourceNotInPolicy, web.id),
-		drop("as a neighbour that is here", s.fromUplink(in(red1, ip(web.mac, db.mac, dgram(db.v4, web.v4, 64, 4)))), model.VerdictSourceNotInPolicy, web.id),
-		drop("as the router", s.fromUplink(in(red1, ip(web.mac, router1, dgram(gate1, web.v4, 64, 4)))), model.VerdictSourceNotInPolicy, web.id),
+		drop("as a neighbour that is here", s.fromUplink(in(red1, ipFrame(web.mac, db.mac, dgram(db.v4, web.v4, 64, 4)))), model.VerdictSourceNotInPolicy, web.id),
+		drop("as the router", s.fromUplink(in(red1, ipFrame(web.mac, router1, dgram(gate1, web.v4, 64, 4)))), model.VerdictSourceNotInPolicy, web.id),
 		drop("routed, from the wrong PA", s.fromUplink(nvgre(up, uplinkNextHop, paSilent, paHere, red1, 9, 0, routed)), model.VerdictSourceNotInPolicy, web.id),
-		drop("routed, from outside", s.fromUplink(in(red1, ip(web.mac, router1, dgram(addr("203.0.113.9"), web.v4, 64, 4)))), model.VerdictSourceNotInPolicy, web.id),
+		drop("routed, from outside", s.fromUplink(in(red1, ipFrame(web.mac, router1, dgram(addr("203.0.113.9"), web.v4, 64, 4)))), model.VerdictSourceNotInPolicy, web.id),
 		drop("another subnet, not by the router", s.fromUplink(in(red1, with(routed, 6, log.mac[:]...))), model.VerdictSourceNotInPolicy, web.id),
 		drop("ARP from another subnet", s.fromUplink(in(red1, frame(web.mac, router1, wire.TypeARP, arp(wire.ARPRequest, router1, log.v4, model.MAC{}, web.v4)))), model.VerdictSourceNotInPolicy, web.id),
 		drop("ARP with another's MAC inside", s.fromUplink(in(red1, with(probe, 22, db.mac[:]...))), model.VerdictSpoofedArp, web.id),
-		drop("a router advertisement from far away", s.fromUplink(in(red1, ip(web.mac, mail.mac, icmp6(wire.IPv6{HopLimit: 255, Source: mail.v6, Destination: web.v6}, 134, 0, 0, zeros(8))))), model.VerdictRouterMessage, web.id),
-		drop("link-local ND from far away", s.fromUplink(in(red1, ip(web.mac, mail.mac, neighbour(addr("fe80::8"), web.v6,
+		drop("a router advertisement from far away", s.fromUplink(in(red1, ipFrame(web.mac, mail.mac, icmp6(wire.IPv6{HopLimit: 255, Source: mail.v6, Destination: web.v6}, 134, 0, 0, zeros(8))))), model.VerdictRouterMessage, web.id),
+		drop("link-local ND from far away", s.fromUplink(in(red1, ipFrame(web.mac, mail.mac, neighbour(addr("fe80::8"), web.v6,
 			wire.Neighbour{Type: wire.ICMPv6NeighbourSol, Target: web.v6})))), model.VerdictSourceNotInPolicy, web.id),
 	}
 }
 
 func toPortStories(s site) []story {
-	f := ip(web.mac, db.mac, dgram(db.v4, web.v4, 64, 4))
+	f := ipFrame(web.mac, db.mac, dgram(db.v4, web.v4, 64, 4))
 	return []story{
 		drop("from the host's own stack", packetIn{program: datapath.ToPort, ifindex: s.ports[devWeb], frame: f}, model.VerdictNotFromSwitch, web.id),
 		drop("from the host into a device without a port", packetIn{program: datapath.ToPort, ifindex: s.ports[devNone], frame: f}, model.VerdictNotFromSwitch, 0),
