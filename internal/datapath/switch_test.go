@@ -1,6 +1,7 @@
 package datapath
 
 import (
+	"bytes"
 	"encoding/binary"
 	"net"
 	"net/netip"
@@ -212,14 +213,133 @@ func (w *world) expect(p Program, in *net.Interface, frame []byte, v model.Verdi
 	return r.Frame
 }
 
-func TestForward(t *testing.T) {
+// after checks an IPv4 header's checksum and returns what follows the header.
+func (w *world) after(ip []byte) []byte {
+	w.t.Helper()
+	if sum(ip[:20], 0) != 0 {
+		w.t.Errorf("IPv4 header % x: the checksum is wrong", ip[:20])
+	}
+	return ip[20:]
+}
+
+func (w *world) equal(what string, got, want []byte) {
+	w.t.Helper()
+	if !bytes.Equal(got, want) {
+		w.t.Errorf("%s:\n have % x\n want % x", what, got, want)
+	}
+}
+
+// One story for each stage; test/packet tells all of them, and compares with sim.
+
+func TestLocalNeighbourGetsTheFrameUntouched(t *testing.T) {
 	w := newWorld(t, Options{})
-	w.expect(FromPort, w.a, eth(macB, macA, 0x0800, ip4("10.0.0.5", "10.0.0.7", 17, 64, udp(1, 2, 10))), model.VerdictDelivered, w.b)
-	f := w.expect(FromPort, w.a, eth(macR, macA, 0x0800, ip4("10.0.0.5", "10.0.0.6", 17, 64, udp(1, 2, 10))), model.VerdictEncapsulated, w.u)
-	t.Logf("% x", f)
-	f = w.expect(FromPort, w.a, eth(macR, macA, 0x0800, ip4("10.0.0.5", "10.0.1.5", 17, 1, udp(1, 2, 10))), model.VerdictTtlExceeded, w.a)
-	t.Logf("% x", f)
-	if got, err := w.ReadBack(); err != nil || len(got.Records) != len(w.set.Records) {
-		t.Error(got, err)
+	frame := eth(macB, macA, 0x0800, ip4("10.0.0.5", "10.0.0.7", 17, 64, udp(1, 2, 10)))
+	w.equal("frame", w.expect(FromPort, w.a, frame, model.VerdictDelivered, w.b), frame)
+	tagged := eth(macB, macA, 0x8100, append([]byte{0xa0, 0, 8, 0}, frame[14:]...)) // priority 5, VID 0
+	w.equal("frame with a priority tag", w.expect(FromPort, w.a, tagged, model.VerdictDelivered, w.b), frame)
+	tagged[15] = 7
+	w.expect(FromPort, w.a, tagged, model.VerdictVlanTagged, nil)
+	w.expect(FromPort, w.a, eth(macB, macA, 0x0800, ip4("10.0.0.7", "10.0.0.5", 17, 64, nil)), model.VerdictSpoofedCa, nil)
+}
+
+func TestRemoteFrameIsNVGRE(t *testing.T) {
+	w := newWorld(t, Options{})
+	frame := eth(macR, macA, 0x0800, ip4("10.0.0.5", "10.0.0.6", 17, 64, udp(1, 2, 10)))
+	frame[15] = 0xb9 // EF and an ECN mark
+	frame[24], frame[25] = 0, 0
+	binary.BigEndian.PutUint16(frame[24:], sum(frame[14:34], 0))
+	out := w.expect(FromPort, w.a, frame, model.VerdictEncapsulated, w.u)
+	outer := []byte{0x45, 0xb8, 0, byte(len(frame) + 28), 0, 0, 0x40, 0, 64, 47, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2}
+	binary.BigEndian.PutUint16(outer[10:], sum(outer, 0))
+	w.equal("outer IP", out[14:34], outer)
+	w.equal("GRE", out[34:41], []byte{0x20, 0, 0x65, 0x58, 0, 0x13, 0x89})
+	if out[41] == 0 {
+		t.Error("an IP flow has FlowID 0")
+	}
+	w.equal("inner frame", out[42:], frame)
+}
+
+func TestRoutedFrameCarriesTheRouter(t *testing.T) {
+	w := newWorld(t, Options{})
+	gateway, far := model.RouterMAC(web), model.RouterMAC(db)
+	l4 := udp(1, 2, 10)
+	w.equal("routed", w.expect(FromPort, w.a, eth(gateway, macA, 0x0800, ip4("10.0.0.5", "10.0.1.7", 17, 64, l4)), model.VerdictDelivered, w.c),
+		eth(macC, far, 0x0800, ip4("10.0.0.5", "10.0.1.7", 17, 63, l4)))
+
+	dying := eth(gateway, macA, 0x0800, ip4("10.0.0.5", "10.0.1.7", 17, 1, l4))
+	out := w.expect(FromPort, w.a, dying, model.VerdictTtlExceeded, w.a)
+	quoted := dying[14 : 14+len(dying[14:])&^3]
+	icmp := append([]byte{11, 0, 0, 0, 0, 0, 0, 0}, quoted...)
+	binary.BigEndian.PutUint16(icmp[2:], sum(icmp, 0))
+	w.equal("time exceeded", out, eth(macA, gateway, 0x0800, ip4("10.0.0.1", "10.0.0.5", 1, 64, icmp)))
+
+	big := eth(gateway, macA, 0x0800, ip4("10.0.0.5", "10.0.1.5", 17, 64, udp(1, 2, 1431)))
+	out = w.expect(FromPort, w.a, big, model.VerdictTooBig, w.a)
+	if l4 := w.after(out[14:]); l4[0] != 3 || l4[1] != 4 || binary.BigEndian.Uint16(l4[6:]) != 1458 || sum(l4, 0) != 0 || len(l4) != 8+128 {
+		t.Errorf("fragmentation needed: % x", l4)
+	}
+}
+
+func TestGatewayAnswers(t *testing.T) {
+	w := newWorld(t, Options{})
+	gateway := model.RouterMAC(web)
+	everyone := model.MAC{255, 255, 255, 255, 255, 255}
+	arp := func(op byte, smac model.MAC, s string, tmac model.MAC, t string) []byte {
+		b := append([]byte{0, 1, 8, 0, 6, 4, 0, op}, smac[:]...)
+		b = append(append(b, addr(s).AsSlice()...), tmac[:]...)
+		return append(b, addr(t).AsSlice()...)
+	}
+	w.equal("ARP answer", w.expect(FromPort, w.a, append(eth(everyone, macA, 0x0806, arp(1, macA, "10.0.0.5", model.MAC{}, "10.0.0.1")), make([]byte, 18)...), model.VerdictAnswered, w.a),
+		eth(macA, gateway, 0x0806, arp(2, gateway, "10.0.0.1", macA, "10.0.0.5")))
+	probe := eth(macR, macA, 0x0806, arp(1, macA, "10.0.0.5", model.MAC{}, "10.0.0.6"))
+	out := w.expect(FromPort, w.a, probe, model.VerdictEncapsulated, w.u)
+	w.equal("probed neighbour's Ethernet", out[:14], eth(model.MAC{2, 9, 9, 9, 9, 2}, model.MAC(w.u.HardwareAddr), 0x0800, nil))
+	w.equal("probe", out[42:], probe)
+
+	ping := append([]byte{8, 0, 0, 0, 0, 1, 0, 2}, []byte("weft")...)
+	pong := append([]byte{0, 0, 0, 0, 0, 1, 0, 2}, []byte("weft")...)
+	binary.BigEndian.PutUint16(ping[2:], sum(ping, 0))
+	binary.BigEndian.PutUint16(pong[2:], sum(pong, 0))
+	w.equal("echo", w.expect(FromPort, w.a, eth(gateway, macA, 0x0800, ip4("10.0.0.5", "10.0.0.1", 1, 7, ping)), model.VerdictAnswered, w.a),
+		eth(macA, gateway, 0x0800, ip4("10.0.0.1", "10.0.0.5", 1, 64, pong)))
+	w.expect(FromPort, w.a, eth(gateway, macA, 0x0800, ip4("10.0.0.5", "10.0.0.1", 17, 7, udp(1, 53, 8))), model.VerdictRouterNoService, nil)
+}
+
+func TestUnderlayProvesItsSource(t *testing.T) {
+	w := newWorld(t, Options{})
+	from := func(vsid model.VSID, src model.MAC, ca string) []byte {
+		return w.outerFrame(vsid, eth(macA, src, 0x0800, ip4(ca, "10.0.0.5", 17, 64, udp(1, 2, 30))))
+	}
+	w.equal("stripped", w.expect(FromUplink, w.u, append(from(web, macR, "10.0.0.6"), 0, 0, 0), model.VerdictDelivered, w.a),
+		from(web, macR, "10.0.0.6")[42:])
+	w.expect(FromUplink, w.u, from(web, model.RouterMAC(web), "10.0.1.5"), model.VerdictDelivered, w.a) // routed over there
+	w.expect(FromUplink, w.u, from(web, macR, "10.0.0.7"), model.VerdictSourceNotInPolicy, nil)         // lives here
+	w.expect(FromUplink, w.u, from(web, macD, "10.0.0.6"), model.VerdictSourceNotInPolicy, nil)         // another MAC
+	w.expect(FromUplink, w.u, from(db, macR, "10.0.0.6"), model.VerdictNotLocal, nil)                   // another subnet
+	w.expect(FromUplink, w.u, from(9, macR, "10.0.0.6"), model.VerdictVsidReserved, nil)
+	w.expect(FromUplink, w.u, eth(model.MAC(w.u.HardwareAddr), macR, 0x0800, ip4("192.0.2.2", "192.0.2.1", 6, 64, make([]byte, 20))), model.VerdictPass, nil)
+}
+
+func TestHostMayNotSpeakToGuests(t *testing.T) {
+	w := newWorld(t, Options{})
+	frame := eth(macA, macB, 0x0800, ip4("10.0.0.7", "10.0.0.5", 17, 64, udp(1, 2, 10)))
+	w.expect(ToPort, w.a, frame, model.VerdictNotFromSwitch, nil)
+	r, err := w.run(ToPort, skb{IfIndex: uint32(w.a.Index), Mark: 0x77656674}, frame)
+	if err != nil || r.Verdict != model.VerdictPass {
+		t.Errorf("the switch's own frame: %s, %v", r.Verdict, err)
+	}
+}
+
+// The largest segment counts, not the super-packet.
+func TestGSOIsSizedBySegment(t *testing.T) {
+	w := newWorld(t, Options{})
+	tcp := make([]byte, 20+3000)
+	tcp[12] = 5 << 4
+	frame := eth(macB, macA, 0x0800, ip4("10.0.0.5", "10.0.0.7", 6, 64, tcp))
+	for size, want := range map[uint32]model.Verdict{1460: model.VerdictDelivered, 1461: model.VerdictTooBig} {
+		r, err := w.run(FromPort, skb{IfIndex: uint32(w.a.Index), GSOSize: size, GSOSegs: 3}, frame)
+		if err != nil || r.Verdict != want {
+			t.Errorf("segments of %d bytes: %s (%v), want %s", size, r.Verdict, err, want)
+		}
 	}
 }
