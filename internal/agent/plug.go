@@ -283,7 +283,7 @@ func (a *Agent) plug(ctx context.Context, l *loop, r plugRequest) (pluggedPort, 
 	if err := a.plugAllowed(ctx, l, r); err != nil {
 		return pluggedPort{}, err
 	}
-	bound, err := a.bind(ctx, r.ref())
+	bound, err := a.bind(ctx, l, r.ref())
 	if err == nil {
 		var out pluggedPort
 		if out, err = a.plugBound(ctx, l, r); err == nil {
@@ -324,20 +324,35 @@ func (a *Agent) plugAllowed(ctx context.Context, l *loop, r plugRequest) error {
 
 // bind makes sure that the port is this host's. The server decides; when it is
 // out of reach, the Goal that is held must have placed the port here already.
-func (a *Agent) bind(ctx context.Context, ref model.Ref) (bound bool, err error) {
+func (a *Agent) bind(ctx context.Context, l *loop, ref model.Ref) (bound bool, err error) {
 	held := a.view.Load().port(ref) != nil
+	if !held {
+		// Written down first: should this process die before the plug is, the port
+		// is given back.
+		if err := a.promiseUnbind(ctx, l, ref); err != nil {
+			return false, err
+		}
+	}
 	err = a.server.bind(ctx, ref)
 	if held && errors.Is(err, errUnreachable) {
 		return false, nil
 	}
 	if err != nil {
-		return false, err
+		return !held, err
 	}
 	err = a.await(ctx, func(v *view) bool { return v.port(ref) != nil })
 	if err != nil {
 		err = fmt.Errorf("%w: %s is bound to this host, but its policy has not come: %w", errProgram, ref, err)
 	}
 	return !held, err
+}
+
+func (a *Agent) promiseUnbind(ctx context.Context, l *loop, ref model.Ref) error {
+	wrote, err := onLoop(ctx, a, func() error {
+		l.unbind[ref] = true
+		return l.writePlugs()
+	})
+	return errors.Join(wrote, err)
 }
 
 func (a *Agent) plugBound(ctx context.Context, l *loop, r plugRequest) (pluggedPort, error) {

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -383,4 +384,78 @@ func TestTapIsAdopted(t *testing.T) {
 		t.Errorf("devices after unplug: %v", links)
 	}
 	w.run(h.ns, "ip link del tap0")
+}
+
+// Killed anywhere in the middle of a plug, an agent leaves either the whole of it
+// or nothing: what ListPlugs names works, and there is no other device.
+func TestKilledWhilePlugging(t *testing.T) {
+	w := newWorld(t, "h1")
+	h := w.hosts["h1"]
+	const ports = 24
+	w.fleet.change(func() {
+		for id := 1; id <= ports; id++ {
+			w.fleet.addPort(fmt.Sprintf("p%d", id), id, "")
+		}
+	})
+	ns := w.namespace("g")
+	random := rand.New(rand.NewPCG(2, 2))
+	for round := range 8 {
+		h.synced()
+		ended := make(chan struct{})
+		plugged := make(chan struct{}, ports)
+		go func() {
+			defer close(ended)
+			for id := 1; id <= ports; id++ {
+				_, err := h.client.Plug(t.Context(), connect.NewRequest(&weftv1.PlugRequest{Tenant: "red",
+					Port: fmt.Sprintf("p%d", id), Netns: ns, Ifname: fmt.Sprintf("eth%d", id)}))
+				plugged <- struct{}{}
+				if connect.CodeOf(err) == connect.CodeUnavailable {
+					return
+				}
+			}
+		}()
+		for range 1 + random.IntN(4) {
+			<-plugged
+		}
+		w.spin(random.IntN(250000))
+		h.end(syscall.SIGKILL)
+		<-ended
+
+		h.synced()
+		h.verified()
+		want := []string{"eth0", "lo"}
+		l, err := h.client.ListPlugs(t.Context(), connect.NewRequest(&weftv1.ListPlugsRequest{}))
+		must(t, err)
+		for _, p := range l.Msg.GetPlugs() {
+			if !p.GetPresent() || p.GetState() != "programmed" {
+				t.Errorf("round %d: %v", round, p)
+			}
+			want = append(want, p.GetDevice())
+		}
+		slices.Sort(want)
+		if got := h.links(); !slices.Equal(got, want) {
+			t.Errorf("round %d: devices %v, want %v", round, got, want)
+		}
+		for _, p := range l.Msg.GetPlugs() {
+			h.unplug(p.GetPort())
+		}
+		w.fleet.until("every port is free again", func() bool {
+			for _, p := range w.fleet.ports {
+				if p.host != "" {
+					return false
+				}
+			}
+			return true
+		})
+		t.Logf("round %d: %d plugs survived", round, len(l.Msg.GetPlugs()))
+		h.end(syscall.SIGTERM)
+	}
+}
+
+// spin passes some time, a fraction of a microsecond per turn, in which the agent works.
+func (w *world) spin(turns int) {
+	for range turns {
+		w.fleet.now()
+		runtime.Gosched()
+	}
 }
