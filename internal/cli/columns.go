@@ -142,8 +142,10 @@ func state(r *weftv1.Resource) string {
 	}
 	c := manifest.Condition(r, "Programmed")
 	switch {
-	case c == nil:
+	case c == nil && manifest.Condition(r, "Accepted") == nil:
 		return ""
+	case c == nil:
+		return "Accepted"
 	case c.GetStatus() == "True":
 		return "Programmed"
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,8 +18,11 @@ import (
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	weftv1 "github.com/weft-sdn/weft/api/weft/v1"
 )
 
 // weftd is the program under test, built once.
@@ -217,6 +221,36 @@ func TestTwoLabsAtOnce(t *testing.T) {
 	}
 	if n := strings.Count(status.String(), " programmed "); n != 8 {
 		t.Errorf("%d guests of the other lab are programmed\n%s", n, &status)
+	}
+
+	// The table can fail: a guest that nobody reaches makes its rows WRONG.
+	_, err = b.agent("h2").Agent().Unplug(ctx, connect.NewRequest(&weftv1.UnplugRequest{Tenant: "blue", Port: "web-2"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var table bytes.Buffer
+	holds, err := b.Demo(ctx, &table)
+	if holds || err != nil || !regexp.MustCompile(`blue/web-1 +blue/web-2 .* nobody +nobody +WRONG\n`).MatchString(table.String()) {
+		t.Errorf("a broken world: holds %v, %v\n%s", holds, err, &table)
+	}
+}
+
+// A guest that hears from another network makes its row wrong, whatever was answered.
+func TestALeakIsWrong(t *testing.T) {
+	red := &guest{portRef: portRef{"red", "a"}, network: "red/n", addresses: [2]netip.Addr{netip.MustParseAddr("10.0.0.5")}}
+	blue := &guest{portRef: portRef{"blue", "a"}, network: "blue/n", addresses: [2]netip.Addr{netip.MustParseAddr("10.0.0.6")},
+		responder: &responder{name: "blue/a", marks: []string{"red/a to blue/a IPv4", "red/ab to blue/a IPv4"}}}
+	if marks := blue.responder.heard("red/a"); len(marks) != 1 {
+		t.Errorf("heard %q", marks)
+	}
+	r := row{from: red, to: blue, expected: nobody, observed: [2]string{nobody}}
+	if !r.holds() {
+		t.Error("nobody expected, nobody observed, and yet wrong")
+	}
+	r.leaked = blue.responder.heard("red/a")
+	var table bytes.Buffer
+	if wrong := printRows(&table, "", []row{r}); wrong != 1 || !strings.Contains(table.String(), "WRONG red/a to blue/a IPv4") {
+		t.Errorf("%d wrong\n%s", wrong, &table)
 	}
 }
 
