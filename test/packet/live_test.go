@@ -30,10 +30,12 @@ var patience = 5 * time.Second // for the kernel to be done with a frame
 // their own, as guests are, and read by packet sockets.
 type wires struct {
 	site
-	sw    *datapath.Switch
-	far   map[uint32]int // packet socket on the other end of a device
-	near  map[uint32]int // packet socket on the device itself, as the host's own stack would send
-	order []uint32       // devices
+	sw     *datapath.Switch
+	far    map[uint32]int // packet socket on the other end of a device
+	near   map[uint32]int // packet socket on the device itself, as the host's own stack would send
+	order  []uint32       // devices
+	names  map[uint32]string
+	header int // length of the offload header that the sockets give, if any
 }
 
 var wiresMade int
@@ -43,12 +45,12 @@ func newWires(t *testing.T, decap string) *wires {
 	quiet(t)
 	wiresMade++ // the devices of those before go away in their own time
 	near, far := fmt.Sprintf("wn%d-", wiresMade), fmt.Sprintf("wf%d-", wiresMade)
-	w := &wires{site: newSiteNamed(t, near, far), far: map[uint32]int{}, near: map[uint32]int{}}
+	w := &wires{site: newSiteNamed(t, near, far), far: map[uint32]int{}, near: map[uint32]int{}, names: map[uint32]string{}}
 	w.order = append(append(append(w.order, w.ports[:]...), w.uplinks[:]...), w.unknown)
 	for i, ifindex := range w.order {
 		name := near + strconv.Itoa(i)
 		ip(t, "link", "set", name, "mtu", mtuOf(i), "up")
-		w.near[ifindex] = packetSocket(t, name)
+		w.near[ifindex], w.names[ifindex] = packetSocket(t, name), name
 	}
 	w.moveFar(t, far)
 	ip(t, "link", "set", "lo", "up") // without it the kernel knows no gateway
@@ -202,7 +204,7 @@ func (w *wires) receive(t *testing.T, ifindex uint32, wait time.Duration) []byte
 		if err != nil {
 			t.Fatalf("reading from the other end of device %d: %v", ifindex, err)
 		}
-		if f := withTag(t, b[:n], oob[:oobn]); !w.noise(ifindex, f) {
+		if f := withTag(t, b[:n], oob[:oobn]); !w.noise(ifindex, f[w.header:]) {
 			return f
 		}
 	}
