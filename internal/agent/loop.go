@@ -44,7 +44,7 @@ type loop struct {
 	foreign []netip.Addr // PAs of policy that this host does not have
 
 	last    pass // what the last pass worked from
-	trouble bool // the last pass left failures: do not skip the next
+	trouble bool // the last pass left what a retry may mend: do not skip the next
 	retry   *time.Timer
 	delay   time.Duration
 	rowsErr error // of the last Apply
@@ -57,11 +57,13 @@ type pass struct {
 	goal    *goal.Goal
 	synced  bool
 	devices map[model.PortID]device
+	ours    map[uint32]bool // devices that the switch must stay on, in policy or not
 	under   underlay
 }
 
 func (p pass) equal(q pass) bool {
-	return p.goal == q.goal && p.synced == q.synced && maps.Equal(p.devices, q.devices) && p.under.equal(q.under)
+	return p.goal == q.goal && p.synced == q.synced && maps.Equal(p.devices, q.devices) &&
+		maps.Equal(p.ours, q.ours) && p.under.equal(q.under)
 }
 
 // newLoop reads what earlier processes left: the cached Goal and the plugs.
@@ -124,35 +126,36 @@ func (l *loop) reconcile() {
 	if h.synced {
 		l.cache = nil
 	}
-	failures := l.look(h)
+	standing, seen := l.look(h)
 	l.nameOrphans(h)
-	now := pass{goal: h.goal, synced: h.synced, devices: l.devices(h.goal), under: l.under}
-	if now.equal(l.last) && !l.trouble && l.view.Load().settled {
-		l.publish(h, l.view.Load().want, failures)
+	now := pass{goal: h.goal, synced: h.synced, devices: l.devices(h.goal), ours: l.ours(), under: l.under}
+	if seen && now.equal(l.last) && !l.trouble && l.view.Load().settled {
+		l.publish(h, l.view.Load().want, standing)
 		return
 	}
 	want := render(h.goal, now.devices, l.under)
+	l.last = now
 	l.program(h, want)
-	failures = append(failures, l.rowFailures(h)...)
-	failures = append(failures, l.attach()...)
-	l.last, l.trouble = now, len(failures) > 0 || l.rowsErr != nil
+	failures := append(l.rowFailures(h), l.attach()...)
+	l.trouble = !seen || len(failures) > 0
 	l.counts.reconciled(time.Since(start), l.trouble)
 	l.schedule()
-	l.publish(h, want, failures)
+	l.publish(h, want, append(standing, failures...))
 }
 
-// look reads again what changed in the kernel since the last pass.
-func (l *loop) look(h held) []failure {
+// look reads again what changed in the kernel since the last pass. It gives the
+// failures that follow from what is known, which no retry would mend, and
+// whether it could see at all.
+func (l *loop) look(h held) (standing []failure, seen bool) {
 	stale := l.stale
 	l.stale = 0
 	err := l.lookAgain(stale, h)
 	if err == nil {
-		return l.standing(h)
+		return l.standing(), true
 	}
 	l.stale |= stale
-	l.trouble = true
 	l.log.Warn("devices and routes of the host could not be read; the last known stay", "error", err)
-	return append(l.standing(h), l.hostFailure(reasonUnderlay, err.Error()))
+	return append(l.standing(), l.hostFailure(reasonUnderlay, err.Error())), false
 }
 
 func (l *loop) lookAgain(stale netdev.Change, h held) error {
@@ -201,8 +204,7 @@ func presentUplinks(u underlay, links map[uint32]netdev.Link) map[uint32]string 
 	return out
 }
 
-// standing are the failures that follow from what is known, without any action.
-func (l *loop) standing(h held) []failure {
+func (l *loop) standing() []failure {
 	var out []failure
 	if l.cache != nil {
 		out = append(out, l.hostFailure(reasonCache, l.cache.Error()))
@@ -222,7 +224,7 @@ func (l *loop) hostFailure(reason, message string) failure {
 func (l *loop) program(h held, want table.Set) {
 	l.rowsErr, l.behind = l.sw.Apply(want, h.synced), nil
 	if l.rowsErr == nil && !h.synced {
-		l.rowsErr = l.forgetDevices(want)
+		l.rowsErr = l.forgetDevices()
 	}
 	if l.rowsErr == nil {
 		return
@@ -237,17 +239,14 @@ func (l *loop) program(h held, want table.Set) {
 }
 
 // forgetDevices deletes the port rows of devices that are gone or unplugged.
-func (l *loop) forgetDevices(want table.Set) error {
+func (l *loop) forgetDevices() error {
 	have, err := l.sw.ReadBack()
 	if err != nil {
 		return err
 	}
 	gone := false
 	for index := range have.Ports {
-		_, wanted := want.Ports[index]
-		_, orphan := l.orphans[index]
-		_, present := l.links[index]
-		if !wanted && !(orphan && present) && !l.plugged(index) {
+		if !l.last.ours[index] {
 			delete(have.Ports, index)
 			gone = true
 		}
@@ -317,7 +316,7 @@ func (l *loop) attach() []failure {
 		}
 	}
 	for _, index := range ports {
-		if _, orphan := l.orphans[index]; orphan || l.plugged(index) {
+		if l.last.ours[index] {
 			continue
 		}
 		if err := l.release(index); err != nil {

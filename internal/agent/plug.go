@@ -119,13 +119,18 @@ func (l *loop) devices(g *goal.Goal) map[model.PortID]device {
 	return out
 }
 
-func (l *loop) plugged(index uint32) bool {
+// ours are the plugged devices and the orphans, as far as they are present.
+func (l *loop) ours() map[uint32]bool {
+	out := make(map[uint32]bool, len(l.plugs)+len(l.orphans))
 	for _, p := range l.plugs {
-		if p.ifindex == index {
-			return true
+		if p.ifindex != 0 {
+			out[p.ifindex] = true
 		}
 	}
-	return false
+	for index := range l.orphans {
+		out[index] = true
+	}
+	return out
 }
 
 // restorePlugs reads the plugs of earlier processes. Where the file is missing
@@ -273,10 +278,10 @@ type pluggedPort struct {
 // plug puts a port on a device and waits until packets flow. When it fails
 // nothing of it is left.
 func (a *Agent) plug(ctx context.Context, l *loop, r plugRequest) (pluggedPort, error) {
-	ctx, cancel := context.WithTimeout(ctx, plugWait)
-	defer cancel()
 	a.plugMu.Lock()
 	defer a.plugMu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, plugWait)
+	defer cancel()
 	if (r.device == "") == (r.netns == "") {
 		return pluggedPort{}, errUsage
 	}
@@ -429,10 +434,10 @@ func (a *Agent) undoPlug(l *loop, ref model.Ref, unbind bool) error {
 
 // unplug takes a port off its device. It works without the server.
 func (a *Agent) unplug(ctx context.Context, l *loop, ref model.Ref) error {
-	ctx, cancel := context.WithTimeout(ctx, plugWait)
-	defer cancel()
 	a.plugMu.Lock()
 	defer a.plugMu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, plugWait)
+	defer cancel()
 	there, err := onLoop(ctx, a, func() bool { return l.plugs[ref] != nil })
 	if err != nil {
 		return err

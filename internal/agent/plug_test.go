@@ -459,3 +459,33 @@ func (w *world) spin(turns int) {
 		runtime.Gosched()
 	}
 }
+
+// A port that policy takes away while its device is plugged: the guest is cut
+// off, the switch stays on the device, and unplug still works.
+func TestPolicyGoesBeforeTheDevice(t *testing.T) {
+	w := newWorld(t, "h1")
+	h := w.hosts["h1"]
+	w.fleet.change(func() { w.fleet.addPort("web-1", 1, "h1") })
+	h.synced()
+	ns := w.namespace("g")
+	w.run(h.ns, "ip link add tap1 type veth peer name eth0 netns "+ns)
+	w.run(ns, "ip link set eth0 address 02:00:00:01:00:01 mtu 1458 up", "ip addr add 10.0.1.1/16 dev eth0")
+	_, err := h.client.Plug(t.Context(), connect.NewRequest(&weftv1.PlugRequest{Tenant: "red", Port: "web-1", Device: "tap1"}))
+	must(t, err)
+	(&guest{world: w, ns: ns}).ping(addr(gatewayV4))
+	revision := w.fleet.change(func() { clear(w.fleet.ports) })
+	w.fleet.programmed("h1", revision)
+	if got := h.plugs(); got != "web-1 on tap1 true no policy for this port on this host" {
+		t.Errorf("plugs: %s", got)
+	}
+	w.run(ns, "ping -n -c1 -W1 "+gatewayV4+" && exit 1 || true")
+	h.poll("the guest's frames are dropped for want of a port", func() bool { return h.dropped("PORT_UNKNOWN") > 0 })
+	h.verified()
+	h.unplug("web-1")
+	w.run(h.ns, "ip link show tap1 | grep -q DOWN")
+	h.end(syscall.SIGTERM)
+	if rows, attached := h.kernel(); len(rows.Ports) > 0 || len(attached) > 0 {
+		t.Errorf("left: rows %v, attached %v", rows.Ports, attached)
+	}
+	w.run(h.ns, "ip link del tap1")
+}
