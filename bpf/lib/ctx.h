@@ -68,6 +68,7 @@ struct pkt {
 	__u8 nd : 1;        /* Neighbour Discovery */
 	__u8 has_claim : 1; /* claim is set */
 	__u8 routed : 1;
+	__u8 bare : 1;     /* outer headers that the kernel knows nothing of */
 	__u8 stripped : 1; /* outer headers were removed at tcx */
 };
 

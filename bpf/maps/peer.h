@@ -21,7 +21,7 @@ struct peer {
 	__u32 ifindex; /* underlay device; 0: no route now */
 	__u16 mtu;     /* outer IP MTU */
 	__u16 flags;
-	__u8 next_hop[6]; /* for ARP; zero: unresolved */
+	__u8 next_hop[6]; /* for bare frames, such as ARP; zero: unresolved */
 	__u8 source[6];
 	__be32 via; /* IP next hop; 0: the kernel looks the route up, packet by packet */
 };

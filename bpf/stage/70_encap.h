@@ -30,6 +30,8 @@
 
 #define ADJ_ROOM_DECAP_L3_IPV6 (1ull << 8)
 
+#define EALREADY 114
+
 struct encap_frame {
 	struct nvgre_outer outer;
 	struct eth inner;
@@ -101,19 +103,36 @@ static __always_inline __u8 encap_flow_id(const struct pkt *p)
 	return id ? id : 1;
 }
 
+/* Makes room for the outer headers. What bpf_skb_adjust_room refuses goes bare: the kernel
+ * learns nothing of the outer headers, so that its neighbour code cannot be used and GSO
+ * packets cannot be cut. That is ARP, and what counts as encapsulated already: a veth guest
+ * tunnels by itself, or passes on what came out of a tunnel. */
+static __always_inline enum verdict encap_room(struct __sk_buff *skb, struct pkt *p)
+{
+	__u8 none[MAC_LEN] = {};
+	long err = -EALREADY;
+
+	if (p->type != TYPE_ARP)
+		err = bpf_skb_adjust_room(skb, OUTER_LEN, BPF_ADJ_ROOM_MAC, ENCAP_FLAGS);
+	if (!err)
+		return V_CONTINUE;
+	if (err != -EALREADY || skb->gso_size)
+		return V_ENCAP_FAILED;
+	if (same_mac(p->peer->next_hop, none))
+		return V_NEIGHBOUR_UNRESOLVED;
+	p->bare = 1;
+	return bpf_skb_change_head(skb, OUTER_LEN, 0) ? V_ENCAP_FAILED : V_CONTINUE;
+}
+
 static __always_inline enum verdict encap_remote(struct __sk_buff *skb, struct pkt *p, const struct eth *inner)
 {
+	enum verdict v = encap_room(skb, p);
 	struct encap_frame f = {};
-	bool arp = p->type == TYPE_ARP;
 	struct ipv4 ip = {};
-	__u8 none[MAC_LEN] = {};
 
-	if (arp && same_mac(p->peer->next_hop, none))
-		return V_NEIGHBOUR_UNRESOLVED;
-	if (arp ? bpf_skb_change_head(skb, OUTER_LEN, 0)
-		: bpf_skb_adjust_room(skb, OUTER_LEN, BPF_ADJ_ROOM_MAC, ENCAP_FLAGS))
-		return V_ENCAP_FAILED;
-	if (arp) {
+	if (v)
+		return v;
+	if (p->bare) {
 		__builtin_memcpy(f.outer.eth.dst, p->peer->next_hop, MAC_LEN);
 		__builtin_memcpy(f.outer.eth.src, p->peer->source, MAC_LEN);
 	}

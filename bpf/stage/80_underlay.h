@@ -9,7 +9,6 @@
 #include "gen/verdict.h"
 #include "lib/ctx.h"
 #include "maps/peer.h"
-#include "wire/ethernet.h"
 
 /* Send toward the Provider Address. */
 
@@ -19,9 +18,9 @@ static __always_inline enum verdict underlay(struct pkt *p)
 		return V_CONTINUE;
 	p->out = p->peer->ifindex;
 	p->via = p->peer->via;
-	/* The kernel's neighbour output reads an IP header where ARP's bytes would be taken
-	 * for one by skb->protocol; such a frame carries its addresses already. */
-	p->action = p->type == TYPE_ARP ? ACT_DEVICE : ACT_NEIGHBOUR;
+	/* The kernel's neighbour code goes by skb->protocol, which is wrong for a bare frame;
+	 * such a frame carries its addresses already. */
+	p->action = p->bare ? ACT_DEVICE : ACT_NEIGHBOUR;
 	return V_ENCAPSULATED;
 }
 

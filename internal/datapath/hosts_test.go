@@ -33,6 +33,7 @@ type host struct {
 	ns     string
 	pa     netip.Addr
 	uplink *net.Interface
+	router model.MAC // of the underlay, on this host's side
 	sw     *Switch
 }
 
@@ -107,6 +108,7 @@ func newFabric(t *testing.T, o Options, guests ...*guest) *fabric {
 		ip(t, "-n", h.ns, "link", "set", "dev", "u0", "up")
 		ip(t, "-n", h.ns, "route", "add", "default", "via", gw)
 		h.uplink = deviceIn(t, h.ns, "u0")
+		h.router = model.MAC(deviceIn(t, router, u).HardwareAddr)
 		f.hosts[i] = h
 	}
 	for i, g := range guests {
@@ -185,7 +187,7 @@ func (f *fabric) rows(h *host) table.Set {
 		} else {
 			r.PA = g.host.pa
 			s.Peers[g.host.pa] = table.Peer{PA: g.host.pa, IfIndex: uint32(h.uplink.Index), MTU: underlayMTU,
-				Source: model.MAC(h.uplink.HardwareAddr)}
+				NextHop: h.router, Source: model.MAC(h.uplink.HardwareAddr)}
 		}
 		s.Records[table.RecordKey{VSID: g.port.VSID, CA: g.v4}] = r
 		s.Records[table.RecordKey{VSID: g.port.VSID, CA: g.v6}] = r
