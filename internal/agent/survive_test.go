@@ -17,7 +17,10 @@ import (
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
 	"golang.org/x/sys/unix"
+
+	weftv1 "github.com/weft-sdn/weft/api/weft/v1"
 )
 
 // stream sends numbered datagrams from one guest to another, 1,000 a second,
@@ -256,6 +259,13 @@ func newBuild(t *testing.T, h *hostMachine) string {
 func TestDamagedStateHurtsNobody(t *testing.T) {
 	w, g1, g2 := pairOfGuests(t)
 	h1 := w.hosts["h1"]
+	w.fleet.programmed("h1", w.fleet.change(func() { w.fleet.addPort("web-3", 3, "h1") }))
+	ns := w.namespace("g")
+	w.run(h1.ns, "ip link add tap3 type veth peer name eth0 netns "+ns)
+	w.run(ns, "ip link set eth0 address 02:00:00:01:00:03 mtu 1458 up", "ip addr add 10.0.1.3/16 dev eth0")
+	_, err := h1.client.Plug(t.Context(), connect.NewRequest(&weftv1.PlugRequest{Tenant: "red", Port: "web-3", Device: "tap3"}))
+	must(t, err)
+	adopted := &guest{world: w, ns: ns}
 	s := newStream(g1, g2)
 	w.fleet.stop()
 	h1.end(syscall.SIGKILL)
@@ -267,18 +277,22 @@ func TestDamagedStateHurtsNobody(t *testing.T) {
 		t.Errorf("nothing is said of the cache:\n%s", failures)
 	}
 	s.more(500)
+	adopted.ping(g2.address(true))
 	w.fleet.start(w.listen())
 	w.fleet.programmed("h1", w.fleet.now())
 	s.more(500)
 	s.finish()
+	adopted.ping(g2.address(true))
 	h1.verified()
+	if got := h1.plugs(); got != "web-1 on wfp1 true programmed; web-3 on tap3 true programmed" {
+		t.Errorf("plugs: %s", got)
+	}
 	if failures := h1.status().GetFailures(); len(failures) > 0 {
 		t.Errorf("still failing: %v", failures)
 	}
 	h1.unplug("web-1") // which the agent knows of from the kernel alone
-	if links := h1.links(); fmt.Sprint(links) != "[eth0 lo]" {
-		t.Errorf("left: %v", links)
-	}
+	h1.unplug("web-3")
+	w.run(h1.ns, "ip link del tap3")
 }
 
 // Rows that somebody deletes behind the agent's back are missed, put back and counted.
