@@ -200,13 +200,13 @@ func must(t *testing.T, err error) {
 var (
 	guid = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
 	date = regexp.MustCompile(`2\d\d\d-\d\d-\d\dT[0-9:.]+Z`)
-	lag  = regexp.MustCompile(`(oldestLag: ).*`)
+	now  = regexp.MustCompile(`(revision"?: )\d+`)
 )
 
 func mask(text string) string {
 	text = guid.ReplaceAllString(text, "(a random GUID)")
 	text = date.ReplaceAllString(text, "(when it was made)")
-	return lag.ReplaceAllString(text, "$1(a moment)")
+	return now.ReplaceAllString(text, "$1(of the store)")
 }
 
 func joinLines(lines []string) string { return strings.Join(lines, "\n") + "\n" }
@@ -283,7 +283,7 @@ func TestPolicyWalk(t *testing.T) {
 		for _, line := range slices.Concat(removed, added) {
 			got = append(got, "  "+line)
 		}
-		u.Digest = nil // of the whole Goal; shown nowhere
+		u.Revision, u.Digest = 0, nil // other ones in every run
 		out["to "+h.name] = wireLines(t, u)
 	}
 	if diff := joinLines(got); diff != out["what it would mean"] {
@@ -327,7 +327,8 @@ func conditions(r *weftv1.Resource) string {
 	s := r.GetPort().GetStatus()
 	var b strings.Builder
 	for _, c := range s.GetConditions() {
-		fmt.Fprintf(&b, "%-11s %-6s %-16s %s\n", c.GetType(), c.GetStatus(), c.GetReason(), c.GetMessage())
+		line := fmt.Sprintf("%-11s %-6s %-16s %s", c.GetType(), c.GetStatus(), c.GetReason(), c.GetMessage())
+		b.WriteString(strings.TrimSpace(line) + "\n")
 	}
 	fmt.Fprintf(&b, "%-11s %d of %d\n", "rollout", s.GetRollout().GetCurrent(), s.GetRollout().GetDesired())
 	return b.String()
