@@ -148,7 +148,7 @@ func (s *Server) takeFacts(ctx context.Context, host string, f *hostv1.Facts) {
 		}
 		addrs = append(addrs, a.Unmap())
 	}
-	_, _, err := s.policy.write(ctx, func(st *intent.State) (*intent.Result, []intent.Violation) {
+	err := s.policy.writeWhenPossible(ctx, func(st *intent.State) (*intent.Result, []intent.Violation) {
 		var puts []model.Resource
 		var deletes []intent.Deletion
 		puts, deletes, foreign = reconcilePAs(st, host, addrs)

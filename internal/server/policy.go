@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"connectrpc.com/connect"
 	"github.com/google/uuid"
 
 	"github.com/weft-sdn/weft/internal/intent"
@@ -234,6 +235,17 @@ func (p *policy) write(ctx context.Context, d decision) (*intent.Result, int64, 
 		}
 	}
 	return nil, 0, storeError(store.ErrConflict)
+}
+
+// writeWhenPossible is write for what nobody waits for: while the store is away, it waits.
+func (p *policy) writeWhenPossible(ctx context.Context, d decision) error {
+	for {
+		_, _, err := p.write(ctx, d)
+		if connect.CodeOf(err) != connect.CodeUnavailable || ctx.Err() != nil {
+			return err
+		}
+		p.settle(ctx, func() bool { return p.storeErr == nil })
+	}
 }
 
 func (p *policy) commit(ctx context.Context, base int64, res *intent.Result) (int64, error) {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,9 +17,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.etcd.io/etcd/server/v3/embed"
 
 	"github.com/weft-sdn/weft/internal/model"
+	"github.com/weft-sdn/weft/internal/store/etcdtest"
 )
 
 func quietLog() *slog.Logger { return slog.New(slog.DiscardHandler) }
@@ -240,48 +239,9 @@ func (f *followed) has(names ...string) func() bool {
 	}
 }
 
-// cluster is an etcd that others may talk to, in this process so that tests can kill it.
-type cluster struct {
-	dir    string
-	client url.URL
-	etcd   *embed.Etcd
-	config func(*embed.Config)
-}
-
-func startCluster(t *testing.T, config func(*embed.Config)) *cluster {
-	c := &cluster{dir: t.TempDir(), config: config}
-	c.client = url.URL{Scheme: "unix", Path: filepath.Join(t.TempDir(), "c.sock")}
-	c.start(t)
-	t.Cleanup(func() { c.stop() })
-	return c
-}
-
-func (c *cluster) start(t *testing.T) {
+func openAt(t *testing.T, c *etcdtest.Cluster) *Store {
 	t.Helper()
-	cfg := embeddedConfig(c.dir, Config{Logger: quietLog()})
-	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{c.client}, []url.URL{c.client}
-	cfg.MaxTxnOps, cfg.MaxRequestBytes = embed.DefaultMaxTxnOps, embed.DefaultMaxRequestBytes
-	if c.config != nil {
-		c.config(cfg)
-	}
-	e, err := embed.StartEtcd(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	<-e.Server.ReadyNotify()
-	c.etcd = e
-}
-
-func (c *cluster) stop() {
-	if c.etcd != nil {
-		c.etcd.Close()
-		c.etcd = nil
-	}
-}
-
-func (c *cluster) open(t *testing.T) *Store {
-	t.Helper()
-	s, err := Open(t.Context(), Config{Endpoints: []string{c.client.String()}, Logger: quietLog()})
+	s, err := Open(t.Context(), Config{Endpoints: []string{c.Endpoint()}, Logger: quietLog()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -290,8 +250,8 @@ func (c *cluster) open(t *testing.T) *Store {
 }
 
 func TestFollowSeesEveryChangeOfTwoServersOnOneCluster(t *testing.T) {
-	c := startCluster(t, nil)
-	a, b := c.open(t), c.open(t)
+	c := etcdtest.New(t)
+	a, b := openAt(t, c), openAt(t, c)
 	f := follow(t, a)
 	f.wait(t, "the snapshot", func() bool { return f.snapshots == 1 })
 	rev := commit(t, a, 0, tenant("red"))
@@ -310,18 +270,18 @@ func TestFollowSeesEveryChangeOfTwoServersOnOneCluster(t *testing.T) {
 }
 
 func TestFollowGoesOnAfterTheClusterWasAway(t *testing.T) {
-	c := startCluster(t, nil)
-	a := c.open(t)
+	c := etcdtest.New(t)
+	a := openAt(t, c)
 	f := follow(t, a)
 	rev := commit(t, a, 0, tenant("red"))
 	f.wait(t, "red", f.has("red"))
-	c.stop()
+	c.Stop()
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
 	if _, err := a.Commit(ctx, rev, []model.Resource{tenant("lost")}, nil, nil); !errors.Is(err, ErrUnavailable) {
 		t.Fatalf("commit without a cluster: %v", err)
 	}
-	c.start(t)
+	c.Start()
 	commit(t, a, rev, tenant("blue"))
 	f.wait(t, "blue", f.has("red", "blue"))
 	if f.snapshots != 1 {
@@ -330,8 +290,8 @@ func TestFollowGoesOnAfterTheClusterWasAway(t *testing.T) {
 }
 
 func TestFollowStartsOverAfterCompaction(t *testing.T) {
-	c := startCluster(t, nil)
-	a := c.open(t)
+	c := etcdtest.New(t)
+	a := openAt(t, c)
 	f := &followed{}
 	f.cond = sync.NewCond(&f.mu)
 	follower := &follower{store: a, apply: f.apply}
@@ -359,25 +319,25 @@ func TestFollowStartsOverAfterCompaction(t *testing.T) {
 }
 
 func TestFollowStartsOverWhenTheStoreWentBack(t *testing.T) {
-	c := startCluster(t, nil)
-	a := c.open(t)
+	c := etcdtest.New(t)
+	a := openAt(t, c)
 	f := follow(t, a)
 	rev := commit(t, a, 0, tenant("red"))
 	for i := range 20 {
 		rev = commit(t, a, rev, tenant(fmt.Sprintf("t%d", i)))
 	}
 	f.wait(t, "all tenants", func() bool { return len(f.resources) == 21 })
-	c.stop()
-	c.dir = t.TempDir() // restored from a backup that knew nothing
-	c.start(t)
+	c.Stop()
+	c.Wipe()
+	c.Start()
 	f.wait(t, "the older state", func() bool { return f.snapshots == 2 && len(f.resources) == 0 })
 	commit(t, a, 0, tenant("anew"))
 	f.wait(t, "the new tenant", f.has("anew"))
 }
 
 func TestATooLargeSetForAClusterSaysWhatToDo(t *testing.T) {
-	c := startCluster(t, nil)
-	s := c.open(t)
+	c := etcdtest.New(t)
+	s := openAt(t, c)
 	var puts []model.Resource
 	for i := range 300 {
 		puts = append(puts, port(i))

@@ -1,0 +1,484 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	hostv1 "github.com/weft-sdn/weft/api/weft/host/v1"
+	weftv1 "github.com/weft-sdn/weft/api/weft/v1"
+	"github.com/weft-sdn/weft/internal/goal"
+	"github.com/weft-sdn/weft/internal/hostwire"
+	"github.com/weft-sdn/weft/internal/identity"
+	"github.com/weft-sdn/weft/internal/model"
+	"github.com/weft-sdn/weft/internal/store/etcdtest"
+)
+
+const patience = 20 * time.Second
+
+// agent is the host's end of a session: it acknowledges everything, but for the
+// failures that the test tells it to report.
+type agent struct {
+	stream *connect.BidiStreamForClient[hostv1.AgentMessage, hostv1.ServerMessage]
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// attach joins host, if it has not, and opens its session.
+func attach(t *testing.T, r *running, h *identity.Host, facts *hostv1.Facts, fail ...*hostv1.Failure) *agent {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	a := &agent{stream: hostClient(r, h).Session(ctx), cancel: cancel, done: make(chan struct{})}
+	t.Cleanup(func() { a.leave() })
+	receiver := hostwire.NewReceiver(goal.New(), 0)
+	digest := receiver.Digest()
+	if err := a.stream.Send(&hostv1.AgentMessage{Message: &hostv1.AgentMessage_Hello{Hello: &hostv1.Hello{
+		Protocol: hostwire.Protocol, Version: "9.9", Instance: t.Name(), Digest: digest[:], Facts: facts}}}); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(a.done)
+		for {
+			m, err := a.stream.Receive()
+			if err != nil {
+				return
+			}
+			if u := m.GetUpdate(); u != nil {
+				if whole, err := receiver.Receive(u); err != nil {
+					t.Errorf("update: %v", err)
+				} else if whole {
+					d := receiver.Digest()
+					a.stream.Send(&hostv1.AgentMessage{Message: &hostv1.AgentMessage_Ack{Ack: &hostv1.Ack{Revision: receiver.Revision(), Digest: d[:], Failures: fail}}})
+				}
+			}
+			if q := m.GetQuery(); q != nil {
+				a.stream.Send(&hostv1.AgentMessage{Message: &hostv1.AgentMessage_Answer{Answer: answerTo(q)}})
+			}
+		}
+	}()
+	return a
+}
+
+// leave ends the session. The request's body must end first: Go's client looks at
+// the context only when it is not waiting for more of it.
+func (a *agent) leave() {
+	a.stream.CloseRequest()
+	a.cancel()
+	<-a.done
+}
+
+// answerTo makes up what a host says: two drops, one on the port asked for, and drift.
+func answerTo(q *hostv1.Query) *hostv1.Answer {
+	if q.GetVerify() != nil {
+		return &hostv1.Answer{Id: q.Id, Answer: &hostv1.Answer_Verify{Verify: &hostv1.VerifyAnswer{Revision: 7, Differences: []string{"- record"}}}}
+	}
+	return &hostv1.Answer{Id: q.Id, Answer: &hostv1.Answer_Drops{Drops: &hostv1.DropsAnswer{Rows: []*hostv1.DropRow{
+		{Port: 1, Reason: uint32(model.VerdictPortDown), Inbound: true, Packets: 3, Bytes: 300},
+		{Port: 4711, Reason: uint32(model.VerdictMulticast), Packets: 5, Bytes: 500}}}}}
+}
+
+// eventually polls a condition of the API with a deadline.
+func eventually(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !is() {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain: %s", what)
+		}
+		<-tick.C
+	}
+}
+
+func condition(s *weftv1.Status, kind string) *weftv1.Condition {
+	for _, c := range s.GetConditions() {
+		if c.Type == kind {
+			return c
+		}
+	}
+	return &weftv1.Condition{}
+}
+
+func facts(pas ...string) *hostv1.Facts {
+	return &hostv1.Facts{ProviderAddresses: pas, UnderlayMtu: 1600, Kernel: "6.18", Decap: "eth0=tcx"}
+}
+
+func TestProgrammedIsTrueOnlyWhenEveryHostHasSaidSo(t *testing.T) {
+	r := start(t, t.TempDir(), nil)
+	r.apply(t, world()...)
+	r.apply(t, portOf("red", "web-2", "web", "h2"))
+	web1 := func() *weftv1.Status { return r.get(t, "Port", "red", "web-1").GetPort().Status }
+	if c := condition(web1(), "Programmed"); c.Status != "False" || web1().Rollout.Current != 0 {
+		t.Fatalf("before any host is there: %v", web1())
+	}
+	h1, h2 := joined(t, r, "h1"), joined(t, r, "h2")
+	attach(t, r, h1, facts("192.0.2.1"))
+	eventually(t, "h1 has it", func() bool { return web1().Rollout.Current == 1 })
+	if c := condition(web1(), "Programmed"); c.Status != "False" || web1().Rollout.Desired != 2 {
+		t.Fatalf("one of two: %v", web1())
+	}
+	second := attach(t, r, h2, facts("192.0.2.2"))
+	eventually(t, "programmed", func() bool { return condition(web1(), "Programmed").Status == "True" })
+	if s := web1(); s.Host != "h1" || s.Mtu != 1600-42 || s.Rollout.Current != 2 || condition(s, "Degraded").Status != "False" {
+		t.Errorf("%v", s)
+	}
+	host := r.get(t, "Host", "", "h2").GetHost().Status
+	if !host.Connected || host.AgentVersion != "9.9" || fmt.Sprint(host.ProviderAddresses) != "[192.0.2.2]" {
+		t.Errorf("%v", host)
+	}
+	second.leave()
+	eventually(t, "h2 is away", func() bool {
+		return condition(r.get(t, "Host", "", "h2").GetHost().Status, "Degraded").Reason == reasonHostAway
+	})
+	second = attach(t, r, h2, facts("192.0.2.2"), &hostv1.Failure{Kind: "Port", Tenant: "red", Name: "web-2", Reason: "TableFull", Message: "no room"})
+	eventually(t, "the failure shows", func() bool {
+		s := r.get(t, "Port", "red", "web-2").GetPort().Status
+		return condition(s, "Degraded").Status == "True" && strings.Contains(condition(s, "Degraded").Message, "no room") && condition(s, "Programmed").Status == "False"
+	})
+}
+
+func TestHostsSayTheirProviderAddresses(t *testing.T) {
+	r := start(t, t.TempDir(), nil)
+	h1, h2 := joined(t, r, "h1"), joined(t, r, "h2")
+	a := attach(t, r, h1, facts("192.0.2.1", "192.0.2.5"))
+	pas := func() string {
+		var out []string
+		for _, p := range r.list(t, "ProviderAddress", "") {
+			out = append(out, p.GetProviderAddress().Spec.Host+"="+p.GetProviderAddress().Spec.Address)
+		}
+		slices.Sort(out)
+		return strings.Join(out, " ")
+	}
+	eventually(t, "both addresses are there", func() bool { return pas() == "h1=192.0.2.1 h1=192.0.2.5" })
+	// An address that goes from the host goes from policy; one that people wrote stays.
+	r.apply(t, paOf("mine", "h1", "192.0.2.77"))
+	a.stream.Send(&hostv1.AgentMessage{Message: &hostv1.AgentMessage_Facts{Facts: facts("192.0.2.5")}})
+	eventually(t, "192.0.2.1 is gone", func() bool { return pas() == "h1=192.0.2.5 h1=192.0.2.77" })
+	// Another host cannot take it over.
+	attach(t, r, h2, facts("192.0.2.5", "2001:db8::1"))
+	eventually(t, "the contradiction shows", func() bool {
+		c := condition(r.get(t, "Host", "", "h2").GetHost().Status, "Degraded")
+		return c.Reason == reasonHostFacts && strings.Contains(c.Message, `host "h1"`) && strings.Contains(c.Message, "2001:db8::1")
+	})
+	if pas() != "h1=192.0.2.5 h1=192.0.2.77" {
+		t.Error(pas())
+	}
+}
+
+// watcher collects what a watch sends.
+type watcher struct {
+	t      *testing.T
+	stream *connect.ServerStreamForClient[weftv1.WatchResponse]
+}
+
+func (r *running) watch(t *testing.T, kind string, from int64) *watcher {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	t.Cleanup(cancel)
+	s, err := r.Watch(ctx, connect.NewRequest(&weftv1.WatchRequest{Kind: kind, FromRevision: from}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return &watcher{t, s}
+}
+
+func (w *watcher) next() *weftv1.WatchResponse {
+	w.t.Helper()
+	if !w.stream.Receive() {
+		w.t.Fatalf("watch ended: %v", w.stream.Err())
+	}
+	return w.stream.Msg()
+}
+
+// line reads "PUT Tenant red".
+func line(m *weftv1.WatchResponse) string {
+	s := m.Type.String()
+	if m.Key != nil {
+		s += " " + m.Key.Kind + " " + strings.TrimPrefix(m.Key.Tenant+"/"+m.Key.Name, "/")
+	}
+	return s
+}
+
+func (w *watcher) expect(lines ...string) *weftv1.WatchResponse {
+	w.t.Helper()
+	var m *weftv1.WatchResponse
+	for _, want := range lines {
+		if m = w.next(); line(m) != want {
+			w.t.Fatalf("got %q, want %q", line(m), want)
+		}
+	}
+	return m
+}
+
+func TestAWatchResumesWhereItStoppedOrStartsOver(t *testing.T) {
+	dir := t.TempDir()
+	r := start(t, dir, nil)
+	r.apply(t, tenant("red"), tenant("blue"))
+	w := r.watch(t, "Tenant", 0)
+	at := w.expect("SNAPSHOT_BEGIN", "PUT Tenant blue", "PUT Tenant red", "SYNCED").Revision
+	r.apply(t, tenant("green"))
+	w.expect("PUT Tenant green")
+	r.apply(t, hostNamed("h1")) // not watched
+	r.Delete(t.Context(), connect.NewRequest(&weftv1.DeleteRequest{Items: []*weftv1.DeleteRequest_Item{{Key: &weftv1.Key{Kind: "Tenant", Name: "blue"}}}}))
+	last := w.expect("DELETED Tenant blue").Revision
+
+	r.watch(t, "Tenant", at).expect("PUT Tenant green", "DELETED Tenant blue", "SYNCED")
+	r.watch(t, "Tenant", last).expect("SYNCED")
+	r.watch(t, "Tenant", last+100).expect("SNAPSHOT_BEGIN", "PUT Tenant green", "PUT Tenant red", "SYNCED")
+	r.stop(t)
+	r = start(t, dir, nil) // which remembers no history
+	r.watch(t, "Tenant", at).expect("SNAPSHOT_BEGIN", "PUT Tenant green", "PUT Tenant red", "SYNCED")
+	r.watch(t, "Tenant", last).expect("SYNCED")
+}
+
+func TestAWatchSeesDerivedRecordsAndStatus(t *testing.T) {
+	r := start(t, t.TempDir(), nil)
+	r.apply(t, world()...)
+	records := r.watch(t, "LookupRecord", 0)
+	for records.next().Type != weftv1.WatchResponse_SYNCED {
+	}
+	r.apply(t, portOf("red", "web-3", "web", "h2", "10.0.0.30"))
+	if m := records.expect("PUT LookupRecord red/port:web-3:10.0.0.30"); m.Resource.GetLookupRecord().Spec.ProviderAddress != "192.0.2.2" {
+		t.Errorf("%v", m.Resource)
+	}
+	r.apply(t, paOf("pa2", "h2", "192.0.2.22"))
+	if m := records.expect("PUT LookupRecord red/port:web-3:10.0.0.30"); m.Resource.GetLookupRecord().Spec.ProviderAddress != "192.0.2.22" {
+		t.Errorf("%v", m.Resource)
+	}
+	ports := r.watch(t, "Port", 0)
+	for ports.next().Type != weftv1.WatchResponse_SYNCED {
+	}
+	attach(t, r, joined(t, r, "h1"), facts("192.0.2.1"))
+	attach(t, r, joined(t, r, "h2"), facts("192.0.2.22"))
+	for {
+		m := ports.next()
+		if m.GetKey().GetName() == "web-1" && condition(m.Resource.GetPort().Status, "Programmed").Status == "True" {
+			return
+		}
+	}
+}
+
+func TestHistoryIsBoundedAndNeverCutsARevision(t *testing.T) {
+	var h history
+	h.reset(10)
+	for rev := int64(11); rev < 11+maxHistory; rev++ {
+		h.add(event{revision: rev}, event{revision: rev}, event{revision: rev})
+	}
+	if len(h.events) > 2*maxHistory+3 {
+		t.Fatalf("%d events", len(h.events))
+	}
+	if _, ok := h.since(h.floor - 1); ok {
+		t.Error("claims to know what it forgot")
+	}
+	events, ok := h.since(h.floor)
+	if !ok || len(events)%3 != 0 || events[0].revision != h.floor+1 {
+		t.Errorf("%v, %d events from %d, floor %d", ok, len(events), events[0].revision, h.floor)
+	}
+}
+
+func TestLookup(t *testing.T) {
+	r := start(t, t.TempDir(), nil)
+	r.apply(t, world()...)
+	r.apply(t, &weftv1.Resource{Kind: &weftv1.Resource_LookupRecord{LookupRecord: &weftv1.LookupRecord{Metadata: &weftv1.Metadata{Tenant: "red", Name: "box"},
+		Spec: &weftv1.LookupRecordSpec{Subnet: "web", CustomerAddress: "10.0.0.99", Mac: "02:00:00:00:00:99", ProviderAddress: "198.51.100.9"}}}})
+	look := func(vsid uint32, ca string) (*weftv1.LookupResponse, error) {
+		res, err := r.operate.Lookup(t.Context(), connect.NewRequest(&weftv1.LookupRequest{Vsid: vsid, Ca: ca}))
+		if err != nil {
+			return nil, err
+		}
+		return res.Msg, nil
+	}
+	if l, err := look(4096, "10.0.0.5"); err != nil || l.Kind != "port" || l.Port != "red/web-1" || l.Host != "h1" || l.Pa != "192.0.2.1" {
+		t.Errorf("%v %v", l, err)
+	}
+	if l, err := look(4096, "fd00:a::1"); err != nil || l.Kind != "router" || l.Mac != model.RouterMAC(4096).String() {
+		t.Errorf("%v %v", l, err)
+	}
+	if l, err := look(4096, "10.0.0.99"); err != nil || l.Kind != "static" || l.Pa != "198.51.100.9" {
+		t.Errorf("%v %v", l, err)
+	}
+	for _, bad := range []struct {
+		vsid uint32
+		ca   string
+		code connect.Code
+	}{{4096, "10.0.0.200", connect.CodeNotFound}, {4099, "10.0.0.5", connect.CodeNotFound}, {4096, "x", connect.CodeInvalidArgument}} {
+		if _, err := look(bad.vsid, bad.ca); connect.CodeOf(err) != bad.code {
+			t.Errorf("%v: %v", bad, err)
+		}
+	}
+}
+
+func TestHostsAreAskedAndWhoIsAwayIsNamed(t *testing.T) {
+	r := start(t, t.TempDir(), nil)
+	r.apply(t, world()...)
+	attach(t, r, joined(t, r, "h1"), facts("192.0.2.1"))
+	eventually(t, "h1 is connected", func() bool { return r.get(t, "Host", "", "h1").GetHost().Status.Connected })
+	drops := func(host, port string) *weftv1.DropsResponse {
+		t.Helper()
+		res, err := r.operate.Drops(t.Context(), connect.NewRequest(&weftv1.DropsRequest{Host: host, Port: port}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res.Msg
+	}
+	all := drops("", "")
+	if len(all.Drops) != 2 || fmt.Sprint(all.UnreachableHosts) != "[h2]" {
+		t.Fatalf("%v", all)
+	}
+	id := r.get(t, "Port", "red", "web-1").GetPort().Status.Index
+	for _, d := range all.Drops {
+		switch d.ReasonName {
+		case "PORT_DOWN":
+			if d.Direction != "inbound" || d.Stage != "lookup" || (id == 1) != (d.Port == "red/web-1") {
+				t.Errorf("%v", d)
+			}
+		case "MULTICAST":
+			if d.Port != "deleted port 4711" || d.Direction != "outbound" {
+				t.Errorf("%v", d)
+			}
+		}
+	}
+	if one := drops("", "red/web-1"); len(one.UnreachableHosts) != 0 {
+		t.Errorf("asked others than the port's host: %v", one)
+	}
+	if _, err := r.operate.Drops(t.Context(), connect.NewRequest(&weftv1.DropsRequest{Host: "h9"})); connect.CodeOf(err) != connect.CodeNotFound {
+		t.Errorf("%v", err)
+	}
+	v, err := r.operate.Verify(t.Context(), connect.NewRequest(&weftv1.VerifyRequest{}))
+	if err != nil || len(v.Msg.Hosts) != 2 || !v.Msg.Hosts[0].Reachable || v.Msg.Hosts[0].Differences[0] != "- record" || v.Msg.Hosts[1].Reachable || len(v.Msg.Hosts[1].Differences) == 0 {
+		t.Errorf("%v %v", v, err)
+	}
+	s, err := r.operate.FleetStatus(t.Context(), connect.NewRequest(&weftv1.FleetStatusRequest{}))
+	if err != nil || len(s.Msg.Hosts) != 2 || !s.Msg.Hosts[0].Connected || s.Msg.Hosts[1].Connected || s.Msg.Store != "embedded (healthy)" || s.Msg.Hosts[0].Decap != "eth0=tcx" {
+		t.Errorf("%v %v", s, err)
+	}
+}
+
+func TestWithoutTheStoreHostsAreServedAndWritesRefused(t *testing.T) {
+	e := etcdtest.New(t)
+	r := start(t, t.TempDir(), func(c *Config) { c.Store.Endpoints = []string{e.Endpoint()} })
+	r.apply(t, world()...)
+	h1, h2 := joined(t, r, "h1"), joined(t, r, "h2")
+	attach(t, r, h1, facts("192.0.2.1"))
+	e.Stop()
+	status := func() string {
+		s, err := r.operate.FleetStatus(t.Context(), connect.NewRequest(&weftv1.FleetStatusRequest{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.Msg.Store
+	}
+	eventually(t, "the loss is seen", func() bool { return strings.Contains(status(), "unavailable") })
+	_, err := r.Apply(t.Context(), connect.NewRequest(&weftv1.ApplyRequest{Resources: []*weftv1.Resource{tenant("late")}}))
+	if connect.CodeOf(err) != connect.CodeUnavailable {
+		t.Fatalf("write: %v", err)
+	}
+	// A host that comes now gets its Goal from memory; reads answer as well.
+	attach(t, r, h2, facts("192.0.2.2"))
+	eventually(t, "h2 is served", func() bool { return r.get(t, "Host", "", "h2").GetHost().Status.Connected })
+	e.Start()
+	eventually(t, "writes are taken again", func() bool {
+		_, err := r.Apply(t.Context(), connect.NewRequest(&weftv1.ApplyRequest{Resources: []*weftv1.Resource{tenant("late")}}))
+		return err == nil
+	})
+	r.get(t, "Tenant", "", "late")
+}
+
+func TestTwoServersOnOneClusterAgree(t *testing.T) {
+	e := etcdtest.New(t)
+	shared := t.TempDir()
+	if _, err := identity.OpenAuthority(filepath.Join(shared, "ca")); err != nil {
+		t.Fatal(err)
+	}
+	use := func(c *Config) {
+		c.Store.Endpoints = []string{e.Endpoint()}
+		c.Authority = AuthorityConfig{filepath.Join(shared, "ca", "ca.crt"), filepath.Join(shared, "ca", "ca.key")}
+	}
+	a, b := start(t, t.TempDir(), use), start(t, t.TempDir(), use)
+	a.apply(t, world()...)
+	done := make(chan error, 20)
+	for i := range 20 {
+		r := []*running{a, b}[i%2]
+		go func() {
+			_, err := r.Apply(context.Background(), connect.NewRequest(&weftv1.ApplyRequest{Resources: []*weftv1.Resource{portOf("red", fmt.Sprintf("x-%d", i), "web", "")}}))
+			done <- err
+		}()
+	}
+	for range 20 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	eventually(t, "both have all ports", func() bool { return len(a.list(t, "Port", "red")) == 22 && len(b.list(t, "Port", "red")) == 22 })
+	seen := map[string]bool{}
+	for _, p := range b.list(t, "Port", "red") {
+		ca := p.GetPort().Spec.Addresses[0]
+		if seen[ca] || seen[fmt.Sprint(p.GetPort().Status.Index)] {
+			t.Errorf("%s or its id was given out twice", ca)
+		}
+		seen[ca], seen[fmt.Sprint(p.GetPort().Status.Index)] = true, true
+	}
+	// A token made at one lets a host in at the other, and only once.
+	h, _ := identity.OpenHost(t.TempDir())
+	text := a.token(t, "h5")
+	eventually(t, "the host is known at both", func() bool { return len(b.list(t, "Host", "")) == 3 })
+	if err := join(t, b, h, text); err != nil {
+		t.Fatal(err)
+	}
+	if err := join(t, a, h, text); err == nil {
+		t.Error("the token was good twice")
+	}
+}
+
+func TestSettings(t *testing.T) {
+	if _, err := ParseConfig([]byte(DefaultConfig())); err != nil {
+		t.Fatalf("the default does not parse: %v", err)
+	}
+	for text, want := range map[string]string{
+		"dataDri: /x":                                    "dataDri",
+		"listen: {api: nonsense}":                        "listen.api",
+		"authority: {key: /x}":                           "go together",
+		"store: {username: u}":                           "need endpoints",
+		"{socket: \"\", listen: {api: \"\"}}":            "one of them is needed",
+		"dataDir: \"\"":                                  "dataDir",
+		"socket: /a\n---\nsocket: /b":                    "more than one document",
+		"store: {endpoints: [a], tls: {certificate: x}}": "store.tls",
+	} {
+		if _, err := ParseConfig([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	c, err := ParseConfig([]byte("socket: /a\nlisten: {api: \":1\"}"))
+	if err != nil || c.Socket != "/a" || c.Listen.API != ":1" || c.Listen.Hosts == "" || c.DataDir == "" {
+		t.Errorf("%+v %v", c, err)
+	}
+}
+
+func TestAnAddressThatIsTakenIsAnErrorAtOnceAndLeavesNothingOpen(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	cfg, _ := ParseConfig(nil)
+	dir := t.TempDir()
+	cfg.DataDir, cfg.Socket, cfg.Metrics = dir, filepath.Join(dir, "s.sock"), l.Addr().String()
+	cfg.Listen = ListenConfig{API: "127.0.0.1:0"}
+	if err := Run(t.Context(), cfg, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "metrics") {
+		t.Fatalf("%v", err)
+	}
+	if c, err := net.Dial("unix", cfg.Socket); err == nil {
+		c.Close()
+		t.Error("the socket is still open")
+	}
+}
