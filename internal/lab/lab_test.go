@@ -278,6 +278,11 @@ func TestStatusNoticesADeadAgent(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
+	// From inside the lab, down finds what it stands on as well.
+	if out, code := l.in("h1", "", weftd, "lab", "down", "--name", l.name); code != 0 {
+		t.Errorf("down from inside: code %d\n%s", code, out)
+	}
+	l.wantNothing(t)
 }
 
 // Whoever ran lab up, or all of the lab's daemons, may be killed: the next up

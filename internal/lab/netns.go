@@ -99,17 +99,17 @@ func inodeOf(path string) (inode, error) {
 	return inode{uint64(s.Dev), s.Ino}, nil
 }
 
-// processes lists the pids that live in any of the namespaces, but for our own.
+// processes lists the pids that live in any of the namespaces, but for our own
+// pid: we may have been started from inside the lab.
 func processes(spaces []string) ([]int, error) {
-	own, err := inodeOf(ownNet)
-	if err != nil {
-		return nil, fmt.Errorf("lab: %w", err)
-	}
+	// Whatever a file in /run/netns says: the machine's own namespace is no lab's.
+	// Where even root may not look at it, the names alone must do.
+	machine, _ := inodeOf("/proc/1/ns/net")
 	theirs := make(map[inode]bool)
 	for _, s := range spaces {
 		// A file left over in /run/netns that is no namespace is on another
 		// filesystem, and matches no process.
-		if id, err := inodeOf(filepath.Join(netnsRoot, s)); err == nil && id != own {
+		if id, err := inodeOf(filepath.Join(netnsRoot, s)); err == nil && id != machine {
 			theirs[id] = true
 		}
 	}
