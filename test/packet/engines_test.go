@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"syscall"
 	"testing"
@@ -38,6 +39,7 @@ func TestMain(m *testing.M) {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.Env = append(os.Environ(), inNamespace+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	runtime.LockOSThread() // the signal comes when the thread dies, not the process
 	if err := cmd.Start(); err != nil {
 		fmt.Fprintf(os.Stderr, "the packet tests need root, for a network namespace and eBPF: %v\n", err)
 		os.Exit(1)
@@ -97,7 +99,7 @@ type packetIn struct {
 	program datapath.Program
 	ifindex uint32
 	frame   []byte
-	gsoSize uint16 // of a packet from a port that is yet to be cut; else 0
+	gsoSize uint16 // of a packet that is yet to be cut; else 0
 }
 
 func (p packetIn) String() string {
@@ -137,21 +139,20 @@ func oracle(s site, set table.Set, in packetIn) sim.Result {
 	sw := sim.Switch{Set: set, Devices: s.macs}
 	switch in.program {
 	case datapath.FromPort:
-		return testRunGSO(in, sw.FromPortGSO(in.ifindex, in.frame, in.gsoSize))
+		return refuseGSO(in, sw.FromPortGSO(in.ifindex, in.frame, in.gsoSize), model.VerdictEncapsulated, model.VerdictEncapFailed)
 	case datapath.FromUplink:
-		return sw.FromUplink(in.ifindex, in.frame)
+		return refuseGSO(in, sw.FromUplink(in.ifindex, in.frame), model.VerdictDelivered, model.VerdictDecapFailed)
 	}
 	return sw.ToPort(in.ifindex, in.frame, false)
 }
 
-// testRunGSO is what becomes of r in a test run, which gives a packet a gso_size and no gso_type: the kernel
-// makes room for outer headers only in GSO packets whose type it knows, and refuses the others.
-func testRunGSO(in packetIn, r sim.Result) sim.Result {
-	if in.gsoSize == 0 || r.Verdict != model.VerdictEncapsulated {
+// refuseGSO is what becomes of r in a test run, which gives a packet a gso_size and no gso_type: the
+// kernel makes room for outer headers, and takes them off, only in GSO packets whose type it knows.
+func refuseGSO(in packetIn, r sim.Result, done, failed model.Verdict) sim.Result {
+	if in.gsoSize == 0 || r.Verdict != done {
 		return r
 	}
-	r.Verdict, r.IfIndex, r.Frame = model.VerdictEncapFailed, 0, nil
-	return r
+	return sim.Result{Verdict: failed, Port: r.Port, Inbound: r.Inbound}
 }
 
 func outcomeOf(r sim.Result) outcome { return outcome{r.Verdict, r.IfIndex, r.Frame} }

@@ -41,6 +41,9 @@ func (w writer) packet() packetIn {
 	default:
 		in = packetIn{program: datapath.FromUplink, ifindex: pick(w.Rand, w.uplinks[:])}
 		in.frame = w.inbound(in.ifindex)
+		if !w.live && chance(w.Rand, 2) {
+			in.frame, in.gsoSize = untrailed(in.frame), 1+uint16(w.IntN(1500)) // nothing trails what GRO made
+		}
 	}
 	if len(in.frame) > maxFrame {
 		in.frame = in.frame[:maxFrame]
@@ -410,7 +413,7 @@ func (w writer) extensions(proto uint8, payload []byte) (uint8, []byte) {
 				header[3] = 1
 			}
 		} else if chance(w.Rand, 20) {
-			header = zeros(8 * (1 + w.IntN(4)))
+			header = zeros(8 * (1 + w.IntN(pick(w.Rand, []int{4, 4, 30}))))
 			header[1] = byte(len(header)/8 - 1)
 		}
 		header[0] = next

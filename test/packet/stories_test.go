@@ -304,6 +304,12 @@ func lookupStories(s site) []story {
 	}
 }
 
+// cut says of a packet that it is yet to be cut.
+func cut(in packetIn, gsoSize uint16) packetIn {
+	in.gsoSize = gsoSize
+	return in
+}
+
 func encapStories(s site) []story {
 	// sized is a packet of n bytes of IP from web.
 	sized := func(src, dst netip.Addr, n int) []byte {
@@ -321,10 +327,6 @@ func encapStories(s site) []story {
 		header := zeros(20)
 		header[12] = 5 << 4
 		return ipFrame(router1, web.mac, v4(wire.IPv4{TTL: 64, Proto: wire.ProtoTCP, Source: src, Destination: dst}, nil, join(header, zeros(n))))
-	}
-	cut := func(in packetIn, gsoSize uint16) packetIn {
-		in.gsoSize = gsoSize
-		return in
 	}
 	tos := func(f []byte, v byte) []byte { return resealed(f, 15, v) }
 	big4, big6 := sized(web.v4, mail.v4, 1459), sized(web.v6, mail.v6, 1459)
@@ -387,6 +389,7 @@ func uplinkStories(s site) []story {
 		{name: "from another subnet", in: s.fromUplink(in(red1, routed)), want: toWeb(routed), port: web.id, to: web.id},
 		{name: "an ARP probe from far away", in: s.fromUplink(in(red1, probe)), want: toWeb(probe), port: web.id, to: web.id},
 		{name: "reserved GRE bits that a receiver ignores", in: s.fromUplink(with(good, atGRE, 0x23, 0xf8)), want: toWeb(hello4), port: web.id, to: web.id},
+		drop("a kind of large packet that the kernel strips nothing from", cut(s.fromUplink(good), 20), model.VerdictDecapFailed, web.id),
 		pass("somebody else's frame", with(good, 0, 2, 9, 9, 9, 9, 9)),
 		pass("a broadcast of the underlay", with(good, 0, everyone[:]...)),
 		pass("for an address of the host that is no PA", resealed(good, 30, 192, 0, 2, 99)),
