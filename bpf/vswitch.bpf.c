@@ -15,6 +15,7 @@
 #include "stage/70_encap.h"
 #include "stage/80_underlay.h"
 #include "stage/90_deliver.h"
+#include "lib/dx2.h"
 #include "lib/finish.h"
 #include "lib/strip.h"
 
@@ -68,6 +69,22 @@ int to_port(struct __sk_buff *skb)
 	if (to)
 		p.port_id = to->id;
 	return finish(skb, &p, V_NOT_FROM_SWITCH);
+}
+
+/* A frame that comes back from the detour of decap: see lib/dx2.h. */
+SEC("tcx/egress")
+int from_dx2(struct __sk_buff *skb)
+{
+	struct pkt p = {.len = skb->len, .direction = INBOUND, .out = skb->priority, .action = ACT_PORT};
+
+	if (skb->mark != SWITCH_MARK)
+		return TC_ACT_SHOT; /* somebody else's: it was never a guest's frame */
+	skb->priority = 0;
+	if (!dx2_unwrap(skb)) {
+		p.action = ACT_NONE;
+		return finish(skb, &p, V_DECAP_FAILED);
+	}
+	return act(skb, &p);
 }
 
 /* The same stripping as decap, before GRO: see lib/strip.h. */

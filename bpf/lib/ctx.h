@@ -22,6 +22,7 @@ enum action {
 	ACT_DEVICE,   /* send it out of a device as it is */
 	ACT_PORT,     /* send it into a port's device, marked as ours */
 	ACT_PEER,     /* receive it at the other end of a port's veth */
+	ACT_DETOUR,   /* leave it to the kernel, which brings it to from_dx2 */
 	ACT_NEIGHBOUR /* send it to an IP neighbour; the kernel writes the Ethernet header */
 };
 
@@ -70,6 +71,7 @@ struct pkt {
 	__u8 routed : 1;
 	__u8 bare : 1;     /* outer headers that the kernel knows nothing of */
 	__u8 stripped : 1; /* outer headers were removed at tcx */
+	__u8 detour : 1;   /* lib/dx2.h */
 };
 
 static __always_inline bool load(const struct __sk_buff *skb, __u32 at, void *to, __u32 len)

@@ -127,6 +127,10 @@ static __always_inline int act(struct __sk_buff *skb, const struct pkt *p)
 	case ACT_PORT:
 		skb->mark = SWITCH_MARK;
 		return bpf_redirect(p->out, 0);
+	case ACT_DETOUR:
+		skb->mark = SWITCH_MARK;
+		skb->priority = p->out;
+		return TC_ACT_OK;
 	case ACT_PEER:
 		if (skb->pkt_type != PACKET_HOST)
 			bpf_skb_change_type(skb, PACKET_HOST);
@@ -150,7 +154,7 @@ static __always_inline int finish(struct __sk_buff *skb, const struct pkt *p, en
 	if (p->port)
 		count_out(p);
 	if (v == V_DELIVERED && p->dport)
-		count_in(p, skb->len);
+		count_in(p, p->detour ? p->end - p->base : skb->len);
 	return act(skb, p);
 }
 

@@ -13,6 +13,7 @@
 #include "lib/checksum.h"
 #include "lib/config.h"
 #include "lib/ctx.h"
+#include "lib/dx2.h"
 #include "lib/icmp.h"
 #include "maps/peer.h"
 #include "maps/port.h"
@@ -188,6 +189,8 @@ static __always_inline enum verdict decap(struct __sk_buff *skb, struct pkt *p)
 		return V_CONTINUE;
 	if (skb->len > p->end && bpf_skb_change_tail(skb, p->end, 0))
 		return V_DECAP_FAILED;
+	if (dx2_wanted(p))
+		return dx2_wrap(skb, p);
 	if (p->type == TYPE_IPV6)
 		flags |= ADJ_ROOM_DECAP_L3_IPV6;
 	if (bpf_skb_adjust_room(skb, -OUTER_LEN, BPF_ADJ_ROOM_MAC, flags))

@@ -20,6 +20,10 @@ static __always_inline enum verdict deliver(struct pkt *p)
 	int by_device = p->stripped && p->type == TYPE_ARP;
 
 	p->out = p->dport->ifindex;
+	if (p->detour) {
+		p->action = ACT_DETOUR;
+		return V_DELIVERED;
+	}
 	p->action = p->dport->flags & PORT_PEER && !by_device ? ACT_PEER : ACT_PORT;
 	return V_DELIVERED;
 }

@@ -102,7 +102,7 @@ func (s *Switch) AttachUplink(ifindex uint32) error {
 
 // wantsXDP decides how the uplink decapsulates.
 func (s *Switch) wantsXDP(ifindex uint32) (bool, error) {
-	if s.opts.Decap != DecapAuto || s.gre {
+	if s.opts.Decap != DecapAuto || s.gre || s.hasDX2() {
 		return s.opts.Decap == DecapXDP, nil
 	}
 	ifc, err := net.InterfaceByIndex(int(ifindex))
@@ -180,8 +180,11 @@ func (s *Switch) detach(n linkName) error {
 	}
 	delete(s.links, n)
 	var err error
+	if n.program == progDX2 { // nothing may take the detour when nobody waits at its end
+		err = s.setDX2(0)
+	}
 	if s.opts.PinDir != "" {
-		err = l.Unpin()
+		err = errors.Join(err, l.Unpin())
 	}
 	if err = errors.Join(err, l.Close()); err != nil {
 		return fmt.Errorf("detach %s from device %d: %w", n.program, n.ifindex, err)
@@ -226,7 +229,8 @@ func (s *Switch) Attached() (ports, uplinks []uint32, err error) {
 }
 
 // Strategies says for each uplink how it decapsulates: "tcx", "tcx+gre" (the
-// kernel resets the tunnel's GSO state) or "xdp".
+// kernel resets the tunnel's GSO state), "tcx+dx2" (by way of AttachDX2 where
+// that matters) or "xdp".
 func (s *Switch) Strategies() map[uint32]string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -240,6 +244,8 @@ func (s *Switch) Strategies() map[uint32]string {
 			out[n.ifindex] = "xdp"
 		case s.gre:
 			out[n.ifindex] = "tcx+gre"
+		case s.hasDX2():
+			out[n.ifindex] = "tcx+dx2"
 		default:
 			out[n.ifindex] = "tcx"
 		}

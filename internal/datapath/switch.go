@@ -92,9 +92,9 @@ func (o Options) withDefaults() (Options, error) {
 	switch o.Decap {
 	case "":
 		o.Decap = DecapAuto
-	case DecapAuto, DecapTCX, DecapXDP:
+	case DecapAuto, DecapTCX, DecapDX2, DecapXDP:
 	default:
-		return o, fmt.Errorf("datapath: Decap is %q, must be auto, tcx or xdp", o.Decap)
+		return o, fmt.Errorf("datapath: Decap is %q, must be auto, tcx, dx2 or xdp", o.Decap)
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

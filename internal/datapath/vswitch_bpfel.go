@@ -17,6 +17,7 @@ import (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	vswitchMapDrop          = "drop"
+	vswitchMapDx2           = "dx2"
 	vswitchMapEvent         = "event"
 	vswitchMapLocalMac      = "local_mac"
 	vswitchMapLocalPa       = "local_pa"
@@ -26,6 +27,7 @@ const (
 	vswitchMapRoute         = "route"
 	vswitchMapTraffic       = "traffic"
 	vswitchMapUplink        = "uplink"
+	vswitchProgFromDx2      = "from_dx2"
 	vswitchProgFromPort     = "from_port"
 	vswitchProgFromUplink   = "from_uplink"
 	vswitchProgToPort       = "to_port"
@@ -76,6 +78,7 @@ type vswitchSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type vswitchProgramSpecs struct {
+	FromDx2    *ebpf.ProgramSpec `ebpf:"from_dx2"`
 	FromPort   *ebpf.ProgramSpec `ebpf:"from_port"`
 	FromUplink *ebpf.ProgramSpec `ebpf:"from_uplink"`
 	ToPort     *ebpf.ProgramSpec `ebpf:"to_port"`
@@ -87,6 +90,7 @@ type vswitchProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type vswitchMapSpecs struct {
 	Drop     *ebpf.MapSpec `ebpf:"drop"`
+	Dx2      *ebpf.MapSpec `ebpf:"dx2"`
 	Event    *ebpf.MapSpec `ebpf:"event"`
 	LocalMac *ebpf.MapSpec `ebpf:"local_mac"`
 	LocalPa  *ebpf.MapSpec `ebpf:"local_pa"`
@@ -127,6 +131,7 @@ func (o *vswitchObjects) Close() error {
 // It can be passed to loadVswitchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type vswitchMaps struct {
 	Drop     *ebpf.Map `ebpf:"drop"`
+	Dx2      *ebpf.Map `ebpf:"dx2"`
 	Event    *ebpf.Map `ebpf:"event"`
 	LocalMac *ebpf.Map `ebpf:"local_mac"`
 	LocalPa  *ebpf.Map `ebpf:"local_pa"`
@@ -141,6 +146,7 @@ type vswitchMaps struct {
 func (m *vswitchMaps) Close() error {
 	return _VswitchClose(
 		m.Drop,
+		m.Dx2,
 		m.Event,
 		m.LocalMac,
 		m.LocalPa,
@@ -165,6 +171,7 @@ type vswitchVariables struct {
 //
 // It can be passed to loadVswitchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type vswitchPrograms struct {
+	FromDx2    *ebpf.Program `ebpf:"from_dx2"`
 	FromPort   *ebpf.Program `ebpf:"from_port"`
 	FromUplink *ebpf.Program `ebpf:"from_uplink"`
 	ToPort     *ebpf.Program `ebpf:"to_port"`
@@ -173,6 +180,7 @@ type vswitchPrograms struct {
 
 func (p *vswitchPrograms) Close() error {
 	return _VswitchClose(
+		p.FromDx2,
 		p.FromPort,
 		p.FromUplink,
 		p.ToPort,

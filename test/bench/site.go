@@ -22,13 +22,14 @@ type cell struct {
 
 func (c cell) name() string { return c.ports + "/" + c.underlay }
 
-// The contenders. weft chooses its decapsulation by itself; the last two are told.
+// The contenders. weft chooses its decapsulation by itself; the last are told.
 const (
 	bare    = "bare"   // from host to host over the underlay alone
 	routed  = "routed" // guest, host, host, guest by plain routing
 	vxlan   = "vxlan"  // Linux bridge and kernel vxlan device
 	weft    = "weft"
 	weftTCX = "weft-tcx"
+	weftDX2 = "weft-dx2"
 	weftXDP = "weft-xdp"
 )
 
@@ -42,7 +43,7 @@ func selectCells(o options) ([]cell, error) {
 		c := cell{ports: ports, underlay: underlay}
 		candidates := []string{bare, routed, vxlan, weft}
 		if underlay == "wire" {
-			candidates = append(candidates, weftTCX, weftXDP)
+			candidates = append(candidates, weftTCX, weftDX2, weftXDP)
 		}
 		for _, k := range candidates {
 			if selected(o.only, k) {

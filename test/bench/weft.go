@@ -26,7 +26,7 @@ var (
 
 // buildWeft puts a switch on each host, as an agent would: every check on.
 func (s *site) buildWeft(ctx context.Context) error {
-	decap := map[string]string{weft: datapath.DecapAuto, weftTCX: datapath.DecapTCX, weftXDP: datapath.DecapXDP}[s.name]
+	decap := map[string]string{weft: datapath.DecapAuto, weftTCX: datapath.DecapTCX, weftDX2: datapath.DecapDX2, weftXDP: datapath.DecapXDP}[s.name]
 	for i, h := range s.host {
 		var sw *datapath.Switch
 		err := inside(h, func() (err error) {
@@ -59,12 +59,33 @@ func (s *site) openSwitch(i int, decap string) (*datapath.Switch, error) {
 	err = errors.Join(
 		sw.Apply(s.rows(i, uint32(port.Index), uint32(uplink.Index), model.MAC(uplink.HardwareAddr)), true),
 		sw.AttachPort(uint32(port.Index)),
+		detour(sw),
 		sw.AttachUplink(uint32(uplink.Index)))
 	if err != nil {
 		sw.Close()
 		return nil, err
 	}
 	return sw, nil
+}
+
+// detour makes what the agent makes for datapath.DX2Segment.
+func detour(sw *datapath.Switch) error {
+	if !sw.WantsDX2() {
+		return nil
+	}
+	err := sh(context.Background(), fmt.Sprintf(`
+		ip link add dx0 mtu 65535 type veth peer name dx1 mtu 65535
+		ip link set dx0 addrgenmode none up
+		ip link set dx1 addrgenmode none up
+		ip -6 route add %s/128 encap seg6local action End.DX2 oif dx0 dev dx0`, datapath.DX2Segment))
+	if err != nil {
+		return err
+	}
+	dx, err := net.InterfaceByName("dx0")
+	if err != nil {
+		return err
+	}
+	return sw.AttachDX2(uint32(dx.Index))
 }
 
 // rows are the tables of host i.

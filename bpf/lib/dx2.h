@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef WEFT_LIB_DX2_H
+#define WEFT_LIB_DX2_H
+
+#include <stdbool.h>
+
+#include <linux/types.h>
+#include <linux/bpf.h>
+#include <linux/pkt_cls.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "gen/verdict.h"
+#include "lib/config.h"
+#include "lib/ctx.h"
+#include "maps/dx2.h"
+#include "maps/port.h"
+#include "wire/ethernet.h"
+#include "wire/ip.h"
+#include "wire/nvgre.h"
+
+/* The detour for decapsulation. Without ADJ_ROOM_DECAP_L4_GRE a stripped super-packet
+ * still counts as a tunnel's, and a tap gets it cut to pieces. The kernel forgets the
+ * tunnel itself where it decapsulates, and one such place takes a whole Ethernet frame:
+ * the segment routing action End.DX2 (RFC 8986 section 4.9). So decap puts IPv6 in the
+ * place of IPv4 and GRE, addressed to a segment that only this host knows; the kernel
+ * strips it and sends the frame out of a device that leads nowhere, and there from_dx2
+ * hands it to its port. All TCP to such a port goes this way, whole or not: what did
+ * not would overtake it. */
+
+/* Must be as in internal/datapath/dx2.go: fd77:6566:7400::1. */
+#define DX2_SEGMENT {bpf_htonl(0xfd776566), bpf_htonl(0x74000000), 0, bpf_htonl(1)}
+#define DX2_SOURCE {bpf_htonl(0xfd776566), bpf_htonl(0x74000000), 0, bpf_htonl(2)}
+#define PROTO_ETHERNET 143
+
+#define DX2_FLAGS (BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET)
+#define DX2_TO_IPV6 (1ull << 8) /* BPF_F_ADJ_ROOM_DECAP_L3_IPV6 */
+
+struct dx2_outer {
+	struct eth eth;
+	struct ipv6 ip;
+} __attribute__((packed, aligned(2)));
+
+_Static_assert(sizeof(struct dx2_outer) == 54, "outer headers of the detour");
+
+static __always_inline bool dx2_wanted(const struct pkt *p)
+{
+	__u32 zero = 0;
+	const struct dx2 *d;
+
+	if (p->proto != PROTO_TCP || p->type == TYPE_ARP || p->dport->flags & PORT_PEER)
+		return false;
+	d = bpf_map_lookup_elem(&dx2, &zero);
+	return d && d->ifindex;
+}
+
+/* Outer IPv4 and GRE, 28 bytes, become IPv6, 40 bytes. */
+static __always_inline enum verdict dx2_wrap(struct __sk_buff *skb, struct pkt *p)
+{
+	struct ipv6 ip = {.next = PROTO_ETHERNET, .hop_limit = 64, .src = DX2_SOURCE, .dst = DX2_SEGMENT};
+	struct dx2_outer o = {};
+
+	if (!load(skb, 0, &o.eth, sizeof(o.eth)))
+		return V_DECAP_FAILED;
+	if (bpf_skb_adjust_room(skb, sizeof(ip), BPF_ADJ_ROOM_MAC, DX2_FLAGS) ||
+	    bpf_skb_adjust_room(skb, -(int)(OUTER_LEN - sizeof(struct eth)), BPF_ADJ_ROOM_MAC, DX2_FLAGS | DX2_TO_IPV6))
+		return V_DECAP_FAILED;
+	o.eth.type = bpf_htons(TYPE_IPV6);
+	ip.version_class_flow = bpf_htonl(6u << 28);
+	ip.payload_len = bpf_htons((__u16)(p->end - p->base));
+	o.ip = ip;
+	if (bpf_skb_store_bytes(skb, 0, &o, sizeof(o), BPF_F_RECOMPUTE_CSUM))
+		return V_DECAP_FAILED;
+	p->detour = 1;
+	return V_CONTINUE;
+}
+
+/* End.DX2 leaves the network header where the Ethernet header is, and no redirect takes
+ * that: a second Ethernet header in front, and the removal of the first, puts it right. */
+static __always_inline bool dx2_unwrap(struct __sk_buff *skb)
+{
+	struct eth eth;
+
+	return load(skb, 0, &eth, sizeof(eth)) &&
+	       bpf_skb_change_head(skb, sizeof(eth), 0) == 0 &&
+	       bpf_skb_adjust_room(skb, -(int)sizeof(eth), BPF_ADJ_ROOM_MAC, DX2_FLAGS) == 0 &&
+	       bpf_skb_store_bytes(skb, 0, &eth, sizeof(eth), 0) == 0;
+}
+
+#endif
