@@ -155,7 +155,7 @@ func (w *walk) say(v model.Verdict, stage, format string, args ...any) model.Ver
 	return v
 }
 
-// record finds the record of a Customer Address in a subnet.
+// rec finds the record of a Customer Address in a subnet.
 func (w *walk) rec(vsid model.VSID, ca netip.Addr) (table.Record, bool) {
 	r, ok := w.Set.Records[table.RecordKey{VSID: vsid, CA: ca}]
 	return r, ok

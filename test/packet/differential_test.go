@@ -5,12 +5,16 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net/netip"
 	"os"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/weft-sdn/weft/internal/datapath"
 	"github.com/weft-sdn/weft/internal/table"
@@ -35,6 +39,9 @@ func TestDifferential(t *testing.T) {
 		rng := rand.New(rand.NewPCG(seed, policy))
 		w := writer{rng, randomWorld(rng, d.site), false}
 		apply(t, d.sw, w.set)
+		if held, err := d.sw.ReadBack(); err != nil || !reflect.DeepEqual(held, w.set) {
+			t.Fatalf("seed %d, policy %d: the kernel does not hold the policy (%v):\n%s", seed, policy, err, cmp.Diff(w.set, held, cmp.Comparer(sameAddr), cmp.Comparer(samePrefix)))
+		}
 		counted := count(t, d.sw)
 		for range diffPacketsPerPolicy {
 			in := w.packet()
@@ -94,6 +101,10 @@ func diffTime(t *testing.T) time.Duration {
 	}
 	return d
 }
+
+func sameAddr(a, b netip.Addr) bool { return a == b }
+
+func samePrefix(a, b netip.Prefix) bool { return a == b }
 
 // duel is the program and the oracle, side by side.
 type duel struct {
