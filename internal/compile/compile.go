@@ -247,31 +247,23 @@ func (c *Compiler) Rows(name string) (ports, records int) {
 // Concern names the hosts that must know of a resource, sorted: for a port the
 // hosts of its network and its own; for a network, subnet, customer route or
 // lookup record the hosts of the network; for a Provider Address the hosts whose
-// Goal mentions it; for a host itself.
+// Goal mentions it; for a host itself. The slice is shared: do not write to it.
 func (c *Compiler) Concern(key model.Key) []string {
-	hosts := map[*host]struct{}{}
 	switch r := c.resources[key].(type) {
 	case *model.Host:
 		return []string{r.Metadata.Name}
 	case *model.ProviderAddress:
-		c.concernProviderAddress(r, hosts)
+		return c.concernProviderAddress(r)
 	case *model.VirtualNetwork:
-		c.networks[key.Ref].concern(hosts)
+		return c.networks[key.Ref].members()
 	case *model.VirtualSubnet:
-		c.subnets[key.Ref].home.concern(hosts)
+		return c.subnets[key.Ref].members()
 	case *model.Port:
-		c.ports[key.Ref].concern(hosts)
+		return c.ports[key.Ref].concern()
 	case *model.CustomerRoute:
-		c.networks[model.Ref{Tenant: key.Tenant, Name: r.Spec.Network}].concern(hosts)
+		return c.networks[model.Ref{Tenant: key.Tenant, Name: r.Spec.Network}].members()
 	case *model.LookupRecord:
-		if s := c.subnets[staticSubnet(r)]; s != nil {
-			s.home.concern(hosts)
-		}
+		return c.subnets[staticSubnet(r)].members()
 	}
-	names := make([]string, 0, len(hosts))
-	for h := range hosts {
-		names = append(names, h.name)
-	}
-	slices.Sort(names)
-	return names
+	return nil
 }

@@ -302,6 +302,11 @@ func TestIncrementalIsFullIsTheRules(t *testing.T) {
 				if !held[h].Equal(want) {
 					t.Fatalf("%s: following the deltas leads elsewhere:\n%q", h, describe(want, held[h]))
 				}
+				for key := range resources {
+					if got, want := c.Concern(key), full.Concern(key); !slices.Equal(got, want) {
+						t.Fatalf("%s concerns %v, and %v in the full compile", key, got, want)
+					}
+				}
 				if ports, records := c.Rows(h); ports != len(want.Ports) || records != len(want.Records) {
 					t.Fatalf("%s: %d ports and %d records counted", h, ports, records)
 				}
@@ -449,7 +454,7 @@ func TestWhomAResourceConcerns(t *testing.T) {
 		tenant, name string
 		hosts        []string
 	}{
-		{model.KindTenant, "", "red", []string{}},
+		{model.KindTenant, "", "red", nil},
 		{model.KindHost, "", "h1", []string{"h1"}},
 		{model.KindVirtualNetwork, "red", "prod", []string{"h1", "h2"}},
 		{model.KindVirtualNetwork, "blue", "prod", []string{"h2"}},
@@ -460,7 +465,7 @@ func TestWhomAResourceConcerns(t *testing.T) {
 		{model.KindLookupRecord, "red", "box", []string{"h1", "h2"}},
 		{model.KindProviderAddress, "", "h1-pa", []string{"h1", "h2"}},
 		{model.KindProviderAddress, "", "h3-pa", []string{"h1", "h2", "h3"}},
-		{model.KindPort, "red", "no-such", []string{}},
+		{model.KindPort, "red", "no-such", nil},
 	} {
 		key := model.Key{Kind: want.kind, Ref: model.Ref{Tenant: want.tenant, Name: want.name}}
 		if got := c.Concern(key); !slices.Equal(got, want.hosts) {

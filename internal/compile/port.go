@@ -124,11 +124,16 @@ func (c *Compiler) dropPort(h *host, id model.PortID) {
 	delete(h.rows, id)
 }
 
-func (p *port) concern(hosts map[*host]struct{}) {
-	p.subnet.home.concern(hosts)
-	if p.host != nil {
-		hosts[p.host] = struct{}{}
+func (p *port) concern() []string {
+	names := p.subnet.members()
+	if p.host == nil {
+		return names
 	}
+	at, member := slices.BinarySearch(names, p.host.name)
+	if member {
+		return names
+	}
+	return slices.Insert(slices.Clone(names), at, p.host.name)
 }
 
 // addresses gives the Customer Addresses of a port, plain, sorted, each once.

@@ -1,6 +1,10 @@
 package compile
 
-import "github.com/weft-sdn/weft/internal/model"
+import (
+	"slices"
+
+	"github.com/weft-sdn/weft/internal/model"
+)
 
 func (c *Compiler) addProviderAddress(r *model.ProviderAddress) {
 	h := c.host(r.Spec.Host)
@@ -14,19 +18,21 @@ func (c *Compiler) removeProviderAddress(r *model.ProviderAddress) {
 	c.todo.hosts[h] = struct{}{}
 }
 
-// concernProviderAddress gathers the hosts whose Goal mentions the address: its
+// concernProviderAddress names the hosts whose Goal mentions the address: its
 // own, and those of networks with a port or a static record behind it.
-func (c *Compiler) concernProviderAddress(r *model.ProviderAddress, hosts map[*host]struct{}) {
+func (c *Compiler) concernProviderAddress(r *model.ProviderAddress) []string {
 	h := c.hosts[r.Spec.Host]
-	hosts[h] = struct{}{}
+	names := []string{h.name}
 	for n := range h.networks {
 		if h.speaks(n, r) {
-			n.concern(hosts)
+			names = append(names, n.members()...)
 		}
 	}
 	for s := range c.statics[r.Spec.Address.Unmap()] {
-		s.home.concern(hosts)
+		names = append(names, s.members()...)
 	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // speaks reports whether a port of n on this host uses the address.

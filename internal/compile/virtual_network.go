@@ -22,6 +22,7 @@ type network struct {
 	table   map[goal.RouteKey]goal.Route
 	digest  goal.Digest   // of records and table
 	hosts   map[*host]int // how many ports each member has
+	names   []string      // of hosts, sorted; nil: to be made
 }
 
 func (c *Compiler) network(ref model.Ref) *network {
@@ -141,6 +142,7 @@ func (c *Compiler) leave(n *network, h *host) {
 }
 
 func (c *Compiler) noteMember(n *network, h *host) {
+	n.names = nil
 	member := c.change.network(n).member
 	if _, noted := member[h]; !noted {
 		member[h] = n.hosts[h] > 0
@@ -160,11 +162,16 @@ func (n *network) everything() goal.Delta {
 	return d
 }
 
-func (n *network) concern(hosts map[*host]struct{}) {
+// members names the hosts of the network, sorted.
+func (n *network) members() []string {
 	if n == nil {
-		return
+		return nil
 	}
-	for h := range n.hosts {
-		hosts[h] = struct{}{}
+	if n.names == nil {
+		for h := range n.hosts {
+			n.names = append(n.names, h.name)
+		}
+		slices.Sort(n.names)
 	}
+	return n.names
 }

@@ -51,6 +51,14 @@ func (c *Compiler) forgetSubnet(s *subnet) {
 	}
 }
 
+// members names the hosts of the subnet's network, sorted.
+func (s *subnet) members() []string {
+	if s == nil {
+		return nil
+	}
+	return s.home.members()
+}
+
 func (c *Compiler) addVirtualSubnet(r *model.VirtualSubnet) {
 	s := c.subnet(r.Metadata.Ref())
 	s.spec = r

@@ -148,7 +148,8 @@ func TestTooMuchForASlowHostBecomesASnapshot(t *testing.T) {
 }
 
 func TestHostThatDoesNotReadHoldsNobodyUpAndIsDropped(t *testing.T) {
-	f := newFleet(t, func(c *Config) { c.Heartbeat = 100 * time.Millisecond })
+	t.Parallel() // it waits, mostly
+	f := newFleet(t, func(c *Config) { c.Heartbeat = time.Second })
 	f.Sync(world(2, 20_000), 10)
 	f.dial("h0", "deaf", fresh(), 64<<10)
 	f.until("the deaf agent has arrived", func() bool { return f.Hosts()[0].Connected })
@@ -156,7 +157,7 @@ func TestHostThatDoesNotReadHoldsNobodyUpAndIsDropped(t *testing.T) {
 	beat, stop := context.WithCancel(t.Context())
 	defer stop()
 	go func() {
-		tick := time.NewTicker(50 * time.Millisecond)
+		tick := time.NewTicker(200 * time.Millisecond)
 		defer tick.Stop()
 		for beat.Err() == nil {
 			<-tick.C
@@ -171,7 +172,8 @@ func TestHostThatDoesNotReadHoldsNobodyUpAndIsDropped(t *testing.T) {
 }
 
 func TestSilentAgentIsDropped(t *testing.T) {
-	f := newFleet(t, func(c *Config) { c.Heartbeat = 50 * time.Millisecond })
+	t.Parallel() // it waits, mostly
+	f := newFleet(t, func(c *Config) { c.Heartbeat = time.Second })
 	f.Sync(world(1, 1), 10)
 	a := f.arrive("h0", "silent", fresh())
 	a.update()

@@ -24,7 +24,7 @@ import (
 	"github.com/weft-sdn/weft/internal/model"
 )
 
-const patience = 20 * time.Second
+const patience = time.Minute // the machine may be busy
 
 // fleet is a Distributor behind a real HTTP/2 server; the host's name comes from
 // a header where the real server takes it from the certificate.
