@@ -45,6 +45,8 @@ type Switch interface {
 	Traffic() (map[model.PortID]datapath.TrafficCount, error)
 	Events(ctx context.Context) (<-chan datapath.Event, error)
 	Strategies() map[uint32]string
+	WantsDX2() bool
+	AttachDX2(ifindex uint32) error
 }
 
 // held is a Goal with its name.

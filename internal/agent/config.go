@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -154,8 +155,9 @@ func (c Config) check() error {
 	if !strings.HasPrefix(c.Server, "https://") {
 		return fmt.Errorf("agent configuration: server %q must begin with https://", c.Server)
 	}
-	if c.Decap != datapath.DecapAuto && c.Decap != datapath.DecapTCX && c.Decap != datapath.DecapXDP {
-		return fmt.Errorf("agent configuration: decap %q is none of auto, tcx, xdp", c.Decap)
+	decaps := []string{datapath.DecapAuto, datapath.DecapTCX, datapath.DecapDX2, datapath.DecapXDP}
+	if !slices.Contains(decaps, c.Decap) {
+		return fmt.Errorf("agent configuration: decap %q is none of %s", c.Decap, strings.Join(decaps, ", "))
 	}
 	if c.Audit < time.Second {
 		return fmt.Errorf("agent configuration: audit %s is less than a second", c.Audit)

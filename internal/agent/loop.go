@@ -49,6 +49,8 @@ type loop struct {
 	delay   time.Duration
 	rowsErr error // of the last Apply
 	behind  map[model.PortID]bool
+
+	noDetour bool // it could not be made, and that was said
 }
 
 // pass is the input of one reconcile; when nothing in it changed and the last
@@ -136,6 +138,7 @@ func (l *loop) reconcile() {
 	want := render(h.goal, now.devices, l.under)
 	l.last = now
 	l.program(h, want)
+	l.detour(want)
 	failures := append(l.rowFailures(h), l.attach()...)
 	l.trouble = !seen || len(failures) > 0
 	l.counts.reconciled(time.Since(start), l.trouble)

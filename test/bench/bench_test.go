@@ -65,6 +65,12 @@ func TestEveryContenderCarriesTraffic(t *testing.T) {
 			}
 		}
 	}
+	// Taps get super-packets whole, however they crossed the underlay.
+	for _, c := range []string{"tap/pass", "tap/wire"} {
+		if got := r.of(c, weft, tcp1c, func(v value) float64 { return v.Handed }); !(got[0] > 8*underlayMTU) {
+			t.Errorf("%s: frames of %v bytes on average reach the tap", c, got)
+		}
+	}
 	left, err := filepath.Glob(filepath.Join(netnsDir, prefix+"*"))
 	if err != nil || len(left) != 0 {
 		t.Errorf("left behind: %v, %v", left, err)

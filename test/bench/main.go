@@ -131,6 +131,10 @@ func measureCell(ctx context.Context, c cell, o options, r *report) error {
 			for _, s := range sites {
 				began := time.Now()
 				v, err := s.measure(ctx, m, o.seconds)
+				if err != nil && ctx.Err() == nil {
+					fmt.Fprintf(os.Stderr, "%-10s round %d %-10s %-6s once more: %v\n", c.name(), round+1, s.name, m, err)
+					v, err = s.measure(ctx, m, o.seconds)
+				}
 				if err != nil {
 					return fmt.Errorf("%s of %s in round %d: %w", m, s.name, round+1, err)
 				}
@@ -144,8 +148,13 @@ func measureCell(ctx context.Context, c cell, o options, r *report) error {
 
 // forced is the contender that is told to decapsulate as weft has chosen to.
 func forced(chosen string) string {
-	how, _, _ := strings.Cut(chosen, "+")
-	return weft + "-" + how
+	switch chosen {
+	case "tcx+dx2":
+		return weftDX2
+	case "xdp":
+		return weftXDP
+	}
+	return weftTCX
 }
 
 func selected(list, name string) bool {

@@ -84,6 +84,7 @@ type site struct {
 	cell
 	name     string
 	host     [2]string // namespaces
+	wire     string    // the namespace between them, if any
 	guest    [2]string // the namespace in which traffic starts or ends; bare: the host
 	ca       [2]netip.Addr
 	pumps    []*process
@@ -94,7 +95,7 @@ type site struct {
 // build sets a contender up. The site is returned also with an error, to be closed.
 func build(ctx context.Context, c cell, name string) (*site, error) {
 	id := prefix + c.ports + "-" + c.underlay + "-" + name + "-"
-	s := &site{cell: c, name: name, host: [2]string{id + "h1", id + "h2"}, guest: [2]string{id + "g1", id + "g2"}}
+	s := &site{cell: c, name: name, wire: id + "w", host: [2]string{id + "h1", id + "h2"}, guest: [2]string{id + "g1", id + "g2"}}
 	if err := s.underlayLink(ctx); err != nil {
 		return s, err
 	}
@@ -130,30 +131,66 @@ func addrs(text [2]string) [2]netip.Addr {
 	return [2]netip.Addr{netip.MustParseAddr(text[0]), netip.MustParseAddr(text[1])}
 }
 
+// underlayLink makes the hosts and what is between their u0.
 func (s *site) underlayLink(ctx context.Context) error {
-	err := sh(ctx, fmt.Sprintf(`
-		ip netns add %[1]s
-		ip netns add %[2]s
-		ip -n %[1]s link add u0 mtu %[3]d type veth peer name u0 netns %[2]s mtu %[3]d
-		ip -n %[1]s addr add %[4]s/24 dev u0
-		ip -n %[2]s addr add %[5]s/24 dev u0`,
-		s.host[0], s.host[1], underlayMTU, hostPA[0], hostPA[1]))
-	if err != nil {
+	if err := sh(ctx, fmt.Sprintf("ip netns add %s\nip netns add %s", s.host[0], s.host[1])); err != nil {
 		return err
 	}
-	for _, h := range s.host {
-		if s.underlay == "wire" {
-			// A veth aggregates on receive only what its peer sent without TSO. With a
-			// queue in front of it, it holds the sender back as a NIC does; without, a
-			// full ring drops.
-			err := sh(ctx, fmt.Sprintf(`
-				ip netns exec %[1]s ethtool -K u0 tso off gso off tx-udp-segmentation off gro on
-				tc -n %[1]s qdisc add dev u0 root pfifo limit 10000`, h))
-			if err != nil {
-				return err
-			}
+	if err := s.connect(ctx); err != nil {
+		return err
+	}
+	for i, h := range s.host {
+		err := sh(ctx, fmt.Sprintf(`
+			ip -n %[1]s addr add %[2]s/24 dev u0
+			ip -n %[1]s link set u0 up
+			ip -n %[1]s link set lo up`, h, hostPA[i]))
+		if err != nil {
+			return err
 		}
-		if err := sh(ctx, "ip -n "+h+" link set u0 up\nip -n "+h+" link set lo up"); err != nil {
+	}
+	return nil
+}
+
+func (s *site) connect(ctx context.Context) error {
+	if s.underlay == "wire" {
+		return s.connectByWire(ctx)
+	}
+	return sh(ctx, fmt.Sprintf("ip -n %[1]s link add u0 mtu %[3]d type veth peer name u0 netns %[2]s mtu %[3]d",
+		s.host[0], s.host[1], underlayMTU))
+}
+
+// connectByWire puts a router between the hosts that takes super-packets and
+// hands on frames of the MTU. A veth alone would do nearly so; but it hands the
+// sender's socket along with the frame, which no wire does and which keeps GRO
+// from merging the frame that has it.
+func (s *site) connectByWire(ctx context.Context) error {
+	if err := sh(ctx, "ip netns add "+s.wire); err != nil {
+		return err
+	}
+	for _, key := range []string{"net/ipv4/ip_forward", "net/ipv4/conf/all/proxy_arp"} {
+		if err := setSysctl(s.wire, key, "1"); err != nil {
+			return err
+		}
+	}
+	for i, h := range s.host {
+		w := fmt.Sprintf("w%d", i)
+		// A veth aggregates on receive only what its peer sent without TSO. With a
+		// queue in front of it, it holds the sender back as a NIC does; without, a
+		// full ring drops.
+		err := sh(ctx, fmt.Sprintf(`
+			ip -n %[1]s link add u0 mtu %[4]d type veth peer name %[3]s netns %[2]s mtu %[4]d
+			ip netns exec %[2]s ethtool -K %[3]s tso off gso off tx-udp-segmentation off
+			ip netns exec %[1]s ethtool -K u0 gro on
+			tc -n %[2]s qdisc add dev %[3]s root pfifo limit 10000
+			ip -n %[2]s addr add 192.0.2.254/32 dev %[3]s
+			ip -n %[2]s link set %[3]s up
+			ip -n %[2]s route add %[5]s/32 dev %[3]s
+			ip -n %[2]s route add %[6]s/32 via %[5]s dev %[3]s onlink`,
+			h, s.wire, w, underlayMTU, hostPA[i], routedCA[i]))
+		if err != nil {
+			return err
+		}
+		if err := setSysctl(s.wire, "net/ipv4/neigh/"+w+"/proxy_delay", "0"); err != nil {
 			return err
 		}
 	}
@@ -236,7 +273,7 @@ func (s *site) close() {
 	for _, p := range s.pumps {
 		p.stop()
 	}
-	for _, ns := range []string{s.guest[0], s.guest[1], s.host[0], s.host[1]} {
+	for _, ns := range []string{s.guest[0], s.guest[1], s.host[0], s.host[1], s.wire} {
 		exec.Command("ip", "netns", "del", ns).Run()
 	}
 }
