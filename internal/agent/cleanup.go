@@ -11,9 +11,9 @@ import (
 )
 
 // Cleanup takes weft off this host: the switch with its pins, the veths that
-// agents made, managed neighbours, the local socket and what the state directory
-// remembers of the data plane. The host's certificate stays: it is not of this
-// host's kernel. It refuses while an agent runs.
+// agents made, the detour for taps, managed neighbours, the local socket and what
+// the state directory remembers of the data plane. The host's certificate stays:
+// it is not of this host's kernel. It refuses while an agent runs.
 func Cleanup(cfg Config) error {
 	if _, err := os.Stat(cfg.StateDir); err == nil {
 		unlock, err := lockState(cfg.StateDir)
@@ -22,7 +22,7 @@ func Cleanup(cfg Config) error {
 		}
 		defer unlock()
 	}
-	errs := []error{downPorts(cfg), deleteVeths(), datapath.Remove(cfg.PinDir), unmanageAll()}
+	errs := []error{downPorts(cfg), deleteVeths(), datapath.Remove(cfg.PinDir), netdev.RemoveDX2(), unmanageAll()}
 	for _, path := range []string{cfg.Socket, filepath.Join(cfg.StateDir, goalFile),
 		filepath.Join(cfg.StateDir, plugsFile), filepath.Join(cfg.StateDir, lockFile)} {
 		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {

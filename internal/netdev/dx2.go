@@ -69,3 +69,7 @@ func quietUp(name string) error {
 	}
 	return nil
 }
+
+// RemoveDX2 undoes PrepareDX2: the route goes with its device. It is no error
+// when there is nothing to undo.
+func RemoveDX2() error { return DeleteLink(dx2Device) }
