@@ -8,6 +8,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/weft-sdn/weft/internal/intent"
+	"github.com/weft-sdn/weft/internal/server/convert"
 	"github.com/weft-sdn/weft/internal/store"
 )
 
@@ -21,7 +22,7 @@ func violationError(violations []intent.Violation) error {
 		first = fmt.Sprintf("%s (and %d more)", first, n)
 	}
 	err := connect.NewError(codeOf(violations), errors.New(first))
-	if d, e := connect.NewErrorDetail(writeViolations(violations)); e == nil {
+	if d, e := connect.NewErrorDetail(convert.WriteViolations(violations)); e == nil {
 		err.AddDetail(d)
 	}
 	return err

@@ -19,6 +19,7 @@ import (
 	"github.com/weft-sdn/weft/internal/identity"
 	"github.com/weft-sdn/weft/internal/intent"
 	"github.com/weft-sdn/weft/internal/model"
+	"github.com/weft-sdn/weft/internal/server/convert"
 )
 
 // operateService answers OperateService.
@@ -81,11 +82,11 @@ func lookup(st *intent.State, vsid model.VSID, ca netip.Addr) (*weftv1.LookupRes
 	switch r := r.(type) {
 	case *model.Port:
 		out.Kind, out.Port, out.Host, out.Mac = "port", r.Metadata.Ref().String(), r.Host(), r.Spec.MAC.String()
-		out.Pa = writeAddr(st.PAOf(r.Host()))
+		out.Pa = convert.Addr(st.PAOf(r.Host()))
 	case *model.VirtualSubnet:
 		out.Kind, out.Mac = "router", model.RouterMAC(vsid).String()
 	case *model.LookupRecord:
-		out.Kind, out.Mac, out.Pa = "static", r.Spec.MAC.String(), writeAddr(r.Spec.ProviderAddress)
+		out.Kind, out.Mac, out.Pa = "static", r.Spec.MAC.String(), convert.Addr(r.Spec.ProviderAddress)
 	default:
 		return nil, fmt.Errorf("%s has no record for %s in VSID %s", model.KeyOf(subnet), ca, vsid)
 	}

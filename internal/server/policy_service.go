@@ -11,6 +11,7 @@ import (
 	"github.com/weft-sdn/weft/internal/identity"
 	"github.com/weft-sdn/weft/internal/intent"
 	"github.com/weft-sdn/weft/internal/model"
+	"github.com/weft-sdn/weft/internal/server/convert"
 )
 
 // policyService answers PolicyService.
@@ -18,7 +19,7 @@ type policyService struct{ *Server }
 
 // Get answers with one resource and its status.
 func (s policyService) Get(ctx context.Context, req *connect.Request[weftv1.GetRequest]) (*connect.Response[weftv1.GetResponse], error) {
-	k := readKey(req.Msg.GetKey())
+	k := convert.ReadKey(req.Msg.GetKey())
 	if err := s.allow(ctx, identity.VerbRead, k); err != nil {
 		return nil, err
 	}
@@ -55,7 +56,7 @@ func (s policyService) Apply(ctx context.Context, req *connect.Request[weftv1.Ap
 	if n := len(req.Msg.GetResources()); n > intent.MaxSet {
 		return nil, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("the set has %d resources; at most %d are allowed: split it", n, intent.MaxSet))
 	}
-	puts, violations := readResources(req.Msg.GetResources())
+	puts, violations := convert.ReadResources(req.Msg.GetResources())
 	for _, r := range puts {
 		if err := s.allow(ctx, identity.VerbWrite, model.KeyOf(r)); err != nil {
 			return nil, err
@@ -103,7 +104,7 @@ func (s policyService) alsoJudge(puts []model.Resource, violations []intent.Viol
 func (s policyService) Delete(ctx context.Context, req *connect.Request[weftv1.DeleteRequest]) (*connect.Response[weftv1.DeleteResponse], error) {
 	var deletes []intent.Deletion
 	for _, i := range req.Msg.GetItems() {
-		d := intent.Deletion{Key: readKey(i.GetKey()), Revision: i.GetRevision()}
+		d := intent.Deletion{Key: convert.ReadKey(i.GetKey()), Revision: i.GetRevision()}
 		if err := s.allow(ctx, identity.VerbDelete, d.Key); err != nil {
 			return nil, err
 		}
@@ -130,7 +131,7 @@ func (s policyService) changes(res *intent.Result) []*weftv1.Change {
 	out := make([]*weftv1.Change, 0, len(res.Changes))
 	v := s.viewer()
 	for _, c := range res.Changes {
-		p := &weftv1.Change{Action: string(c.Action), Key: writeKey(c.Key)}
+		p := &weftv1.Change{Action: string(c.Action), Key: convert.WriteKey(c.Key)}
 		if c.After != nil {
 			p.After = v.view(c.After)
 		}

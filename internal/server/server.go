@@ -29,6 +29,7 @@ import (
 	"github.com/weft-sdn/weft/internal/dist"
 	"github.com/weft-sdn/weft/internal/identity"
 	"github.com/weft-sdn/weft/internal/model"
+	"github.com/weft-sdn/weft/internal/server/convert"
 	"github.com/weft-sdn/weft/internal/store"
 )
 
@@ -237,7 +238,7 @@ func httpServer(ctx context.Context, h http.Handler, log *slog.Logger) *http.Ser
 }
 
 func (s *Server) apiHandler() http.Handler {
-	options := append(strictCodecs(), connect.WithReadMaxBytes(maxMessage), connect.WithInterceptors(s.metrics.interceptor()))
+	options := append(convert.StrictCodecs(), connect.WithReadMaxBytes(maxMessage), connect.WithInterceptors(s.metrics.interceptor()))
 	mux := http.NewServeMux()
 	mux.Handle(weftv1connect.NewPolicyServiceHandler(policyService{s}, options...))
 	mux.Handle(weftv1connect.NewOperateServiceHandler(operateService{s}, options...))

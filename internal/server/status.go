@@ -10,6 +10,7 @@ import (
 	"github.com/weft-sdn/weft/internal/dist"
 	"github.com/weft-sdn/weft/internal/intent"
 	"github.com/weft-sdn/weft/internal/model"
+	"github.com/weft-sdn/weft/internal/server/convert"
 )
 
 // Reasons of conditions; scripts may rely on them.
@@ -58,7 +59,7 @@ type viewer struct {
 func (s *Server) viewer() *viewer { return &viewer{Server: s} }
 
 func (s *viewer) view(r model.Resource) *weftv1.Resource {
-	return writeResource(r, s.statusOf(r))
+	return convert.WriteResource(r, s.statusOf(r))
 }
 
 func (s *viewer) host(name string) dist.HostState {

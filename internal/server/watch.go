@@ -10,6 +10,7 @@ import (
 
 	weftv1 "github.com/weft-sdn/weft/api/weft/v1"
 	"github.com/weft-sdn/weft/internal/model"
+	"github.com/weft-sdn/weft/internal/server/convert"
 )
 
 // watch is one client's stream. Besides changes of policy it carries changes of
@@ -94,7 +95,7 @@ func (w *watch) catchUp() (<-chan struct{}, error) {
 		if !w.wants(e.key) {
 			continue
 		}
-		m := &weftv1.WatchResponse{Type: weftv1.WatchResponse_DELETED, Key: writeKey(e.key), Revision: e.revision}
+		m := &weftv1.WatchResponse{Type: weftv1.WatchResponse_DELETED, Key: convert.WriteKey(e.key), Revision: e.revision}
 		if e.resource != nil {
 			m = w.put(v, e.resource, e.revision)
 		} else {
@@ -148,7 +149,7 @@ func (w *watch) put(v *viewer, r model.Resource, revision int64) *weftv1.WatchRe
 	if w.sent != nil {
 		w.sent[model.KeyOf(r)] = essence(status)
 	}
-	return &weftv1.WatchResponse{Type: weftv1.WatchResponse_PUT, Key: writeKey(model.KeyOf(r)), Resource: writeResource(r, status), Revision: revision}
+	return &weftv1.WatchResponse{Type: weftv1.WatchResponse_PUT, Key: convert.WriteKey(model.KeyOf(r)), Resource: convert.WriteResource(r, status), Revision: revision}
 }
 
 var essenceSeed = maphash.MakeSeed()

@@ -1,4 +1,10 @@
-package server
+// Package convert turns resources of the API into those of the model and back.
+//
+// Invariants: strict: text that is not what its field holds, and fields that this
+// build does not know, are violations with the field's path. What is written can be
+// read back to the same. It must never judge what the values mean together (package
+// intent does), nor know of the store or the hosts.
+package convert
 
 import (
 	"fmt"
@@ -19,12 +25,12 @@ type reader struct {
 	violations []intent.Violation
 }
 
-// readResources turns a request's resources into ours, or says what is wrong with them.
-func readResources(in []*weftv1.Resource) ([]model.Resource, []intent.Violation) {
+// ReadResources turns a request's resources into ours, or says what is wrong with them.
+func ReadResources(in []*weftv1.Resource) ([]model.Resource, []intent.Violation) {
 	var out []model.Resource
 	var violations []intent.Violation
 	for i, p := range in {
-		r, v := readResource(p)
+		r, v := readOne(p)
 		if r == nil && len(v) == 0 {
 			v = []intent.Violation{{Field: fmt.Sprintf("resources[%d]", i), Message: "holds no kind that this server knows"}}
 		}
@@ -36,7 +42,7 @@ func readResources(in []*weftv1.Resource) ([]model.Resource, []intent.Violation)
 	return out, violations
 }
 
-func readResource(p *weftv1.Resource) (model.Resource, []intent.Violation) {
+func readOne(p *weftv1.Resource) (model.Resource, []intent.Violation) {
 	var rd reader
 	r := rd.resource(p)
 	if r == nil {
@@ -159,7 +165,8 @@ func (rd *reader) mac(field, text string) model.MAC {
 
 func index(field string, i int) string { return fmt.Sprintf("%s[%d]", field, i) }
 
-func readKey(k *weftv1.Key) model.Key {
+// ReadKey turns a key of the API into ours.
+func ReadKey(k *weftv1.Key) model.Key {
 	return model.Key{Kind: model.Kind(k.GetKind()), Ref: model.Ref{Tenant: k.GetTenant(), Name: k.GetName()}}
 }
 

@@ -1,4 +1,4 @@
-package server
+package convert
 
 import (
 	"fmt"
@@ -11,8 +11,8 @@ import (
 // strictJSON refuses fields that the API does not know; connect's own codec drops them.
 type strictJSON struct{ name string }
 
-// strictCodecs replaces both names under which connect knows JSON.
-func strictCodecs() []connect.HandlerOption {
+// StrictCodecs replaces both names under which connect knows JSON.
+func StrictCodecs() []connect.HandlerOption {
 	return []connect.HandlerOption{connect.WithCodec(strictJSON{"json"}), connect.WithCodec(strictJSON{"json; charset=utf-8"})}
 }
 

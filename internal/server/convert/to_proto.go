@@ -1,4 +1,4 @@
-package server
+package convert
 
 import (
 	"net/netip"
@@ -10,8 +10,8 @@ import (
 	"github.com/weft-sdn/weft/internal/model"
 )
 
-// writeResource turns a resource of ours into one of the API.
-func writeResource(r model.Resource, status *weftv1.Status) *weftv1.Resource {
+// WriteResource turns a resource of ours into one of the API, with a status that may be nil.
+func WriteResource(r model.Resource, status *weftv1.Status) *weftv1.Resource {
 	m := writeMeta(r.Meta())
 	switch r := r.(type) {
 	case *model.Tenant:
@@ -22,7 +22,7 @@ func writeResource(r model.Resource, status *weftv1.Status) *weftv1.Resource {
 			Spec: &weftv1.HostSpec{Description: r.Spec.Description}}}}
 	case *model.ProviderAddress:
 		return &weftv1.Resource{Kind: &weftv1.Resource_ProviderAddress{ProviderAddress: &weftv1.ProviderAddress{Metadata: m, Status: status,
-			Spec: &weftv1.ProviderAddressSpec{Host: r.Spec.Host, Address: writeAddr(r.Spec.Address)}}}}
+			Spec: &weftv1.ProviderAddressSpec{Host: r.Spec.Host, Address: Addr(r.Spec.Address)}}}}
 	case *model.VirtualNetwork:
 		return &weftv1.Resource{Kind: &weftv1.Resource_VirtualNetwork{VirtualNetwork: &weftv1.VirtualNetwork{Metadata: m, Status: status,
 			Spec: &weftv1.VirtualNetworkSpec{Rdid: r.Spec.RDID}}}}
@@ -37,11 +37,11 @@ func writeResource(r model.Resource, status *weftv1.Status) *weftv1.Resource {
 	case *model.CustomerRoute:
 		return &weftv1.Resource{Kind: &weftv1.Resource_CustomerRoute{CustomerRoute: &weftv1.CustomerRoute{Metadata: m, Status: status,
 			Spec: &weftv1.CustomerRouteSpec{Network: r.Spec.Network, Prefix: r.Spec.Prefix.String(),
-				NextHop: writeAddr(r.Spec.NextHop), Metric: r.Spec.Metric}}}}
+				NextHop: Addr(r.Spec.NextHop), Metric: r.Spec.Metric}}}}
 	case *model.LookupRecord:
 		return &weftv1.Resource{Kind: &weftv1.Resource_LookupRecord{LookupRecord: &weftv1.LookupRecord{Metadata: m, Status: status,
-			Spec: &weftv1.LookupRecordSpec{Subnet: r.Spec.Subnet, CustomerAddress: writeAddr(r.Spec.CustomerAddress),
-				Mac: writeMAC(r.Spec.MAC), ProviderAddress: writeAddr(r.Spec.ProviderAddress)}}}}
+			Spec: &weftv1.LookupRecordSpec{Subnet: r.Spec.Subnet, CustomerAddress: Addr(r.Spec.CustomerAddress),
+				Mac: writeMAC(r.Spec.MAC), ProviderAddress: Addr(r.Spec.ProviderAddress)}}}}
 	}
 	return nil
 }
@@ -54,7 +54,8 @@ func writeMeta(m *model.Metadata) *weftv1.Metadata {
 	return out
 }
 
-func writeAddr(a netip.Addr) string {
+// Addr is an address as text; the invalid one is empty.
+func Addr(a netip.Addr) string {
 	if !a.IsValid() {
 		return ""
 	}
@@ -76,16 +77,18 @@ func writeAll[T interface{ String() string }](in []T) []string {
 	return out
 }
 
-func writeKey(k model.Key) *weftv1.Key {
+// WriteKey turns a key of ours into one of the API.
+func WriteKey(k model.Key) *weftv1.Key {
 	return &weftv1.Key{Kind: string(k.Kind), Tenant: k.Tenant, Name: k.Name}
 }
 
-func writeViolations(in []intent.Violation) *weftv1.Violations {
+// WriteViolations turns admission's violations into the detail of an error.
+func WriteViolations(in []intent.Violation) *weftv1.Violations {
 	out := &weftv1.Violations{}
 	for _, v := range in {
 		p := &weftv1.Violation{Field: v.Field, Message: v.Message}
 		if v.Key != (model.Key{}) {
-			p.Key = writeKey(v.Key)
+			p.Key = WriteKey(v.Key)
 		}
 		out.Violations = append(out.Violations, p)
 	}

@@ -1,0 +1,77 @@
+package convert
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	weftv1 "github.com/weft-sdn/weft/api/weft/v1"
+)
+
+func TestWhatIsReadIsWrittenTheSame(t *testing.T) {
+	for _, p := range world(t) {
+		rs, v := ReadResources([]*weftv1.Resource{p})
+		if len(v) > 0 {
+			t.Fatal(v)
+		}
+		if back := WriteResource(rs[0], nil); !proto.Equal(clean(p), clean(back)) {
+			t.Errorf("%v became %v", p, back)
+		}
+	}
+}
+
+// clean makes an absent spec an empty one.
+func clean(p *weftv1.Resource) proto.Message {
+	p = proto.CloneOf(p)
+	p.ProtoReflect().Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		m := v.Message()
+		m.Mutable(m.Descriptor().Fields().ByName("spec"))
+		return true
+	})
+	return p
+}
+
+func TestWhatCannotBeReadIsNamedByItsPath(t *testing.T) {
+	for text, want := range map[string]string{
+		`{"providerAddress":{"metadata":{"name":"p"},"spec":{"host":"h","address":"1.2.3"}}}`:             "spec.address",
+		`{"virtualSubnet":{"metadata":{"tenant":"t","name":"s"},"spec":{"prefixes":["10.0.0.0/8","x"]}}}`: "spec.prefixes[1]",
+		`{"virtualSubnet":{"metadata":{"tenant":"t","name":"s"},"spec":{"gateway":["10.0.0.0/8"]}}}`:      "spec.gateway[0]",
+		`{"port":{"metadata":{"tenant":"t","name":"p"},"spec":{"addresses":[""]}}}`:                       "spec.addresses[0]",
+		`{"port":{"metadata":{"tenant":"t","name":"p"},"spec":{"mac":"02:00"}}}`:                          "spec.mac",
+		`{"port":{"metadata":{"tenant":"t","name":"p"},"spec":{"mac":"00:00:00:00:00:00"}}}`:              "spec.mac",
+		`{"port":{"metadata":{"tenant":"t","name":"p","revision":"-1"}}}`:                                 "metadata.revision",
+		`{"port":{}}`: "metadata",
+		`{"customerRoute":{"metadata":{"tenant":"t","name":"p"},"spec":{"prefix":"10.0.0.0","nextHop":"y"}}}`: "spec.prefix spec.nextHop",
+		`{}`: "resources[0]",
+	} {
+		p := &weftv1.Resource{}
+		if err := protojson.Unmarshal([]byte(text), p); err != nil {
+			t.Fatal(err)
+		}
+		_, v := ReadResources([]*weftv1.Resource{p})
+		var fields []string
+		for _, one := range v {
+			fields = append(fields, one.Field)
+		}
+		if strings.Join(fields, " ") != want {
+			t.Errorf("%s: %v, want %s", text, v, want)
+		}
+	}
+}
+
+func TestFieldsThatThisBuildDoesNotKnowAreRefused(t *testing.T) {
+	p := world(t)[5]
+	p.GetPort().Spec.ProtoReflect().SetUnknown([]byte{0xf8, 0x7f, 0x01})
+	_, v := ReadResources([]*weftv1.Resource{p})
+	if len(v) != 1 || v[0].Field != "spec" {
+		t.Errorf("binary: %v", v)
+	}
+	err := strictJSON{}.Unmarshal([]byte(`{"resources":[{"port":{"metadata":{"name":"x"},"sepc":{}}}]}`), &weftv1.ApplyRequest{})
+	if err == nil || !strings.Contains(fmt.Sprint(err), "sepc") {
+		t.Errorf("JSON: %v", err)
+	}
+}
