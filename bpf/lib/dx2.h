@@ -43,15 +43,25 @@ struct dx2_outer {
 
 _Static_assert(sizeof(struct dx2_outer) == 54, "outer headers of the detour");
 
-static __always_inline bool dx2_wanted(const struct pkt *p)
+static __always_inline struct dx2 *dx2_state(void)
 {
 	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&dx2, &zero);
+}
+
+/* The way leads through the host's own stack, where a packet filter, a lost route or IPv6
+ * switched off on the underlay device would swallow it. What was sent comes back on the same
+ * CPU, so each CPU sends one packet and waits; when that has come back it sends all, until
+ * many in a row stay away. Where the detour is broken a tap gets pieces, as without it. */
+static __always_inline bool dx2_wanted(const struct pkt *p)
+{
 	const struct dx2 *d;
 
 	if (p->proto != PROTO_TCP || p->type == TYPE_ARP || p->dport->flags & PORT_PEER)
 		return false;
-	d = bpf_map_lookup_elem(&dx2, &zero);
-	return d && d->ifindex;
+	d = dx2_state();
+	return d && d->ifindex && d->lost < (d->proven ? DX2_MAX_LOST : 1);
 }
 
 /* Outer IPv4 and GRE, 28 bytes, become IPv6, 40 bytes. */
@@ -59,6 +69,7 @@ static __always_inline enum verdict dx2_wrap(struct __sk_buff *skb, struct pkt *
 {
 	struct ipv6 ip = {.next = PROTO_ETHERNET, .hop_limit = 64, .src = DX2_SOURCE, .dst = DX2_SEGMENT};
 	struct dx2_outer o = {};
+	struct dx2 *d;
 
 	if (!load(skb, 0, &o.eth, sizeof(o.eth)))
 		return V_DECAP_FAILED;
@@ -71,6 +82,9 @@ static __always_inline enum verdict dx2_wrap(struct __sk_buff *skb, struct pkt *
 	o.ip = ip;
 	if (bpf_skb_store_bytes(skb, 0, &o, sizeof(o), BPF_F_RECOMPUTE_CSUM))
 		return V_DECAP_FAILED;
+	d = dx2_state();
+	if (d)
+		d->lost++;
 	p->detour = 1;
 	return V_CONTINUE;
 }
@@ -79,8 +93,13 @@ static __always_inline enum verdict dx2_wrap(struct __sk_buff *skb, struct pkt *
  * that: a second Ethernet header in front, and the removal of the first, puts it right. */
 static __always_inline bool dx2_unwrap(struct __sk_buff *skb)
 {
+	struct dx2 *d = dx2_state();
 	struct eth eth;
 
+	if (d) {
+		d->lost = 0;
+		d->proven = 1;
+	}
 	return load(skb, 0, &eth, sizeof(eth)) &&
 	       bpf_skb_change_head(skb, sizeof(eth), 0) == 0 &&
 	       bpf_skb_adjust_room(skb, -(int)sizeof(eth), BPF_ADJ_ROOM_MAC, DX2_FLAGS) == 0 &&

@@ -51,19 +51,59 @@ func (s *Switch) DetachDX2() error {
 	return nil
 }
 
+// dx2Row is a row of bpf/maps/dx2.h, one for each CPU.
+type dx2Row struct {
+	IfIndex uint32
+	Lost    uint32 // in a row
+	Proven  uint32 // 1: one came back
+	Zero    uint32
+}
+
+// broken reports whether the CPU has given the detour up.
+func (r dx2Row) broken() bool {
+	return r.Lost >= dx2MaxLost || r.Proven == 0 && r.Lost > 0
+}
+
+// dx2MaxLost is DX2_MAX_LOST of bpf/maps/dx2.h.
+const dx2MaxLost = 256
+
+// setDX2 names the device of the detour; a detour that broke stays broken until
+// it is given another device.
 func (s *Switch) setDX2(ifindex uint32) error {
-	if err := s.maps["dx2"].Put(uint32(0), ifindex); err != nil {
+	cpus, err := s.readDX2()
+	if err != nil {
+		return err
+	}
+	if cpus[0].IfIndex == ifindex {
+		return nil
+	}
+	for i := range cpus {
+		cpus[i] = dx2Row{IfIndex: ifindex}
+	}
+	if err := s.maps["dx2"].Put(uint32(0), cpus); err != nil {
 		return fmt.Errorf("send packets by way of device %d: %w", ifindex, err)
 	}
 	return nil
 }
 
-// hasDX2 reports whether the detour stands.
+func (s *Switch) readDX2() ([]dx2Row, error) {
+	var cpus []dx2Row
+	if err := s.maps["dx2"].Lookup(uint32(0), &cpus); err != nil {
+		return nil, fmt.Errorf("read the state of the detour: %w", err)
+	}
+	return cpus, nil
+}
+
+// hasDX2 reports whether the detour stands and packets come back from it.
 func (s *Switch) hasDX2() bool {
-	for n := range s.links {
-		if n.program == progDX2 {
-			return true
+	cpus, err := s.readDX2()
+	if err != nil || cpus[0].IfIndex == 0 {
+		return false
+	}
+	for _, c := range cpus {
+		if c.broken() {
+			return false
 		}
 	}
-	return false
+	return true
 }

@@ -21,7 +21,7 @@ import (
 
 // layout numbers the meaning of the maps' bytes. A map of another layout is
 // never taken over: raise it with every change of a key or a value in bpf/maps.
-const layout = 1
+const layout = 2
 
 const (
 	maxUplinks  = 256
@@ -245,7 +245,7 @@ func copyRows(from, to *ebpf.Map) error {
 	switch from.Type() {
 	case ebpf.RingBuf:
 		return nil
-	case ebpf.PerCPUArray:
+	case ebpf.PerCPUArray: // of another size: only the counters can be
 		return copyCounters(from, to)
 	}
 	return walk(from, func(k, v []byte) error {
