@@ -123,32 +123,6 @@ func (s *State) DerivedByName(ref model.Ref) (*model.LookupRecord, bool) {
 	return nil, false
 }
 
-// PAOf gives the Provider Address of a host: its lowest, or an invalid one while it has none.
-func (s *State) PAOf(host string) netip.Addr {
-	var pa netip.Addr
-	for _, p := range s.PAsOf(host) {
-		if !pa.IsValid() || p.Spec.Address.Less(pa) {
-			pa = p.Spec.Address
-		}
-	}
-	return pa
-}
-
-// PAsOf gives the Provider Addresses of a host, sorted by name.
-func (s *State) PAsOf(host string) []*model.ProviderAddress {
-	if host == "" {
-		return nil
-	}
-	var out []*model.ProviderAddress
-	for k := range s.children[hostKey(host)] {
-		if p, ok := s.get(k).(*model.ProviderAddress); ok {
-			out = append(out, p)
-		}
-	}
-	slices.SortFunc(out, func(a, b *model.ProviderAddress) int { return compareRefs(a.Metadata.Ref(), b.Metadata.Ref()) })
-	return out
-}
-
 // Lookup finds who holds ca in the subnet with v: a Port, a static LookupRecord,
 // or the VirtualSubnet itself when ca is its gateway.
 func (s *State) Lookup(v model.VSID, ca netip.Addr) (model.Resource, bool) {

@@ -212,6 +212,9 @@ func checkInvariants(rt *rapid.T, s *State) {
 	if !maps.EqualFunc(fresh.children, s.children, func(a, b map[model.Key]struct{}) bool { return maps.Equal(a, b) }) {
 		rt.Fatalf("children\n%v\nare not those of a fresh state\n%v", s.children, fresh.children)
 	}
+	if !maps.EqualFunc(fresh.pas, s.pas, func(a, b []*model.ProviderAddress) bool { return slices.Equal(a, b) }) {
+		rt.Fatalf("provider addresses\n%v\nare not those of a fresh state\n%v", s.pas, fresh.pas)
+	}
 	// What is there can be written again and changes nothing.
 	res, v := Admit(s, s.All(), nil, testAllocator())
 	if len(v) > 0 {
@@ -244,6 +247,9 @@ func TestAHundredThousandPorts(t *testing.T) {
 		w.apply(port("blue", fmt.Sprintf("one-%d", i), "s0"))
 	}
 	t.Logf("%d ports admitted in %v (allocation included); one more takes %v", subnets*perSubnet, all, time.Since(began)/100)
+	began = time.Now()
+	n := len(w.state.AllDerived(""))
+	t.Logf("%d derived records listed in %v", n, time.Since(began))
 	if got := w.state.Count(model.KindPort); got != subnets*perSubnet+101 {
 		t.Fatalf("%d ports", got)
 	}

@@ -2,6 +2,7 @@ package intent
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/weft-sdn/weft/internal/model"
 )
@@ -63,4 +64,32 @@ func (providerAddressRules) sameSpec(a, b model.Resource) bool {
 func (s *State) ProviderAddressOf(a netip.Addr) (*model.ProviderAddress, bool) {
 	p, ok := s.claims[paClaim(a)].(*model.ProviderAddress)
 	return p, ok
+}
+
+// PAsOf gives the Provider Addresses of a host, sorted by name.
+func (s *State) PAsOf(host string) []*model.ProviderAddress { return slices.Clone(s.pas[host]) }
+
+// PAOf gives the Provider Address of a host: its lowest, or an invalid one while it has none.
+func (s *State) PAOf(host string) netip.Addr {
+	var pa netip.Addr
+	for _, p := range s.pas[host] {
+		if !pa.IsValid() || p.Spec.Address.Less(pa) {
+			pa = p.Spec.Address
+		}
+	}
+	return pa
+}
+
+func (s *State) addPA(p *model.ProviderAddress) {
+	host := p.Spec.Host
+	s.pas[host] = append(s.pas[host], p)
+	slices.SortFunc(s.pas[host], func(a, b *model.ProviderAddress) int { return compareRefs(a.Metadata.Ref(), b.Metadata.Ref()) })
+}
+
+func (s *State) removePA(p *model.ProviderAddress) {
+	host := p.Spec.Host
+	s.pas[host] = slices.DeleteFunc(s.pas[host], func(q *model.ProviderAddress) bool { return q == p })
+	if len(s.pas[host]) == 0 {
+		delete(s.pas, host)
+	}
 }

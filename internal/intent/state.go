@@ -35,6 +35,7 @@ type State struct {
 	resources map[model.Kind]map[model.Ref]model.Resource
 	claims    map[claim]model.Resource
 	children  map[model.Key]map[model.Key]struct{}
+	pas       map[string][]*model.ProviderAddress // by host, sorted by name; a host has few
 }
 
 // NewState returns the empty policy.
@@ -43,6 +44,7 @@ func NewState() *State {
 		resources: map[model.Kind]map[model.Ref]model.Resource{},
 		claims:    map[claim]model.Resource{},
 		children:  map[model.Key]map[model.Key]struct{}{},
+		pas:       map[string][]*model.ProviderAddress{},
 	}
 	for _, k := range model.Kinds {
 		s.resources[k] = map[model.Ref]model.Resource{}
@@ -95,6 +97,9 @@ func (s *State) remove(k model.Key) {
 			delete(s.children, p)
 		}
 	}
+	if pa, ok := old.(*model.ProviderAddress); ok {
+		s.removePA(pa)
+	}
 	delete(s.resources[k.Kind], k.Ref)
 }
 
@@ -105,6 +110,9 @@ func (s *State) add(r model.Resource) {
 		return
 	}
 	s.resources[k.Kind][k.Ref] = r
+	if pa, ok := r.(*model.ProviderAddress); ok {
+		s.addPA(pa)
+	}
 	for _, c := range rules.claims(s.get, r) {
 		s.claims[c] = r
 	}

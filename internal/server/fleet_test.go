@@ -15,6 +15,7 @@ import (
 
 	hostv1 "github.com/weft-sdn/weft/api/weft/host/v1"
 	weftv1 "github.com/weft-sdn/weft/api/weft/v1"
+	"github.com/weft-sdn/weft/api/weft/v1/weftv1connect"
 	"github.com/weft-sdn/weft/internal/goal"
 	"github.com/weft-sdn/weft/internal/hostwire"
 	"github.com/weft-sdn/weft/internal/identity"
@@ -392,6 +393,42 @@ func TestWithoutTheStoreHostsAreServedAndWritesRefused(t *testing.T) {
 		return err == nil
 	})
 	r.get(t, "Tenant", "", "late")
+}
+
+func TestAServerWaitsForAClusterThatIsAwayAtItsStart(t *testing.T) {
+	e := etcdtest.New(t)
+	e.Stop()
+	dir := t.TempDir()
+	cfg, _ := ParseConfig(nil)
+	cfg.DataDir, cfg.Socket, cfg.Metrics, cfg.Listen = dir, filepath.Join(dir, "s.sock"), "", ListenConfig{}
+	cfg.Store.Endpoints = []string{e.Endpoint()}
+	ready, done := make(chan Addresses, 1), make(chan error, 1)
+	cfg.Ready = func(a Addresses) { ready <- a }
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() { done <- Run(ctx, cfg, slog.New(slog.DiscardHandler)) }()
+	c := weftv1connect.NewPolicyServiceClient(unixClient(cfg.Socket), "http://weft")
+	eventually(t, "it says that it has nothing to say", func() bool {
+		_, err := c.List(t.Context(), connect.NewRequest(&weftv1.ListRequest{Kind: "Tenant"}))
+		return connect.CodeOf(err) == connect.CodeUnavailable && strings.Contains(err.Error(), "has not read policy")
+	})
+	select {
+	case <-ready:
+		t.Fatal("ready without policy")
+	default:
+	}
+	e.Start()
+	select {
+	case <-ready:
+	case <-time.After(patience):
+		t.Fatal("not ready though the cluster is there")
+	}
+	if _, err := c.List(t.Context(), connect.NewRequest(&weftv1.ListRequest{Kind: "Tenant"})); err != nil {
+		t.Error(err)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
 }
 
 func TestTwoServersOnOneClusterAgree(t *testing.T) {
