@@ -47,7 +47,7 @@ func TestEveryContenderCarriesTraffic(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unlock()
-	o := options{rounds: 1, seconds: 0.1, cells: "veth/pass,veth/wire,tap/pass,tap/wire"}
+	o := options{rounds: 1, seconds: 0.3, cells: "veth/pass,veth/wire,tap/pass,tap/wire"}
 	cells, err := selectCells(o)
 	if err != nil {
 		t.Fatal(err)
