@@ -67,7 +67,8 @@ static __always_inline bool dx2_wanted(const struct pkt *p)
 /* Outer IPv4 and GRE, 28 bytes, become IPv6, 40 bytes. */
 static __always_inline enum verdict dx2_wrap(struct __sk_buff *skb, struct pkt *p)
 {
-	struct ipv6 ip = {.next = PROTO_ETHERNET, .hop_limit = 64, .src = DX2_SOURCE, .dst = DX2_SEGMENT};
+	/* Hop limit 1: should the route be lost, a host that forwards sends no tenant's bytes away. */
+	struct ipv6 ip = {.next = PROTO_ETHERNET, .hop_limit = 1, .src = DX2_SOURCE, .dst = DX2_SEGMENT};
 	struct dx2_outer o = {};
 	struct dx2 *d;
 

@@ -1,6 +1,8 @@
 package datapath
 
 import (
+	"os/exec"
+	"strings"
 	"testing"
 
 	"github.com/weft-sdn/weft/internal/model"
@@ -20,6 +22,12 @@ func TestTapGuestsTalkByDetour(t *testing.T) {
 			}
 			for _, h := range f.hosts {
 				ip(t, "-n", h.ns, "link", "add", "name", "dx0", "mtu", "65535", "type", "veth", "peer", "name", "dx1", "mtu", "65535")
+				sysctl(t, h.ns, "net.ipv6.conf.all.forwarding", "1")
+				ip(t, "-n", h.ns, "link", "add", "name", "away", "type", "veth", "peer", "name", "awayx")
+				ip(t, "-n", h.ns, "link", "set", "dev", "awayx", "up")
+				ip(t, "-n", h.ns, "link", "set", "dev", "away", "up")
+				ip(t, "-n", h.ns, "-6", "neigh", "add", "fe80::1", "lladdr", "02:00:00:00:00:aa", "dev", "away")
+				ip(t, "-n", h.ns, "-6", "route", "add", "default", "via", "fe80::1", "dev", "away")
 				ip(t, "-n", h.ns, "link", "set", "dev", "dx1", "up")
 				ip(t, "-n", h.ns, "link", "set", "dev", "dx0", "up")
 				if !c.broken {
@@ -38,6 +46,10 @@ func TestTapGuestsTalkByDetour(t *testing.T) {
 			f.talk("web1", "db2")
 			f.talk("web0", "db3")
 			for _, h := range f.hosts {
+				out, err := exec.Command("ip", "netns", "exec", h.ns, "cat", "/proc/net/snmp6").Output()
+				if err != nil || !strings.Contains(strings.Join(strings.Fields(string(out)), " "), "Ip6OutForwDatagrams 0 ") {
+					t.Errorf("%s: a tenant's packet left through the host's own routes (%v):\n%s", h.ns, err, out)
+				}
 				if got := h.sw.Strategies()[uint32(h.uplink.Index)]; got != c.strategy {
 					t.Errorf("%s decapsulates by %s, want %s", h.ns, got, c.strategy)
 				}
