@@ -421,7 +421,7 @@ func plain(err error) error {
 	if !errors.As(err, &e) {
 		return err
 	}
-	if e.Code() == connect.CodeUnavailable || e.Code() == connect.CodeDeadlineExceeded {
+	if !connect.IsWireError(err) || e.Code() == connect.CodeUnavailable {
 		return fmt.Errorf("%w: %s", errUnreachable, e.Message())
 	}
 	return connect.NewError(e.Code(), errors.New(e.Message()))
