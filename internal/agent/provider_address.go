@@ -61,7 +61,7 @@ func (u *underlay) findPeers(pas map[netip.Addr]struct{}, old underlay) error {
 		if err != nil {
 			return fmt.Errorf("provider address %s: %w", pa, err)
 		}
-		u.peers[pa] = table.Peer{PA: pa, IfIndex: r.IfIndex, MTU: uint16(min(r.MTU, largestMTU)), Via: r.NextHop, Source: r.MAC}
+		u.peers[pa] = table.Peer{PA: pa, IfIndex: r.IfIndex, MTU: uint16(min(r.MTU, largestMTU)), Via: onLink(r.NextHop, pa), Source: r.MAC}
 		u.hops[pa] = netdev.Neighbour{IfIndex: r.IfIndex, Addr: r.NextHop}
 	}
 	return nil
@@ -134,4 +134,13 @@ func missingPAs(want map[netip.Addr]struct{}, links map[uint32]netdev.Link) ([]n
 	}
 	slices.SortFunc(out, netip.Addr.Compare)
 	return out, nil
+}
+
+// onLink is the next hop if it is the destination itself, which no change of a
+// gateway can make wrong; any other the kernel looks up.
+func onLink(hop, dst netip.Addr) netip.Addr {
+	if hop != dst {
+		return netip.Addr{}
+	}
+	return hop
 }
