@@ -23,7 +23,7 @@ import (
 	"github.com/weft-sdn/weft/internal/store/etcdtest"
 )
 
-const patience = 20 * time.Second
+const patience = 60 * time.Second
 
 // agent is the host's end of a session: it acknowledges everything, but for the
 // failures that the test tells it to report.
