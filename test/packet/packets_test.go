@@ -108,6 +108,9 @@ func (w writer) outbound(p table.Port) []byte {
 	if chance(w.Rand, 3) {
 		mac = newMAC(w.Rand)
 	}
+	if chance(w.Rand, 1) { // a DHCP client
+		src, dst = special4[0], broadcast
+	}
 	f := w.frame(w.anyMAC(p.VSID), mac, p.VSID, src, dst, w.size())
 	switch n := w.IntN(100); {
 	case n < 3:
@@ -224,7 +227,9 @@ func (w writer) source(p table.Port) netip.Addr {
 	return pick(w.Rand, own)
 }
 
-var special4 = []netip.Addr{addr("0.0.0.0"), addr("255.255.255.255"), addr("224.0.0.1"), addr("239.255.255.255"), addr("127.0.0.1"),
+var broadcast = addr("255.255.255.255")
+
+var special4 = []netip.Addr{addr("0.0.0.0"), broadcast, addr("224.0.0.1"), addr("239.255.255.255"), addr("127.0.0.1"),
 	addr("0.0.0.9"), addr("240.0.0.3"), addr("223.255.255.255"), addr("1.0.0.0"), addr("128.0.0.0"), addr("169.254.1.1")}
 
 var special6 = []netip.Addr{addr("::"), addr("::1"), addr("ff02::1"), addr("ff02::1:ff00:5"), addr("ff0e::1"), addr("fe80::1"), addr("febf::1"),
@@ -371,13 +376,19 @@ func (w writer) upper(icmpProto uint8, n int) (uint8, []byte) {
 	case k < 35:
 		proto, payload = wire.ProtoUDP, udp(uint16(w.Uint32()), uint16(w.Uint32()), n)
 	case k < 60:
-		proto, payload = wire.ProtoTCP, join(udp(uint16(w.Uint32()), uint16(w.Uint32()), 12), zeros(n))
+		header := zeros(4 * (5 + w.IntN(11)))
+		must(wire.Ports{Source: uint16(w.Uint32()), Destination: uint16(w.Uint32())}.Encode(header))
+		header[12] = byte(len(header)/4)<<4 | byte(w.IntN(16))
+		proto, payload = wire.ProtoTCP, join(header, zeros(n))
 	case k < 80:
 		kind := uint8(wire.ICMPEchoRequest)
 		if proto == wire.ProtoICMPv6 {
 			kind = wire.ICMPv6EchoRequest
 		}
 		payload = icmp(kind, 0, w.Uint32(), zeros(n))
+		if chance(w.Rand, 10) {
+			payload = payload[:4+w.IntN(5)]
+		}
 	case k < 92:
 		kind := pick(w.Rand, []uint8{0, 3, 5, 8, 11, 12, 13, 14, 1, 2, 4, 127, 128, 129, 130, 132, 138, 143})
 		payload = icmp(kind, uint8(w.IntN(3)), w.Uint32(), zeros(n))
