@@ -70,3 +70,24 @@ func TestUnderlayChanges(t *testing.T) {
 	}
 	h.verified()
 }
+
+// Policy that gives this host an address that it does not have is a condition,
+// not a silence; and it is over when policy is right again.
+func TestForeignProviderAddress(t *testing.T) {
+	w, g1, g2 := pairOfGuests(t)
+	right := w.hosts["h1"].pa
+	w.fleet.change(func() { w.fleet.pas["h1"] = addr("203.0.113.9") })
+	w.fleet.until("h1 says so", func() bool {
+		for _, f := range w.fleet.sessions["h1"].ack.GetFailures() {
+			if f.GetKind() == "Host" && f.GetReason() == reasonForeignPA && strings.Contains(f.GetMessage(), "203.0.113.9") {
+				return true
+			}
+		}
+		return false
+	})
+	revision := w.fleet.change(func() { w.fleet.pas["h1"] = right })
+	w.fleet.programmed("h1", revision)
+	w.fleet.programmed("h2", revision)
+	g1.ping(g2.address(true))
+	g2.ping(g1.address(false))
+}

@@ -307,3 +307,36 @@ func TestWatchTellsWhatChanged(t *testing.T) {
 		}
 	}
 }
+
+// When the kernel has more to say than the socket takes, everything may have changed.
+func TestWatchResyncsAfterOverflow(t *testing.T) {
+	ns := ground(t)
+	if _, err := CreateVeth("wfp1", "x", webOne(ns)); err != nil {
+		t.Fatal(err)
+	}
+	l, err := netlink.LinkByName("wfp1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	busy, seen := make(chan struct{}), make(chan Change, 100000)
+	if err := Watch(t.Context(), func(c Change) { <-busy; seen <- c }); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3000 { // of more than a kilobyte each, into a socket of 208
+		if err := netlink.LinkSetMTU(l, 1400+i%2); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(busy)
+	deadline := time.After(5 * time.Second)
+	for {
+		select {
+		case c := <-seen:
+			if c == ChangeAll {
+				return
+			}
+		case <-deadline:
+			t.Fatal("lost messages were not told of")
+		}
+	}
+}
