@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -21,6 +22,7 @@ import (
 
 	"github.com/weft-sdn/weft/internal/datapath"
 	"github.com/weft-sdn/weft/internal/model"
+	"github.com/weft-sdn/weft/internal/netdev"
 	"github.com/weft-sdn/weft/internal/table"
 )
 
@@ -233,6 +235,9 @@ func (w *World) open(i int) {
 		if err := h.Switch.Apply(w.rows(i), false); err != nil {
 			return err
 		}
+		if err := w.detour(h, i); err != nil {
+			return err
+		}
 		if err := h.Switch.AttachUplink(h.uplink); err != nil {
 			return err
 		}
@@ -246,6 +251,19 @@ func (w *World) open(i int) {
 		}
 		return nil
 	})
+}
+
+// detour makes the way of stripped super-packets to taps, as an agent does.
+func (w *World) detour(h *Host, i int) error {
+	onTap := func(g *Guest) bool { return g.Tap && g.Host == i }
+	if !h.Switch.WantsDX2() || !slices.ContainsFunc(w.Guests, onTap) {
+		return nil
+	}
+	index, err := netdev.PrepareDX2(datapath.DX2Segment)
+	if err != nil {
+		return err
+	}
+	return h.Switch.AttachDX2(index)
 }
 
 // rows renders what host i must contain.
