@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -20,6 +21,7 @@ import (
 	"github.com/weft-sdn/weft/internal/hostwire"
 	"github.com/weft-sdn/weft/internal/identity"
 	"github.com/weft-sdn/weft/internal/model"
+	"github.com/weft-sdn/weft/internal/store"
 	"github.com/weft-sdn/weft/internal/store/etcdtest"
 )
 
@@ -428,6 +430,34 @@ func TestAServerWaitsForAClusterThatIsAwayAtItsStart(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+func TestAClusterWithMutualTLS(t *testing.T) {
+	e, files := etcdtest.NewTLS(t)
+	r := start(t, t.TempDir(), func(c *Config) {
+		c.Store.Endpoints = []string{e.Endpoint()}
+		c.Store.TLS = StoreTLSConfig{CA: files.CA, Certificate: files.Certificate, Key: files.Key}
+	})
+	r.apply(t, world()...)
+	if n := len(r.list(t, "Port", "red")); n != 2 {
+		t.Errorf("%d ports", n)
+	}
+	// Without a certificate, etcd refuses, and the store is away for us.
+	cfg := StoreConfig{TLS: StoreTLSConfig{CA: files.CA}}
+	settings, err := cfg.tls()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := store.Open(t.Context(), store.Config{Endpoints: []string{e.Endpoint()}, TLS: settings})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if err := s.Health(ctx); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("without a certificate: %v", err)
 	}
 }
 

@@ -1,15 +1,18 @@
-// Package etcdtest runs an etcd for tests: a real one, on a Unix socket, that the
-// test can stop, start again and set back.
+// Package etcdtest runs an etcd for tests: a real one, on a Unix socket or with
+// mutual TLS, that the test can stop, start again and set back.
 //
 // Invariants: it clashes with nothing on the machine and is gone with the test. It
 // must never be linked into a program.
 package etcdtest
 
 import (
+	"errors"
 	"net/url"
+	"os"
 	"path/filepath"
 	"testing"
 
+	"go.etcd.io/etcd/client/pkg/v3/transport"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
 )
@@ -19,6 +22,7 @@ type Cluster struct {
 	t    testing.TB
 	dir  string
 	addr url.URL
+	tls  *Files // nil: plain
 	etcd *embed.Etcd
 }
 
@@ -36,20 +40,49 @@ func (c *Cluster) Endpoint() string { return c.addr.String() }
 // Start starts it again after Stop, with the data that it had.
 func (c *Cluster) Start() {
 	c.t.Helper()
+	e, err := start(c.dir, c.addr, c.tls)
+	if err != nil {
+		c.t.Fatalf("start etcd: %v", err)
+	}
+	c.etcd = e
+}
+
+func start(dir string, addr url.URL, tls *Files) (*embed.Etcd, error) {
 	cfg := embed.NewConfig()
-	cfg.Name, cfg.Dir = "test", c.dir
-	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{c.addr}, []url.URL{c.addr}
+	cfg.Name, cfg.Dir = "test", dir
+	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{addr}, []url.URL{addr}
 	self := url.URL{Scheme: "http", Host: "127.0.0.1:1"} // nobody listens there
 	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = nil, []url.URL{self}
 	cfg.InitialCluster = cfg.Name + "=" + self.String()
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
+	if tls != nil {
+		cfg.ClientTLSInfo = transport.TLSInfo{TrustedCAFile: tls.CA, CertFile: tls.Certificate, KeyFile: tls.Key, ClientCertAuth: true}
+	}
 	e, err := embed.StartEtcd(cfg)
 	if err != nil {
-		c.t.Fatalf("start etcd: %v", err)
+		return nil, err
 	}
 	<-e.Server.ReadyNotify()
-	c.etcd = e
+	return e, nil
 }
+
+// Serve is an etcd for a process of its own, which a test can kill: with its data
+// in dir, on the socket etcd.sock there. It returns when the etcd fails.
+func Serve(dir string) error {
+	addr := At(dir)
+	// A killed etcd leaves its socket behind.
+	if err := os.Remove(addr.Path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	e, err := start(filepath.Join(dir, "data"), addr, nil)
+	if err != nil {
+		return err
+	}
+	return <-e.Err()
+}
+
+// At is what clients of Serve connect to.
+func At(dir string) url.URL { return url.URL{Scheme: "unix", Path: filepath.Join(dir, "etcd.sock")} }
 
 // Stop cuts all clients off. It may be called twice.
 func (c *Cluster) Stop() {
