@@ -456,7 +456,7 @@ func TestAClusterWithMutualTLS(t *testing.T) {
 	defer s.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
-	if err := s.Health(ctx); !errors.Is(err, store.ErrUnavailable) {
+	if _, err := s.Load(ctx); !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("without a certificate: %v", err)
 	}
 }

@@ -105,14 +105,6 @@ func (s *Store) end() error {
 // Where says what the store is, for people: "embedded", or the endpoints.
 func (s *Store) Where() string { return s.where }
 
-// Health asks the store for a linearizable read.
-func (s *Store) Health(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	_, err := s.client.Get(ctx, serialKey, clientv3.WithKeysOnly())
-	return explain(err)
-}
-
 // Snapshot is all of policy at one revision. Extra is what the last Commit said to
 // keep beside it.
 type Snapshot struct {
