@@ -277,16 +277,22 @@ func (w *wires) exchange(t *testing.T, set table.Set, frames []packetIn) (h hist
 		}
 		w.send(t, in)
 	}
-	for deadline := time.Now().Add(patience); ; {
-		differences = counters.differences(count(t, w.sw))
-		if len(differences) == 0 || time.Now().After(deadline) {
-			break
-		}
-	}
+	differences = w.settle(t, counters)
 	for _, ifindex := range w.order {
 		differences = append(differences, w.collect(t, ifindex, expected[ifindex])...)
 	}
 	return h, differences
+}
+
+// settle waits until the switch has counted as wanted, and tells what still differs when patience ends.
+func (w *wires) settle(t *testing.T, want counters) []string {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; {
+		differences := want.differences(count(t, w.sw))
+		if len(differences) == 0 || time.Now().After(deadline) {
+			return differences
+		}
+	}
 }
 
 // collect reads the frames expected at the other end of a device, and those that are not.
@@ -408,13 +414,7 @@ func TestAFrameTooLargeForTheKernelToEncapsulate(t *testing.T) {
 	want := count(t, w.sw)
 	want.add(in, sim.Result{Verdict: model.VerdictEncapFailed, Port: web.id})
 	w.send(t, in)
-	var differences []string
-	for deadline := time.Now().Add(patience); ; {
-		if differences = want.differences(count(t, w.sw)); len(differences) == 0 || time.Now().After(deadline) {
-			break
-		}
-	}
-	for _, d := range differences {
+	for _, d := range w.settle(t, want) {
 		t.Error(d)
 	}
 }

@@ -135,6 +135,39 @@ func TestChecksumsLeftToTheDevice(t *testing.T) {
 	}
 }
 
+// TestAChecksumInTheWrongPlace lets a guest ask its device to write a checksum over what the switch has checked by then.
+func TestAChecksumInTheWrongPlace(t *testing.T) {
+	w := newWires(t, datapath.DecapTCX)
+	apply(t, w.sw, street(w.site))
+	web6 := ipFrame(router1, web.mac, v6(wire.IPv6{HopLimit: 64, Next: wire.ProtoDestOpts, Source: web.v6, Destination: db.v6},
+		join([]byte{wire.ProtoUDP, 0, 1, 4, 0, 0, 0, 0}, udp(1, 2, 100))))
+	web4, _ := segment(router1, web.mac, web.v4, db.v4, 100)
+	probe := frame(db.mac, web.mac, wire.TypeARP, arp(wire.ARPRequest, web.mac, web.v4, db.mac, db.v4))
+	cases := []struct {
+		name        string
+		frame       []byte
+		start, want uint16
+		verdict     model.Verdict
+	}{
+		{"over the IPv4 source", web4, 20, 6, model.VerdictIpMalformed},
+		{"over the last bytes of the IPv4 header", web4, 32, 0, model.VerdictIpMalformed},
+		{"over the IPv6 source", web6, 20, 2, model.VerdictIpMalformed},
+		{"over an IPv6 extension header", web6, 54, 2, model.VerdictIpMalformed},
+		{"over ARP's sender", probe, 20, 8, model.VerdictArpMalformed},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			w.offloads(t, w.ports[devWeb])
+			want := count(t, w.sw)
+			want.add(packetIn{frame: c.frame}, sim.Result{Verdict: c.verdict, Port: web.id})
+			w.sendOffloaded(t, w.ports[devWeb], offload{Flags: needsChecksum, CsumStart: c.start, CsumWant: c.want}, c.frame)
+			for _, d := range w.settle(t, want) {
+				t.Error(d)
+			}
+		})
+	}
+}
+
 // TestSuperPackets follows packets that the guest leaves to be cut into segments.
 func TestSuperPackets(t *testing.T) {
 	w := newWires(t, datapath.DecapTCX)
