@@ -72,21 +72,40 @@ func TestBrokenGeneratorIsAnError(t *testing.T) {
 func TestVersionOfProtocAloneIsNoDifference(t *testing.T) {
 	a := []byte("// versions:\n// \tprotoc-gen-go v1\n// \tprotoc        v3.21\npackage x\n")
 	b := []byte("// versions:\n// \tprotoc-gen-go v1\n// \tprotoc        v5.29\npackage x\n")
-	if string(neutral(a)) != string(neutral(b)) {
+	if string(neutral("x.pb.go", a)) != string(neutral("x.pb.go", b)) {
 		t.Fatal("two versions of protoc differ")
 	}
 	c := []byte("// versions:\n// \tprotoc-gen-go v2\n// \tprotoc        v3.21\npackage x\n")
-	if string(neutral(a)) == string(neutral(c)) {
+	if string(neutral("x.pb.go", a)) == string(neutral("x.pb.go", c)) {
 		t.Fatal("two versions of protoc-gen-go are the same")
 	}
 }
 
-func TestAnotherCompilerIsNamed(t *testing.T) {
-	hint := compilerHint([]byte("x clang version 14.0.6"), []byte("y clang version 19.1.7"))
-	if !strings.Contains(hint, "clang 14") || !strings.Contains(hint, "clang 19") {
-		t.Fatalf("hint %q names not both", hint)
+// Objects and stamps as two machines with different compilers make them.
+func TestAnotherCompilerIsNoDifferenceButOtherSourcesAre(t *testing.T) {
+	cases := map[string]struct {
+		compiler, sources string
+		stale             []string
+	}{
+		"another compiler":             {"clang 19", "a", nil},
+		"another compiler and sources": {"clang 19", "b", []string{"x.stamp: differs"}},
+		"the same compiler":            {"clang 14", "a", []string{"x.o: differs"}},
 	}
-	if hint := compilerHint([]byte("x clang version 14.0.6"), []byte("y clang version 14.0.6")); hint != "" {
-		t.Fatalf("hint %q for one compiler", hint)
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			root, dir := t.TempDir(), t.TempDir()
+			for path, content := range map[string]string{
+				root + "/x.o": "object of 14", dir + "/x.o": "object of this machine",
+				root + "/x.stamp": "compiler clang 14\nsources a\n", dir + "/x.stamp": "compiler " + c.compiler + "\nsources " + c.sources + "\n",
+			} {
+				if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			files := []string{"x.o", "x.stamp"}
+			if stale, err := compare(root, dir, files, files); err != nil || !slices.Equal(stale, c.stale) {
+				t.Fatalf("stale %q, %v; want %q", stale, err, c.stale)
+			}
+		})
 	}
 }

@@ -107,8 +107,7 @@ func checkAlone(root string) ([]string, error) {
 		if !strings.HasSuffix(f, ".h") {
 			continue
 		}
-		cmd := exec.Command("clang", "-target", "bpf", "-g", "-O2", "-fsyntax-only", "-Wall", "-Werror",
-			"-Wno-unused-function", "-Wno-unused-const-variable", "-Wno-pragma-once-outside-header", "-Wno-address-of-packed-member",
+		cmd := exec.Command("clang", "-target", "bpf", "-g", "-O2", "-fsyntax-only",
 			"-I", "bpf", "-I", "/usr/include/"+triple(), "-x", "c", filepath.Join("bpf", f))
 		cmd.Dir = root
 		if out, err := cmd.CombinedOutput(); err != nil {
