@@ -56,6 +56,7 @@ func TestAStrangerOnTheLocalSocketIsCutOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
+	l.(*unixListener).gid = 60077
 	go func() {
 		for {
 			c, err := l.Accept()
@@ -69,7 +70,6 @@ func TestAStrangerOnTheLocalSocketIsCutOff(t *testing.T) {
 	// Somebody opened the file's mode by mistake: the credentials must hold alone.
 	os.Chmod(dir, 0o755)
 	os.Chmod(path, 0o666)
-	l.(*unixListener).gid = 60077
 	if !dialAs(t, path, 0, 0) {
 		t.Error("root was refused")
 	}
