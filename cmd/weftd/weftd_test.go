@@ -94,7 +94,25 @@ func TestUp(t *testing.T) {
 	if out := sh(t, dir+"/weft status"); !strings.Contains(out, "1 of 1 hosts connected") {
 		t.Errorf("status:\n%s", out)
 	}
+	cleanup(t, dir, false)
 	stop()
+	cleanup(t, dir, true)
+	if out := sh(t, "find /sys/fs/bpf -mindepth 1 -path "*weft*"; ip -br link | grep weft || true; ip netns exec vm ip -br link | grep eth0 || true"); out != "" {
+		t.Errorf("cleanup left:\n%s", out)
+	}
+}
+
+// cleanup takes the switch off the machine, which is refused while an agent runs.
+func cleanup(t *testing.T, dir string, wantDone bool) {
+	t.Helper()
+	config := filepath.Join(dir, "agent.yaml")
+	if err := os.WriteFile(config, []byte("stateDir: "+filepath.Join(dir, "data", "agent")+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command(filepath.Join(dir, "weftd"), "agent", "--config", config, "--cleanup").CombinedOutput()
+	if (err == nil) != wantDone {
+		t.Fatalf("cleanup: %v\n%s", err, out)
+	}
 }
 
 const oneGuest = `
