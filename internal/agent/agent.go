@@ -45,6 +45,7 @@ type Switch interface {
 	Traffic() (map[model.PortID]datapath.TrafficCount, error)
 	Events(ctx context.Context) (<-chan datapath.Event, error)
 	Strategies() map[uint32]string
+	Trace(p datapath.Program, ifindex uint32, frame []byte) (datapath.RunResult, error)
 	WantsDX2() bool
 	AttachDX2(ifindex uint32) error
 }

@@ -394,6 +394,13 @@ func (c *conversation) answer(ctx context.Context, q *hostv1.Query) *hostv1.Agen
 			break
 		}
 		a.Answer = &hostv1.Answer_Verify{Verify: &hostv1.VerifyAnswer{Revision: revision, Differences: differences}}
+	case q.GetTrace() != nil:
+		t, err := c.trace(q.GetTrace())
+		if err != nil {
+			a.Error = err.Error()
+			break
+		}
+		a.Answer = &hostv1.Answer_Trace{Trace: t}
 	default:
 		a.Error = "this agent does not know the question; upgrade it"
 	}

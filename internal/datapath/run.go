@@ -65,6 +65,10 @@ func (s *Switch) run(p Program, in skb, frame []byte) (RunResult, error) {
 	if !ok {
 		return RunResult{}, fmt.Errorf("run: no such program: %s", p)
 	}
+	return runOnce(prog, p, in, frame)
+}
+
+func runOnce(prog *ebpf.Program, p Program, in skb, frame []byte) (RunResult, error) {
 	var out skb
 	o := ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+256), Context: &in, ContextOut: &out}
 	_, err := prog.Run(&o)

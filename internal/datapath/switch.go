@@ -35,6 +35,7 @@ type Switch struct {
 	programs map[string]*ebpf.Program
 	maps     map[string]*ebpf.Map
 	gre      bool // the kernel has adjRoomDecapL4GRE
+	trace    tracer
 
 	mu     sync.Mutex
 	have   table.Set         // what the maps hold
@@ -354,6 +355,7 @@ func (s *Switch) Close() error {
 		err = errors.Join(err, s.links[n].Close())
 	}
 	clear(s.links)
+	s.trace.close()
 	for _, p := range s.programs {
 		err = errors.Join(err, p.Close())
 	}

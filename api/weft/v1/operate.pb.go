@@ -779,6 +779,476 @@ func (x *HostVerification) GetDifferences() []string {
 	return nil
 }
 
+type TraceRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Port          string                 `protobuf:"bytes,1,opt,name=port,proto3" json:"port,omitempty"`    // TENANT/PORT that sends
+	To            string                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`        // Customer Address
+	Proto         string                 `protobuf:"bytes,3,opt,name=proto,proto3" json:"proto,omitempty"`  // icmp, tcp or udp; default icmp
+	Dport         uint32                 `protobuf:"varint,4,opt,name=dport,proto3" json:"dport,omitempty"` // of tcp and udp; default 80
+	Size          uint32                 `protobuf:"varint,5,opt,name=size,proto3" json:"size,omitempty"`   // of the IP packet, in bytes; default and least: headers alone
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TraceRequest) Reset() {
+	*x = TraceRequest{}
+	mi := &file_weft_v1_operate_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TraceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TraceRequest) ProtoMessage() {}
+
+func (x *TraceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_operate_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TraceRequest.ProtoReflect.Descriptor instead.
+func (*TraceRequest) Descriptor() ([]byte, []int) {
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *TraceRequest) GetPort() string {
+	if x != nil {
+		return x.Port
+	}
+	return ""
+}
+
+func (x *TraceRequest) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *TraceRequest) GetProto() string {
+	if x != nil {
+		return x.Proto
+	}
+	return ""
+}
+
+func (x *TraceRequest) GetDport() uint32 {
+	if x != nil {
+		return x.Dport
+	}
+	return 0
+}
+
+func (x *TraceRequest) GetSize() uint32 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+type TraceResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Delivered     bool                   `protobuf:"varint,1,opt,name=delivered,proto3" json:"delivered,omitempty"` // the packet arrived, or was answered
+	Returned      bool                   `protobuf:"varint,2,opt,name=returned,proto3" json:"returned,omitempty"`   // and its answer arrived
+	Summary       string                 `protobuf:"bytes,3,opt,name=summary,proto3" json:"summary,omitempty"`      // one line for people
+	Forward       []*TraceRun            `protobuf:"bytes,4,rep,name=forward,proto3" json:"forward,omitempty"`
+	Reverse       []*TraceRun            `protobuf:"bytes,5,rep,name=reverse,proto3" json:"reverse,omitempty"` // empty when there is no answer to follow
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TraceResponse) Reset() {
+	*x = TraceResponse{}
+	mi := &file_weft_v1_operate_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TraceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TraceResponse) ProtoMessage() {}
+
+func (x *TraceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_operate_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TraceResponse.ProtoReflect.Descriptor instead.
+func (*TraceResponse) Descriptor() ([]byte, []int) {
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *TraceResponse) GetDelivered() bool {
+	if x != nil {
+		return x.Delivered
+	}
+	return false
+}
+
+func (x *TraceResponse) GetReturned() bool {
+	if x != nil {
+		return x.Returned
+	}
+	return false
+}
+
+func (x *TraceResponse) GetSummary() string {
+	if x != nil {
+		return x.Summary
+	}
+	return ""
+}
+
+func (x *TraceResponse) GetForward() []*TraceRun {
+	if x != nil {
+		return x.Forward
+	}
+	return nil
+}
+
+func (x *TraceResponse) GetReverse() []*TraceRun {
+	if x != nil {
+		return x.Reverse
+	}
+	return nil
+}
+
+// TraceRun is one run of one program on one host.
+type TraceRun struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	Program       string                 `protobuf:"bytes,2,opt,name=program,proto3" json:"program,omitempty"` // from_port | from_uplink
+	Device        string                 `protobuf:"bytes,3,opt,name=device,proto3" json:"device,omitempty"`   // where the frame came in
+	Packet        string                 `protobuf:"bytes,4,opt,name=packet,proto3" json:"packet,omitempty"`   // one line about the frame
+	Steps         []*TraceStep           `protobuf:"bytes,5,rep,name=steps,proto3" json:"steps,omitempty"`     // what the stages found, in order
+	Verdict       uint32                 `protobuf:"varint,6,opt,name=verdict,proto3" json:"verdict,omitempty"`
+	VerdictName   string                 `protobuf:"bytes,7,opt,name=verdict_name,json=verdictName,proto3" json:"verdict_name,omitempty"`
+	Sentence      string                 `protobuf:"bytes,8,opt,name=sentence,proto3" json:"sentence,omitempty"`                     // what the verdict means
+	Action        string                 `protobuf:"bytes,9,opt,name=action,proto3" json:"action,omitempty"`                         // what to do about it, of a drop
+	OutDevice     string                 `protobuf:"bytes,10,opt,name=out_device,json=outDevice,proto3" json:"out_device,omitempty"` // where a frame leaves; empty: nothing does
+	OutPacket     string                 `protobuf:"bytes,11,opt,name=out_packet,json=outPacket,proto3" json:"out_packet,omitempty"` // one line about that frame
+	ToPort        string                 `protobuf:"bytes,12,opt,name=to_port,json=toPort,proto3" json:"to_port,omitempty"`          // TENANT/PORT that it is delivered to
+	Outer         *TraceOuter            `protobuf:"bytes,13,opt,name=outer,proto3" json:"outer,omitempty"`                          // of a frame for the underlay
+	Findings      []string               `protobuf:"bytes,14,rep,name=findings,proto3" json:"findings,omitempty"`                    // what is wrong beyond the verdict: the kernel holds something else than policy
+	FrameIn       []byte                 `protobuf:"bytes,15,opt,name=frame_in,json=frameIn,proto3" json:"frame_in,omitempty"`
+	FrameOut      []byte                 `protobuf:"bytes,16,opt,name=frame_out,json=frameOut,proto3" json:"frame_out,omitempty"` // without the underlay's link-layer addresses, which the kernel writes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TraceRun) Reset() {
+	*x = TraceRun{}
+	mi := &file_weft_v1_operate_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TraceRun) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TraceRun) ProtoMessage() {}
+
+func (x *TraceRun) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_operate_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TraceRun.ProtoReflect.Descriptor instead.
+func (*TraceRun) Descriptor() ([]byte, []int) {
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *TraceRun) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *TraceRun) GetProgram() string {
+	if x != nil {
+		return x.Program
+	}
+	return ""
+}
+
+func (x *TraceRun) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *TraceRun) GetPacket() string {
+	if x != nil {
+		return x.Packet
+	}
+	return ""
+}
+
+func (x *TraceRun) GetSteps() []*TraceStep {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *TraceRun) GetVerdict() uint32 {
+	if x != nil {
+		return x.Verdict
+	}
+	return 0
+}
+
+func (x *TraceRun) GetVerdictName() string {
+	if x != nil {
+		return x.VerdictName
+	}
+	return ""
+}
+
+func (x *TraceRun) GetSentence() string {
+	if x != nil {
+		return x.Sentence
+	}
+	return ""
+}
+
+func (x *TraceRun) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *TraceRun) GetOutDevice() string {
+	if x != nil {
+		return x.OutDevice
+	}
+	return ""
+}
+
+func (x *TraceRun) GetOutPacket() string {
+	if x != nil {
+		return x.OutPacket
+	}
+	return ""
+}
+
+func (x *TraceRun) GetToPort() string {
+	if x != nil {
+		return x.ToPort
+	}
+	return ""
+}
+
+func (x *TraceRun) GetOuter() *TraceOuter {
+	if x != nil {
+		return x.Outer
+	}
+	return nil
+}
+
+func (x *TraceRun) GetFindings() []string {
+	if x != nil {
+		return x.Findings
+	}
+	return nil
+}
+
+func (x *TraceRun) GetFrameIn() []byte {
+	if x != nil {
+		return x.FrameIn
+	}
+	return nil
+}
+
+func (x *TraceRun) GetFrameOut() []byte {
+	if x != nil {
+		return x.FrameOut
+	}
+	return nil
+}
+
+type TraceStep struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stage         string                 `protobuf:"bytes,1,opt,name=stage,proto3" json:"stage,omitempty"`
+	Text          string                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TraceStep) Reset() {
+	*x = TraceStep{}
+	mi := &file_weft_v1_operate_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TraceStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TraceStep) ProtoMessage() {}
+
+func (x *TraceStep) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_operate_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TraceStep.ProtoReflect.Descriptor instead.
+func (*TraceStep) Descriptor() ([]byte, []int) {
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *TraceStep) GetStage() string {
+	if x != nil {
+		return x.Stage
+	}
+	return ""
+}
+
+func (x *TraceStep) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+// TraceOuter is the outer IPv4 header and the GRE header (RFC 7637).
+type TraceOuter struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Source        string                 `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	Destination   string                 `protobuf:"bytes,2,opt,name=destination,proto3" json:"destination,omitempty"`
+	Length        uint32                 `protobuf:"varint,3,opt,name=length,proto3" json:"length,omitempty"` // of the outer IP packet, in bytes
+	Ttl           uint32                 `protobuf:"varint,4,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	Dscp          uint32                 `protobuf:"varint,5,opt,name=dscp,proto3" json:"dscp,omitempty"`
+	Protocol      uint32                 `protobuf:"varint,6,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Vsid          uint32                 `protobuf:"varint,7,opt,name=vsid,proto3" json:"vsid,omitempty"`
+	FlowId        uint32                 `protobuf:"varint,8,opt,name=flow_id,json=flowId,proto3" json:"flow_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TraceOuter) Reset() {
+	*x = TraceOuter{}
+	mi := &file_weft_v1_operate_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TraceOuter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TraceOuter) ProtoMessage() {}
+
+func (x *TraceOuter) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_operate_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TraceOuter.ProtoReflect.Descriptor instead.
+func (*TraceOuter) Descriptor() ([]byte, []int) {
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *TraceOuter) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *TraceOuter) GetDestination() string {
+	if x != nil {
+		return x.Destination
+	}
+	return ""
+}
+
+func (x *TraceOuter) GetLength() uint32 {
+	if x != nil {
+		return x.Length
+	}
+	return 0
+}
+
+func (x *TraceOuter) GetTtl() uint32 {
+	if x != nil {
+		return x.Ttl
+	}
+	return 0
+}
+
+func (x *TraceOuter) GetDscp() uint32 {
+	if x != nil {
+		return x.Dscp
+	}
+	return 0
+}
+
+func (x *TraceOuter) GetProtocol() uint32 {
+	if x != nil {
+		return x.Protocol
+	}
+	return 0
+}
+
+func (x *TraceOuter) GetVsid() uint32 {
+	if x != nil {
+		return x.Vsid
+	}
+	return 0
+}
+
+func (x *TraceOuter) GetFlowId() uint32 {
+	if x != nil {
+		return x.FlowId
+	}
+	return 0
+}
+
 type CreateTokenRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
@@ -789,7 +1259,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_weft_v1_operate_proto_msgTypes[11]
+	mi := &file_weft_v1_operate_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -801,7 +1271,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[11]
+	mi := &file_weft_v1_operate_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -814,7 +1284,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{11}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CreateTokenRequest) GetHost() string {
@@ -841,7 +1311,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_weft_v1_operate_proto_msgTypes[12]
+	mi := &file_weft_v1_operate_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -853,7 +1323,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[12]
+	mi := &file_weft_v1_operate_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -866,7 +1336,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{12}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -947,19 +1417,65 @@ const file_weft_v1_operate_proto_rawDesc = "" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x1c\n" +
 	"\treachable\x18\x02 \x01(\bR\treachable\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x03R\brevision\x12 \n" +
-	"\vdifferences\x18\x04 \x03(\tR\vdifferences\"I\n" +
+	"\vdifferences\x18\x04 \x03(\tR\vdifferences\"r\n" +
+	"\fTraceRequest\x12\x12\n" +
+	"\x04port\x18\x01 \x01(\tR\x04port\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\x12\x14\n" +
+	"\x05proto\x18\x03 \x01(\tR\x05proto\x12\x14\n" +
+	"\x05dport\x18\x04 \x01(\rR\x05dport\x12\x12\n" +
+	"\x04size\x18\x05 \x01(\rR\x04size\"\xbd\x01\n" +
+	"\rTraceResponse\x12\x1c\n" +
+	"\tdelivered\x18\x01 \x01(\bR\tdelivered\x12\x1a\n" +
+	"\breturned\x18\x02 \x01(\bR\breturned\x12\x18\n" +
+	"\asummary\x18\x03 \x01(\tR\asummary\x12+\n" +
+	"\aforward\x18\x04 \x03(\v2\x11.weft.v1.TraceRunR\aforward\x12+\n" +
+	"\areverse\x18\x05 \x03(\v2\x11.weft.v1.TraceRunR\areverse\"\xd9\x03\n" +
+	"\bTraceRun\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x18\n" +
+	"\aprogram\x18\x02 \x01(\tR\aprogram\x12\x16\n" +
+	"\x06device\x18\x03 \x01(\tR\x06device\x12\x16\n" +
+	"\x06packet\x18\x04 \x01(\tR\x06packet\x12(\n" +
+	"\x05steps\x18\x05 \x03(\v2\x12.weft.v1.TraceStepR\x05steps\x12\x18\n" +
+	"\averdict\x18\x06 \x01(\rR\averdict\x12!\n" +
+	"\fverdict_name\x18\a \x01(\tR\vverdictName\x12\x1a\n" +
+	"\bsentence\x18\b \x01(\tR\bsentence\x12\x16\n" +
+	"\x06action\x18\t \x01(\tR\x06action\x12\x1d\n" +
+	"\n" +
+	"out_device\x18\n" +
+	" \x01(\tR\toutDevice\x12\x1d\n" +
+	"\n" +
+	"out_packet\x18\v \x01(\tR\toutPacket\x12\x17\n" +
+	"\ato_port\x18\f \x01(\tR\x06toPort\x12)\n" +
+	"\x05outer\x18\r \x01(\v2\x13.weft.v1.TraceOuterR\x05outer\x12\x1a\n" +
+	"\bfindings\x18\x0e \x03(\tR\bfindings\x12\x19\n" +
+	"\bframe_in\x18\x0f \x01(\fR\aframeIn\x12\x1b\n" +
+	"\tframe_out\x18\x10 \x01(\fR\bframeOut\"5\n" +
+	"\tTraceStep\x12\x14\n" +
+	"\x05stage\x18\x01 \x01(\tR\x05stage\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"\xcd\x01\n" +
+	"\n" +
+	"TraceOuter\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\x12 \n" +
+	"\vdestination\x18\x02 \x01(\tR\vdestination\x12\x16\n" +
+	"\x06length\x18\x03 \x01(\rR\x06length\x12\x10\n" +
+	"\x03ttl\x18\x04 \x01(\rR\x03ttl\x12\x12\n" +
+	"\x04dscp\x18\x05 \x01(\rR\x04dscp\x12\x1a\n" +
+	"\bprotocol\x18\x06 \x01(\rR\bprotocol\x12\x12\n" +
+	"\x04vsid\x18\a \x01(\rR\x04vsid\x12\x17\n" +
+	"\aflow_id\x18\b \x01(\rR\x06flowId\"I\n" +
 	"\x12CreateTokenRequest\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x1f\n" +
 	"\vttl_seconds\x18\x02 \x01(\x03R\n" +
 	"ttlSeconds\"E\n" +
 	"\x13CreateTokenResponse\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x18\n" +
-	"\aexpires\x18\x02 \x01(\tR\aexpires2\xd2\x02\n" +
+	"\aexpires\x18\x02 \x01(\tR\aexpires2\x8a\x03\n" +
 	"\x0eOperateService\x12H\n" +
 	"\vFleetStatus\x12\x1b.weft.v1.FleetStatusRequest\x1a\x1c.weft.v1.FleetStatusResponse\x126\n" +
 	"\x05Drops\x12\x15.weft.v1.DropsRequest\x1a\x16.weft.v1.DropsResponse\x129\n" +
 	"\x06Lookup\x12\x16.weft.v1.LookupRequest\x1a\x17.weft.v1.LookupResponse\x129\n" +
-	"\x06Verify\x12\x16.weft.v1.VerifyRequest\x1a\x17.weft.v1.VerifyResponse\x12H\n" +
+	"\x06Verify\x12\x16.weft.v1.VerifyRequest\x1a\x17.weft.v1.VerifyResponse\x126\n" +
+	"\x05Trace\x12\x15.weft.v1.TraceRequest\x1a\x16.weft.v1.TraceResponse\x12H\n" +
 	"\vCreateToken\x12\x1b.weft.v1.CreateTokenRequest\x1a\x1c.weft.v1.CreateTokenResponseB-Z+github.com/weft-sdn/weft/api/weft/v1;weftv1b\x06proto3"
 
 var (
@@ -974,7 +1490,7 @@ func file_weft_v1_operate_proto_rawDescGZIP() []byte {
 	return file_weft_v1_operate_proto_rawDescData
 }
 
-var file_weft_v1_operate_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_weft_v1_operate_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_weft_v1_operate_proto_goTypes = []any{
 	(*FleetStatusRequest)(nil),  // 0: weft.v1.FleetStatusRequest
 	(*FleetStatusResponse)(nil), // 1: weft.v1.FleetStatusResponse
@@ -987,28 +1503,39 @@ var file_weft_v1_operate_proto_goTypes = []any{
 	(*VerifyRequest)(nil),       // 8: weft.v1.VerifyRequest
 	(*VerifyResponse)(nil),      // 9: weft.v1.VerifyResponse
 	(*HostVerification)(nil),    // 10: weft.v1.HostVerification
-	(*CreateTokenRequest)(nil),  // 11: weft.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil), // 12: weft.v1.CreateTokenResponse
+	(*TraceRequest)(nil),        // 11: weft.v1.TraceRequest
+	(*TraceResponse)(nil),       // 12: weft.v1.TraceResponse
+	(*TraceRun)(nil),            // 13: weft.v1.TraceRun
+	(*TraceStep)(nil),           // 14: weft.v1.TraceStep
+	(*TraceOuter)(nil),          // 15: weft.v1.TraceOuter
+	(*CreateTokenRequest)(nil),  // 16: weft.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil), // 17: weft.v1.CreateTokenResponse
 }
 var file_weft_v1_operate_proto_depIdxs = []int32{
 	2,  // 0: weft.v1.FleetStatusResponse.hosts:type_name -> weft.v1.HostStatus
 	5,  // 1: weft.v1.DropsResponse.drops:type_name -> weft.v1.Drop
 	10, // 2: weft.v1.VerifyResponse.hosts:type_name -> weft.v1.HostVerification
-	0,  // 3: weft.v1.OperateService.FleetStatus:input_type -> weft.v1.FleetStatusRequest
-	3,  // 4: weft.v1.OperateService.Drops:input_type -> weft.v1.DropsRequest
-	6,  // 5: weft.v1.OperateService.Lookup:input_type -> weft.v1.LookupRequest
-	8,  // 6: weft.v1.OperateService.Verify:input_type -> weft.v1.VerifyRequest
-	11, // 7: weft.v1.OperateService.CreateToken:input_type -> weft.v1.CreateTokenRequest
-	1,  // 8: weft.v1.OperateService.FleetStatus:output_type -> weft.v1.FleetStatusResponse
-	4,  // 9: weft.v1.OperateService.Drops:output_type -> weft.v1.DropsResponse
-	7,  // 10: weft.v1.OperateService.Lookup:output_type -> weft.v1.LookupResponse
-	9,  // 11: weft.v1.OperateService.Verify:output_type -> weft.v1.VerifyResponse
-	12, // 12: weft.v1.OperateService.CreateToken:output_type -> weft.v1.CreateTokenResponse
-	8,  // [8:13] is the sub-list for method output_type
-	3,  // [3:8] is the sub-list for method input_type
-	3,  // [3:3] is the sub-list for extension type_name
-	3,  // [3:3] is the sub-list for extension extendee
-	0,  // [0:3] is the sub-list for field type_name
+	13, // 3: weft.v1.TraceResponse.forward:type_name -> weft.v1.TraceRun
+	13, // 4: weft.v1.TraceResponse.reverse:type_name -> weft.v1.TraceRun
+	14, // 5: weft.v1.TraceRun.steps:type_name -> weft.v1.TraceStep
+	15, // 6: weft.v1.TraceRun.outer:type_name -> weft.v1.TraceOuter
+	0,  // 7: weft.v1.OperateService.FleetStatus:input_type -> weft.v1.FleetStatusRequest
+	3,  // 8: weft.v1.OperateService.Drops:input_type -> weft.v1.DropsRequest
+	6,  // 9: weft.v1.OperateService.Lookup:input_type -> weft.v1.LookupRequest
+	8,  // 10: weft.v1.OperateService.Verify:input_type -> weft.v1.VerifyRequest
+	11, // 11: weft.v1.OperateService.Trace:input_type -> weft.v1.TraceRequest
+	16, // 12: weft.v1.OperateService.CreateToken:input_type -> weft.v1.CreateTokenRequest
+	1,  // 13: weft.v1.OperateService.FleetStatus:output_type -> weft.v1.FleetStatusResponse
+	4,  // 14: weft.v1.OperateService.Drops:output_type -> weft.v1.DropsResponse
+	7,  // 15: weft.v1.OperateService.Lookup:output_type -> weft.v1.LookupResponse
+	9,  // 16: weft.v1.OperateService.Verify:output_type -> weft.v1.VerifyResponse
+	12, // 17: weft.v1.OperateService.Trace:output_type -> weft.v1.TraceResponse
+	17, // 18: weft.v1.OperateService.CreateToken:output_type -> weft.v1.CreateTokenResponse
+	13, // [13:19] is the sub-list for method output_type
+	7,  // [7:13] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_weft_v1_operate_proto_init() }
@@ -1022,7 +1549,7 @@ func file_weft_v1_operate_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_v1_operate_proto_rawDesc), len(file_weft_v1_operate_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

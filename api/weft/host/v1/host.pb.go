@@ -10,6 +10,7 @@
 package hostv1
 
 import (
+	v1 "github.com/weft-sdn/weft/api/weft/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
@@ -1468,6 +1469,7 @@ type Query struct {
 	//
 	//	*Query_Drops
 	//	*Query_Verify
+	//	*Query_Trace
 	Query         isQuery_Query `protobuf_oneof:"query"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1535,6 +1537,15 @@ func (x *Query) GetVerify() *VerifyQuery {
 	return nil
 }
 
+func (x *Query) GetTrace() *TraceQuery {
+	if x != nil {
+		if x, ok := x.Query.(*Query_Trace); ok {
+			return x.Trace
+		}
+	}
+	return nil
+}
+
 type isQuery_Query interface {
 	isQuery_Query()
 }
@@ -1547,9 +1558,15 @@ type Query_Verify struct {
 	Verify *VerifyQuery `protobuf:"bytes,3,opt,name=verify,proto3,oneof"`
 }
 
+type Query_Trace struct {
+	Trace *TraceQuery `protobuf:"bytes,4,opt,name=trace,proto3,oneof"`
+}
+
 func (*Query_Drops) isQuery_Query() {}
 
 func (*Query_Verify) isQuery_Query() {}
+
+func (*Query_Trace) isQuery_Query() {}
 
 type DropsQuery struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1639,6 +1656,7 @@ type Answer struct {
 	//
 	//	*Answer_Drops
 	//	*Answer_Verify
+	//	*Answer_Trace
 	Answer        isAnswer_Answer `protobuf_oneof:"answer"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1713,6 +1731,15 @@ func (x *Answer) GetVerify() *VerifyAnswer {
 	return nil
 }
 
+func (x *Answer) GetTrace() *TraceAnswer {
+	if x != nil {
+		if x, ok := x.Answer.(*Answer_Trace); ok {
+			return x.Trace
+		}
+	}
+	return nil
+}
+
 type isAnswer_Answer interface {
 	isAnswer_Answer()
 }
@@ -1725,9 +1752,15 @@ type Answer_Verify struct {
 	Verify *VerifyAnswer `protobuf:"bytes,4,opt,name=verify,proto3,oneof"`
 }
 
+type Answer_Trace struct {
+	Trace *TraceAnswer `protobuf:"bytes,5,opt,name=trace,proto3,oneof"`
+}
+
 func (*Answer_Drops) isAnswer_Answer() {}
 
 func (*Answer_Verify) isAnswer_Answer() {}
+
+func (*Answer_Trace) isAnswer_Answer() {}
 
 type DropsAnswer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1909,11 +1942,248 @@ func (x *VerifyAnswer) GetDifferences() []string {
 	return nil
 }
 
+// TraceQuery asks what the switch would do, without doing it.
+type TraceQuery struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to From:
+	//
+	//	*TraceQuery_Packet
+	//	*TraceQuery_Frame
+	From          isTraceQuery_From `protobuf_oneof:"from"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TraceQuery) Reset() {
+	*x = TraceQuery{}
+	mi := &file_weft_host_v1_host_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TraceQuery) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TraceQuery) ProtoMessage() {}
+
+func (x *TraceQuery) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_host_v1_host_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TraceQuery.ProtoReflect.Descriptor instead.
+func (*TraceQuery) Descriptor() ([]byte, []int) {
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *TraceQuery) GetFrom() isTraceQuery_From {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *TraceQuery) GetPacket() *TracePacket {
+	if x != nil {
+		if x, ok := x.From.(*TraceQuery_Packet); ok {
+			return x.Packet
+		}
+	}
+	return nil
+}
+
+func (x *TraceQuery) GetFrame() []byte {
+	if x != nil {
+		if x, ok := x.From.(*TraceQuery_Frame); ok {
+			return x.Frame
+		}
+	}
+	return nil
+}
+
+type isTraceQuery_From interface {
+	isTraceQuery_From()
+}
+
+type TraceQuery_Packet struct {
+	Packet *TracePacket `protobuf:"bytes,1,opt,name=packet,proto3,oneof"` // from the guest of a port of this host
+}
+
+type TraceQuery_Frame struct {
+	Frame []byte `protobuf:"bytes,2,opt,name=frame,proto3,oneof"` // from the underlay; its first 14 bytes mean nothing
+}
+
+func (*TraceQuery_Packet) isTraceQuery_From() {}
+
+func (*TraceQuery_Frame) isTraceQuery_From() {}
+
+// TracePacket is what a guest would send; the agent makes the frame, and the
+// question for the neighbour before it.
+type TracePacket struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Port          uint32                 `protobuf:"varint,1,opt,name=port,proto3" json:"port,omitempty"`
+	Source        []byte                 `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"` // one of the port's CAs; empty: the first of the family
+	Destination   []byte                 `protobuf:"bytes,3,opt,name=destination,proto3" json:"destination,omitempty"`
+	Protocol      uint32                 `protobuf:"varint,4,opt,name=protocol,proto3" json:"protocol,omitempty"` // IP protocol: 1 (echo, of either family), 6 or 17
+	Sport         uint32                 `protobuf:"varint,5,opt,name=sport,proto3" json:"sport,omitempty"`
+	Dport         uint32                 `protobuf:"varint,6,opt,name=dport,proto3" json:"dport,omitempty"`
+	Size          uint32                 `protobuf:"varint,7,opt,name=size,proto3" json:"size,omitempty"`   // of the IP packet; 0: headers alone
+	Reply         bool                   `protobuf:"varint,8,opt,name=reply,proto3" json:"reply,omitempty"` // echo reply, SYN ACK
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TracePacket) Reset() {
+	*x = TracePacket{}
+	mi := &file_weft_host_v1_host_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TracePacket) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TracePacket) ProtoMessage() {}
+
+func (x *TracePacket) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_host_v1_host_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TracePacket.ProtoReflect.Descriptor instead.
+func (*TracePacket) Descriptor() ([]byte, []int) {
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *TracePacket) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *TracePacket) GetSource() []byte {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
+func (x *TracePacket) GetDestination() []byte {
+	if x != nil {
+		return x.Destination
+	}
+	return nil
+}
+
+func (x *TracePacket) GetProtocol() uint32 {
+	if x != nil {
+		return x.Protocol
+	}
+	return 0
+}
+
+func (x *TracePacket) GetSport() uint32 {
+	if x != nil {
+		return x.Sport
+	}
+	return 0
+}
+
+func (x *TracePacket) GetDport() uint32 {
+	if x != nil {
+		return x.Dport
+	}
+	return 0
+}
+
+func (x *TracePacket) GetSize() uint32 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *TracePacket) GetReply() bool {
+	if x != nil {
+		return x.Reply
+	}
+	return false
+}
+
+type TraceAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Runs          []*v1.TraceRun         `protobuf:"bytes,1,rep,name=runs,proto3" json:"runs,omitempty"`
+	Source        []byte                 `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TraceAnswer) Reset() {
+	*x = TraceAnswer{}
+	mi := &file_weft_host_v1_host_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TraceAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TraceAnswer) ProtoMessage() {}
+
+func (x *TraceAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_host_v1_host_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TraceAnswer.ProtoReflect.Descriptor instead.
+func (*TraceAnswer) Descriptor() ([]byte, []int) {
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *TraceAnswer) GetRuns() []*v1.TraceRun {
+	if x != nil {
+		return x.Runs
+	}
+	return nil
+}
+
+func (x *TraceAnswer) GetSource() []byte {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
 var File_weft_host_v1_host_proto protoreflect.FileDescriptor
 
 const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\n" +
-	"\x17weft/host/v1/host.proto\x12\fweft.host.v1\"P\n" +
+	"\x17weft/host/v1/host.proto\x12\fweft.host.v1\x1a\x15weft/v1/operate.proto\"P\n" +
 	"\vJoinRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x17\n" +
 	"\acsr_der\x18\x02 \x01(\fR\x06csrDer\x12\x12\n" +
@@ -2016,21 +2286,23 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\x05Route\x12(\n" +
 	"\x03key\x18\x01 \x01(\v2\x16.weft.host.v1.RouteKeyR\x03key\x12\x12\n" +
 	"\x04vsid\x18\x02 \x01(\rR\x04vsid\x12\x19\n" +
-	"\bnext_hop\x18\x03 \x01(\fR\anextHop\"\x87\x01\n" +
+	"\bnext_hop\x18\x03 \x01(\fR\anextHop\"\xb9\x01\n" +
 	"\x05Query\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x120\n" +
 	"\x05drops\x18\x02 \x01(\v2\x18.weft.host.v1.DropsQueryH\x00R\x05drops\x123\n" +
-	"\x06verify\x18\x03 \x01(\v2\x19.weft.host.v1.VerifyQueryH\x00R\x06verifyB\a\n" +
+	"\x06verify\x18\x03 \x01(\v2\x19.weft.host.v1.VerifyQueryH\x00R\x06verify\x120\n" +
+	"\x05trace\x18\x04 \x01(\v2\x18.weft.host.v1.TraceQueryH\x00R\x05traceB\a\n" +
 	"\x05query\" \n" +
 	"\n" +
 	"DropsQuery\x12\x12\n" +
 	"\x04port\x18\x01 \x01(\rR\x04port\"\r\n" +
-	"\vVerifyQuery\"\xa1\x01\n" +
+	"\vVerifyQuery\"\xd4\x01\n" +
 	"\x06Answer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x121\n" +
 	"\x05drops\x18\x03 \x01(\v2\x19.weft.host.v1.DropsAnswerH\x00R\x05drops\x124\n" +
-	"\x06verify\x18\x04 \x01(\v2\x1a.weft.host.v1.VerifyAnswerH\x00R\x06verifyB\b\n" +
+	"\x06verify\x18\x04 \x01(\v2\x1a.weft.host.v1.VerifyAnswerH\x00R\x06verify\x121\n" +
+	"\x05trace\x18\x05 \x01(\v2\x19.weft.host.v1.TraceAnswerH\x00R\x05traceB\b\n" +
 	"\x06answer\"8\n" +
 	"\vDropsAnswer\x12)\n" +
 	"\x04rows\x18\x01 \x03(\v2\x15.weft.host.v1.DropRowR\x04rows\"\x93\x01\n" +
@@ -2043,7 +2315,24 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\x04last\x18\x06 \x01(\tR\x04last\"L\n" +
 	"\fVerifyAnswer\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12 \n" +
-	"\vdifferences\x18\x02 \x03(\tR\vdifferences2\xed\x02\n" +
+	"\vdifferences\x18\x02 \x03(\tR\vdifferences\"a\n" +
+	"\n" +
+	"TraceQuery\x123\n" +
+	"\x06packet\x18\x01 \x01(\v2\x19.weft.host.v1.TracePacketH\x00R\x06packet\x12\x16\n" +
+	"\x05frame\x18\x02 \x01(\fH\x00R\x05frameB\x06\n" +
+	"\x04from\"\xcd\x01\n" +
+	"\vTracePacket\x12\x12\n" +
+	"\x04port\x18\x01 \x01(\rR\x04port\x12\x16\n" +
+	"\x06source\x18\x02 \x01(\fR\x06source\x12 \n" +
+	"\vdestination\x18\x03 \x01(\fR\vdestination\x12\x1a\n" +
+	"\bprotocol\x18\x04 \x01(\rR\bprotocol\x12\x14\n" +
+	"\x05sport\x18\x05 \x01(\rR\x05sport\x12\x14\n" +
+	"\x05dport\x18\x06 \x01(\rR\x05dport\x12\x12\n" +
+	"\x04size\x18\a \x01(\rR\x04size\x12\x14\n" +
+	"\x05reply\x18\b \x01(\bR\x05reply\"L\n" +
+	"\vTraceAnswer\x12%\n" +
+	"\x04runs\x18\x01 \x03(\v2\x11.weft.v1.TraceRunR\x04runs\x12\x16\n" +
+	"\x06source\x18\x02 \x01(\fR\x06source2\xed\x02\n" +
 	"\vHostService\x12=\n" +
 	"\x04Join\x12\x19.weft.host.v1.JoinRequest\x1a\x1a.weft.host.v1.JoinResponse\x12?\n" +
 	"\x05Renew\x12\x1a.weft.host.v1.RenewRequest\x1a\x1a.weft.host.v1.JoinResponse\x12F\n" +
@@ -2064,7 +2353,7 @@ func file_weft_host_v1_host_proto_rawDescGZIP() []byte {
 	return file_weft_host_v1_host_proto_rawDescData
 }
 
-var file_weft_host_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_weft_host_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_weft_host_v1_host_proto_goTypes = []any{
 	(*JoinRequest)(nil),      // 0: weft.host.v1.JoinRequest
 	(*RenewRequest)(nil),     // 1: weft.host.v1.RenewRequest
@@ -2093,6 +2382,10 @@ var file_weft_host_v1_host_proto_goTypes = []any{
 	(*DropsAnswer)(nil),      // 24: weft.host.v1.DropsAnswer
 	(*DropRow)(nil),          // 25: weft.host.v1.DropRow
 	(*VerifyAnswer)(nil),     // 26: weft.host.v1.VerifyAnswer
+	(*TraceQuery)(nil),       // 27: weft.host.v1.TraceQuery
+	(*TracePacket)(nil),      // 28: weft.host.v1.TracePacket
+	(*TraceAnswer)(nil),      // 29: weft.host.v1.TraceAnswer
+	(*v1.TraceRun)(nil),      // 30: weft.v1.TraceRun
 }
 var file_weft_host_v1_host_proto_depIdxs = []int32{
 	6,  // 0: weft.host.v1.AgentMessage.hello:type_name -> weft.host.v1.Hello
@@ -2117,24 +2410,28 @@ var file_weft_host_v1_host_proto_depIdxs = []int32{
 	18, // 19: weft.host.v1.Route.key:type_name -> weft.host.v1.RouteKey
 	21, // 20: weft.host.v1.Query.drops:type_name -> weft.host.v1.DropsQuery
 	22, // 21: weft.host.v1.Query.verify:type_name -> weft.host.v1.VerifyQuery
-	24, // 22: weft.host.v1.Answer.drops:type_name -> weft.host.v1.DropsAnswer
-	26, // 23: weft.host.v1.Answer.verify:type_name -> weft.host.v1.VerifyAnswer
-	25, // 24: weft.host.v1.DropsAnswer.rows:type_name -> weft.host.v1.DropRow
-	0,  // 25: weft.host.v1.HostService.Join:input_type -> weft.host.v1.JoinRequest
-	1,  // 26: weft.host.v1.HostService.Renew:input_type -> weft.host.v1.RenewRequest
-	5,  // 27: weft.host.v1.HostService.Session:input_type -> weft.host.v1.AgentMessage
-	3,  // 28: weft.host.v1.HostService.BindPort:input_type -> weft.host.v1.BindPortRequest
-	3,  // 29: weft.host.v1.HostService.UnbindPort:input_type -> weft.host.v1.BindPortRequest
-	2,  // 30: weft.host.v1.HostService.Join:output_type -> weft.host.v1.JoinResponse
-	2,  // 31: weft.host.v1.HostService.Renew:output_type -> weft.host.v1.JoinResponse
-	11, // 32: weft.host.v1.HostService.Session:output_type -> weft.host.v1.ServerMessage
-	4,  // 33: weft.host.v1.HostService.BindPort:output_type -> weft.host.v1.BindPortResponse
-	4,  // 34: weft.host.v1.HostService.UnbindPort:output_type -> weft.host.v1.BindPortResponse
-	30, // [30:35] is the sub-list for method output_type
-	25, // [25:30] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	27, // 22: weft.host.v1.Query.trace:type_name -> weft.host.v1.TraceQuery
+	24, // 23: weft.host.v1.Answer.drops:type_name -> weft.host.v1.DropsAnswer
+	26, // 24: weft.host.v1.Answer.verify:type_name -> weft.host.v1.VerifyAnswer
+	29, // 25: weft.host.v1.Answer.trace:type_name -> weft.host.v1.TraceAnswer
+	25, // 26: weft.host.v1.DropsAnswer.rows:type_name -> weft.host.v1.DropRow
+	28, // 27: weft.host.v1.TraceQuery.packet:type_name -> weft.host.v1.TracePacket
+	30, // 28: weft.host.v1.TraceAnswer.runs:type_name -> weft.v1.TraceRun
+	0,  // 29: weft.host.v1.HostService.Join:input_type -> weft.host.v1.JoinRequest
+	1,  // 30: weft.host.v1.HostService.Renew:input_type -> weft.host.v1.RenewRequest
+	5,  // 31: weft.host.v1.HostService.Session:input_type -> weft.host.v1.AgentMessage
+	3,  // 32: weft.host.v1.HostService.BindPort:input_type -> weft.host.v1.BindPortRequest
+	3,  // 33: weft.host.v1.HostService.UnbindPort:input_type -> weft.host.v1.BindPortRequest
+	2,  // 34: weft.host.v1.HostService.Join:output_type -> weft.host.v1.JoinResponse
+	2,  // 35: weft.host.v1.HostService.Renew:output_type -> weft.host.v1.JoinResponse
+	11, // 36: weft.host.v1.HostService.Session:output_type -> weft.host.v1.ServerMessage
+	4,  // 37: weft.host.v1.HostService.BindPort:output_type -> weft.host.v1.BindPortResponse
+	4,  // 38: weft.host.v1.HostService.UnbindPort:output_type -> weft.host.v1.BindPortResponse
+	34, // [34:39] is the sub-list for method output_type
+	29, // [29:34] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_weft_host_v1_host_proto_init() }
@@ -2158,10 +2455,16 @@ func file_weft_host_v1_host_proto_init() {
 	file_weft_host_v1_host_proto_msgTypes[20].OneofWrappers = []any{
 		(*Query_Drops)(nil),
 		(*Query_Verify)(nil),
+		(*Query_Trace)(nil),
 	}
 	file_weft_host_v1_host_proto_msgTypes[23].OneofWrappers = []any{
 		(*Answer_Drops)(nil),
 		(*Answer_Verify)(nil),
+		(*Answer_Trace)(nil),
+	}
+	file_weft_host_v1_host_proto_msgTypes[27].OneofWrappers = []any{
+		(*TraceQuery_Packet)(nil),
+		(*TraceQuery_Frame)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2169,7 +2472,7 @@ func file_weft_host_v1_host_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_host_v1_host_proto_rawDesc), len(file_weft_host_v1_host_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -44,6 +44,8 @@ const (
 	OperateServiceLookupProcedure = "/weft.v1.OperateService/Lookup"
 	// OperateServiceVerifyProcedure is the fully-qualified name of the OperateService's Verify RPC.
 	OperateServiceVerifyProcedure = "/weft.v1.OperateService/Verify"
+	// OperateServiceTraceProcedure is the fully-qualified name of the OperateService's Trace RPC.
+	OperateServiceTraceProcedure = "/weft.v1.OperateService/Trace"
 	// OperateServiceCreateTokenProcedure is the fully-qualified name of the OperateService's
 	// CreateToken RPC.
 	OperateServiceCreateTokenProcedure = "/weft.v1.OperateService/CreateToken"
@@ -59,6 +61,9 @@ type OperateServiceClient interface {
 	Lookup(context.Context, *connect.Request[v1.LookupRequest]) (*connect.Response[v1.LookupResponse], error)
 	// Verify asks hosts to read the kernel back and compare with their Goal.
 	Verify(context.Context, *connect.Request[v1.VerifyRequest]) (*connect.Response[v1.VerifyResponse], error)
+	// Trace runs a packet that nobody sends through the loaded programs of the hosts
+	// on its way, and its answer on the way back. Nothing is sent or counted.
+	Trace(context.Context, *connect.Request[v1.TraceRequest]) (*connect.Response[v1.TraceResponse], error)
 	// CreateToken makes a single-use token that lets one agent join.
 	CreateToken(context.Context, *connect.Request[v1.CreateTokenRequest]) (*connect.Response[v1.CreateTokenResponse], error)
 }
@@ -98,6 +103,12 @@ func NewOperateServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(operateServiceMethods.ByName("Verify")),
 			connect.WithClientOptions(opts...),
 		),
+		trace: connect.NewClient[v1.TraceRequest, v1.TraceResponse](
+			httpClient,
+			baseURL+OperateServiceTraceProcedure,
+			connect.WithSchema(operateServiceMethods.ByName("Trace")),
+			connect.WithClientOptions(opts...),
+		),
 		createToken: connect.NewClient[v1.CreateTokenRequest, v1.CreateTokenResponse](
 			httpClient,
 			baseURL+OperateServiceCreateTokenProcedure,
@@ -113,6 +124,7 @@ type operateServiceClient struct {
 	drops       *connect.Client[v1.DropsRequest, v1.DropsResponse]
 	lookup      *connect.Client[v1.LookupRequest, v1.LookupResponse]
 	verify      *connect.Client[v1.VerifyRequest, v1.VerifyResponse]
+	trace       *connect.Client[v1.TraceRequest, v1.TraceResponse]
 	createToken *connect.Client[v1.CreateTokenRequest, v1.CreateTokenResponse]
 }
 
@@ -136,6 +148,11 @@ func (c *operateServiceClient) Verify(ctx context.Context, req *connect.Request[
 	return c.verify.CallUnary(ctx, req)
 }
 
+// Trace calls weft.v1.OperateService.Trace.
+func (c *operateServiceClient) Trace(ctx context.Context, req *connect.Request[v1.TraceRequest]) (*connect.Response[v1.TraceResponse], error) {
+	return c.trace.CallUnary(ctx, req)
+}
+
 // CreateToken calls weft.v1.OperateService.CreateToken.
 func (c *operateServiceClient) CreateToken(ctx context.Context, req *connect.Request[v1.CreateTokenRequest]) (*connect.Response[v1.CreateTokenResponse], error) {
 	return c.createToken.CallUnary(ctx, req)
@@ -151,6 +168,9 @@ type OperateServiceHandler interface {
 	Lookup(context.Context, *connect.Request[v1.LookupRequest]) (*connect.Response[v1.LookupResponse], error)
 	// Verify asks hosts to read the kernel back and compare with their Goal.
 	Verify(context.Context, *connect.Request[v1.VerifyRequest]) (*connect.Response[v1.VerifyResponse], error)
+	// Trace runs a packet that nobody sends through the loaded programs of the hosts
+	// on its way, and its answer on the way back. Nothing is sent or counted.
+	Trace(context.Context, *connect.Request[v1.TraceRequest]) (*connect.Response[v1.TraceResponse], error)
 	// CreateToken makes a single-use token that lets one agent join.
 	CreateToken(context.Context, *connect.Request[v1.CreateTokenRequest]) (*connect.Response[v1.CreateTokenResponse], error)
 }
@@ -186,6 +206,12 @@ func NewOperateServiceHandler(svc OperateServiceHandler, opts ...connect.Handler
 		connect.WithSchema(operateServiceMethods.ByName("Verify")),
 		connect.WithHandlerOptions(opts...),
 	)
+	operateServiceTraceHandler := connect.NewUnaryHandler(
+		OperateServiceTraceProcedure,
+		svc.Trace,
+		connect.WithSchema(operateServiceMethods.ByName("Trace")),
+		connect.WithHandlerOptions(opts...),
+	)
 	operateServiceCreateTokenHandler := connect.NewUnaryHandler(
 		OperateServiceCreateTokenProcedure,
 		svc.CreateToken,
@@ -202,6 +228,8 @@ func NewOperateServiceHandler(svc OperateServiceHandler, opts ...connect.Handler
 			operateServiceLookupHandler.ServeHTTP(w, r)
 		case OperateServiceVerifyProcedure:
 			operateServiceVerifyHandler.ServeHTTP(w, r)
+		case OperateServiceTraceProcedure:
+			operateServiceTraceHandler.ServeHTTP(w, r)
 		case OperateServiceCreateTokenProcedure:
 			operateServiceCreateTokenHandler.ServeHTTP(w, r)
 		default:
@@ -227,6 +255,10 @@ func (UnimplementedOperateServiceHandler) Lookup(context.Context, *connect.Reque
 
 func (UnimplementedOperateServiceHandler) Verify(context.Context, *connect.Request[v1.VerifyRequest]) (*connect.Response[v1.VerifyResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("weft.v1.OperateService.Verify is not implemented"))
+}
+
+func (UnimplementedOperateServiceHandler) Trace(context.Context, *connect.Request[v1.TraceRequest]) (*connect.Response[v1.TraceResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("weft.v1.OperateService.Trace is not implemented"))
 }
 
 func (UnimplementedOperateServiceHandler) CreateToken(context.Context, *connect.Request[v1.CreateTokenRequest]) (*connect.Response[v1.CreateTokenResponse], error) {
