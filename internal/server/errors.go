@@ -44,6 +44,14 @@ func codeOf(violations []intent.Violation) connect.Code {
 	return connect.CodeInvalidArgument
 }
 
+// away makes ErrUnavailable of whatever ended the following of the store.
+func away(err error) error {
+	if errors.Is(err, store.ErrUnavailable) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", store.ErrUnavailable, err)
+}
+
 // storeError says what a failure of the store means to the client.
 func storeError(err error) error {
 	switch {

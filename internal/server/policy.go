@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -210,7 +209,7 @@ func (p *policy) write(ctx context.Context, d decision) (*intent.Result, int64, 
 		res, violations := d(p.state)
 		p.mu.RUnlock()
 		if storeErr != nil {
-			return nil, 0, storeError(fmt.Errorf("%w: %s", store.ErrUnavailable, storeErr))
+			return nil, 0, storeError(away(storeErr))
 		}
 		if len(violations) > 0 {
 			return nil, 0, violationError(violations)
