@@ -5,7 +5,7 @@ export GOFLAGS = -buildvcs=false
 GO = go
 FUZZ = 10m
 
-.PHONY: help build demo demo-down test check generate fuzz diff-hour bench clean
+.PHONY: help build demo demo-down test check generate fuzz diff-hour chaos bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -48,6 +48,11 @@ fuzz: ## fuzz every target for FUZZ (10m) each
 
 diff-hour: ## an hour of random packets through the loaded program and the oracle
 	WEFT_DIFF_TIME=1h $(GO) test -count=1 -timeout 90m -v -run '^TestDifferential$$' ./test/packet/...
+
+CHAOS = 10m
+chaos: ## kill everything but the kernel in random order for CHAOS (10m), and lose no packet
+	@$(GO) run ./tools/needs test
+	WEFT_CHAOS_TIME=$(CHAOS) $(GO) test -count=1 -timeout 12h -v -run '^TestLong$$' ./test/chaos
 
 bench: ## measure as docs/design/benchmarks.md says, and print the table
 	@$(GO) run ./tools/needs bench

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,6 +35,9 @@ type Options struct {
 	Spec  Spec
 	Weftd string                           // program to run
 	Say   func(format string, args ...any) // progress, in words
+
+	// Settings of the server and of every agent over those that the lab gives them.
+	Server, Agent map[string]any
 }
 
 // Up brings the lab up and returns when every host is connected, the manifests
@@ -108,13 +112,13 @@ func (l Lab) bringUp(ctx context.Context, o Options) error {
 		return err
 	}
 	o.Say("lab %s: %d hosts on a routed underlay", l.name, len(hosts))
-	server, err := l.startServer(ctx, o.Weftd)
+	server, err := l.startServer(ctx, o)
 	if err != nil {
 		return err
 	}
 	daemons := []*daemon{server}
 	for _, h := range hosts {
-		agent, err := l.startAgent(ctx, o.Weftd, h)
+		agent, err := l.startAgent(ctx, o, h)
 		if err != nil {
 			return err
 		}
@@ -142,18 +146,19 @@ func cause(ctx context.Context, err error) error {
 }
 
 // startServer runs the server and waits until it answers.
-func (l Lab) startServer(ctx context.Context, weftd string) (*daemon, error) {
+func (l Lab) startServer(ctx context.Context, o Options) (*daemon, error) {
 	config := map[string]any{
 		"dataDir": filepath.Join(l.serverDir(), "data"),
 		"listen":  map[string]any{"hosts": fmt.Sprintf("%s:%d", nodeOf(0), hostsPort)},
 		"socket":  l.serverSocket(),
 		"names":   []string{nodeOf(0).String()},
 	}
+	maps.Copy(config, o.Server)
 	path, err := writeConfig(l.serverDir(), config)
 	if err != nil {
 		return nil, err
 	}
-	d, err := l.start(weftd, "server", l.space(serverSpace), l.serverDir(), "server", "--config", path)
+	d, err := l.start(o.Weftd, "server", l.space(serverSpace), l.serverDir(), "server", "--config", path)
 	if err != nil {
 		return nil, err
 	}
@@ -172,14 +177,14 @@ func (l Lab) startServer(ctx context.Context, weftd string) (*daemon, error) {
 }
 
 // startAgent lets one host in with a token of its own and starts its agent.
-func (l Lab) startAgent(ctx context.Context, weftd, host string) (*daemon, error) {
+func (l Lab) startAgent(ctx context.Context, o Options, host string) (*daemon, error) {
 	token, err := l.server().Operate().CreateToken(ctx, connect.NewRequest(&weftv1.CreateTokenRequest{Host: host, TtlSeconds: 600}))
 	if err != nil {
 		return nil, fmt.Errorf("token of %s: %w", host, err)
 	}
 	dir := l.hostDir(host)
 	tokenFile := filepath.Join(dir, "token")
-	path, err := writeConfig(dir, map[string]any{
+	config := map[string]any{
 		"host":      host,
 		"server":    fmt.Sprintf("https://%s:%d", nodeOf(0), hostsPort),
 		"tokenFile": tokenFile,
@@ -187,14 +192,16 @@ func (l Lab) startAgent(ctx context.Context, weftd, host string) (*daemon, error
 		"socket":    l.agentSocket(host),
 		"pinDir":    filepath.Join(l.pins(), host),
 		"underlay":  "eth0",
-	})
+	}
+	maps.Copy(config, o.Agent)
+	path, err := writeConfig(dir, config)
 	if err != nil {
 		return nil, err
 	}
 	if err := os.WriteFile(tokenFile, []byte(token.Msg.GetToken()+"\n"), 0o600); err != nil {
 		return nil, fmt.Errorf("token of %s: %w", host, err)
 	}
-	return l.start(weftd, "agent of "+host, l.space(host), dir, "agent", "--config", path)
+	return l.start(o.Weftd, "agent of "+host, l.space(host), dir, "agent", "--config", path)
 }
 
 // writeConfig writes a daemon's settings into dir, which it makes.
