@@ -97,7 +97,7 @@ func TestUp(t *testing.T) {
 	cleanup(t, dir, false)
 	stop()
 	cleanup(t, dir, true)
-	if out := sh(t, "find /sys/fs/bpf -mindepth 1 -path "*weft*"; ip -br link | grep weft || true; ip netns exec vm ip -br link | grep eth0 || true"); out != "" {
+	if out := sh(t, "find /sys/fs/bpf -mindepth 1 -path '*weft*'; ip -br link | grep weft || true; ip netns exec vm ip -br link | grep eth0 || true"); out != "" {
 		t.Errorf("cleanup left:\n%s", out)
 	}
 }
