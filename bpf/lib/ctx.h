@@ -79,6 +79,19 @@ static __always_inline bool load(const struct __sk_buff *skb, __u32 at, void *to
 	return bpf_skb_load_bytes(skb, at, to, len) == 0;
 }
 
+/* The same for what every packet has; len is a constant. Headers mostly are in the
+ * linear part, and reading them there saves a call of 17 ns. */
+static __always_inline bool load_head(const struct __sk_buff *skb, __u32 at, void *to, __u32 len)
+{
+	const void *data = (const void *)(long)skb->data, *end = (const void *)(long)skb->data_end;
+
+	if (at < 256 && data + at + len <= end) {
+		__builtin_memcpy(to, data + at, len);
+		return true;
+	}
+	return load(skb, at, to, len);
+}
+
 static __always_inline bool same_addr(const union addr *a, const union addr *b)
 {
 	return a->d[0] == b->d[0] && a->d[1] == b->d[1];

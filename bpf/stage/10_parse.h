@@ -120,7 +120,7 @@ static __always_inline enum verdict parse_l4(struct __sk_buff *skb, struct pkt *
 		return V_CONTINUE;
 	if (p->l4_len < sizeof(head))
 		return icmp6 && p->fragment ? V_ND_MALFORMED : V_CONTINUE;
-	if (!load(skb, p->l4, head, sizeof(head)))
+	if (!load_head(skb, p->l4, head, sizeof(head)))
 		return V_IP_MALFORMED;
 	if (ports) {
 		p->sport = bpf_ntohs(head[0]);
@@ -139,7 +139,7 @@ static __always_inline enum verdict parse_ipv4(struct __sk_buff *skb, struct pkt
 	struct ipv4 h;
 	__u32 ihl, total, frag;
 
-	if (p->end - at < sizeof(h) || !load(skb, at, &h, sizeof(h)))
+	if (p->end - at < sizeof(h) || !load_head(skb, at, &h, sizeof(h)))
 		return V_FRAME_TRUNCATED;
 	ihl = (h.version_ihl & 15) * 4;
 	total = bpf_ntohs(h.total_len);
@@ -205,7 +205,7 @@ static __always_inline enum verdict parse_ipv6(struct __sk_buff *skb, struct pkt
 	__u32 first, total;
 	enum verdict v;
 
-	if (p->end - at < sizeof(h) || !load(skb, at, &h, sizeof(h)))
+	if (p->end - at < sizeof(h) || !load_head(skb, at, &h, sizeof(h)))
 		return V_FRAME_TRUNCATED;
 	first = bpf_ntohl(h.version_class_flow);
 	total = sizeof(h) + bpf_ntohs(h.payload_len);
@@ -291,7 +291,7 @@ static __always_inline enum verdict parse_port(struct __sk_buff *skb, struct pkt
 		return V_PORT_UNKNOWN;
 	p->port_id = p->port->id;
 	p->end = skb->len;
-	if (!load(skb, 0, &p->eth, sizeof(p->eth)))
+	if (!load_head(skb, 0, &p->eth, sizeof(p->eth)))
 		return V_FRAME_TRUNCATED;
 	v = parse_tag(skb, p);
 	if (v)
@@ -340,7 +340,7 @@ static __always_inline enum verdict parse_outer(struct __sk_buff *skb, struct pk
 		return V_CONTINUE;
 	if (skb->pkt_type != 0 /* PACKET_HOST */ || skb->protocol != bpf_htons(TYPE_IPV4) || skb->vlan_present)
 		return V_PASS;
-	if (!load(skb, 0, &o, sizeof(o)) || o.eth.type != bpf_htons(TYPE_IPV4) || o.ip.proto != PROTO_GRE)
+	if (!load_head(skb, 0, &o, sizeof(o)) || o.eth.type != bpf_htons(TYPE_IPV4) || o.ip.proto != PROTO_GRE)
 		return V_PASS;
 	__builtin_memcpy(&ip, &o.ip, sizeof(ip));
 	addr_set4(&pa, ip.dst);
@@ -351,7 +351,7 @@ static __always_inline enum verdict parse_outer(struct __sk_buff *skb, struct pk
 		return V_OUTER_MALFORMED;
 	if (ip.frag & bpf_htons(IPV4_MF | IPV4_OFFSET))
 		return V_OUTER_FRAGMENT;
-	if (!load(skb, sizeof(o), &gre, sizeof(gre)))
+	if (!load_head(skb, sizeof(o), &gre, sizeof(gre)))
 		return V_OUTER_MALFORMED;
 	p->outer_src = ip.src;
 	p->base = OUTER_LEN;
@@ -363,7 +363,7 @@ static __always_inline enum verdict parse_inner(struct __sk_buff *skb, struct pk
 {
 	if (p->base == 0 && skb->vlan_present)
 		return V_INNER_VLAN;
-	if (p->end - p->base < sizeof(p->eth) || !load(skb, p->base, &p->eth, sizeof(p->eth)))
+	if (p->end - p->base < sizeof(p->eth) || !load_head(skb, p->base, &p->eth, sizeof(p->eth)))
 		return V_FRAME_TRUNCATED;
 	if (p->eth.type == bpf_htons(TYPE_VLAN) || p->eth.type == bpf_htons(TYPE_QINQ))
 		return V_INNER_VLAN;
