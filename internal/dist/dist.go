@@ -100,11 +100,14 @@ func (d *Distributor) Sync(resources []model.Resource, revision int64) {
 
 	keys := differing(before, after)
 	for _, key := range keys {
+		if madeAnew(before, after, key) {
+			d.partHost(key.Name)
+		}
 		d.noteChange(key, revisionOf(after, key, revision))
 	}
 	for name, h := range d.hosts {
 		if before.Digest(name) != after.Digest(name) {
-			h.overtake(revision, d.cfg.Now())
+			h.overtake(d.cfg.Now())
 		}
 	}
 	for _, key := range keys {
@@ -157,6 +160,17 @@ func differing(before, after *compile.Compiler) []model.Key {
 		}
 	}
 	return keys
+}
+
+// madeAnew reports whether a Host was deleted and created again between two
+// compilations: it is another one, whatever its name.
+func madeAnew(before, after *compile.Compiler, key model.Key) bool {
+	if key.Kind != model.KindHost {
+		return false
+	}
+	was, ok := before.Resource(key)
+	is, still := after.Resource(key)
+	return ok && still && was.Meta().UID != is.Meta().UID
 }
 
 // revisionOf is when a resource last changed: as the store says, if it does.

@@ -104,6 +104,44 @@ func TestResyncSendsOnlyWhereTheGoalDiffers(t *testing.T) {
 	}
 }
 
+// After a Sync nobody knows when a host missed what: the store may have forgotten
+// the revisions between, or have been set back.
+func TestAResyncIsOwedWhateverTheAgeOfWhatItBrings(t *testing.T) {
+	for _, revision := range []int64{5, 12, 20} { // of the port: older than all that is known, between, the last
+		f := newFleet(t)
+		f.Sync(world(1, 1), 10)
+		a := f.arrive("h0", "x", fresh()).follow()
+		f.until("h0 is in step", func() bool { return f.inStep("h0") })
+		p := portOn(3, "h0")
+		p.Metadata.Revision = revision
+		f.Sync(append(world(1, 1), p), 20)
+		if s := f.Status(portKey(3)); s.Programmed() {
+			t.Errorf("of revision %d: programmed before the host had it: %+v", revision, s)
+		}
+		a.follow()
+		f.status(portKey(3), "1/1/0")
+	}
+}
+
+// A Host that was deleted and created again while nobody watched is another one:
+// whoever spoke for the first does not speak for the second.
+func TestAResyncEndsTheSessionOfAHostThatWasMadeAnew(t *testing.T) {
+	f := newFleet(t)
+	of := func(uid string) []model.Resource {
+		h := hostNamed(0)
+		h.Metadata.UID = uid
+		return []model.Resource{h}
+	}
+	f.Sync(of("first"), 10)
+	a := f.arrive("h0", "x", fresh()).follow()
+	f.Sync(of("first"), 15)
+	f.Sync(of("second"), 20)
+	if err := a.refused(); connect.CodeOf(err) != connect.CodePermissionDenied {
+		t.Errorf("told %v", err)
+	}
+	f.until("h0 is away", func() bool { return !f.Hosts()[0].Connected })
+}
+
 func TestSlowHostGetsOneMergedDelta(t *testing.T) {
 	f := newFleet(t)
 	f.Sync(world(2, 2), 10)

@@ -87,9 +87,10 @@ func (h *host) change(d goal.Delta, revision int64, now time.Time) {
 	h.session.stir()
 }
 
-// overtake makes everything unsent: the difference is not known.
-func (h *host) overtake(revision int64, now time.Time) {
-	h.waiting = h.waiting.older(debt{revision, now})
+// overtake makes everything unsent and owed: neither the difference is known nor
+// since which revision there is one.
+func (h *host) overtake(now time.Time) {
+	h.waiting = h.waiting.older(debt{1, now})
 	h.pending, h.snapshot = goal.Pending{}, true
 	if h.session != nil {
 		h.session.stir()
