@@ -269,7 +269,8 @@ static __always_inline enum verdict parse_tag(struct __sk_buff *skb, struct pkt 
 }
 
 /* A checksum that the guest leaves to the device is written after all our checks: it
- * may only ever be part of the L4 header, or it could forge what they looked at. */
+ * may only ever be part of the L4 header, behind what parse_l4 reads there, and in ND
+ * only the checksum itself, or it could forge what they looked at. */
 static __always_inline enum verdict parse_pending(struct __sk_buff *skb, const struct pkt *p)
 {
 	__u32 start, field;
@@ -278,7 +279,13 @@ static __always_inline enum verdict parse_pending(struct __sk_buff *skb, const s
 		return V_CONTINUE;
 	if (p->type == TYPE_ARP)
 		return V_ARP_MALFORMED;
-	return start >= p->l4 ? V_CONTINUE : V_IP_MALFORMED;
+	if (p->nd)
+		return start == p->l4 && field == p->l4 + 2 ? V_CONTINUE : V_ND_MALFORMED;
+	if (start < p->l4)
+		return V_IP_MALFORMED;
+	if (p->proto == PROTO_TCP || p->proto == PROTO_UDP)
+		return field >= p->l4 + 4 ? V_CONTINUE : V_IP_MALFORMED;
+	return field >= p->l4 + 2 ? V_CONTINUE : V_IP_MALFORMED;
 }
 
 static __always_inline enum verdict parse_port(struct __sk_buff *skb, struct pkt *p)

@@ -143,6 +143,9 @@ func TestAChecksumInTheWrongPlace(t *testing.T) {
 		join([]byte{wire.ProtoUDP, 0, 1, 4, 0, 0, 0, 0}, udp(1, 2, 100))))
 	web4, _ := segment(router1, web.mac, web.v4, db.v4, 100)
 	probe := frame(db.mac, web.mac, wire.TypeARP, arp(wire.ARPRequest, web.mac, web.v4, db.mac, db.v4))
+	advert := ipFrame(mail.mac, web.mac, neighbour(web.v6, mail.v6,
+		wire.Neighbour{Type: wire.ICMPv6NeighbourAdv, Override: true, Target: web.v6, MAC: web.mac, HasMAC: true}))
+	harmless := with(advert, 54, 200) // an ICMPv6 type that nobody looks into
 	cases := []struct {
 		name        string
 		frame       []byte
@@ -154,6 +157,10 @@ func TestAChecksumInTheWrongPlace(t *testing.T) {
 		{"over the IPv6 source", web6, 20, 2, model.VerdictIpMalformed},
 		{"over an IPv6 extension header", web6, 54, 2, model.VerdictIpMalformed},
 		{"over ARP's sender", probe, 20, 8, model.VerdictArpMalformed},
+		{"over the target of an advertisement", advert, 54, 22, model.VerdictNdMalformed},
+		{"over the MAC in an advertisement", advert, 54, 30, model.VerdictNdMalformed},
+		{"over the type of an ICMPv6 message", harmless, 54, 0, model.VerdictIpMalformed},
+		{"over the ports", web4, 34, 2, model.VerdictIpMalformed},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
