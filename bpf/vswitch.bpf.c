@@ -17,6 +17,7 @@
 #include "stage/90_deliver.h"
 #include "lib/dx2.h"
 #include "lib/finish.h"
+#include "lib/rows.h"
 #include "lib/strip.h"
 
 /* A frame from a guest. */
@@ -34,7 +35,7 @@ int from_port(struct __sk_buff *skb)
 	|| (v = encap(skb, &p))
 	|| (v = underlay(&p))
 	|| (v = deliver(&p));
-	return finish(skb, &p, v);
+	return finish(skb, &p, rows_checked(skb, &p, v));
 }
 
 /* A frame from the underlay. */
@@ -50,7 +51,7 @@ int from_uplink(struct __sk_buff *skb)
 	|| (v = admit_remote(&p))
 	|| (v = decap(skb, &p))
 	|| (v = deliver(&p));
-	return finish(skb, &p, v);
+	return finish(skb, &p, rows_checked(skb, &p, v));
 }
 
 /* A frame that the host sends into a port's device: only the switch may. */

@@ -109,6 +109,7 @@ static __always_inline enum verdict lookup(struct __sk_buff *skb, struct pkt *p)
 	}
 	if (!ifindex)
 		return V_PORT_DOWN;
+	p->out = ifindex;
 	p->dport = bpf_map_lookup_elem(&port, &ifindex);
 	if (!p->dport)
 		return V_PORT_DOWN;
@@ -124,6 +125,7 @@ static __always_inline enum verdict lookup_local(struct pkt *p)
 	p->dport = bpf_map_lookup_elem(&local_mac, &k);
 	if (!p->dport)
 		return V_NOT_LOCAL;
+	p->out = p->dport->ifindex;
 	p->port_id = p->dport->id;
 	return V_CONTINUE;
 }

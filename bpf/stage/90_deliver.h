@@ -19,7 +19,6 @@ static __always_inline enum verdict deliver(struct pkt *p)
 	 * transmission over the device corrects that. */
 	int by_device = p->stripped && p->type == TYPE_ARP;
 
-	p->out = p->dport->ifindex;
 	if (p->detour) {
 		p->action = ACT_DETOUR;
 		return V_DELIVERED;
