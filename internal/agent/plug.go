@@ -143,23 +143,36 @@ func (l *loop) restorePlugs() error {
 	}
 	disk, err := readPlugs(l.cfg.StateDir)
 	if err == nil {
-		for _, n := range disk.Unbind {
-			l.unbind[n.ref()] = true
-		}
-		for _, p := range disk.Plugs {
-			l.plugs[p.ref()] = p
-			if !p.Pending {
-				continue
-			}
-			if err := l.abandon(p); err != nil {
-				return err
-			}
-		}
-		return l.deleteStrays(links)
+		return l.resumePlugs(disk, links)
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		l.log.Error("the plugs file is not usable; the kernel tells which devices are plugged", "error", err)
 	}
+	return l.findPlugs(links)
+}
+
+// resumePlugs takes over what the plugs file says, and undoes what was half done.
+func (l *loop) resumePlugs(disk plugsOnDisk, links map[uint32]netdev.Link) error {
+	for _, n := range disk.Unbind {
+		l.unbind[n.ref()] = true
+	}
+	for _, p := range disk.Plugs {
+		l.plugs[p.ref()] = p
+	}
+	// All are known by now: abandon writes the file anew.
+	for _, p := range disk.Plugs {
+		if !p.Pending {
+			continue
+		}
+		if err := l.abandon(p); err != nil {
+			return err
+		}
+	}
+	return l.deleteStrays(links)
+}
+
+// findPlugs finds plugs without the file.
+func (l *loop) findPlugs(links map[uint32]netdev.Link) error {
 	for _, link := range links {
 		if n, ok := ownerName(link.Owner); ok {
 			l.plugs[n.ref()] = &plug{portName: n, Device: link.Name, Created: true}

@@ -454,6 +454,32 @@ func TestKilledWhilePlugging(t *testing.T) {
 	}
 }
 
+// Undoing a half plug writes the plugs down, and an agent may be killed right after that:
+// the others must be in the file.
+func TestUndoingAPlugForgetsNoOther(t *testing.T) {
+	w := newWorld(t, "h1")
+	h := w.hosts["h1"]
+	w.fleet.change(func() { w.fleet.addPort("web-1", 1, "h1") })
+	h.synced()
+	g := h.plug("web-1")
+	h.end(syscall.SIGKILL)
+	w.fleet.stop() // with a server the plugs would be written again
+	path := filepath.Join(h.dir, "state", plugsFile)
+	text, err := os.ReadFile(path)
+	must(t, err)
+	const half = `"plugs": [{"tenant": "red", "port": "half", "device": "wfp9", "created": true, "pending": true},`
+	must(t, os.WriteFile(path, []byte(strings.Replace(string(text), `"plugs": [`, half, 1)), 0o600))
+	for range 2 {
+		h.start()
+		if got := h.plugs(); got != "web-1 on wfp1 true programmed" {
+			t.Errorf("plugs: %s", got)
+		}
+		h.end(syscall.SIGKILL)
+	}
+	h.start()
+	g.ping(addr(gatewayV4))
+}
+
 // spin passes some time, a fraction of a microsecond per turn, in which the agent works.
 func (w *world) spin(turns int) {
 	for range turns {
