@@ -16,6 +16,7 @@ import (
 	"github.com/weft-sdn/weft/internal/model"
 	"github.com/weft-sdn/weft/test/twohosts"
 	"github.com/weft-sdn/weft/test/vm/console"
+	"github.com/weft-sdn/weft/test/vm/initramfs"
 )
 
 // bootTime is far more than the seconds that a boot takes in emulation.
@@ -39,7 +40,7 @@ func start(t testing.TB, ns, tap string, mac model.MAC, mtu int) *machine {
 	}
 	t.Logf("guest kernel %s, %d modules", k.version, len(k.modules))
 	image := filepath.Join(t.TempDir(), "initramfs")
-	if err := os.WriteFile(image, initramfs(buildInit(t), k.modules), 0o600); err != nil {
+	if err := os.WriteFile(image, fileSystem(buildInit(t), k.modules), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", "256",
@@ -48,6 +49,20 @@ func start(t testing.TB, ns, tap string, mac model.MAC, mtu int) *machine {
 		"-netdev", "tap,id=nic,ifname="+tap+",script=no,downscript=no,vhost=off",
 		"-device", fmt.Sprintf("virtio-net-pci,netdev=nic,mac=%s,host_mtu=%d,romfile=", mac, mtu))
 	return run(t, cmd, ns)
+}
+
+// fileSystem holds init as process 1, the modules, and a console for its voice.
+func fileSystem(init []byte, modules map[string][]byte) []byte {
+	var a initramfs.Archive
+	for _, dir := range []string{"proc", "sys", "modules"} {
+		a.Dir(dir)
+	}
+	a.Console()
+	a.File("init", init)
+	for name, m := range modules {
+		a.File("modules/"+name+".ko", m)
+	}
+	return a.Bytes()
 }
 
 // buildInit compiles the machine's only program.

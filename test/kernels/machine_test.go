@@ -1,0 +1,189 @@
+package kernels
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/weft-sdn/weft/test/kernels/job"
+	"github.com/weft-sdn/weft/test/vm/initramfs"
+)
+
+// tools of this machine that the tests run, and the demo; they go into the virtual
+// machine with their libraries.
+var tools = []string{"ip", "ethtool", "ping", "sysctl", "cat", "sh"}
+
+// modules that the tests need and distributions do not build in.
+var modules = []string{"veth", "tun", "vxlan"}
+
+// outcome is what became of one job.
+type outcome struct {
+	output  string
+	seconds float64
+	failure string // "" when it ended well
+}
+
+// boot runs the jobs on the kernel, in emulation, and gives their outcomes and the
+// kernel's complaints. The whole takes no longer than limit.
+func boot(t *testing.T, k kernel, programs map[string]string, jobs []job.Job, limit time.Duration) (map[string]outcome, []string) {
+	t.Helper()
+	image, err := k.image()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ram := filepath.Join(t.TempDir(), "initramfs")
+	if err := os.WriteFile(ram, fileSystem(t, k, programs, jobs), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max,-cx16", "-smp", "1", "-m", "1536",
+		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-nic", "none", "-serial", "stdio",
+		"-kernel", image, "-initrd", ram, "-append", "console=ttyS0 loglevel=5 panic=-1 oops=panic")
+	// The kernel kills the emulator when this thread ends: nothing is left even of a
+	// test that is killed.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stderr = cmd.Stdout
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	c := console{outcomes: map[string]outcome{}}
+	lines := bufio.NewScanner(out)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		c.hear(strings.TrimRight(lines.Text(), "\r"))
+	}
+	err = cmd.Wait()
+	t.Logf("%s ran for %.0f s", k.version, time.Since(begin).Seconds())
+	if err != nil || c.error != "" || len(c.outcomes) < len(jobs) {
+		t.Errorf("the machine did not do all its jobs: %v %s; it was at %q, and said\n%s", err, c.error, c.running, end(c.said.String()))
+	}
+	return c.outcomes, c.complaints
+}
+
+// console sorts what the machine says by job.
+type console struct {
+	outcomes   map[string]outcome
+	running    string
+	said       strings.Builder // since the last mark
+	complaints []string
+	error      string
+}
+
+// complaints begin so in the kernel's log.
+var complaints = []string{"WARNING: ", "BUG: ", "Oops", "Kernel panic", "INFO: rcu", "INFO: task", "watchdog: "}
+
+func (c *console) hear(line string) {
+	text, ok := strings.CutPrefix(line, job.Prefix)
+	var m job.Mark
+	if !ok || json.Unmarshal([]byte(text), &m) != nil {
+		c.said.WriteString(line + "\n")
+		for _, begin := range complaints {
+			if strings.HasPrefix(line, "[") && strings.Contains(line, "] "+begin) {
+				c.complaints = append(c.complaints, line)
+			}
+		}
+		return
+	}
+	switch {
+	case m.Job == "":
+		c.error = m.Error
+	case m.Ended:
+		c.outcomes[m.Job], c.running = outcome{c.said.String(), m.Seconds, m.Error}, ""
+	default:
+		c.running = m.Job
+	}
+	c.said.Reset()
+}
+
+// end is the last lines of a text.
+func end(text string) string {
+	const most = 60
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return strings.Join(lines[max(0, len(lines)-most):], "\n")
+}
+
+// fileSystem is all that the machine has.
+func fileSystem(t *testing.T, k kernel, programs map[string]string, jobs []job.Job) []byte {
+	t.Helper()
+	var a initramfs.Archive
+	a.Console()
+	for _, d := range []string{"proc", "sys", "tmp", "run", "etc", "var"} {
+		a.Dir(d)
+	}
+	a.Link("var/run", "/run")
+	a.Link("sbin", "bin")
+	for to, from := range programs {
+		a.File(to, read(t, from))
+	}
+	for _, from := range libraries(t) {
+		a.File(strings.TrimPrefix(from, "/"), read(t, from))
+	}
+	for _, name := range tools {
+		a.File("bin/"+name, read(t, tool(t, name)))
+	}
+	order, err := k.modules(modules...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, m := range order {
+		a.File(fmt.Sprintf("modules/%02d-%s.ko", i, m.name), m.content)
+	}
+	b, err := json.Marshal(jobs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.File(strings.TrimPrefix(job.File, "/"), b)
+	return a.Bytes()
+}
+
+func read(t *testing.T, file string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func tool(t *testing.T, name string) string {
+	t.Helper()
+	p, err := exec.LookPath(name)
+	if err != nil {
+		t.Fatalf("%v: make test-kernels installs it", err)
+	}
+	return p
+}
+
+// libraries lists those that the tools are linked with, the loader among them.
+func libraries(t *testing.T) []string {
+	t.Helper()
+	found := map[string]bool{}
+	var files []string
+	for _, name := range tools {
+		out, err := exec.Command("ldd", tool(t, name)).Output()
+		if err != nil {
+			t.Fatalf("libraries of %s: %v", name, err)
+		}
+		for field := range strings.FieldsSeq(string(out)) {
+			if filepath.IsAbs(field) && !found[field] {
+				found[field] = true
+				files = append(files, field)
+			}
+		}
+	}
+	return files
+}
