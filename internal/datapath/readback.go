@@ -16,6 +16,14 @@ type held struct {
 	set   table.Set
 	slots map[uint32]uint32     // by ifindex
 	peers map[netip.Addr]uint32 // by PA
+	odd   []oddRow              // that make no sense, and are not in the set
+}
+
+// oddRow is a row that nothing sensible can be read from.
+type oddRow struct {
+	table string
+	key   any
+	why   error
 }
 
 // ReadBack reads the rows that the kernel holds. Rows that contradict each other
@@ -25,7 +33,11 @@ func (s *Switch) ReadBack() (table.Set, error) {
 	if err != nil {
 		return table.Set{}, err
 	}
-	return h.set, checkLocalMACs(s.maps["local_mac"], h.set.Ports, h.slots)
+	odd, err := oddLocalMACs(s.maps["local_mac"], h.set.Ports, h.slots)
+	for _, r := range append(h.odd, odd...) {
+		err = errors.Join(err, r.why)
+	}
+	return h.set, err
 }
 
 func readSet(maps map[string]*ebpf.Map) (held, error) {
@@ -41,20 +53,20 @@ func readSet(maps map[string]*ebpf.Map) (held, error) {
 			return nil
 		}),
 		readAll(maps["record"], func(k recordKey, r recordRow) error {
-			rec := table.Record{MAC: r.MAC, Router: r.Flags&recordRouter != 0, IfIndex: r.IfIndex, Port: model.PortID(r.Port)}
-			var err error
-			if r.Peer != 0 {
-				if rec.PA = pas[r.Peer]; !rec.PA.IsValid() {
-					err = fmt.Errorf("record %v: peer %d has no address", decodeRecordKey(k), r.Peer)
-				}
+			pa, known := pas[r.Peer]
+			if r.Peer != 0 && !known {
+				h.odd = append(h.odd, oddRow{"record", k, fmt.Errorf("record %v: peer %d has no address", decodeRecordKey(k), r.Peer)})
+				return nil
 			}
-			h.set.Records[decodeRecordKey(k)] = rec
-			return err
+			h.set.Records[decodeRecordKey(k)] = table.Record{MAC: r.MAC, PA: pa, Router: r.Flags&recordRouter != 0,
+				IfIndex: r.IfIndex, Port: model.PortID(r.Port)}
+			return nil
 		}),
 		walk(maps["route"], func(k routeKey, r routeRow) error {
 			key, err := decodeRouteKey(k)
 			if err != nil {
-				return err
+				h.odd = append(h.odd, oddRow{"route", k, err})
+				return nil
 			}
 			h.set.Routes[key] = decodeRoute(r)
 			return nil
@@ -85,19 +97,36 @@ func (h *held) readPeers(m *ebpf.Map) (map[uint32]netip.Addr, error) {
 	return pas, err
 }
 
-// checkLocalMACs compares local_mac with the ports that it is made from.
-func checkLocalMACs(m *ebpf.Map, ports map[uint32]table.Port, slots map[uint32]uint32) error {
-	var errs []error
+// oddLocalMACs compares local_mac with the ports that it is made from.
+func oddLocalMACs(m *ebpf.Map, ports map[uint32]table.Port, slots map[uint32]uint32) ([]oddRow, error) {
+	var odd []oddRow
 	want := localMACs(ports, slots)
 	err := readAll(m, func(k localMACKey, r portRow) error {
 		if want[k] != r {
-			errs = append(errs, fmt.Errorf("local_mac: row of %s in subnet %d is not that of its port", k.MAC, k.VSID))
+			odd = append(odd, oddRow{"local_mac", k, fmt.Errorf("local_mac: row of %s in subnet %d is not that of its port", k.MAC, k.VSID)})
 		}
 		delete(want, k)
 		return nil
 	})
 	for k := range want {
-		errs = append(errs, fmt.Errorf("local_mac: row of %s in subnet %d is missing", k.MAC, k.VSID))
+		odd = append(odd, oddRow{"local_mac", k, fmt.Errorf("local_mac: row of %s in subnet %d is missing", k.MAC, k.VSID)})
+	}
+	return odd, err
+}
+
+// mend deletes rows that make no sense, such as a former process leaves that died
+// between two writes, and makes local_mac what the ports say. It writes no policy:
+// a row that Apply has to write again is not in the set.
+func (s *Switch) mend(h held) error {
+	var errs []error
+	for _, r := range h.odd {
+		s.log.Warn("deleting a row that makes no sense", "error", r.why)
+		errs = append(errs, ignoreMissing(s.maps[r.table].Delete(r.key)))
+	}
+	odd, err := oddLocalMACs(s.maps["local_mac"], h.set.Ports, h.slots)
+	for _, r := range odd {
+		s.log.Warn("mending a row", "error", r.why)
+		errs = append(errs, s.syncLocalMAC(r.key.(localMACKey)))
 	}
 	return errors.Join(append(errs, err)...)
 }

@@ -74,3 +74,37 @@ func TestReplacedRowsMixNoTenants(t *testing.T) {
 	}
 	t.Logf("%d packets went right", right)
 }
+
+// Whoever deletes a port row may die before it deletes the row of local_mac: the next
+// switch must not go on delivering to a device that is not the port's any more.
+func TestHalfADeletionIsFinished(t *testing.T) {
+	pins := pinDir(t)
+	w := newWorld(t, Options{PinDir: pins})
+	in := w.outerFrame(web, eth(macA, macR, 0x0800, ip4("10.0.0.6", "10.0.0.5", 17, 64, udp(1, 2, 10))))
+	w.expect(FromUplink, w.u, in, model.VerdictDelivered, w.a)
+	if err := w.maps["port"].Delete(uint32(w.a.Index)); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	w.Switch = open(t, Options{PinDir: pins})
+	w.expect(FromUplink, w.u, in, model.VerdictNotLocal, nil)
+	delete(w.set.Ports, uint32(w.a.Index))
+	w.same(w.set)
+}
+
+// Rows that make no sense are no reason to stay away: the next Apply puts them right.
+func TestRowsThatMakeNoSense(t *testing.T) {
+	pins := pinDir(t)
+	w := newWorld(t, Options{PinDir: pins})
+	k := encodeRecordKey(table.RecordKey{VSID: web, CA: addr("10.0.0.6")})
+	if err := w.maps["record"].Put(k, recordRow{MAC: macR, Peer: 77}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.ReadBack(); err == nil {
+		t.Error("nobody says that the record's host is unknown")
+	}
+	w.Close()
+	w.Switch = open(t, Options{PinDir: pins})
+	w.apply(w.set, true)
+	w.same(w.set)
+}

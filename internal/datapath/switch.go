@@ -279,6 +279,14 @@ func allZero(b []byte) bool {
 	return true
 }
 
+// Relearn is for when somebody else has written into the maps: the next Apply
+// starts from what they hold now.
+func (s *Switch) Relearn() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.recall()
+}
+
 // recall learns from the maps what they hold, indices and slots included.
 func (s *Switch) recall() error {
 	held, err := readSet(s.maps)
@@ -302,7 +310,7 @@ func (s *Switch) recall() error {
 	for pa := range held.set.Peers {
 		s.peers.hold(pa)
 	}
-	return nil
+	return s.mend(held)
 }
 
 // commit makes the new programs and maps the pinned ones.
