@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -91,21 +90,15 @@ func localURL(listening string) (string, error) {
 	return "https://" + net.JoinHostPort(host, port), nil
 }
 
-// joinSelf writes a token for this machine's agent, unless it has joined before.
+// joinSelf writes a token for this machine's agent. At every start: a certificate that it
+// holds may have expired, or be of an authority or of a Host that is no more.
 func joinSelf(ctx context.Context, socket string, cfg agent.Config) error {
-	host, err := identity.OpenHost(cfg.StateDir)
-	if err != nil {
-		return err
-	}
-	if _, joined := host.Name(); joined && !host.Expired() {
-		return nil
-	}
 	request := connect.NewRequest(&weftv1.CreateTokenRequest{Host: cfg.Host, TtlSeconds: joinSeconds})
 	token, err := client.Unix(socket).Operate().CreateToken(ctx, request)
 	if err != nil {
 		return fmt.Errorf("let this host in: %w", err)
 	}
-	if err := os.Remove(cfg.TokenFile); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.MkdirAll(filepath.Dir(cfg.TokenFile), 0o700); err != nil {
 		return fmt.Errorf("let this host in: %w", err)
 	}
 	return identity.WriteFile(cfg.TokenFile, []byte(token.Msg.GetToken()+"\n"))

@@ -207,7 +207,8 @@ func (f *fleet) goal(host string) *goal.Goal {
 
 // Session implements HostService.
 func (f *fleet) Session(ctx context.Context, stream *connect.BidiStream[hostv1.AgentMessage, hostv1.ServerMessage]) error {
-	host, ok := identity.HostFromContext(ctx)
+	from, ok := identity.HostFromContext(ctx)
+	host := from.Name
 	if !ok {
 		return connect.NewError(connect.CodeUnauthenticated, identity.ErrNoHost)
 	}
@@ -312,7 +313,7 @@ func (f *fleet) tell(ctx context.Context, host string, s *agentSession, stream *
 
 // token lets host join.
 func (f *fleet) token(host string) string {
-	token, record := identity.NewToken(host, f.authority.Fingerprint(), time.Now().Add(time.Hour))
+	token, record := identity.NewToken(host, "uid-of-"+host, f.authority.Fingerprint(), time.Now().Add(time.Hour))
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.tokens[token.ID] = record
@@ -337,15 +338,15 @@ func (f *fleet) Join(_ context.Context, r *connect.Request[hostv1.JoinRequest]) 
 
 // Renew implements HostService.
 func (f *fleet) Renew(ctx context.Context, r *connect.Request[hostv1.RenewRequest]) (*connect.Response[hostv1.JoinResponse], error) {
-	host, ok := identity.HostFromContext(ctx)
+	from, ok := identity.HostFromContext(ctx)
 	if !ok {
 		return nil, connect.NewError(connect.CodeUnauthenticated, identity.ErrNoHost)
 	}
-	return f.sign(host, r.Msg.GetCsrDer())
+	return f.sign(from.Name, r.Msg.GetCsrDer())
 }
 
 func (f *fleet) sign(host string, csr []byte) (*connect.Response[hostv1.JoinResponse], error) {
-	cert, err := f.authority.SignHost(csr, host)
+	cert, err := f.authority.SignHost(csr, host, "uid-of-"+host)
 	if err != nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
 	}
@@ -354,7 +355,8 @@ func (f *fleet) sign(host string, csr []byte) (*connect.Response[hostv1.JoinResp
 
 // BindPort implements HostService.
 func (f *fleet) BindPort(ctx context.Context, r *connect.Request[hostv1.BindPortRequest]) (*connect.Response[hostv1.BindPortResponse], error) {
-	host, _ := identity.HostFromContext(ctx)
+	from, _ := identity.HostFromContext(ctx)
+	host := from.Name
 	ref := model.Ref{Tenant: r.Msg.GetTenant(), Name: r.Msg.GetName()}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -374,7 +376,8 @@ func (f *fleet) BindPort(ctx context.Context, r *connect.Request[hostv1.BindPort
 
 // UnbindPort implements HostService.
 func (f *fleet) UnbindPort(ctx context.Context, r *connect.Request[hostv1.BindPortRequest]) (*connect.Response[hostv1.BindPortResponse], error) {
-	host, _ := identity.HostFromContext(ctx)
+	from, _ := identity.HostFromContext(ctx)
+	host := from.Name
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	p := f.ports[model.Ref{Tenant: r.Msg.GetTenant(), Name: r.Msg.GetName()}]

@@ -31,7 +31,7 @@ func TestCertificateIsRenewed(t *testing.T) {
 	must(t, err)
 	csr, err := host.Request()
 	must(t, err)
-	cert, err := f.authority.SignHost(csr, "h1")
+	cert, err := f.authority.SignHost(csr, "h1", "u1")
 	must(t, err)
 	must(t, host.Accept(cert, f.authority.PEM()))
 	s := &server{Agent: &Agent{cfg: Config{Host: "h1"}, log: slog.New(slog.DiscardHandler)}, host: host}

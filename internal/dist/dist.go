@@ -22,6 +22,7 @@ import (
 	hostv1 "github.com/weft-sdn/weft/api/weft/host/v1"
 	"github.com/weft-sdn/weft/internal/compile"
 	"github.com/weft-sdn/weft/internal/goal"
+	"github.com/weft-sdn/weft/internal/identity"
 	"github.com/weft-sdn/weft/internal/model"
 )
 
@@ -35,12 +36,13 @@ type Config struct {
 
 	// Host names the host that a request comes from, out of its verified client
 	// certificate. An error refuses the request.
-	Host func(*http.Request) (string, error)
+	Host func(*http.Request) (identity.Principal, error)
 
-	Join   func(context.Context, *hostv1.JoinRequest) (*hostv1.JoinResponse, error)
-	Renew  func(ctx context.Context, host string, r *hostv1.RenewRequest) (*hostv1.JoinResponse, error)
-	Bind   func(ctx context.Context, host string, port model.Ref) (revision int64, err error)
-	Unbind func(ctx context.Context, host string, port model.Ref) (revision int64, err error)
+	Join  func(context.Context, *hostv1.JoinRequest) (*hostv1.JoinResponse, error)
+	Renew func(ctx context.Context, host identity.Principal, r *hostv1.RenewRequest) (*hostv1.JoinResponse, error)
+	// Bind and Unbind give the revision of the change, 0 if nothing had to change.
+	Bind   func(ctx context.Context, host identity.Principal, port model.Ref) (revision int64, err error)
+	Unbind func(ctx context.Context, host identity.Principal, port model.Ref) (revision int64, err error)
 	// Facts is told what a host says of itself, at the start of a session and
 	// when it changes. Optional.
 	Facts func(ctx context.Context, host string, facts *hostv1.Facts)
@@ -171,6 +173,15 @@ func madeAnew(before, after *compile.Compiler, key model.Key) bool {
 	was, ok := before.Resource(key)
 	is, still := after.Resource(key)
 	return ok && still && was.Meta().UID != is.Meta().UID
+}
+
+// uidOf the Host resource of a name; "" if there is none.
+func (d *Distributor) uidOf(host string) string {
+	r, ok := d.compiled.Resource(model.Key{Kind: model.KindHost, Ref: model.Ref{Name: host}})
+	if !ok {
+		return ""
+	}
+	return r.Meta().UID
 }
 
 // revisionOf is when a resource last changed: as the store says, if it does.

@@ -14,6 +14,7 @@ import (
 
 	hostv1 "github.com/weft-sdn/weft/api/weft/host/v1"
 	"github.com/weft-sdn/weft/api/weft/host/v1/hostv1connect"
+	"github.com/weft-sdn/weft/internal/identity"
 	"github.com/weft-sdn/weft/internal/model"
 )
 
@@ -133,7 +134,11 @@ func TestAResyncEndsTheSessionOfAHostThatWasMadeAnew(t *testing.T) {
 		return []model.Resource{h}
 	}
 	f.Sync(of("first"), 10)
-	a := f.arrive("h0", "x", fresh()).follow()
+	a := f.dial("h0/first", "x", fresh(), 0).listen()
+	if m := a.next(); m.GetWelcome() == nil {
+		t.Fatalf("the first word is %v", m)
+	}
+	a.update()
 	f.Sync(of("first"), 15)
 	f.Sync(of("second"), 20)
 	if err := a.refused(); connect.CodeOf(err) != connect.CodePermissionDenied {
@@ -407,6 +412,22 @@ func TestWhoIsRefused(t *testing.T) {
 	}
 }
 
+// A request is let in when it begins; the hello may come when the host has long been
+// deleted and created again.
+func TestTheHelloOfAnotherHostOfTheSameNameIsRefused(t *testing.T) {
+	f := newFleet(t)
+	h := hostNamed(0)
+	h.Metadata.UID = "second"
+	f.Sync(put(h), 10)
+	if err := f.dial("h0/first", "x", fresh(), 0).listen().refused(); connect.CodeOf(err) != connect.CodePermissionDenied || !strings.Contains(err.Error(), "join again") {
+		t.Errorf("told %v", err)
+	}
+	a := f.dial("h0/second", "x", fresh(), 0).listen()
+	if m := a.next(); m.GetWelcome() == nil {
+		t.Errorf("the first word is %v", m)
+	}
+}
+
 func TestQuestionsReachTheHost(t *testing.T) {
 	f := newFleet(t)
 	f.Sync(world(1, 1), 10)
@@ -487,15 +508,15 @@ func TestFactsReachTheServer(t *testing.T) {
 func TestAHostBindsOnlyForItself(t *testing.T) {
 	var bound []string
 	f := newFleet(t, func(c *Config) {
-		c.Bind = func(_ context.Context, host string, port model.Ref) (int64, error) {
-			bound = append(bound, host+" "+port.String())
+		c.Bind = func(_ context.Context, host identity.Principal, port model.Ref) (int64, error) {
+			bound = append(bound, host.Name+" "+port.String())
 			return 42, nil
 		}
 		c.Join = func(_ context.Context, r *hostv1.JoinRequest) (*hostv1.JoinResponse, error) {
 			return &hostv1.JoinResponse{CertificatePem: []byte(r.GetHost())}, nil
 		}
-		c.Renew = func(_ context.Context, host string, _ *hostv1.RenewRequest) (*hostv1.JoinResponse, error) {
-			return &hostv1.JoinResponse{CertificatePem: []byte(host)}, nil
+		c.Renew = func(_ context.Context, host identity.Principal, _ *hostv1.RenewRequest) (*hostv1.JoinResponse, error) {
+			return &hostv1.JoinResponse{CertificatePem: []byte(host.Name)}, nil
 		}
 	})
 	protocols := new(http.Protocols)

@@ -21,6 +21,7 @@ import (
 	"github.com/weft-sdn/weft/api/weft/host/v1/hostv1connect"
 	"github.com/weft-sdn/weft/internal/goal"
 	"github.com/weft-sdn/weft/internal/hostwire"
+	"github.com/weft-sdn/weft/internal/identity"
 	"github.com/weft-sdn/weft/internal/model"
 )
 
@@ -55,11 +56,12 @@ func (c *clock) advance(by time.Duration) {
 func newFleet(t *testing.T, change ...func(*Config)) *fleet {
 	c := &clock{now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
 	cfg := Config{Logger: slog.New(slog.DiscardHandler), Heartbeat: time.Minute, Now: c.Now, Version: "test",
-		Host: func(r *http.Request) (string, error) {
-			if h := r.Header.Get("X-Host"); h != "" {
-				return h, nil
+		Host: func(r *http.Request) (identity.Principal, error) {
+			name, uid, _ := strings.Cut(r.Header.Get("X-Host"), "/")
+			if name == "" {
+				return identity.Principal{}, errors.New("no certificate")
 			}
-			return "", errors.New("no certificate")
+			return identity.Principal{Role: identity.RoleHost, Name: name, UID: uid}, nil
 		}}
 	for _, f := range change {
 		f(&cfg)

@@ -10,6 +10,7 @@ import (
 	hostv1 "github.com/weft-sdn/weft/api/weft/host/v1"
 	"github.com/weft-sdn/weft/api/weft/host/v1/hostv1connect"
 	"github.com/weft-sdn/weft/internal/hostwire"
+	"github.com/weft-sdn/weft/internal/identity"
 	"github.com/weft-sdn/weft/internal/model"
 )
 
@@ -35,7 +36,7 @@ type callKey struct{}
 
 // call is who calls, and the means to cut the call off.
 type call struct {
-	host    string
+	host    identity.Principal
 	err     error
 	control *http.ResponseController
 }
@@ -68,7 +69,7 @@ func (d *service) UnbindPort(ctx context.Context, r *connect.Request[hostv1.Bind
 	return bind(ctx, r.Msg, d.cfg.Unbind)
 }
 
-func bind(ctx context.Context, r *hostv1.BindPortRequest, do func(context.Context, string, model.Ref) (int64, error)) (*connect.Response[hostv1.BindPortResponse], error) {
+func bind(ctx context.Context, r *hostv1.BindPortRequest, do func(context.Context, identity.Principal, model.Ref) (int64, error)) (*connect.Response[hostv1.BindPortResponse], error) {
 	from := caller(ctx)
 	if from.err != nil {
 		return nil, from.err

@@ -30,6 +30,7 @@ type stream = connect.BidiStream[hostv1.AgentMessage, hostv1.ServerMessage]
 type session struct {
 	d        *Distributor
 	host     string
+	uid      string // of the Host, as the certificate says
 	instance string
 	stream   *stream
 	ctx      context.Context
@@ -45,7 +46,7 @@ type session struct {
 }
 
 func errNotInPolicy(host string) error {
-	return connect.NewError(connect.CodePermissionDenied, fmt.Errorf("host %q is not in policy: create it (`kind: Host`)", host))
+	return connect.NewError(connect.CodePermissionDenied, fmt.Errorf("host %q is not in policy, or is another than the one that joined: make a token (`weft token create %s`) and join again", host, host))
 }
 
 // stir has the session look for something to send.
@@ -83,7 +84,7 @@ func (d *service) Session(ctx context.Context, stream *stream) error {
 		return from.err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
-	s := &session{d: d.Distributor, host: from.host, stream: stream, ctx: ctx, cancel: cancel, control: from.control,
+	s := &session{d: d.Distributor, host: from.host.Name, uid: from.host.UID, stream: stream, ctx: ctx, cancel: cancel, control: from.control,
 		wake: make(chan struct{}, 1), facts: make(chan *hostv1.Facts, 1), queries: make(chan *hostv1.Query, maxQueries),
 		answers: map[uint64]chan<- answer{}}
 	defer s.close()
@@ -128,7 +129,8 @@ func (s *session) open(hello *hostv1.Hello) error {
 		return connect.NewError(connect.CodeUnavailable, errors.New("the server has not read its policy yet; try again"))
 	}
 	h := d.hosts[s.host]
-	if h == nil {
+	// The hello may come long after the request was let in.
+	if h == nil || s.uid != d.uidOf(s.host) {
 		return errNotInPolicy(s.host)
 	}
 	s.instance = clip(hello.GetInstance())

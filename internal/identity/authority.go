@@ -4,7 +4,8 @@
 //
 // Invariants: a certificate says one role and one name, in a URI name
 // weft://ROLE/NAME, and is good for nothing else; a host cannot pass for a server
-// or an administrator. Private keys are made where they are used, stored 0600 and
+// or an administrator. That of a host is weft://host/NAME/UID, with the UID of its
+// Host resource: who was deleted does not come back under an old name. Private keys are made where they are used, stored 0600 and
 // never sent. The name in a host's certificate is the server's choice.
 // It must never log a secret, decide what a principal may do to a resource beyond
 // its Authorizer, or talk to the network itself.
@@ -137,8 +138,11 @@ func fingerprint(c *x509.Certificate) string {
 func (a *Authority) PEM() []byte { return encodeCert(a.cert.Raw) }
 
 // SignHost answers a certificate request (PKCS #10, DER) with a PEM certificate for
-// host. What the request says of names and uses is ignored.
-func (a *Authority) SignHost(csrDER []byte, host string) ([]byte, error) {
+// the host of that name and UID. What the request says of names and uses is ignored.
+func (a *Authority) SignHost(csrDER []byte, name, uid string) ([]byte, error) {
+	if name == "" || uid == "" {
+		return nil, errors.New("host certificate: it needs the name and the UID of the host")
+	}
 	csr, err := x509.ParseCertificateRequest(csrDER)
 	if err != nil {
 		return nil, fmt.Errorf("certificate request: %w", err)
@@ -150,7 +154,7 @@ func (a *Authority) SignHost(csrDER []byte, host string) ([]byte, error) {
 	if !ok || key.Curve != elliptic.P256() {
 		return nil, errors.New("certificate request: the key must be ECDSA P-256")
 	}
-	der, err := a.sign(RoleHost, host, hostLife, key, nil)
+	der, err := a.sign(Principal{RoleHost, name, uid}, hostLife, key, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -163,7 +167,7 @@ func (a *Authority) IssueAdmin(name string) (certPEM, keyPEM []byte, err error) 
 	if err != nil {
 		return nil, nil, err
 	}
-	der, err := a.sign(RoleAdmin, name, adminLife, key.Public(), nil)
+	der, err := a.sign(Principal{Role: RoleAdmin, Name: name}, adminLife, key.Public(), nil)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -178,7 +182,7 @@ func (a *Authority) issueServer(names []string) (*tls.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	der, err := a.sign(RoleServer, "server", serverLife, key.Public(), names)
+	der, err := a.sign(Principal{Role: RoleServer, Name: "server"}, serverLife, key.Public(), names)
 	if err != nil {
 		return nil, err
 	}
@@ -189,17 +193,17 @@ func (a *Authority) issueServer(names []string) (*tls.Certificate, error) {
 	return &tls.Certificate{Certificate: [][]byte{der, a.cert.Raw}, PrivateKey: key, Leaf: leaf}, nil
 }
 
-func (a *Authority) sign(role Role, name string, life time.Duration, key crypto.PublicKey, names []string) ([]byte, error) {
+func (a *Authority) sign(p Principal, life time.Duration, key crypto.PublicKey, names []string) ([]byte, error) {
 	now := a.now()
 	t := &x509.Certificate{
 		SerialNumber: serial(),
-		Subject:      pkix.Name{CommonName: name, OrganizationalUnit: []string{string(role)}},
+		Subject:      pkix.Name{CommonName: p.Name, OrganizationalUnit: []string{string(p.Role)}},
 		NotBefore:    now.Add(-clockSkew), NotAfter: earlier(now.Add(life), a.cert.NotAfter),
 		KeyUsage: x509.KeyUsageDigitalSignature, BasicConstraintsValid: true,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-		URIs:        []*url.URL{{Scheme: uriScheme, Host: string(role), Path: "/" + name}},
+		URIs:        []*url.URL{p.uri()},
 	}
-	if role == RoleServer {
+	if p.Role == RoleServer {
 		t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 	}
 	for _, n := range names {
@@ -211,7 +215,7 @@ func (a *Authority) sign(role Role, name string, life time.Duration, key crypto.
 	}
 	der, err := x509.CreateCertificate(rand.Reader, t, a.cert, key, a.key)
 	if err != nil {
-		return nil, fmt.Errorf("sign certificate of %s %q: %w", role, name, err)
+		return nil, fmt.Errorf("sign certificate of %s: %w", p, err)
 	}
 	return der, nil
 }

@@ -75,7 +75,7 @@ func host(t *testing.T, a *Authority, name string) *Host {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cert, err := a.SignHost(csr, name)
+	cert, err := a.SignHost(csr, name, "uid-of-"+name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,33 +187,54 @@ func TestTheServerChoosesTheNameInACertificate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := a.SignHost(csr, "h1")
+	text, err := a.SignHost(csr, "h1", "u1")
 	if err != nil {
 		t.Fatal(err)
 	}
 	cert, _ := parseCert(text)
 	p, err := principalOf(cert)
-	if err != nil || p != (Principal{RoleHost, "h1"}) || len(cert.DNSNames) != 0 || cert.Subject.CommonName != "h1" || cert.IsCA {
+	if err != nil || p != (Principal{RoleHost, "h1", "u1"}) || len(cert.DNSNames) != 0 || cert.Subject.CommonName != "h1" || cert.IsCA {
 		t.Fatalf("%v %v %v", p, err, cert)
 	}
 	csr[len(csr)-1] ^= 1
-	if _, err := a.SignHost(csr, "h1"); err == nil {
+	if _, err := a.SignHost(csr, "h1", "u1"); err == nil {
 		t.Error("a request with a broken signature was signed")
 	}
 	weak, _ := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
 	csr, _ = x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, weak)
-	if _, err := a.SignHost(csr, "h1"); err == nil {
+	if _, err := a.SignHost(csr, "h1", "u1"); err == nil {
 		t.Error("a weak key was signed")
 	}
-	if _, err := a.SignHost([]byte("nonsense"), "h1"); err == nil {
+	if _, err := a.SignHost([]byte("nonsense"), "h1", "u1"); err == nil {
 		t.Error("nonsense was signed")
+	}
+}
+
+func TestWhatDoesNotNameOneRoleHolderIsNoPrincipal(t *testing.T) {
+	for _, p := range []Principal{{RoleHost, "h1", "0a1b-2c"}, {RoleAdmin, "alice", ""}, {RoleServer, "server", ""}} {
+		if got, err := principalOf(&x509.Certificate{URIs: []*url.URL{p.uri()}}); err != nil || got != p {
+			t.Errorf("%v: %v, %v", p, got, err)
+		}
+	}
+	for _, bad := range []string{"weft://host/h1", "weft://host/h1/", "weft://host//u1", "weft://admin/alice/u1", "weft://host/h1/u1?x", "weft://host/h1/u1#x",
+		"weft://host:1/h1/u1", "weft://x@host/h1/u1", "weft://admin/", "https://host/h1/u1", "weft:host/h1/u1"} {
+		u, err := url.Parse(bad)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p, err := principalOf(&x509.Certificate{URIs: []*url.URL{u}}); err == nil {
+			t.Errorf("%s passes for %+v", bad, p)
+		}
+	}
+	if _, err := authority(t).SignHost(nil, "h1", ""); err == nil || !strings.Contains(err.Error(), "UID") {
+		t.Errorf("a host without a UID: %v", err)
 	}
 }
 
 func TestTokens(t *testing.T) {
 	now := time.Now()
 	a := authority(t)
-	token, record := NewToken("h1", a.Fingerprint(), now.Add(time.Hour))
+	token, record := NewToken("h1", "u1", a.Fingerprint(), now.Add(time.Hour))
 	parsed, err := ParseToken(" " + token.Text() + "\n")
 	if err != nil || parsed != token {
 		t.Fatalf("%v %v", parsed, err)
@@ -224,12 +245,19 @@ func TestTokens(t *testing.T) {
 	if err := record.Check(parsed, now.Add(time.Hour)); err != ErrToken {
 		t.Errorf("expired: %v", err)
 	}
-	other, _ := NewToken("h1", a.Fingerprint(), now.Add(time.Hour))
+	other, _ := NewToken("h1", "u1", a.Fingerprint(), now.Add(time.Hour))
 	if err := record.Check(Token{ID: token.ID, Secret: other.Secret}, now); err != ErrToken {
 		t.Errorf("another secret: %v", err)
 	}
 	if strings.Contains(token.String(), token.Secret) || strings.Contains(string(record.Hash), token.Secret) {
 		t.Error("the secret shows")
+	}
+	var log strings.Builder
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("made", "token", token)
+	slog.New(slog.NewTextHandler(&log, nil)).Info("made", "token", token, "all", []any{token})
+	fmt.Fprintf(&log, "%v %+v %s", token, token, token)
+	if strings.Contains(log.String(), token.Secret) || !strings.Contains(log.String(), token.ID) {
+		t.Errorf("logged %s", &log)
 	}
 	for _, bad := range []string{"", "weft1", "weft1...", "weft2." + token.Text()[6:], token.Text()[:80], token.Text() + "00", token.Text() + ".x"} {
 		if _, err := ParseToken(bad); err == nil {
@@ -255,13 +283,13 @@ func TestAHostKeepsItsIdentityAndRenewsInTime(t *testing.T) {
 		t.Fatal("accepted what was not requested")
 	}
 	csr, _ := h.Request()
-	cert, _ := a.SignHost(csr, "h1")
+	cert, _ := a.SignHost(csr, "h1", "u1")
 	h.Request() // another request makes the answer to the first one stale
 	if err := h.Accept(cert, a.PEM()); err == nil {
 		t.Fatal("accepted a certificate of another key")
 	}
 	csr, _ = h.Request()
-	cert, _ = a.SignHost(csr, "h1")
+	cert, _ = a.SignHost(csr, "h1", "u1")
 	if err := h.Accept(cert, a.PEM()); err != nil {
 		t.Fatal(err)
 	}
@@ -388,10 +416,10 @@ func TestOnlyRootTheDaemonAndTheGroupMayUseTheSocket(t *testing.T) {
 
 func TestAdministratorsMayAllAndHostsNothing(t *testing.T) {
 	k := model.Key{Kind: model.KindPort, Ref: model.Ref{Tenant: "red", Name: "web-1"}}
-	if err := (AdminsMayAll{}).Authorize(t.Context(), Principal{RoleAdmin, "alice"}, VerbWrite, k); err != nil {
+	if err := (AdminsMayAll{}).Authorize(t.Context(), Principal{Role: RoleAdmin, Name: "alice"}, VerbWrite, k); err != nil {
 		t.Error(err)
 	}
-	if err := (AdminsMayAll{}).Authorize(t.Context(), Principal{RoleHost, "h1"}, VerbRead, k); err == nil {
+	if err := (AdminsMayAll{}).Authorize(t.Context(), Principal{Role: RoleHost, Name: "h1"}, VerbRead, k); err == nil {
 		t.Error("a host may read policy")
 	}
 }

@@ -15,6 +15,7 @@ import (
 type Principal struct {
 	Role Role
 	Name string
+	UID  string // of the Host resource; empty for other roles
 }
 
 func (p Principal) String() string { return string(p.Role) + " " + p.Name }
@@ -32,32 +33,23 @@ func FromContext(ctx context.Context) (Principal, bool) {
 	return p, ok
 }
 
-// HostFromContext gives the authenticated name of the host that a request is
-// from; false if it is from no host.
-func HostFromContext(ctx context.Context) (string, bool) {
+// HostFromContext gives the authenticated host that a request is from; false if it
+// is from no host.
+func HostFromContext(ctx context.Context) (Principal, bool) {
 	p, ok := FromContext(ctx)
-	return p.Name, ok && p.Role == RoleHost
+	return p, ok && p.Role == RoleHost
 }
 
 // ErrNoHost is returned for requests that no host's certificate came with.
 var ErrNoHost = errors.New("the request needs the certificate of a host")
 
-// HostFromRequest gives the authenticated name of the host that r is from.
-func HostFromRequest(r *http.Request) (string, error) {
-	if name, ok := HostFromContext(r.Context()); ok {
-		return name, nil
+// HostFromRequest gives the host that Authenticate found r to be from.
+func HostFromRequest(r *http.Request) (Principal, error) {
+	p, ok := HostFromContext(r.Context())
+	if !ok {
+		return Principal{}, ErrNoHost
 	}
-	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
-		return "", ErrNoHost
-	}
-	p, err := principalOf(r.TLS.PeerCertificates[0])
-	if err != nil {
-		return "", err
-	}
-	if p.Role != RoleHost {
-		return "", ErrNoHost
-	}
-	return p.Name, nil
+	return p, nil
 }
 
 // Authenticate puts the Principal of a verified client certificate into the

@@ -97,7 +97,7 @@ func (l *unixListener) Accept() (net.Conn, error) {
 		}
 		uid, err := l.admit(c)
 		if err == nil {
-			return &unixConn{c, Principal{RoleAdmin, fmt.Sprintf("uid %d", uid)}}, nil
+			return &unixConn{c, Principal{Role: RoleAdmin, Name: fmt.Sprintf("uid %d", uid)}}, nil
 		}
 		l.log.Warn("local connection refused", "error", err)
 		c.Close()

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -135,9 +136,19 @@ func principalOf(c *x509.Certificate) (Principal, error) {
 		return Principal{}, errors.New("certificate: no weft:// name in it")
 	}
 	u := c.URIs[0]
-	name := strings.TrimPrefix(u.Path, "/")
-	if name == "" || u.RawQuery != "" || u.Fragment != "" {
-		return Principal{}, errors.New("certificate: no name in its weft:// name")
+	name, uid, _ := strings.Cut(strings.TrimPrefix(u.Path, "/"), "/")
+	p := Principal{Role: Role(u.Host), Name: name, UID: uid}
+	if name == "" || (uid != "") != (p.Role == RoleHost) || u.String() != p.uri().String() {
+		return Principal{}, fmt.Errorf("certificate: %q does not name a role's holder", u)
 	}
-	return Principal{Role: Role(u.Host), Name: name}, nil
+	return p, nil
+}
+
+// uri is how a certificate names p.
+func (p Principal) uri() *url.URL {
+	u := &url.URL{Scheme: uriScheme, Host: string(p.Role), Path: "/" + p.Name}
+	if p.UID != "" {
+		u.Path += "/" + p.UID
+	}
+	return u
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
+	"log/slog"
 	"strings"
 	"time"
 )
@@ -24,6 +25,7 @@ const tokenVersion = "weft1"
 // enough to use it.
 type TokenRecord struct {
 	Host    string    `json:"host"`
+	UID     string    `json:"uid"`  // of the Host resource: a token does not outlive it
 	Hash    []byte    `json:"hash"` // SHA-256 of the secret
 	Expires time.Time `json:"expires"`
 }
@@ -32,11 +34,11 @@ type TokenRecord struct {
 // does not say which, so that guessing teaches nothing.
 var ErrToken = errors.New("the token is not valid (unknown, used or expired): make another with `weft token create`")
 
-// NewToken makes a token for host and the record to keep of it.
-func NewToken(host, fingerprint string, expires time.Time) (Token, TokenRecord) {
+// NewToken makes a token for the host of that name and UID, and the record to keep of it.
+func NewToken(host, uid, fingerprint string, expires time.Time) (Token, TokenRecord) {
 	t := Token{ID: randomText(9), Secret: randomText(32), Fingerprint: fingerprint}
 	sum := sha256.Sum256([]byte(t.Secret))
-	return t, TokenRecord{Host: host, Hash: sum[:], Expires: expires}
+	return t, TokenRecord{Host: host, UID: uid, Hash: sum[:], Expires: expires}
 }
 
 func randomText(n int) string {
@@ -50,8 +52,15 @@ func (t Token) Text() string {
 	return strings.Join([]string{tokenVersion, t.ID, t.Secret, t.Fingerprint}, ".")
 }
 
-// String hides the secret, so that a token cannot reach a log by accident.
+// String, LogValue and MarshalText hide the secret, so that a token cannot reach a log
+// or a message by accident, whatever their form.
 func (t Token) String() string { return tokenVersion + "." + t.ID + ".…" }
+
+// LogValue implements slog.LogValuer.
+func (t Token) LogValue() slog.Value { return slog.StringValue(t.String()) }
+
+// MarshalText implements encoding.TextMarshaler.
+func (t Token) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
 
 // ParseToken reads the text of a token; white space around it is ignored.
 func ParseToken(text string) (Token, error) {

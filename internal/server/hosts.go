@@ -45,10 +45,22 @@ func (s *Server) mayEnter(r *http.Request) error {
 	if err != nil {
 		return connect.NewError(connect.CodeUnauthenticated, err)
 	}
-	known := false
-	s.policy.read(func(st *intent.State) { _, known = st.Get(hostKey(host)) })
-	if !known {
-		return connect.NewError(connect.CodePermissionDenied, fmt.Errorf("host %q is not in policy (any more); create it, or join again with a new token", host))
+	s.policy.read(func(st *intent.State) { err = isCurrent(st, host) })
+	if err != nil {
+		return connect.NewError(connect.CodePermissionDenied, err)
+	}
+	return nil
+}
+
+// isCurrent says why a certificate is not that of the Host in policy. One that was
+// deleted and created again is another: the old certificate may be in other hands.
+func isCurrent(st *intent.State, host identity.Principal) error {
+	r, ok := st.Get(hostKey(host.Name))
+	switch {
+	case !ok:
+		return fmt.Errorf("host %q is not in policy (any more): make a token (`weft token create %s`) and join again", host.Name, host.Name)
+	case r.Meta().UID != host.UID:
+		return fmt.Errorf("host %q was deleted and created again, and this certificate is of the one before: make a token (`weft token create %s`) and join again", host.Name, host.Name)
 	}
 	return nil
 }
@@ -71,12 +83,15 @@ func (s *Server) join(ctx context.Context, req *hostv1.JoinRequest) (*hostv1.Joi
 	if h := req.GetHost(); h != "" && h != record.Host {
 		return nil, connect.NewError(connect.CodePermissionDenied, fmt.Errorf("the token is for host %q, not %q", record.Host, h))
 	}
-	cert, err := s.authority.SignHost(req.GetCsrDer(), record.Host)
+	s.policy.read(func(st *intent.State) {
+		err = isCurrent(st, identity.Principal{Role: identity.RoleHost, Name: record.Host, UID: record.UID})
+	})
+	if err != nil {
+		return nil, connect.NewError(connect.CodePermissionDenied, fmt.Errorf("the token is of no use any more: %w", err))
+	}
+	cert, err := s.authority.SignHost(req.GetCsrDer(), record.Host, record.UID)
 	if err != nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
-	}
-	if err := s.ensureHost(ctx, record.Host); err != nil {
-		return nil, err
 	}
 	err = s.policy.store.TakeToken(ctx, token.ID)
 	if errors.Is(err, store.ErrNoToken) {
@@ -107,9 +122,9 @@ func (s *Server) tokenRecord(ctx context.Context, token identity.Token) (identit
 	return record, nil
 }
 
-// renew gives a host a fresh certificate of the same name.
-func (s *Server) renew(_ context.Context, host string, req *hostv1.RenewRequest) (*hostv1.JoinResponse, error) {
-	cert, err := s.authority.SignHost(req.GetCsrDer(), host)
+// renew gives a host a fresh certificate of the same name and UID.
+func (s *Server) renew(_ context.Context, host identity.Principal, req *hostv1.RenewRequest) (*hostv1.JoinResponse, error) {
+	cert, err := s.authority.SignHost(req.GetCsrDer(), host.Name, host.UID)
 	if err != nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
 	}
@@ -117,19 +132,29 @@ func (s *Server) renew(_ context.Context, host string, req *hostv1.RenewRequest)
 }
 
 // bind records that a device for the port is on host.
-func (s *Server) bind(ctx context.Context, host string, port model.Ref) (int64, error) {
-	_, revision, err := s.policy.write(ctx, func(st *intent.State) (*intent.Result, []intent.Violation) {
-		return intent.AdmitBinding(st, port, host)
-	})
-	return revision, err
+func (s *Server) bind(ctx context.Context, host identity.Principal, port model.Ref) (int64, error) {
+	return s.place(ctx, host, port, intent.AdmitBinding)
 }
 
 // unbind undoes bind.
-func (s *Server) unbind(ctx context.Context, host string, port model.Ref) (int64, error) {
-	_, revision, err := s.policy.write(ctx, func(st *intent.State) (*intent.Result, []intent.Violation) {
-		return intent.AdmitUnbinding(st, port, host)
+func (s *Server) unbind(ctx context.Context, host identity.Principal, port model.Ref) (int64, error) {
+	return s.place(ctx, host, port, intent.AdmitUnbinding)
+}
+
+// place gives the revision of the change, 0 if nothing had to change.
+func (s *Server) place(ctx context.Context, host identity.Principal, port model.Ref,
+	admit func(*intent.State, model.Ref, string) (*intent.Result, []intent.Violation)) (int64, error) {
+	res, revision, err := s.policy.write(ctx, func(st *intent.State) (*intent.Result, []intent.Violation) {
+		// The body of a request may come long after its head was let in.
+		if err := isCurrent(st, host); err != nil {
+			return nil, []intent.Violation{{Key: hostKey(host.Name), Message: err.Error(), Reason: intent.Conflict}}
+		}
+		return admit(st, port, host.Name)
 	})
-	return revision, err
+	if err != nil || len(res.Puts) == 0 {
+		return 0, err
+	}
+	return revision, nil
 }
 
 // autoLabel marks Provider Addresses that follow a host's facts.

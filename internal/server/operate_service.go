@@ -242,11 +242,12 @@ func (s operateService) CreateToken(ctx context.Context, req *connect.Request[we
 	if req.Msg.GetTtlSeconds() < 0 || req.Msg.GetTtlSeconds() > int64(maxTokenTTL/time.Second) {
 		return nil, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("ttl_seconds: must be between 1 and %d", int64(maxTokenTTL/time.Second)))
 	}
-	if err := s.ensureHost(ctx, host); err != nil {
+	uid, err := s.ensureHost(ctx, host)
+	if err != nil {
 		return nil, err
 	}
 	expires := time.Now().Add(ttl).UTC()
-	token, record := identity.NewToken(host, s.authority.Fingerprint(), expires)
+	token, record := identity.NewToken(host, uid, s.authority.Fingerprint(), expires)
 	value, err := json.Marshal(record)
 	if err != nil {
 		return nil, connect.NewError(connect.CodeInternal, err)
@@ -258,14 +259,17 @@ func (s operateService) CreateToken(ctx context.Context, req *connect.Request[we
 	return connect.NewResponse(&weftv1.CreateTokenResponse{Token: token.Text(), Expires: expires.Format(time.RFC3339)}), nil
 }
 
-// ensureHost creates the Host if there is none.
-func (s *Server) ensureHost(ctx context.Context, name string) error {
+// ensureHost creates the Host if there is none, and gives its UID.
+func (s *Server) ensureHost(ctx context.Context, name string) (uid string, err error) {
 	h := &model.Host{Metadata: model.Metadata{Name: name}}
-	_, _, err := s.policy.write(ctx, func(st *intent.State) (*intent.Result, []intent.Violation) {
-		if _, ok := st.Get(model.KeyOf(h)); ok {
-			return &intent.Result{}, nil
+	res, _, err := s.policy.write(ctx, func(st *intent.State) (*intent.Result, []intent.Violation) {
+		if r, ok := st.Get(model.KeyOf(h)); ok {
+			return &intent.Result{Changes: []intent.Change{{Action: intent.Unchanged, Key: model.KeyOf(r), Before: r, After: r}}}, nil
 		}
 		return intent.Admit(st, []model.Resource{h}, nil, allocator())
 	})
-	return err
+	if err != nil {
+		return "", err
+	}
+	return res.Changes[0].After.Meta().UID, nil
 }

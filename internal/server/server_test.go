@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 
 	hostv1 "github.com/weft-sdn/weft/api/weft/host/v1"
 	"github.com/weft-sdn/weft/api/weft/host/v1/hostv1connect"
@@ -532,6 +534,83 @@ func TestATokenLetsOneHostInOnce(t *testing.T) {
 	}
 }
 
+func (r *running) deleteHost(t *testing.T, name string) {
+	t.Helper()
+	items := []*weftv1.DeleteRequest_Item{{Key: &weftv1.Key{Kind: "Host", Name: name}}}
+	if _, err := r.Delete(t.Context(), connect.NewRequest(&weftv1.DeleteRequest{Items: items})); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAHostThatIsCreatedAgainMustJoinAgain(t *testing.T) {
+	r := start(t, t.TempDir(), nil)
+	h, unused := joined(t, r, "h7"), r.token(t, "h7")
+	r.deleteHost(t, "h7")
+	stranger, _ := identity.OpenHost(t.TempDir())
+	if err := join(t, r, stranger, unused); connect.CodeOf(err) != connect.CodePermissionDenied {
+		t.Errorf("the token of a deleted host: %v", err)
+	}
+	if n := len(r.list(t, "Host", "")); n != 0 {
+		t.Errorf("an old token made %d hosts", n)
+	}
+	r.apply(t, hostNamed("h7"))
+	csr, _ := h.Request()
+	_, err := hostClient(r, h).Renew(t.Context(), connect.NewRequest(&hostv1.RenewRequest{CsrDer: csr}))
+	if connect.CodeOf(err) != connect.CodePermissionDenied || !strings.Contains(err.Error(), "created again") || !strings.Contains(err.Error(), "weft token create h7") {
+		t.Errorf("the certificate of a host that was deleted and created again: %v", err)
+	}
+	if err := join(t, r, stranger, unused); connect.CodeOf(err) != connect.CodePermissionDenied {
+		t.Errorf("the token of the host before: %v", err)
+	}
+	if err := join(t, r, h, r.token(t, "h7")); err != nil {
+		t.Fatal(err)
+	}
+	csr, _ = h.Request()
+	if _, err := hostClient(r, h).Renew(t.Context(), connect.NewRequest(&hostv1.RenewRequest{CsrDer: csr})); err != nil {
+		t.Errorf("after joining again: %v", err)
+	}
+}
+
+// A request is let in by its head; what it asks for is judged by who the caller is
+// when the body has come.
+func TestARequestOfAHostThatWasCreatedAgainMeanwhileIsRefused(t *testing.T) {
+	r := start(t, t.TempDir(), nil)
+	r.apply(t, world()...)
+	h := joined(t, r, "h3")
+	call := func(procedure string, m proto.Message) (status int, body string) {
+		reader, writer := io.Pipe()
+		headed := make(chan struct{})
+		ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{WroteHeaders: func() { close(headed) }})
+		req, _ := http.NewRequestWithContext(ctx, "POST", "https://"+r.addrs.Hosts+procedure, reader)
+		req.Header.Set("Content-Type", "application/proto")
+		go func() {
+			<-headed
+			before := r.get(t, "Host", "", "h3").GetHost().Metadata.Uid
+			r.deleteHost(t, "h3")
+			r.apply(t, hostNamed("h3"))
+			if r.get(t, "Host", "", "h3").GetHost().Metadata.Uid == before {
+				t.Error("the UID did not change")
+			}
+			b, _ := proto.Marshal(m)
+			writer.Write(b)
+			writer.Close()
+		}()
+		res, err := tlsClient(h.TLS()).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		b, _ := io.ReadAll(res.Body)
+		return res.StatusCode, string(b)
+	}
+	if status, body := call(hostv1connect.HostServiceBindPortProcedure, &hostv1.BindPortRequest{Tenant: "red", Name: "web-2"}); status == http.StatusOK || !strings.Contains(body, "created again") {
+		t.Errorf("bound: %d %s", status, body)
+	}
+	if host := r.get(t, "Port", "red", "web-2").GetPort().Status.Host; host != "" {
+		t.Errorf("web-2 is on %q", host)
+	}
+}
+
 func TestTheFirstPlugPlacesAPort(t *testing.T) {
 	r := start(t, t.TempDir(), nil)
 	r.apply(t, world()...)
@@ -542,8 +621,18 @@ func TestTheFirstPlugPlacesAPort(t *testing.T) {
 	if _, err := h2.BindPort(t.Context(), req("web-1")); connect.CodeOf(err) != connect.CodeFailedPrecondition || !strings.Contains(err.Error(), "migrate") {
 		t.Errorf("spec.host says h1: %v", err)
 	}
-	if _, err := h2.BindPort(t.Context(), req("web-2")); err != nil {
+	bound, err := h2.BindPort(t.Context(), req("web-2"))
+	if err != nil {
 		t.Fatal(err)
+	}
+	// The agent waits for this revision: it must be that of the binding, and none
+	// when nothing had to change.
+	if got, want := bound.Msg.Revision, r.get(t, "Port", "red", "web-2").GetPort().Metadata.Revision; got != want || want == 0 {
+		t.Errorf("bound at revision %d, and the port is of %d", got, want)
+	}
+	r.apply(t, tenant("later"))
+	if again, err := h2.BindPort(t.Context(), req("web-2")); err != nil || again.Msg.Revision != 0 {
+		t.Errorf("bound again: %v, %v", again, err)
 	}
 	if p := r.get(t, "Port", "red", "web-2").GetPort(); p.Status.Host != "h2" || p.Spec.Host != "" {
 		t.Errorf("port %v", p)
