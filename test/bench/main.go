@@ -148,13 +148,7 @@ func measureCell(ctx context.Context, c cell, o options, r *report) error {
 
 // forced is the contender that is told to decapsulate as weft has chosen to.
 func forced(chosen string) string {
-	switch chosen {
-	case "tcx+dx2":
-		return weftDX2
-	case "xdp":
-		return weftXDP
-	}
-	return weftTCX
+	return weft + "-" + chosen
 }
 
 func selected(list, name string) bool {

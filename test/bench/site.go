@@ -29,7 +29,6 @@ const (
 	vxlan   = "vxlan"  // Linux bridge and kernel vxlan device
 	weft    = "weft"
 	weftTCX = "weft-tcx"
-	weftDX2 = "weft-dx2"
 	weftXDP = "weft-xdp"
 )
 
@@ -42,8 +41,8 @@ func selectCells(o options) ([]cell, error) {
 		}
 		c := cell{ports: ports, underlay: underlay}
 		candidates := []string{bare, routed, vxlan, weft}
-		if underlay == "wire" {
-			candidates = append(candidates, weftTCX, weftDX2, weftXDP)
+		if underlay == "wire" { // with XDP on it an underlay passes no super-packets
+			candidates = append(candidates, weftTCX, weftXDP)
 		}
 		for _, k := range candidates {
 			if selected(o.only, k) {

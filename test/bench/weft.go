@@ -26,7 +26,7 @@ var (
 
 // buildWeft puts a switch on each host, as an agent would: every check on.
 func (s *site) buildWeft(ctx context.Context) error {
-	decap := map[string]string{weft: datapath.DecapAuto, weftTCX: datapath.DecapTCX, weftDX2: datapath.DecapDX2, weftXDP: datapath.DecapXDP}[s.name]
+	decap := map[string]string{weft: datapath.DecapAuto, weftTCX: datapath.DecapTCX, weftXDP: datapath.DecapXDP}[s.name]
 	for i, h := range s.host {
 		var sw *datapath.Switch
 		err := inside(h, func() (err error) {
@@ -59,7 +59,7 @@ func (s *site) openSwitch(i int, decap string) (*datapath.Switch, error) {
 	err = errors.Join(
 		sw.Apply(s.rows(i, uint32(port.Index), uint32(uplink.Index), model.MAC(uplink.HardwareAddr)), true),
 		sw.AttachPort(uint32(port.Index)),
-		detour(sw),
+		s.detour(sw),
 		sw.AttachUplink(uint32(uplink.Index)))
 	if err != nil {
 		sw.Close()
@@ -68,9 +68,9 @@ func (s *site) openSwitch(i int, decap string) (*datapath.Switch, error) {
 	return sw, nil
 }
 
-// detour makes what the agent makes for datapath.DX2Segment.
-func detour(sw *datapath.Switch) error {
-	if !sw.WantsDX2() {
+// detour makes what the agent makes for datapath.DX2Segment with the first tap.
+func (s *site) detour(sw *datapath.Switch) error {
+	if s.ports != "tap" || !sw.WantsDX2() {
 		return nil
 	}
 	err := sh(context.Background(), fmt.Sprintf(`
