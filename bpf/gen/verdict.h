@@ -28,7 +28,7 @@ enum verdict {
 	V_IP_MALFORMED = 21,
 	/* More IPv6 extension headers than the switch follows, or a broken chain. */
 	V_IPV6_EXTENSIONS = 22,
-	/* Neighbour Discovery with a hop limit other than 255, in a fragment, or with broken options. */
+	/* Neighbour Discovery with a hop limit other than 255, behind extension headers, in a fragment, or with broken options. */
 	V_ND_MALFORMED = 23,
 	/* The source MAC is not the port's. */
 	V_SPOOFED_MAC = 32,

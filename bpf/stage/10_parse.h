@@ -81,7 +81,8 @@ static __always_inline enum verdict parse_nd(struct __sk_buff *skb, struct pkt *
 	__u32 least;
 
 	p->nd = 1;
-	if (p->fragment || p->ttl != 255 || p->icmp_code != 0)
+	/* Behind extension headers (a fragment's is one) it would only be hiding. */
+	if (p->l4 != p->base + sizeof(struct eth) + sizeof(struct ipv6) || p->ttl != 255 || p->icmp_code != 0)
 		return V_ND_MALFORMED;
 	switch (p->icmp_type) {
 	case ND_RS:

@@ -31,7 +31,7 @@ const (
 	VerdictIpMalformed Verdict = 21
 	// VerdictIpv6Extensions: More IPv6 extension headers than the switch follows, or a broken chain.
 	VerdictIpv6Extensions Verdict = 22
-	// VerdictNdMalformed: Neighbour Discovery with a hop limit other than 255, in a fragment, or with broken options.
+	// VerdictNdMalformed: Neighbour Discovery with a hop limit other than 255, behind extension headers, in a fragment, or with broken options.
 	VerdictNdMalformed Verdict = 23
 	// VerdictSpoofedMac: The source MAC is not the port's.
 	VerdictSpoofedMac Verdict = 32
@@ -108,7 +108,7 @@ var verdicts = map[Verdict]VerdictInfo{
 	VerdictArpMalformed:        {Verdict: VerdictArpMalformed, Name: "ARP_MALFORMED", Stage: "parse", Class: "malformed", Sentence: "An ARP packet that is not Ethernet over IPv4, request or reply.", Action: "Look at the guest's driver or software."},
 	VerdictIpMalformed:         {Verdict: VerdictIpMalformed, Name: "IP_MALFORMED", Stage: "parse", Class: "malformed", Sentence: "An IP header with impossible version, lengths or addresses.", Action: "Look at the guest's driver or software."},
 	VerdictIpv6Extensions:      {Verdict: VerdictIpv6Extensions, Name: "IPV6_EXTENSIONS", Stage: "parse", Class: "malformed", Sentence: "More IPv6 extension headers than the switch follows, or a broken chain.", Action: "Nothing legitimate needs it; find out which program in the guest sends it."},
-	VerdictNdMalformed:         {Verdict: VerdictNdMalformed, Name: "ND_MALFORMED", Stage: "parse", Class: "malformed", Sentence: "Neighbour Discovery with a hop limit other than 255, in a fragment, or with broken options.", Action: "Look at the guest's software; this is how ND attacks look."},
+	VerdictNdMalformed:         {Verdict: VerdictNdMalformed, Name: "ND_MALFORMED", Stage: "parse", Class: "malformed", Sentence: "Neighbour Discovery with a hop limit other than 255, behind extension headers, in a fragment, or with broken options.", Action: "Look at the guest's software; this is how ND attacks look."},
 	VerdictSpoofedMac:          {Verdict: VerdictSpoofedMac, Name: "SPOOFED_MAC", Stage: "admit", Class: "security", Sentence: "The source MAC is not the port's.", Action: "Correct the MAC in the guest, or in the Port resource."},
 	VerdictSpoofedCa:           {Verdict: VerdictSpoofedCa, Name: "SPOOFED_CA", Stage: "admit", Class: "security", Sentence: "The source address is not one of the port's Customer Addresses.", Action: "Compare the guest's addresses with `weft describe port`; add the address to the Port or remove it from the guest."},
 	VerdictSpoofedArp:          {Verdict: VerdictSpoofedArp, Name: "SPOOFED_ARP", Stage: "admit", Class: "security", Sentence: "An ARP packet that speaks for an address or MAC that is not the port's.", Action: "As for SPOOFED_CA; if the guest is configured rightly it is attacking its neighbours."},

@@ -173,7 +173,7 @@ func (p *packet) parseND(frame []byte) model.Verdict {
 		return model.VerdictContinue
 	}
 	p.nd = true
-	if p.fragment || p.ttl != 255 || p.icmpCode != 0 || p.l4Len() < wire.MinND(p.icmpType) {
+	if p.l4 != l3+wire.IPv6Len || p.ttl != 255 || p.icmpCode != 0 || p.l4Len() < wire.MinND(p.icmpType) {
 		return model.VerdictNdMalformed
 	}
 	if p.icmpType != wire.ICMPv6NeighbourSol && p.icmpType != wire.ICMPv6NeighbourAdv {

@@ -101,6 +101,8 @@ func parseStories(s site) []story {
 		drop("ND with a code", s.fromPort(devWeb, with(sol, 55, 1)), model.VerdictNdMalformed, web.id),
 		drop("ND with an empty option", s.fromPort(devWeb, advert(14, 0, 0, 0, 0, 0, 0, 0)), model.VerdictNdMalformed, web.id),
 		drop("ND with two addresses", s.fromPort(devWeb, advert(2, 1, 2, 0, 0, 0, 0, 1)), model.VerdictNdMalformed, web.id),
+		drop("ND behind an extension header", s.fromPort(devWeb, ipFrame(db.mac, web.mac, v6(wire.IPv6{HopLimit: 255, Next: wire.ProtoDestOpts, Source: web.v6, Destination: db.v6},
+			join([]byte{wire.ProtoICMPv6, 0, 1, 4, 0, 0, 0, 0}, sol[54:])))), model.VerdictNdMalformed, web.id),
 		drop("ND in a fragment", s.fromPort(devWeb, ipFrame(db.mac, web.mac, v6(wire.IPv6{HopLimit: 255, Next: wire.ProtoFragment, Source: web.v6, Destination: db.v6},
 			join([]byte{wire.ProtoICMPv6, 0, 0, 1, 0, 0, 0, 9}, sol[54:])))), model.VerdictNdMalformed, web.id),
 		drop("ICMPv6 that hides its type in a fragment", s.fromPort(devWeb, ipFrame(db.mac, web.mac, v6(wire.IPv6{HopLimit: 255, Next: wire.ProtoFragment, Source: web.v6, Destination: db.v6},
