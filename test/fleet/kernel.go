@@ -1,0 +1,114 @@
+package fleet
+
+import (
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Kernel is all that a fleet has in the kernel, one line for each thing: pins,
+// rows of every map of every host, and the devices of every namespace. Counters
+// are left out: they count.
+func (f *Fleet) Kernel() []string {
+	f.T.Helper()
+	var lines []string
+	for _, h := range f.hosts {
+		for _, pattern := range []string{"links/*", "maps-*/*"} {
+			pins, err := filepath.Glob(filepath.Join(f.Pins(h), pattern))
+			f.must(err)
+			if len(pins) == 0 {
+				f.T.Fatalf("%s has no pins %s", h, pattern)
+			}
+			for _, p := range pins {
+				lines = append(lines, h+" pin "+p)
+			}
+			if pattern != "links/*" {
+				for _, p := range pins {
+					lines = append(lines, f.rows(h, p)...)
+				}
+			}
+		}
+	}
+	spaces, err := filepath.Glob("/run/netns/weft-" + f.Name + "-*")
+	f.must(err)
+	for _, path := range spaces {
+		space := filepath.Base(path)
+		r := Run("", "ip", "-n", space, "-br", "link")
+		f.must(r.Err())
+		for _, l := range strings.Split(strings.TrimSpace(r.Out), "\n") {
+			lines = append(lines, space+" device "+strings.Fields(l)[0])
+		}
+	}
+	slices.Sort(lines)
+	return lines
+}
+
+// mapsOfCounters hold what changes with every packet.
+var mapsOfCounters = map[string]bool{"drop": true, "traffic": true, "event": true}
+
+// rows of a pinned map; of an array, those that are not zero.
+func (f *Fleet) rows(host, pin string) []string {
+	f.T.Helper()
+	name := filepath.Base(pin)
+	if mapsOfCounters[name] {
+		return nil
+	}
+	r := Run("", "bpftool", "-j", "map", "dump", "pinned", pin)
+	f.must(r.Err())
+	var rows []struct {
+		Key   []string `json:"key"`
+		Value []string `json:"value"`
+	}
+	f.must(json.Unmarshal([]byte(r.Out), &rows))
+	var lines []string
+	for _, row := range rows {
+		if slices.ContainsFunc(row.Value, func(b string) bool { return b != "0x00" }) {
+			lines = append(lines, fmt.Sprintf("%s row %s %s = %s", host, name, bytesOf(row.Key), bytesOf(row.Value)))
+		}
+	}
+	return lines
+}
+
+func bytesOf(hex []string) string { return strings.ReplaceAll(strings.Join(hex, ""), "0x", "") }
+
+// Kinds that policy has.
+var Kinds = []string{"tenants", "hosts", "pas", "networks", "subnets", "ports", "routes", "records"}
+
+// Policy is every resource as weft shows it, status included.
+func (f *Fleet) Policy() []string {
+	f.T.Helper()
+	var all []string
+	for _, k := range Kinds {
+		for _, doc := range strings.Split(f.Must("get", k, "-A", "-o", "yaml"), "\n---\n") {
+			all = append(all, strings.TrimSpace(doc))
+		}
+	}
+	return all
+}
+
+// Same fails the test for every line that only one of two lists has.
+func (f *Fleet) Same(what string, before, after []string) {
+	f.T.Helper()
+	count := map[string]int{}
+	for _, l := range before {
+		count[l]--
+	}
+	for _, l := range after {
+		count[l]++
+	}
+	var differ []string
+	for l, n := range count {
+		if n < 0 {
+			differ = append(differ, "- "+l)
+		}
+		if n > 0 {
+			differ = append(differ, "+ "+l)
+		}
+	}
+	slices.Sort(differ)
+	if n := len(differ); n > 0 {
+		f.T.Errorf("%s: %d lines differ:\n%s", what, n, strings.Join(differ[:min(n, 20)], "\n"))
+	}
+}
