@@ -46,6 +46,7 @@ type Switch interface {
 	Events(ctx context.Context) (<-chan datapath.Event, error)
 	Strategies() map[uint32]string
 	Trace(p datapath.Program, ifindex uint32, frame []byte) (datapath.RunResult, error)
+	Limits() datapath.Limits
 	WantsDX2() bool
 	AttachDX2(ifindex uint32) error
 }

@@ -119,6 +119,19 @@ func (s service) LocalVerify(ctx context.Context, _ *connect.Request[weftv1.Loca
 		Revision: revision, Differences: differences}), nil
 }
 
+// LocalDoctor examines this host.
+func (s service) LocalDoctor(ctx context.Context, _ *connect.Request[weftv1.LocalDoctorRequest]) (*connect.Response[weftv1.DoctorResponse], error) {
+	findings, err := s.loop.examine(ctx)
+	if err != nil {
+		return nil, coded(err)
+	}
+	if err := s.agent.server.trouble(); err != nil {
+		findings = append(findings, &weftv1.Finding{Host: s.agent.cfg.Host, Check: "server", Severity: severityFail,
+			Text: fmt.Sprintf("no session with the server %s: %v", s.agent.cfg.Server, err), Action: "is the server up, and reachable from this host? The host forwards by the last policy it received"})
+	}
+	return connect.NewResponse(&weftv1.DoctorResponse{Findings: findings}), nil
+}
+
 // coded gives an error the code that scripts can rely on.
 func coded(err error) error {
 	for _, c := range []struct {

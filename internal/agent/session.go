@@ -401,6 +401,13 @@ func (c *conversation) answer(ctx context.Context, q *hostv1.Query) *hostv1.Agen
 			break
 		}
 		a.Answer = &hostv1.Answer_Trace{Trace: t}
+	case q.GetExamine() != nil:
+		e, err := c.loop.examined(ctx, q.GetExamine().GetClock())
+		if err != nil {
+			a.Error = err.Error()
+			break
+		}
+		a.Answer = &hostv1.Answer_Examine{Examine: e}
 	default:
 		a.Error = "this agent does not know the question; upgrade it"
 	}

@@ -631,6 +631,42 @@ func (*LocalVerifyRequest) Descriptor() ([]byte, []int) {
 	return file_weft_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
+type LocalDoctorRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LocalDoctorRequest) Reset() {
+	*x = LocalDoctorRequest{}
+	mi := &file_weft_v1_agent_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LocalDoctorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LocalDoctorRequest) ProtoMessage() {}
+
+func (x *LocalDoctorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_agent_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LocalDoctorRequest.ProtoReflect.Descriptor instead.
+func (*LocalDoctorRequest) Descriptor() ([]byte, []int) {
+	return file_weft_v1_agent_proto_rawDescGZIP(), []int{11}
+}
+
 var File_weft_v1_agent_proto protoreflect.FileDescriptor
 
 const file_weft_v1_agent_proto_rawDesc = "" +
@@ -672,7 +708,8 @@ const file_weft_v1_agent_proto_rawDesc = "" +
 	"\bfailures\x18\a \x03(\tR\bfailures\x12\x14\n" +
 	"\x05decap\x18\b \x01(\tR\x05decap\"\x13\n" +
 	"\x11LocalDropsRequest\"\x14\n" +
-	"\x12LocalVerifyRequest2\x95\x03\n" +
+	"\x12LocalVerifyRequest\"\x14\n" +
+	"\x12LocalDoctorRequest2\xda\x03\n" +
 	"\fAgentService\x123\n" +
 	"\x04Plug\x12\x14.weft.v1.PlugRequest\x1a\x15.weft.v1.PlugResponse\x129\n" +
 	"\x06Unplug\x12\x16.weft.v1.UnplugRequest\x1a\x17.weft.v1.UnplugResponse\x12B\n" +
@@ -680,7 +717,8 @@ const file_weft_v1_agent_proto_rawDesc = "" +
 	"\vAgentStatus\x12\x1b.weft.v1.AgentStatusRequest\x1a\x1c.weft.v1.AgentStatusResponse\x12@\n" +
 	"\n" +
 	"LocalDrops\x12\x1a.weft.v1.LocalDropsRequest\x1a\x16.weft.v1.DropsResponse\x12E\n" +
-	"\vLocalVerify\x12\x1b.weft.v1.LocalVerifyRequest\x1a\x19.weft.v1.HostVerificationB-Z+github.com/weft-sdn/weft/api/weft/v1;weftv1b\x06proto3"
+	"\vLocalVerify\x12\x1b.weft.v1.LocalVerifyRequest\x1a\x19.weft.v1.HostVerification\x12C\n" +
+	"\vLocalDoctor\x12\x1b.weft.v1.LocalDoctorRequest\x1a\x17.weft.v1.DoctorResponseB-Z+github.com/weft-sdn/weft/api/weft/v1;weftv1b\x06proto3"
 
 var (
 	file_weft_v1_agent_proto_rawDescOnce sync.Once
@@ -694,7 +732,7 @@ func file_weft_v1_agent_proto_rawDescGZIP() []byte {
 	return file_weft_v1_agent_proto_rawDescData
 }
 
-var file_weft_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_weft_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_weft_v1_agent_proto_goTypes = []any{
 	(*PlugRequest)(nil),         // 0: weft.v1.PlugRequest
 	(*PlugResponse)(nil),        // 1: weft.v1.PlugResponse
@@ -707,8 +745,10 @@ var file_weft_v1_agent_proto_goTypes = []any{
 	(*AgentStatusResponse)(nil), // 8: weft.v1.AgentStatusResponse
 	(*LocalDropsRequest)(nil),   // 9: weft.v1.LocalDropsRequest
 	(*LocalVerifyRequest)(nil),  // 10: weft.v1.LocalVerifyRequest
-	(*DropsResponse)(nil),       // 11: weft.v1.DropsResponse
-	(*HostVerification)(nil),    // 12: weft.v1.HostVerification
+	(*LocalDoctorRequest)(nil),  // 11: weft.v1.LocalDoctorRequest
+	(*DropsResponse)(nil),       // 12: weft.v1.DropsResponse
+	(*HostVerification)(nil),    // 13: weft.v1.HostVerification
+	(*DoctorResponse)(nil),      // 14: weft.v1.DoctorResponse
 }
 var file_weft_v1_agent_proto_depIdxs = []int32{
 	6,  // 0: weft.v1.ListPlugsResponse.plugs:type_name -> weft.v1.Plug
@@ -718,14 +758,16 @@ var file_weft_v1_agent_proto_depIdxs = []int32{
 	7,  // 4: weft.v1.AgentService.AgentStatus:input_type -> weft.v1.AgentStatusRequest
 	9,  // 5: weft.v1.AgentService.LocalDrops:input_type -> weft.v1.LocalDropsRequest
 	10, // 6: weft.v1.AgentService.LocalVerify:input_type -> weft.v1.LocalVerifyRequest
-	1,  // 7: weft.v1.AgentService.Plug:output_type -> weft.v1.PlugResponse
-	3,  // 8: weft.v1.AgentService.Unplug:output_type -> weft.v1.UnplugResponse
-	5,  // 9: weft.v1.AgentService.ListPlugs:output_type -> weft.v1.ListPlugsResponse
-	8,  // 10: weft.v1.AgentService.AgentStatus:output_type -> weft.v1.AgentStatusResponse
-	11, // 11: weft.v1.AgentService.LocalDrops:output_type -> weft.v1.DropsResponse
-	12, // 12: weft.v1.AgentService.LocalVerify:output_type -> weft.v1.HostVerification
-	7,  // [7:13] is the sub-list for method output_type
-	1,  // [1:7] is the sub-list for method input_type
+	11, // 7: weft.v1.AgentService.LocalDoctor:input_type -> weft.v1.LocalDoctorRequest
+	1,  // 8: weft.v1.AgentService.Plug:output_type -> weft.v1.PlugResponse
+	3,  // 9: weft.v1.AgentService.Unplug:output_type -> weft.v1.UnplugResponse
+	5,  // 10: weft.v1.AgentService.ListPlugs:output_type -> weft.v1.ListPlugsResponse
+	8,  // 11: weft.v1.AgentService.AgentStatus:output_type -> weft.v1.AgentStatusResponse
+	12, // 12: weft.v1.AgentService.LocalDrops:output_type -> weft.v1.DropsResponse
+	13, // 13: weft.v1.AgentService.LocalVerify:output_type -> weft.v1.HostVerification
+	14, // 14: weft.v1.AgentService.LocalDoctor:output_type -> weft.v1.DoctorResponse
+	8,  // [8:15] is the sub-list for method output_type
+	1,  // [1:8] is the sub-list for method input_type
 	1,  // [1:1] is the sub-list for extension type_name
 	1,  // [1:1] is the sub-list for extension extendee
 	0,  // [0:1] is the sub-list for field type_name
@@ -743,7 +785,7 @@ func file_weft_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_v1_agent_proto_rawDesc), len(file_weft_v1_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1249,6 +1249,170 @@ func (x *TraceOuter) GetFlowId() uint32 {
 	return 0
 }
 
+type DoctorRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DoctorRequest) Reset() {
+	*x = DoctorRequest{}
+	mi := &file_weft_v1_operate_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DoctorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DoctorRequest) ProtoMessage() {}
+
+func (x *DoctorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_operate_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DoctorRequest.ProtoReflect.Descriptor instead.
+func (*DoctorRequest) Descriptor() ([]byte, []int) {
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *DoctorRequest) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+type DoctorResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Findings      []*Finding             `protobuf:"bytes,1,rep,name=findings,proto3" json:"findings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DoctorResponse) Reset() {
+	*x = DoctorResponse{}
+	mi := &file_weft_v1_operate_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DoctorResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DoctorResponse) ProtoMessage() {}
+
+func (x *DoctorResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_operate_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DoctorResponse.ProtoReflect.Descriptor instead.
+func (*DoctorResponse) Descriptor() ([]byte, []int) {
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *DoctorResponse) GetFindings() []*Finding {
+	if x != nil {
+		return x.Findings
+	}
+	return nil
+}
+
+type Finding struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`         // empty: the server or policy
+	Check         string                 `protobuf:"bytes,2,opt,name=check,proto3" json:"check,omitempty"`       // kernel, underlay, path, certificate, ...
+	Severity      string                 `protobuf:"bytes,3,opt,name=severity,proto3" json:"severity,omitempty"` // ok | warn | fail
+	Text          string                 `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`
+	Action        string                 `protobuf:"bytes,5,opt,name=action,proto3" json:"action,omitempty"` // what to do; empty when ok
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Finding) Reset() {
+	*x = Finding{}
+	mi := &file_weft_v1_operate_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Finding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Finding) ProtoMessage() {}
+
+func (x *Finding) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_operate_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Finding.ProtoReflect.Descriptor instead.
+func (*Finding) Descriptor() ([]byte, []int) {
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Finding) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *Finding) GetCheck() string {
+	if x != nil {
+		return x.Check
+	}
+	return ""
+}
+
+func (x *Finding) GetSeverity() string {
+	if x != nil {
+		return x.Severity
+	}
+	return ""
+}
+
+func (x *Finding) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Finding) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
 type CreateTokenRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
@@ -1259,7 +1423,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_weft_v1_operate_proto_msgTypes[16]
+	mi := &file_weft_v1_operate_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1271,7 +1435,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[16]
+	mi := &file_weft_v1_operate_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1284,7 +1448,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{16}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CreateTokenRequest) GetHost() string {
@@ -1311,7 +1475,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_weft_v1_operate_proto_msgTypes[17]
+	mi := &file_weft_v1_operate_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1323,7 +1487,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[17]
+	mi := &file_weft_v1_operate_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1336,7 +1500,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{17}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -1462,20 +1626,31 @@ const file_weft_v1_operate_proto_rawDesc = "" +
 	"\x04dscp\x18\x05 \x01(\rR\x04dscp\x12\x1a\n" +
 	"\bprotocol\x18\x06 \x01(\rR\bprotocol\x12\x12\n" +
 	"\x04vsid\x18\a \x01(\rR\x04vsid\x12\x17\n" +
-	"\aflow_id\x18\b \x01(\rR\x06flowId\"I\n" +
+	"\aflow_id\x18\b \x01(\rR\x06flowId\"#\n" +
+	"\rDoctorRequest\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\">\n" +
+	"\x0eDoctorResponse\x12,\n" +
+	"\bfindings\x18\x01 \x03(\v2\x10.weft.v1.FindingR\bfindings\"{\n" +
+	"\aFinding\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x14\n" +
+	"\x05check\x18\x02 \x01(\tR\x05check\x12\x1a\n" +
+	"\bseverity\x18\x03 \x01(\tR\bseverity\x12\x12\n" +
+	"\x04text\x18\x04 \x01(\tR\x04text\x12\x16\n" +
+	"\x06action\x18\x05 \x01(\tR\x06action\"I\n" +
 	"\x12CreateTokenRequest\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x1f\n" +
 	"\vttl_seconds\x18\x02 \x01(\x03R\n" +
 	"ttlSeconds\"E\n" +
 	"\x13CreateTokenResponse\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x18\n" +
-	"\aexpires\x18\x02 \x01(\tR\aexpires2\x8a\x03\n" +
+	"\aexpires\x18\x02 \x01(\tR\aexpires2\xc5\x03\n" +
 	"\x0eOperateService\x12H\n" +
 	"\vFleetStatus\x12\x1b.weft.v1.FleetStatusRequest\x1a\x1c.weft.v1.FleetStatusResponse\x126\n" +
 	"\x05Drops\x12\x15.weft.v1.DropsRequest\x1a\x16.weft.v1.DropsResponse\x129\n" +
 	"\x06Lookup\x12\x16.weft.v1.LookupRequest\x1a\x17.weft.v1.LookupResponse\x129\n" +
 	"\x06Verify\x12\x16.weft.v1.VerifyRequest\x1a\x17.weft.v1.VerifyResponse\x126\n" +
-	"\x05Trace\x12\x15.weft.v1.TraceRequest\x1a\x16.weft.v1.TraceResponse\x12H\n" +
+	"\x05Trace\x12\x15.weft.v1.TraceRequest\x1a\x16.weft.v1.TraceResponse\x129\n" +
+	"\x06Doctor\x12\x16.weft.v1.DoctorRequest\x1a\x17.weft.v1.DoctorResponse\x12H\n" +
 	"\vCreateToken\x12\x1b.weft.v1.CreateTokenRequest\x1a\x1c.weft.v1.CreateTokenResponseB-Z+github.com/weft-sdn/weft/api/weft/v1;weftv1b\x06proto3"
 
 var (
@@ -1490,7 +1665,7 @@ func file_weft_v1_operate_proto_rawDescGZIP() []byte {
 	return file_weft_v1_operate_proto_rawDescData
 }
 
-var file_weft_v1_operate_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_weft_v1_operate_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_weft_v1_operate_proto_goTypes = []any{
 	(*FleetStatusRequest)(nil),  // 0: weft.v1.FleetStatusRequest
 	(*FleetStatusResponse)(nil), // 1: weft.v1.FleetStatusResponse
@@ -1508,8 +1683,11 @@ var file_weft_v1_operate_proto_goTypes = []any{
 	(*TraceRun)(nil),            // 13: weft.v1.TraceRun
 	(*TraceStep)(nil),           // 14: weft.v1.TraceStep
 	(*TraceOuter)(nil),          // 15: weft.v1.TraceOuter
-	(*CreateTokenRequest)(nil),  // 16: weft.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil), // 17: weft.v1.CreateTokenResponse
+	(*DoctorRequest)(nil),       // 16: weft.v1.DoctorRequest
+	(*DoctorResponse)(nil),      // 17: weft.v1.DoctorResponse
+	(*Finding)(nil),             // 18: weft.v1.Finding
+	(*CreateTokenRequest)(nil),  // 19: weft.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil), // 20: weft.v1.CreateTokenResponse
 }
 var file_weft_v1_operate_proto_depIdxs = []int32{
 	2,  // 0: weft.v1.FleetStatusResponse.hosts:type_name -> weft.v1.HostStatus
@@ -1519,23 +1697,26 @@ var file_weft_v1_operate_proto_depIdxs = []int32{
 	13, // 4: weft.v1.TraceResponse.reverse:type_name -> weft.v1.TraceRun
 	14, // 5: weft.v1.TraceRun.steps:type_name -> weft.v1.TraceStep
 	15, // 6: weft.v1.TraceRun.outer:type_name -> weft.v1.TraceOuter
-	0,  // 7: weft.v1.OperateService.FleetStatus:input_type -> weft.v1.FleetStatusRequest
-	3,  // 8: weft.v1.OperateService.Drops:input_type -> weft.v1.DropsRequest
-	6,  // 9: weft.v1.OperateService.Lookup:input_type -> weft.v1.LookupRequest
-	8,  // 10: weft.v1.OperateService.Verify:input_type -> weft.v1.VerifyRequest
-	11, // 11: weft.v1.OperateService.Trace:input_type -> weft.v1.TraceRequest
-	16, // 12: weft.v1.OperateService.CreateToken:input_type -> weft.v1.CreateTokenRequest
-	1,  // 13: weft.v1.OperateService.FleetStatus:output_type -> weft.v1.FleetStatusResponse
-	4,  // 14: weft.v1.OperateService.Drops:output_type -> weft.v1.DropsResponse
-	7,  // 15: weft.v1.OperateService.Lookup:output_type -> weft.v1.LookupResponse
-	9,  // 16: weft.v1.OperateService.Verify:output_type -> weft.v1.VerifyResponse
-	12, // 17: weft.v1.OperateService.Trace:output_type -> weft.v1.TraceResponse
-	17, // 18: weft.v1.OperateService.CreateToken:output_type -> weft.v1.CreateTokenResponse
-	13, // [13:19] is the sub-list for method output_type
-	7,  // [7:13] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	18, // 7: weft.v1.DoctorResponse.findings:type_name -> weft.v1.Finding
+	0,  // 8: weft.v1.OperateService.FleetStatus:input_type -> weft.v1.FleetStatusRequest
+	3,  // 9: weft.v1.OperateService.Drops:input_type -> weft.v1.DropsRequest
+	6,  // 10: weft.v1.OperateService.Lookup:input_type -> weft.v1.LookupRequest
+	8,  // 11: weft.v1.OperateService.Verify:input_type -> weft.v1.VerifyRequest
+	11, // 12: weft.v1.OperateService.Trace:input_type -> weft.v1.TraceRequest
+	16, // 13: weft.v1.OperateService.Doctor:input_type -> weft.v1.DoctorRequest
+	19, // 14: weft.v1.OperateService.CreateToken:input_type -> weft.v1.CreateTokenRequest
+	1,  // 15: weft.v1.OperateService.FleetStatus:output_type -> weft.v1.FleetStatusResponse
+	4,  // 16: weft.v1.OperateService.Drops:output_type -> weft.v1.DropsResponse
+	7,  // 17: weft.v1.OperateService.Lookup:output_type -> weft.v1.LookupResponse
+	9,  // 18: weft.v1.OperateService.Verify:output_type -> weft.v1.VerifyResponse
+	12, // 19: weft.v1.OperateService.Trace:output_type -> weft.v1.TraceResponse
+	17, // 20: weft.v1.OperateService.Doctor:output_type -> weft.v1.DoctorResponse
+	20, // 21: weft.v1.OperateService.CreateToken:output_type -> weft.v1.CreateTokenResponse
+	15, // [15:22] is the sub-list for method output_type
+	8,  // [8:15] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_weft_v1_operate_proto_init() }
@@ -1549,7 +1730,7 @@ func file_weft_v1_operate_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_v1_operate_proto_rawDesc), len(file_weft_v1_operate_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

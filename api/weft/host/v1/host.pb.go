@@ -1470,6 +1470,7 @@ type Query struct {
 	//	*Query_Drops
 	//	*Query_Verify
 	//	*Query_Trace
+	//	*Query_Examine
 	Query         isQuery_Query `protobuf_oneof:"query"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1546,6 +1547,15 @@ func (x *Query) GetTrace() *TraceQuery {
 	return nil
 }
 
+func (x *Query) GetExamine() *ExamineQuery {
+	if x != nil {
+		if x, ok := x.Query.(*Query_Examine); ok {
+			return x.Examine
+		}
+	}
+	return nil
+}
+
 type isQuery_Query interface {
 	isQuery_Query()
 }
@@ -1562,11 +1572,17 @@ type Query_Trace struct {
 	Trace *TraceQuery `protobuf:"bytes,4,opt,name=trace,proto3,oneof"`
 }
 
+type Query_Examine struct {
+	Examine *ExamineQuery `protobuf:"bytes,5,opt,name=examine,proto3,oneof"`
+}
+
 func (*Query_Drops) isQuery_Query() {}
 
 func (*Query_Verify) isQuery_Query() {}
 
 func (*Query_Trace) isQuery_Query() {}
+
+func (*Query_Examine) isQuery_Query() {}
 
 type DropsQuery struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1657,6 +1673,7 @@ type Answer struct {
 	//	*Answer_Drops
 	//	*Answer_Verify
 	//	*Answer_Trace
+	//	*Answer_Examine
 	Answer        isAnswer_Answer `protobuf_oneof:"answer"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1740,6 +1757,15 @@ func (x *Answer) GetTrace() *TraceAnswer {
 	return nil
 }
 
+func (x *Answer) GetExamine() *ExamineAnswer {
+	if x != nil {
+		if x, ok := x.Answer.(*Answer_Examine); ok {
+			return x.Examine
+		}
+	}
+	return nil
+}
+
 type isAnswer_Answer interface {
 	isAnswer_Answer()
 }
@@ -1756,11 +1782,17 @@ type Answer_Trace struct {
 	Trace *TraceAnswer `protobuf:"bytes,5,opt,name=trace,proto3,oneof"`
 }
 
+type Answer_Examine struct {
+	Examine *ExamineAnswer `protobuf:"bytes,6,opt,name=examine,proto3,oneof"`
+}
+
 func (*Answer_Drops) isAnswer_Answer() {}
 
 func (*Answer_Verify) isAnswer_Answer() {}
 
 func (*Answer_Trace) isAnswer_Answer() {}
+
+func (*Answer_Examine) isAnswer_Answer() {}
 
 type DropsAnswer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2179,6 +2211,104 @@ func (x *TraceAnswer) GetSource() []byte {
 	return nil
 }
 
+// ExamineQuery asks a host what is wrong with it. It takes seconds: real packets
+// go to the Provider Addresses of its peers.
+type ExamineQuery struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Clock         bool                   `protobuf:"varint,1,opt,name=clock,proto3" json:"clock,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExamineQuery) Reset() {
+	*x = ExamineQuery{}
+	mi := &file_weft_host_v1_host_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExamineQuery) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExamineQuery) ProtoMessage() {}
+
+func (x *ExamineQuery) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_host_v1_host_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExamineQuery.ProtoReflect.Descriptor instead.
+func (*ExamineQuery) Descriptor() ([]byte, []int) {
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *ExamineQuery) GetClock() bool {
+	if x != nil {
+		return x.Clock
+	}
+	return false
+}
+
+type ExamineAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Findings      []*v1.Finding          `protobuf:"bytes,1,rep,name=findings,proto3" json:"findings,omitempty"`
+	TimeUnixNano  int64                  `protobuf:"varint,2,opt,name=time_unix_nano,json=timeUnixNano,proto3" json:"time_unix_nano,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExamineAnswer) Reset() {
+	*x = ExamineAnswer{}
+	mi := &file_weft_host_v1_host_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExamineAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExamineAnswer) ProtoMessage() {}
+
+func (x *ExamineAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_host_v1_host_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExamineAnswer.ProtoReflect.Descriptor instead.
+func (*ExamineAnswer) Descriptor() ([]byte, []int) {
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ExamineAnswer) GetFindings() []*v1.Finding {
+	if x != nil {
+		return x.Findings
+	}
+	return nil
+}
+
+func (x *ExamineAnswer) GetTimeUnixNano() int64 {
+	if x != nil {
+		return x.TimeUnixNano
+	}
+	return 0
+}
+
 var File_weft_host_v1_host_proto protoreflect.FileDescriptor
 
 const file_weft_host_v1_host_proto_rawDesc = "" +
@@ -2286,23 +2416,25 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\x05Route\x12(\n" +
 	"\x03key\x18\x01 \x01(\v2\x16.weft.host.v1.RouteKeyR\x03key\x12\x12\n" +
 	"\x04vsid\x18\x02 \x01(\rR\x04vsid\x12\x19\n" +
-	"\bnext_hop\x18\x03 \x01(\fR\anextHop\"\xb9\x01\n" +
+	"\bnext_hop\x18\x03 \x01(\fR\anextHop\"\xf1\x01\n" +
 	"\x05Query\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x120\n" +
 	"\x05drops\x18\x02 \x01(\v2\x18.weft.host.v1.DropsQueryH\x00R\x05drops\x123\n" +
 	"\x06verify\x18\x03 \x01(\v2\x19.weft.host.v1.VerifyQueryH\x00R\x06verify\x120\n" +
-	"\x05trace\x18\x04 \x01(\v2\x18.weft.host.v1.TraceQueryH\x00R\x05traceB\a\n" +
+	"\x05trace\x18\x04 \x01(\v2\x18.weft.host.v1.TraceQueryH\x00R\x05trace\x126\n" +
+	"\aexamine\x18\x05 \x01(\v2\x1a.weft.host.v1.ExamineQueryH\x00R\aexamineB\a\n" +
 	"\x05query\" \n" +
 	"\n" +
 	"DropsQuery\x12\x12\n" +
 	"\x04port\x18\x01 \x01(\rR\x04port\"\r\n" +
-	"\vVerifyQuery\"\xd4\x01\n" +
+	"\vVerifyQuery\"\x8d\x02\n" +
 	"\x06Answer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x121\n" +
 	"\x05drops\x18\x03 \x01(\v2\x19.weft.host.v1.DropsAnswerH\x00R\x05drops\x124\n" +
 	"\x06verify\x18\x04 \x01(\v2\x1a.weft.host.v1.VerifyAnswerH\x00R\x06verify\x121\n" +
-	"\x05trace\x18\x05 \x01(\v2\x19.weft.host.v1.TraceAnswerH\x00R\x05traceB\b\n" +
+	"\x05trace\x18\x05 \x01(\v2\x19.weft.host.v1.TraceAnswerH\x00R\x05trace\x127\n" +
+	"\aexamine\x18\x06 \x01(\v2\x1b.weft.host.v1.ExamineAnswerH\x00R\aexamineB\b\n" +
 	"\x06answer\"8\n" +
 	"\vDropsAnswer\x12)\n" +
 	"\x04rows\x18\x01 \x03(\v2\x15.weft.host.v1.DropRowR\x04rows\"\x93\x01\n" +
@@ -2332,7 +2464,12 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\x05reply\x18\b \x01(\bR\x05reply\"L\n" +
 	"\vTraceAnswer\x12%\n" +
 	"\x04runs\x18\x01 \x03(\v2\x11.weft.v1.TraceRunR\x04runs\x12\x16\n" +
-	"\x06source\x18\x02 \x01(\fR\x06source2\xed\x02\n" +
+	"\x06source\x18\x02 \x01(\fR\x06source\"$\n" +
+	"\fExamineQuery\x12\x14\n" +
+	"\x05clock\x18\x01 \x01(\bR\x05clock\"c\n" +
+	"\rExamineAnswer\x12,\n" +
+	"\bfindings\x18\x01 \x03(\v2\x10.weft.v1.FindingR\bfindings\x12$\n" +
+	"\x0etime_unix_nano\x18\x02 \x01(\x03R\ftimeUnixNano2\xed\x02\n" +
 	"\vHostService\x12=\n" +
 	"\x04Join\x12\x19.weft.host.v1.JoinRequest\x1a\x1a.weft.host.v1.JoinResponse\x12?\n" +
 	"\x05Renew\x12\x1a.weft.host.v1.RenewRequest\x1a\x1a.weft.host.v1.JoinResponse\x12F\n" +
@@ -2353,7 +2490,7 @@ func file_weft_host_v1_host_proto_rawDescGZIP() []byte {
 	return file_weft_host_v1_host_proto_rawDescData
 }
 
-var file_weft_host_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_weft_host_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_weft_host_v1_host_proto_goTypes = []any{
 	(*JoinRequest)(nil),      // 0: weft.host.v1.JoinRequest
 	(*RenewRequest)(nil),     // 1: weft.host.v1.RenewRequest
@@ -2385,7 +2522,10 @@ var file_weft_host_v1_host_proto_goTypes = []any{
 	(*TraceQuery)(nil),       // 27: weft.host.v1.TraceQuery
 	(*TracePacket)(nil),      // 28: weft.host.v1.TracePacket
 	(*TraceAnswer)(nil),      // 29: weft.host.v1.TraceAnswer
-	(*v1.TraceRun)(nil),      // 30: weft.v1.TraceRun
+	(*ExamineQuery)(nil),     // 30: weft.host.v1.ExamineQuery
+	(*ExamineAnswer)(nil),    // 31: weft.host.v1.ExamineAnswer
+	(*v1.TraceRun)(nil),      // 32: weft.v1.TraceRun
+	(*v1.Finding)(nil),       // 33: weft.v1.Finding
 }
 var file_weft_host_v1_host_proto_depIdxs = []int32{
 	6,  // 0: weft.host.v1.AgentMessage.hello:type_name -> weft.host.v1.Hello
@@ -2411,27 +2551,30 @@ var file_weft_host_v1_host_proto_depIdxs = []int32{
 	21, // 20: weft.host.v1.Query.drops:type_name -> weft.host.v1.DropsQuery
 	22, // 21: weft.host.v1.Query.verify:type_name -> weft.host.v1.VerifyQuery
 	27, // 22: weft.host.v1.Query.trace:type_name -> weft.host.v1.TraceQuery
-	24, // 23: weft.host.v1.Answer.drops:type_name -> weft.host.v1.DropsAnswer
-	26, // 24: weft.host.v1.Answer.verify:type_name -> weft.host.v1.VerifyAnswer
-	29, // 25: weft.host.v1.Answer.trace:type_name -> weft.host.v1.TraceAnswer
-	25, // 26: weft.host.v1.DropsAnswer.rows:type_name -> weft.host.v1.DropRow
-	28, // 27: weft.host.v1.TraceQuery.packet:type_name -> weft.host.v1.TracePacket
-	30, // 28: weft.host.v1.TraceAnswer.runs:type_name -> weft.v1.TraceRun
-	0,  // 29: weft.host.v1.HostService.Join:input_type -> weft.host.v1.JoinRequest
-	1,  // 30: weft.host.v1.HostService.Renew:input_type -> weft.host.v1.RenewRequest
-	5,  // 31: weft.host.v1.HostService.Session:input_type -> weft.host.v1.AgentMessage
-	3,  // 32: weft.host.v1.HostService.BindPort:input_type -> weft.host.v1.BindPortRequest
-	3,  // 33: weft.host.v1.HostService.UnbindPort:input_type -> weft.host.v1.BindPortRequest
-	2,  // 34: weft.host.v1.HostService.Join:output_type -> weft.host.v1.JoinResponse
-	2,  // 35: weft.host.v1.HostService.Renew:output_type -> weft.host.v1.JoinResponse
-	11, // 36: weft.host.v1.HostService.Session:output_type -> weft.host.v1.ServerMessage
-	4,  // 37: weft.host.v1.HostService.BindPort:output_type -> weft.host.v1.BindPortResponse
-	4,  // 38: weft.host.v1.HostService.UnbindPort:output_type -> weft.host.v1.BindPortResponse
-	34, // [34:39] is the sub-list for method output_type
-	29, // [29:34] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	30, // 23: weft.host.v1.Query.examine:type_name -> weft.host.v1.ExamineQuery
+	24, // 24: weft.host.v1.Answer.drops:type_name -> weft.host.v1.DropsAnswer
+	26, // 25: weft.host.v1.Answer.verify:type_name -> weft.host.v1.VerifyAnswer
+	29, // 26: weft.host.v1.Answer.trace:type_name -> weft.host.v1.TraceAnswer
+	31, // 27: weft.host.v1.Answer.examine:type_name -> weft.host.v1.ExamineAnswer
+	25, // 28: weft.host.v1.DropsAnswer.rows:type_name -> weft.host.v1.DropRow
+	28, // 29: weft.host.v1.TraceQuery.packet:type_name -> weft.host.v1.TracePacket
+	32, // 30: weft.host.v1.TraceAnswer.runs:type_name -> weft.v1.TraceRun
+	33, // 31: weft.host.v1.ExamineAnswer.findings:type_name -> weft.v1.Finding
+	0,  // 32: weft.host.v1.HostService.Join:input_type -> weft.host.v1.JoinRequest
+	1,  // 33: weft.host.v1.HostService.Renew:input_type -> weft.host.v1.RenewRequest
+	5,  // 34: weft.host.v1.HostService.Session:input_type -> weft.host.v1.AgentMessage
+	3,  // 35: weft.host.v1.HostService.BindPort:input_type -> weft.host.v1.BindPortRequest
+	3,  // 36: weft.host.v1.HostService.UnbindPort:input_type -> weft.host.v1.BindPortRequest
+	2,  // 37: weft.host.v1.HostService.Join:output_type -> weft.host.v1.JoinResponse
+	2,  // 38: weft.host.v1.HostService.Renew:output_type -> weft.host.v1.JoinResponse
+	11, // 39: weft.host.v1.HostService.Session:output_type -> weft.host.v1.ServerMessage
+	4,  // 40: weft.host.v1.HostService.BindPort:output_type -> weft.host.v1.BindPortResponse
+	4,  // 41: weft.host.v1.HostService.UnbindPort:output_type -> weft.host.v1.BindPortResponse
+	37, // [37:42] is the sub-list for method output_type
+	32, // [32:37] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_weft_host_v1_host_proto_init() }
@@ -2456,11 +2599,13 @@ func file_weft_host_v1_host_proto_init() {
 		(*Query_Drops)(nil),
 		(*Query_Verify)(nil),
 		(*Query_Trace)(nil),
+		(*Query_Examine)(nil),
 	}
 	file_weft_host_v1_host_proto_msgTypes[23].OneofWrappers = []any{
 		(*Answer_Drops)(nil),
 		(*Answer_Verify)(nil),
 		(*Answer_Trace)(nil),
+		(*Answer_Examine)(nil),
 	}
 	file_weft_host_v1_host_proto_msgTypes[27].OneofWrappers = []any{
 		(*TraceQuery_Packet)(nil),
@@ -2472,7 +2617,7 @@ func file_weft_host_v1_host_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_host_v1_host_proto_rawDesc), len(file_weft_host_v1_host_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   30,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -50,6 +50,9 @@ const (
 	// AgentServiceLocalVerifyProcedure is the fully-qualified name of the AgentService's LocalVerify
 	// RPC.
 	AgentServiceLocalVerifyProcedure = "/weft.v1.AgentService/LocalVerify"
+	// AgentServiceLocalDoctorProcedure is the fully-qualified name of the AgentService's LocalDoctor
+	// RPC.
+	AgentServiceLocalDoctorProcedure = "/weft.v1.AgentService/LocalDoctor"
 )
 
 // AgentServiceClient is a client for the weft.v1.AgentService service.
@@ -63,6 +66,8 @@ type AgentServiceClient interface {
 	AgentStatus(context.Context, *connect.Request[v1.AgentStatusRequest]) (*connect.Response[v1.AgentStatusResponse], error)
 	LocalDrops(context.Context, *connect.Request[v1.LocalDropsRequest]) (*connect.Response[v1.DropsResponse], error)
 	LocalVerify(context.Context, *connect.Request[v1.LocalVerifyRequest]) (*connect.Response[v1.HostVerification], error)
+	// LocalDoctor examines this host alone.
+	LocalDoctor(context.Context, *connect.Request[v1.LocalDoctorRequest]) (*connect.Response[v1.DoctorResponse], error)
 }
 
 // NewAgentServiceClient constructs a client for the weft.v1.AgentService service. By default, it
@@ -112,6 +117,12 @@ func NewAgentServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(agentServiceMethods.ByName("LocalVerify")),
 			connect.WithClientOptions(opts...),
 		),
+		localDoctor: connect.NewClient[v1.LocalDoctorRequest, v1.DoctorResponse](
+			httpClient,
+			baseURL+AgentServiceLocalDoctorProcedure,
+			connect.WithSchema(agentServiceMethods.ByName("LocalDoctor")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -123,6 +134,7 @@ type agentServiceClient struct {
 	agentStatus *connect.Client[v1.AgentStatusRequest, v1.AgentStatusResponse]
 	localDrops  *connect.Client[v1.LocalDropsRequest, v1.DropsResponse]
 	localVerify *connect.Client[v1.LocalVerifyRequest, v1.HostVerification]
+	localDoctor *connect.Client[v1.LocalDoctorRequest, v1.DoctorResponse]
 }
 
 // Plug calls weft.v1.AgentService.Plug.
@@ -155,6 +167,11 @@ func (c *agentServiceClient) LocalVerify(ctx context.Context, req *connect.Reque
 	return c.localVerify.CallUnary(ctx, req)
 }
 
+// LocalDoctor calls weft.v1.AgentService.LocalDoctor.
+func (c *agentServiceClient) LocalDoctor(ctx context.Context, req *connect.Request[v1.LocalDoctorRequest]) (*connect.Response[v1.DoctorResponse], error) {
+	return c.localDoctor.CallUnary(ctx, req)
+}
+
 // AgentServiceHandler is an implementation of the weft.v1.AgentService service.
 type AgentServiceHandler interface {
 	// Plug attaches a device to a port, waits until it is programmed, and says
@@ -166,6 +183,8 @@ type AgentServiceHandler interface {
 	AgentStatus(context.Context, *connect.Request[v1.AgentStatusRequest]) (*connect.Response[v1.AgentStatusResponse], error)
 	LocalDrops(context.Context, *connect.Request[v1.LocalDropsRequest]) (*connect.Response[v1.DropsResponse], error)
 	LocalVerify(context.Context, *connect.Request[v1.LocalVerifyRequest]) (*connect.Response[v1.HostVerification], error)
+	// LocalDoctor examines this host alone.
+	LocalDoctor(context.Context, *connect.Request[v1.LocalDoctorRequest]) (*connect.Response[v1.DoctorResponse], error)
 }
 
 // NewAgentServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -211,6 +230,12 @@ func NewAgentServiceHandler(svc AgentServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(agentServiceMethods.ByName("LocalVerify")),
 		connect.WithHandlerOptions(opts...),
 	)
+	agentServiceLocalDoctorHandler := connect.NewUnaryHandler(
+		AgentServiceLocalDoctorProcedure,
+		svc.LocalDoctor,
+		connect.WithSchema(agentServiceMethods.ByName("LocalDoctor")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/weft.v1.AgentService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case AgentServicePlugProcedure:
@@ -225,6 +250,8 @@ func NewAgentServiceHandler(svc AgentServiceHandler, opts ...connect.HandlerOpti
 			agentServiceLocalDropsHandler.ServeHTTP(w, r)
 		case AgentServiceLocalVerifyProcedure:
 			agentServiceLocalVerifyHandler.ServeHTTP(w, r)
+		case AgentServiceLocalDoctorProcedure:
+			agentServiceLocalDoctorHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -256,4 +283,8 @@ func (UnimplementedAgentServiceHandler) LocalDrops(context.Context, *connect.Req
 
 func (UnimplementedAgentServiceHandler) LocalVerify(context.Context, *connect.Request[v1.LocalVerifyRequest]) (*connect.Response[v1.HostVerification], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("weft.v1.AgentService.LocalVerify is not implemented"))
+}
+
+func (UnimplementedAgentServiceHandler) LocalDoctor(context.Context, *connect.Request[v1.LocalDoctorRequest]) (*connect.Response[v1.DoctorResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("weft.v1.AgentService.LocalDoctor is not implemented"))
 }

@@ -46,6 +46,8 @@ const (
 	OperateServiceVerifyProcedure = "/weft.v1.OperateService/Verify"
 	// OperateServiceTraceProcedure is the fully-qualified name of the OperateService's Trace RPC.
 	OperateServiceTraceProcedure = "/weft.v1.OperateService/Trace"
+	// OperateServiceDoctorProcedure is the fully-qualified name of the OperateService's Doctor RPC.
+	OperateServiceDoctorProcedure = "/weft.v1.OperateService/Doctor"
 	// OperateServiceCreateTokenProcedure is the fully-qualified name of the OperateService's
 	// CreateToken RPC.
 	OperateServiceCreateTokenProcedure = "/weft.v1.OperateService/CreateToken"
@@ -64,6 +66,8 @@ type OperateServiceClient interface {
 	// Trace runs a packet that nobody sends through the loaded programs of the hosts
 	// on its way, and its answer on the way back. Nothing is sent or counted.
 	Trace(context.Context, *connect.Request[v1.TraceRequest]) (*connect.Response[v1.TraceResponse], error)
+	// Doctor examines hosts and server and says what to do about what it finds.
+	Doctor(context.Context, *connect.Request[v1.DoctorRequest]) (*connect.Response[v1.DoctorResponse], error)
 	// CreateToken makes a single-use token that lets one agent join.
 	CreateToken(context.Context, *connect.Request[v1.CreateTokenRequest]) (*connect.Response[v1.CreateTokenResponse], error)
 }
@@ -109,6 +113,12 @@ func NewOperateServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(operateServiceMethods.ByName("Trace")),
 			connect.WithClientOptions(opts...),
 		),
+		doctor: connect.NewClient[v1.DoctorRequest, v1.DoctorResponse](
+			httpClient,
+			baseURL+OperateServiceDoctorProcedure,
+			connect.WithSchema(operateServiceMethods.ByName("Doctor")),
+			connect.WithClientOptions(opts...),
+		),
 		createToken: connect.NewClient[v1.CreateTokenRequest, v1.CreateTokenResponse](
 			httpClient,
 			baseURL+OperateServiceCreateTokenProcedure,
@@ -125,6 +135,7 @@ type operateServiceClient struct {
 	lookup      *connect.Client[v1.LookupRequest, v1.LookupResponse]
 	verify      *connect.Client[v1.VerifyRequest, v1.VerifyResponse]
 	trace       *connect.Client[v1.TraceRequest, v1.TraceResponse]
+	doctor      *connect.Client[v1.DoctorRequest, v1.DoctorResponse]
 	createToken *connect.Client[v1.CreateTokenRequest, v1.CreateTokenResponse]
 }
 
@@ -153,6 +164,11 @@ func (c *operateServiceClient) Trace(ctx context.Context, req *connect.Request[v
 	return c.trace.CallUnary(ctx, req)
 }
 
+// Doctor calls weft.v1.OperateService.Doctor.
+func (c *operateServiceClient) Doctor(ctx context.Context, req *connect.Request[v1.DoctorRequest]) (*connect.Response[v1.DoctorResponse], error) {
+	return c.doctor.CallUnary(ctx, req)
+}
+
 // CreateToken calls weft.v1.OperateService.CreateToken.
 func (c *operateServiceClient) CreateToken(ctx context.Context, req *connect.Request[v1.CreateTokenRequest]) (*connect.Response[v1.CreateTokenResponse], error) {
 	return c.createToken.CallUnary(ctx, req)
@@ -171,6 +187,8 @@ type OperateServiceHandler interface {
 	// Trace runs a packet that nobody sends through the loaded programs of the hosts
 	// on its way, and its answer on the way back. Nothing is sent or counted.
 	Trace(context.Context, *connect.Request[v1.TraceRequest]) (*connect.Response[v1.TraceResponse], error)
+	// Doctor examines hosts and server and says what to do about what it finds.
+	Doctor(context.Context, *connect.Request[v1.DoctorRequest]) (*connect.Response[v1.DoctorResponse], error)
 	// CreateToken makes a single-use token that lets one agent join.
 	CreateToken(context.Context, *connect.Request[v1.CreateTokenRequest]) (*connect.Response[v1.CreateTokenResponse], error)
 }
@@ -212,6 +230,12 @@ func NewOperateServiceHandler(svc OperateServiceHandler, opts ...connect.Handler
 		connect.WithSchema(operateServiceMethods.ByName("Trace")),
 		connect.WithHandlerOptions(opts...),
 	)
+	operateServiceDoctorHandler := connect.NewUnaryHandler(
+		OperateServiceDoctorProcedure,
+		svc.Doctor,
+		connect.WithSchema(operateServiceMethods.ByName("Doctor")),
+		connect.WithHandlerOptions(opts...),
+	)
 	operateServiceCreateTokenHandler := connect.NewUnaryHandler(
 		OperateServiceCreateTokenProcedure,
 		svc.CreateToken,
@@ -230,6 +254,8 @@ func NewOperateServiceHandler(svc OperateServiceHandler, opts ...connect.Handler
 			operateServiceVerifyHandler.ServeHTTP(w, r)
 		case OperateServiceTraceProcedure:
 			operateServiceTraceHandler.ServeHTTP(w, r)
+		case OperateServiceDoctorProcedure:
+			operateServiceDoctorHandler.ServeHTTP(w, r)
 		case OperateServiceCreateTokenProcedure:
 			operateServiceCreateTokenHandler.ServeHTTP(w, r)
 		default:
@@ -259,6 +285,10 @@ func (UnimplementedOperateServiceHandler) Verify(context.Context, *connect.Reque
 
 func (UnimplementedOperateServiceHandler) Trace(context.Context, *connect.Request[v1.TraceRequest]) (*connect.Response[v1.TraceResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("weft.v1.OperateService.Trace is not implemented"))
+}
+
+func (UnimplementedOperateServiceHandler) Doctor(context.Context, *connect.Request[v1.DoctorRequest]) (*connect.Response[v1.DoctorResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("weft.v1.OperateService.Doctor is not implemented"))
 }
 
 func (UnimplementedOperateServiceHandler) CreateToken(context.Context, *connect.Request[v1.CreateTokenRequest]) (*connect.Response[v1.CreateTokenResponse], error) {
