@@ -67,6 +67,9 @@ func openTap(name string) (int, error) {
 // on a wire, they are lost.
 func move(from, to int) error {
 	runtime.LockOSThread()
+	if err := hurry(); err != nil {
+		return err
+	}
 	b := make([]byte, largest)
 	for {
 		n, err := read(from, b)

@@ -71,6 +71,9 @@ func workerMain(text string) {
 }
 
 func (s spec) work() (result, error) {
+	if err := hurry(); err != nil {
+		return result{}, err
+	}
 	if s.CPU >= 0 {
 		if err := pin(0, s.CPU); err != nil {
 			return result{}, err
@@ -100,6 +103,16 @@ func pin(tid, cpu int) error {
 	set.Set(cpu)
 	if err := unix.SchedSetaffinity(tid, &set); err != nil {
 		return fmt.Errorf("pinning to cpu %d: %w", cpu, err)
+	}
+	return nil
+}
+
+// hurry puts the calling thread before all else that the machine does: with it
+// the rounds of a busy machine differ by a few percent, without it several times over.
+func hurry() error {
+	attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_RR, Priority: 1}
+	if err := unix.SchedSetAttr(0, &attr, 0); err != nil {
+		return fmt.Errorf("asking for real-time scheduling: %w", err)
 	}
 	return nil
 }
