@@ -4,7 +4,7 @@
 //
 // Invariants: a host has at most one Update under way; what changes meanwhile is
 // merged key by key, so a slow host costs a bounded amount of memory and no other
-// host any time. Nothing is sent before the first Sync: an empty Goal would take
+// host any time. Large Updates take turns, and who does not read loses its own. Nothing is sent before the first Sync: an empty Goal would take
 // running guests off the network. A resource counts as programmed on a host only
 // when the host has said so.
 // It must never read or write the store; what it must ask the server comes
@@ -62,6 +62,8 @@ type Distributor struct {
 	leaving  map[model.Key]map[*host]int64
 	watchers map[chan struct{}]struct{}
 	query    uint64
+
+	turns chan struct{} // holds one for each large Update that is made and sent
 }
 
 const (
@@ -87,6 +89,7 @@ func New(cfg Config) *Distributor {
 		hosts:    map[string]*host{},
 		leaving:  map[model.Key]map[*host]int64{},
 		watchers: map[chan struct{}]struct{}{},
+		turns:    make(chan struct{}, maxLarge),
 	}
 }
 

@@ -214,6 +214,61 @@ func TestHostThatDoesNotReadHoldsNobodyUpAndIsDropped(t *testing.T) {
 	}
 }
 
+// An agent may speak and not read: then it must not keep what others wait for.
+func TestAnAgentThatSpeaksAndDoesNotReadIsDropped(t *testing.T) {
+	t.Parallel() // it waits, mostly
+	f := newFleet(t, func(c *Config) { c.Heartbeat = time.Second })
+	f.Sync(world(1, 20_000), 10)
+	deaf := f.dial("h0", "deaf", fresh(), 64<<10)
+	f.until("the deaf agent has arrived", func() bool { return f.Hosts()[0].Connected })
+	beat, stop := context.WithCancel(t.Context())
+	defer stop()
+	go func() {
+		tick := time.NewTicker(200 * time.Millisecond)
+		defer tick.Stop()
+		for beat.Err() == nil {
+			<-tick.C
+			deaf.say(&hostv1.AgentMessage{Message: &hostv1.AgentMessage_Heartbeat{Heartbeat: &hostv1.Heartbeat{}}})
+		}
+	}()
+	f.until("it is dropped", func() bool { return !f.Hosts()[0].Connected })
+	f.untilTurns(0)
+}
+
+// Many hosts may come back at once, without a cache: each snapshot costs memory
+// until it is sent, so they take turns.
+func TestLargeUpdatesTakeTurns(t *testing.T) {
+	f := newFleet(t)
+	f.Sync(world(maxLarge+1, 20_000), 10)
+	var deaf []*agent
+	for i := range maxLarge {
+		deaf = append(deaf, f.dial(fmt.Sprint("h", i), "deaf", fresh(), 64<<10))
+	}
+	f.untilTurns(maxLarge)
+	last := fmt.Sprint("h", maxLarge)
+	a := f.arrive(last, "patient", fresh())
+	answered := make(chan error, 1)
+	go func() {
+		_, err := f.Query(t.Context(), last, &hostv1.Query{Query: &hostv1.Query_Verify{Verify: &hostv1.VerifyQuery{}}})
+		answered <- err
+	}()
+	q := a.next().GetQuery()
+	if q == nil {
+		t.Fatal("an update came out of turn")
+	}
+	a.say(&hostv1.AgentMessage{Message: &hostv1.AgentMessage_Answer{Answer: &hostv1.Answer{Id: q.GetId()}}})
+	if err := <-answered; err != nil {
+		t.Fatal(err)
+	}
+	deaf[3].stop()
+	a.follow()
+	// Who waits in vain does not keep its place.
+	for _, d := range deaf {
+		d.stop()
+	}
+	f.untilTurns(0)
+}
+
 func TestSilentAgentIsDropped(t *testing.T) {
 	t.Parallel() // it waits, mostly
 	f := newFleet(t, func(c *Config) { c.Heartbeat = time.Second })

@@ -93,6 +93,18 @@ func (f *fleet) until(what string, ok func() bool) {
 	}
 }
 
+// untilTurns waits until n large Updates are under way; nothing tells of that.
+func (f *fleet) untilTurns(n int) {
+	f.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); len(f.turns) != n; <-tick.C {
+		if time.Now().After(deadline) {
+			f.Fatalf("%d large updates are under way, not %d", len(f.turns), n)
+		}
+	}
+}
+
 // agent is the other end of one session.
 type agent struct {
 	f        *fleet

@@ -24,6 +24,13 @@ const (
 	maxQueries  = 16   // under way on one session
 )
 
+// Large Updates, of more than one part, exist in memory until they are sent. So only
+// some do at a time, however many hosts come back at once, and not for ever.
+const (
+	maxLarge = 8
+	partTime = time.Second // to take a part, beside the patience that every message has
+)
+
 type stream = connect.BidiStream[hostv1.AgentMessage, hostv1.ServerMessage]
 
 // session is one live stream with an agent.
@@ -88,7 +95,7 @@ func (d *service) Session(ctx context.Context, stream *stream) error {
 		wake: make(chan struct{}, 1), facts: make(chan *hostv1.Facts, 1), queries: make(chan *hostv1.Query, maxQueries),
 		answers: map[uint64]chan<- answer{}}
 	defer s.close()
-	patience := missedHeartbeats * d.cfg.Heartbeat
+	patience := s.patience()
 	silence := time.AfterFunc(patience, func() {
 		s.end(connect.NewError(connect.CodeDeadlineExceeded, fmt.Errorf("nothing heard from the agent for %s", patience)))
 	})
@@ -166,23 +173,49 @@ func (s *session) leave() {
 	d.cfg.Logger.Info("agent left", "host", s.host, "reason", context.Cause(s.ctx))
 }
 
+func (s *session) patience() time.Duration { return missedHeartbeats * s.d.cfg.Heartbeat }
+
+// send gives the agent some time to take the messages.
+func (s *session) send(within time.Duration, messages ...*hostv1.ServerMessage) error {
+	s.mu.Lock()
+	if s.ctx.Err() == nil && s.control != nil { // else end has set a nearer deadline
+		_ = s.control.SetWriteDeadline(time.Now().Add(within))
+	}
+	s.mu.Unlock()
+	for _, m := range messages {
+		if err := s.stream.Send(m); err != nil {
+			return fmt.Errorf("the agent did not take what was sent, %d messages within %s: %w", len(messages), within, err)
+		}
+	}
+	return nil
+}
+
 // serve sends until the session ends; nobody else sends.
 func (s *session) serve() error {
-	err := s.stream.Send(&hostv1.ServerMessage{Message: &hostv1.ServerMessage_Welcome{Welcome: &hostv1.Welcome{
+	err := s.send(s.patience(), &hostv1.ServerMessage{Message: &hostv1.ServerMessage_Welcome{Welcome: &hostv1.Welcome{
 		Version: s.d.cfg.Version, HeartbeatSeconds: uint32(max(1, s.d.cfg.Heartbeat/time.Second))}}})
 	beat := time.NewTicker(s.d.cfg.Heartbeat)
 	defer beat.Stop()
+	var turn chan<- struct{} // not nil while a large Update waits for its turn
 	for err == nil {
 		select {
 		case <-s.ctx.Done():
 			return context.Cause(s.ctx)
 		case <-s.wake:
+			if s.large() {
+				turn = s.d.turns
+				continue
+			}
 			err = s.sendUpdates()
+		case turn <- struct{}{}:
+			err = s.sendUpdates()
+			<-s.d.turns
+			turn = nil
 		case q := <-s.queries:
-			err = s.stream.Send(&hostv1.ServerMessage{Message: &hostv1.ServerMessage_Query{Query: q}})
+			err = s.send(s.patience(), &hostv1.ServerMessage{Message: &hostv1.ServerMessage_Query{Query: q}})
 		case <-beat.C:
 			s.forgive()
-			err = s.stream.Send(&hostv1.ServerMessage{Message: &hostv1.ServerMessage_Heartbeat{Heartbeat: &hostv1.Heartbeat{}}})
+			err = s.send(s.patience(), &hostv1.ServerMessage{Message: &hostv1.ServerMessage_Heartbeat{Heartbeat: &hostv1.Heartbeat{}}})
 		}
 	}
 	return cmp.Or(context.Cause(s.ctx), err)
@@ -190,12 +223,19 @@ func (s *session) serve() error {
 
 // sendUpdates sends what has gathered, if the last Update is acknowledged.
 func (s *session) sendUpdates() error {
+	var parts []*hostv1.ServerMessage
 	for _, u := range s.next() {
-		if err := s.stream.Send(&hostv1.ServerMessage{Message: &hostv1.ServerMessage_Update{Update: u}}); err != nil {
-			return err
-		}
+		parts = append(parts, &hostv1.ServerMessage{Message: &hostv1.ServerMessage_Update{Update: u}})
 	}
-	return nil
+	return s.send(s.patience()+time.Duration(len(parts))*partTime, parts...)
+}
+
+// large reports whether what is to be sent now must wait for its turn.
+func (s *session) large() bool {
+	s.d.mu.Lock()
+	defer s.d.mu.Unlock()
+	h := s.d.hosts[s.host]
+	return h != nil && h.session == s && h.flight == nil && (h.snapshot || h.pending.Rows() > hostwire.PartWeight)
 }
 
 func (s *session) next() []*hostv1.Update {
