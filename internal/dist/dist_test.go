@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"connectrpc.com/connect"
 
@@ -464,6 +465,26 @@ func TestWhoIsRefused(t *testing.T) {
 	}
 	if err := hello(&hostv1.AgentMessage{}); connect.CodeOf(err) != connect.CodeInvalidArgument {
 		t.Errorf("no hello: %v", err)
+	}
+}
+
+func TestWhatAnAgentSaysIsCutAndFitToBeShown(t *testing.T) {
+	cut := strings.Repeat("x", maxText-1) + "…"
+	for said, want := range map[string]string{"plain": "plain", cut: cut[:maxText-1], "a\x1b[31mb\nc\u009bd\u202e": "a [31mb c d ", "héé": "héé"} {
+		if got := clip(said); got != want || !utf8.ValidString(got) {
+			t.Errorf("%q became %q, want %q", said, got, want)
+		}
+	}
+	many := &hostv1.Facts{Kernel: cut, Decap: cut, UnderlayMtu: 1500}
+	for range maxAddresses + 5 {
+		many.ProviderAddresses = append(many.ProviderAddresses, cut)
+	}
+	got := bounded(many)
+	if len(got.ProviderAddresses) != maxAddresses || got.ProviderAddresses[0] != clip(cut) || got.Kernel != clip(cut) || got.Decap != clip(cut) || got.UnderlayMtu != 1500 {
+		t.Errorf("facts %v", got)
+	}
+	if bounded(nil) != nil {
+		t.Error("no facts became some")
 	}
 }
 

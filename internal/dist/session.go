@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"connectrpc.com/connect"
 
@@ -22,6 +25,9 @@ const (
 	maxFailures = 1000
 	maxText     = 1000 // bytes of one reason, message or name
 	maxQueries  = 16   // under way on one session
+
+	maxAddresses = 64          // Provider Addresses of one host
+	factsPause   = time.Second // between two reports of facts, which may be written down
 )
 
 // Large Updates, of more than one part, exist in memory until they are sent. So only
@@ -149,9 +155,10 @@ func (s *session) open(hello *hostv1.Hello) error {
 		old.end(connect.NewError(connect.CodeAborted, errors.New("the same agent opened another session")))
 		h.depart()
 	}
-	h.version, h.facts = clip(hello.GetVersion()), hello.GetFacts()
+	facts := bounded(hello.GetFacts())
+	h.version, h.facts = clip(hello.GetVersion()), facts
 	h.arrive(s, digest, d.compiled.Digest(s.host), d.cfg.Now())
-	s.tellFacts(hello.GetFacts())
+	s.tellFacts(facts)
 	d.cfg.Logger.Info("agent arrived", "host", s.host, "version", h.version, "revision", hello.GetRevision(), "snapshot", h.snapshot)
 	d.notify()
 	return nil
@@ -322,9 +329,33 @@ func failures(host string, said []*hostv1.Failure) map[model.Key]Failure {
 	return out
 }
 
-func clip(text string) string { return text[:min(len(text), maxText)] }
+// clip makes a host's words fit to be kept and shown: short, valid UTF-8, and without
+// what a terminal would obey.
+func clip(text string) string {
+	text = strings.ToValidUTF8(text[:min(len(text), maxText)], "")
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, text)
+}
+
+// bounded cuts facts down, in place, to what a sound host may have.
+func bounded(f *hostv1.Facts) *hostv1.Facts {
+	if f == nil {
+		return nil
+	}
+	f.Kernel, f.Decap = clip(f.GetKernel()), clip(f.GetDecap())
+	f.ProviderAddresses = slices.Clone(f.ProviderAddresses[:min(len(f.ProviderAddresses), maxAddresses)])
+	for i, a := range f.ProviderAddresses {
+		f.ProviderAddresses[i] = clip(a)
+	}
+	return f
+}
 
 func (s *session) newFacts(f *hostv1.Facts) {
+	f = bounded(f)
 	s.d.mu.Lock()
 	h := s.d.hosts[s.host]
 	live := h != nil && h.session == s
@@ -351,7 +382,8 @@ func (s *session) tellFacts(f *hostv1.Facts) {
 	s.facts <- f
 }
 
-// reportFacts runs beside receive, because the server may have to write them down.
+// reportFacts runs beside receive, because the server may have to write them down; an
+// agent that cannot make up its mind does not make it write all the time.
 func (s *session) reportFacts() {
 	for s.d.cfg.Facts != nil {
 		select {
@@ -359,6 +391,11 @@ func (s *session) reportFacts() {
 			return
 		case f := <-s.facts:
 			s.d.cfg.Facts(s.ctx, s.host, f)
+		}
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-time.After(factsPause):
 		}
 	}
 }
