@@ -36,6 +36,7 @@ var Version = "dev"
 type Switch interface {
 	Apply(want table.Set, sweep bool) error
 	ReadBack() (table.Set, error)
+	Relearn() error
 	AttachPort(ifindex uint32) error
 	DetachPort(ifindex uint32) error
 	AttachUplink(ifindex uint32) error

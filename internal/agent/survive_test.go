@@ -319,6 +319,13 @@ func TestAuditRepairsTheKernel(t *testing.T) {
 	h.verified()
 	g1.ping(g2.address(true))
 	g1.ping(g2.address(false))
+
+	// Rows that the agent does not write by themselves, but along with those of ports.
+	w.vandalize(filepath.Join(filepath.Dir(pins[0]), "local_mac"))
+	h.poll("the audit has put the MACs of the ports back", func() bool {
+		v, err := h.client.LocalVerify(t.Context(), connect.NewRequest(&weftv1.LocalVerifyRequest{}))
+		return err == nil && len(v.Msg.GetDifferences()) == 0
+	})
 }
 
 // vandalize deletes every row of a pinned map.

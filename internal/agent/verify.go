@@ -48,20 +48,18 @@ func (l *loop) audit() {
 	}
 	v := l.view.Load()
 	have, err := l.sw.ReadBack()
-	if err != nil {
-		l.log.Error("the switch could not be read for the audit", "error", err)
-		return
-	}
 	drift := append(differ(v.want, have, v.synced), l.unattached()...)
+	if err != nil {
+		drift = append(drift, err.Error())
+	}
 	if len(drift) == 0 {
 		return
 	}
 	l.log.Error("the kernel differs from policy; repairing", "differences", len(drift), "first", drift[0])
 	l.counts.drifted(len(drift))
-	// The switch writes what changed since it last wrote. Applying what the kernel
-	// holds changes nothing there, but makes the switch know it.
-	if err := l.sw.Apply(have, true); err != nil {
-		l.log.Error("the switch could not be told of the drift", "error", err)
+	// The switch writes what changed since it last wrote: it must know of the drift.
+	if err := l.sw.Relearn(); err != nil {
+		l.log.Error("the switch could not be read for the audit", "error", err)
 	}
 	l.trouble = true // the last pass does not count any more
 	l.reconcile()
