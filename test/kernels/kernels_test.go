@@ -70,9 +70,9 @@ func TestKernels(t *testing.T) {
 				t.Fatal(err)
 			}
 			jobs := []job.Job{
-				test("datapath", ".", ""),
-				test("packet", ".", "^TestDifferential"),
 				test("taps", ".", "", "WEFT_STRATEGY="+target.strategy),
+				test("datapath", "^Test(VerifierBudget|AttachIsIdempotentAndForgetsTheDead|GuestsTalk|TapGuestsTalk|XDPStripsBeforeGRO)$", ""),
+				test("packet", "^Test(StoriesInTheProgram|SuperPackets)$", ""),
 				{Name: "demo", Args: []string{"/bin/weftd", "lab", "demo", "-f", "/examples/demo-lab.yaml"}},
 			}
 			judge(t, k, programs, jobs, 15*time.Minute)

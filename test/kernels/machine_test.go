@@ -64,7 +64,11 @@ func boot(t *testing.T, k kernel, programs map[string]string, jobs []job.Job, li
 	lines := bufio.NewScanner(out)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
-		c.hear(strings.TrimRight(lines.Text(), "\r"))
+		line := strings.TrimRight(lines.Text(), "\r")
+		if strings.HasPrefix(line, job.Prefix) {
+			t.Logf("%3.0f s: %s", time.Since(begin).Seconds(), line)
+		}
+		c.hear(line)
 	}
 	err = cmd.Wait()
 	t.Logf("%s ran for %.0f s", k.version, time.Since(begin).Seconds())
