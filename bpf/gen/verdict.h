@@ -44,7 +44,7 @@ enum verdict {
 	V_ARP_QUIET = 48,
 	/* ARP asked for an address that no record of the subnet names. */
 	V_ARP_NO_RECORD = 49,
-	/* Duplicate address detection for the port's own address, an unsolicited advertisement, or a router solicitation; it needs no answer. */
+	/* Duplicate address detection for the port's own or a link-local address, an unsolicited advertisement, or a router solicitation; it needs no answer. */
 	V_ND_QUIET = 50,
 	/* Neighbour Discovery asked for an address that no record of the subnet names. */
 	V_ND_NO_RECORD = 51,

@@ -142,7 +142,7 @@ static __always_inline enum verdict respond_ns(struct __sk_buff *skb, struct pkt
 	if (respond_own(p, r))
 		return V_ND_QUIET;
 	if (!r)
-		return V_ND_NO_RECORD;
+		return addr_unspecified(&p->src) && addr6_link_local(&p->hop) ? V_ND_QUIET : V_ND_NO_RECORD;
 	if (r->flags & RECORD_ROUTER || addr6_multicast(&p->dst) || addr_unspecified(&p->src) ||
 	    addr6_link_local(&p->src))
 		return respond_ns_answer(skb, p, r);

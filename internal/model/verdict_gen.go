@@ -47,7 +47,7 @@ const (
 	VerdictArpQuiet Verdict = 48
 	// VerdictArpNoRecord: ARP asked for an address that no record of the subnet names.
 	VerdictArpNoRecord Verdict = 49
-	// VerdictNdQuiet: Duplicate address detection for the port's own address, an unsolicited advertisement, or a router solicitation; it needs no answer.
+	// VerdictNdQuiet: Duplicate address detection for the port's own or a link-local address, an unsolicited advertisement, or a router solicitation; it needs no answer.
 	VerdictNdQuiet Verdict = 50
 	// VerdictNdNoRecord: Neighbour Discovery asked for an address that no record of the subnet names.
 	VerdictNdNoRecord Verdict = 51
@@ -116,7 +116,7 @@ var verdicts = map[Verdict]VerdictInfo{
 	VerdictRouterMessage:       {Verdict: VerdictRouterMessage, Name: "ROUTER_MESSAGE", Stage: "admit", Class: "security", Sentence: "A guest sent a router advertisement or a redirect; only the switch is a router here.", Action: "Turn off router advertisements in the guest."},
 	VerdictArpQuiet:            {Verdict: VerdictArpQuiet, Name: "ARP_QUIET", Stage: "respond", Class: "quiet", Sentence: "Gratuitous ARP, an address probe for the port's own address, or a reply nobody asked for; it changes nothing here.", Action: "Nothing."},
 	VerdictArpNoRecord:         {Verdict: VerdictArpNoRecord, Name: "ARP_NO_RECORD", Stage: "respond", Class: "policy", Sentence: "ARP asked for an address that no record of the subnet names.", Action: "Check the address; `weft lookup VSID CA` shows what policy holds."},
-	VerdictNdQuiet:             {Verdict: VerdictNdQuiet, Name: "ND_QUIET", Stage: "respond", Class: "quiet", Sentence: "Duplicate address detection for the port's own address, an unsolicited advertisement, or a router solicitation; it needs no answer.", Action: "Nothing."},
+	VerdictNdQuiet:             {Verdict: VerdictNdQuiet, Name: "ND_QUIET", Stage: "respond", Class: "quiet", Sentence: "Duplicate address detection for the port's own or a link-local address, an unsolicited advertisement, or a router solicitation; it needs no answer.", Action: "Nothing."},
 	VerdictNdNoRecord:          {Verdict: VerdictNdNoRecord, Name: "ND_NO_RECORD", Stage: "respond", Class: "policy", Sentence: "Neighbour Discovery asked for an address that no record of the subnet names.", Action: "Check the address; `weft lookup VSID CA` shows what policy holds."},
 	VerdictMulticast:           {Verdict: VerdictMulticast, Name: "MULTICAST", Stage: "route", Class: "quiet", Sentence: "Multicast or broadcast; the subnet carries unicast only.", Action: "Nothing, unless the guests need multicast."},
 	VerdictLinkLocal:           {Verdict: VerdictLinkLocal, Name: "LINK_LOCAL", Stage: "route", Class: "quiet", Sentence: "Link-local unicast other than Neighbour Discovery; only Customer Addresses are carried.", Action: "Use the port's Customer Addresses."},

@@ -82,6 +82,9 @@ func (w *walk) respondSolicitation() model.Verdict {
 		return w.say(model.VerdictNdQuiet, "respond", "asks for its own address %s", target)
 	}
 	r, ok := w.rec(w.port.VSID, target)
+	if !ok && p.src.IsUnspecified() && target.IsLinkLocalUnicast() {
+		return w.say(model.VerdictNdQuiet, "respond", "nobody else has the link-local address %s", target)
+	}
 	if !ok {
 		return w.say(model.VerdictNdNoRecord, "respond", "no record of %s in subnet %d", target, w.port.VSID)
 	}

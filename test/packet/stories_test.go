@@ -208,6 +208,8 @@ func ndStories(s site) []story {
 		{name: "ND from a link-local address", in: s.fromPort(devWeb, ask(linkLocal, db.v6, db.v6)), want: answer(db.mac, db.v6, linkLocal, false, true), port: web.id},
 		{name: "duplicate detection of a neighbour's address", in: s.fromPort(devWeb, ask(unspecified, group(db.v6), db.v6)), want: answer(db.mac, db.v6, addr("ff02::1"), false, false), port: web.id},
 		drop("duplicate detection of its own", s.fromPort(devWeb, ask(unspecified, group(web.v6), web.v6)), model.VerdictNdQuiet, web.id),
+		drop("duplicate detection of a link-local address", s.fromPort(devWeb, ask(unspecified, group(linkLocal), linkLocal)), model.VerdictNdQuiet, web.id),
+		drop("ND for somebody's link-local address", s.fromPort(devWeb, ask(web.v6, group(linkLocal), linkLocal)), model.VerdictNdNoRecord, web.id),
 		drop("ND for nobody", s.fromPort(devWeb, ask(web.v6, group(addr("fd00:0:0:1::99")), addr("fd00:0:0:1::99"))), model.VerdictNdNoRecord, web.id),
 		{name: "an ND probe to a neighbour", in: s.fromPort(devWeb, ask(web.v6, db.v6, db.v6)),
 			want: outcome{model.VerdictDelivered, s.ports[devDB], with(ask(web.v6, db.v6, db.v6), 0, db.mac[:]...)}, port: web.id, to: db.id},

@@ -288,9 +288,9 @@ func meanSize(t *testing.T, counters string) int {
 }
 
 // spontaneous are drops of what an untouched guest says: MLD reports, router
-// solicitations, and once the question whether its link-local address is taken.
+// solicitations, and the question whether its addresses are taken.
 func spontaneous(d datapath.DropCount) bool {
-	return d.Reason.Info().Class == "quiet" || d.Reason == model.VerdictNdNoRecord && d.Packets == 1
+	return d.Reason.Info().Class == "quiet"
 }
 
 // drops lists what was dropped, for the message of a failure.
