@@ -288,7 +288,7 @@ func (e *examination) paths(ctx context.Context, v *view) {
 		good += e.judge(from, targets, got)
 	}
 	if good == pairs {
-		e.ok("path", "%d of %d peers answer full-size packets with DF; %s", good, len(v.want.Peers), noteOnProtocol47)
+		e.ok("path", "%d of %d peers were probed and answer full-size packets with DF; %s", len(targets), len(v.want.Peers), noteOnProtocol47)
 	}
 }
 
