@@ -5,10 +5,10 @@ export GOFLAGS = -buildvcs=false
 GO = go
 FUZZ = 10m
 
-.PHONY: help build demo demo-down test check generate fuzz diff-hour chaos bench clean
+.PHONY: help build demo demo-down test test-kernels check generate fuzz diff-hour chaos bench clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
 build: ## build bin/weft and bin/weftd; needs only Go
 	@mkdir -p bin
@@ -26,6 +26,10 @@ test: ## everything that must pass; installs what it needs; root; under 15 minut
 	@$(GO) run ./tools/needs test
 	@$(MAKE) -s --no-print-directory check build
 	@$(GO) run ./tools/testsum -p 2 -alone ./test/... -fuzz 10s ./cmd/... ./internal/... ./tools/...
+
+test-kernels: ## boot Debian's 6.12 and newest kernel in emulation, run the switch in them; needs Debian's apt
+	@$(GO) run ./tools/needs test-kernels
+	WEFT_KERNELS=1 $(GO) test -count=1 -timeout 40m -v -run '^TestKernels$$' ./test/kernels
 
 check: ## formatting, vet, import law, names, words, generated files
 	@$(GO) run ./tools/needs check

@@ -30,13 +30,18 @@ var (
 		{"dpkg-deb", "dpkg"}, {"xz", "xz-utils"}, {"bpftool", "bpftool"}, {"curl", "curl"}, {"/etc/ssl/certs/ca-certificates.crt", "ca-certificates"}}
 )
 
+// inGuest goes from here into the virtual machines of test/kernels.
+var inGuest = []need{{"sysctl", "procps"}, {"sh", "dash"}, {"ldd", "libc-bin"}, {"/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring"}}
+
 // targets maps a make target to what it needs.
 var targets = map[string][]need{
 	"demo":     lab,
 	"generate": generate,
 	"check":    generate,
 	"bench":    slices.Concat(lab, test),
-	"test":     slices.Concat(lab, generate, test),
+	"test":     slices.Concat(lab, generate, test, inGuest),
+
+	"test-kernels": slices.Concat(lab, test, inGuest),
 }
 
 func main() {
