@@ -30,7 +30,6 @@
 
 /* Must be as in internal/datapath/dx2.go: fd77:6566:7400::1. */
 #define DX2_SEGMENT {bpf_htonl(0xfd776566), bpf_htonl(0x74000000), 0, bpf_htonl(1)}
-#define DX2_SOURCE {bpf_htonl(0xfd776566), bpf_htonl(0x74000000), 0, bpf_htonl(2)}
 #define PROTO_ETHERNET 143
 
 #define DX2_FLAGS (BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET)
@@ -67,8 +66,10 @@ static __always_inline bool dx2_wanted(const struct pkt *p)
 /* Outer IPv4 and GRE, 28 bytes, become IPv6, 40 bytes. */
 static __always_inline enum verdict dx2_wrap(struct __sk_buff *skb, struct pkt *p)
 {
-	/* Hop limit 1: should the route be lost, a host that forwards sends no tenant's bytes away. */
-	struct ipv6 ip = {.next = PROTO_ETHERNET, .hop_limit = 1, .src = DX2_SOURCE, .dst = DX2_SEGMENT};
+	/* Hop limit 1: should the route be lost, a host that forwards sends no tenant's bytes away.
+	 * And no source: nobody sends an ICMP error, which would quote them, about such a packet
+	 * (RFC 4443 section 2.4 e). */
+	struct ipv6 ip = {.next = PROTO_ETHERNET, .hop_limit = 1, .dst = DX2_SEGMENT};
 	struct dx2_outer o = {};
 	struct dx2 *d;
 
