@@ -144,7 +144,7 @@ func state(r *weftv1.Resource) string {
 	switch {
 	case c == nil && manifest.Condition(r, "Accepted") == nil:
 		return ""
-	case c == nil:
+	case c == nil, c.GetReason() == "NothingToProgram":
 		return "Accepted"
 	case c.GetStatus() == "True":
 		return "Programmed"

@@ -134,9 +134,6 @@ func unprogrammed(ctx context.Context, policy weftv1connect.PolicyServiceClient,
 // whyNot says why r is not programmed in the generation, or "".
 func whyNot(r *weftv1.Resource, generation int64) string {
 	c := manifest.Condition(r, "Programmed")
-	if kind := manifest.Kind(r); c == nil && (kind == string(model.KindTenant) || kind == string(model.KindHost)) {
-		c = manifest.Condition(r, "Accepted") // no kernel holds these: accepted is all they can be
-	}
 	switch {
 	case c == nil:
 		return "nothing is known yet"

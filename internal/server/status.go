@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	weftv1 "github.com/weft-sdn/weft/api/weft/v1"
 	"github.com/weft-sdn/weft/internal/dist"
 	"github.com/weft-sdn/weft/internal/intent"
@@ -18,6 +20,7 @@ const (
 	reasonAdmitted    = "Admitted"
 	reasonAllHosts    = "AllHostsCurrent"
 	reasonNoHost      = "NoHostConcerned"
+	reasonNothing     = "NothingToProgram"
 	reasonRollingOut  = "RollingOut"
 	reasonHostsFail   = "HostsFailing"
 	reasonHealthy     = "Healthy"
@@ -75,13 +78,17 @@ func (s *viewer) host(name string) dist.HostState {
 func (s *viewer) statusOf(r model.Resource) *weftv1.Status {
 	st := &weftv1.Status{}
 	generation := r.Meta().Generation
-	st.Conditions = []*weftv1.Condition{{Type: "Accepted", Status: statusTrue, Reason: reasonAdmitted,
-		Message: "The resource is part of policy.", ObservedGeneration: generation}}
-	if r.Kind() == model.KindTenant {
-		return st
+	accepted := &weftv1.Condition{Type: "Accepted", Status: statusTrue, Reason: reasonAdmitted,
+		Message: "The resource is part of policy.", ObservedGeneration: generation}
+	if at := r.Meta().CreatedAt; !at.IsZero() {
+		accepted.ChangedAt = timestamppb.New(at) // and never again: what is not admitted is not stored
 	}
+	st.Conditions = []*weftv1.Condition{accepted}
 	roll := s.dist.Status(s.rolloutKey(r))
-	if r.Kind() != model.KindHost {
+	if k := r.Kind(); k == model.KindTenant || k == model.KindHost {
+		st.Conditions = append(st.Conditions, &weftv1.Condition{Type: "Programmed", Status: statusTrue, Reason: reasonNothing,
+			Message: "No kernel holds a " + string(k) + " as such.", ObservedGeneration: generation})
+	} else {
 		st.Rollout = &weftv1.Rollout{Desired: int32(roll.Desired), Current: int32(roll.Current), Failing: int32(failing(roll)), OldestLag: lagText(roll.OldestLag)}
 		st.Conditions = append(st.Conditions, programmed(roll, generation))
 	}
