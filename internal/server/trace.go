@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -23,7 +24,8 @@ const (
 	traceSourcePort = 49152
 	traceDestPort   = 80
 	maxPortNumber   = 1<<16 - 1
-	maxTraceSize    = 3400 // the kernel runs tests on frames of a page, its own room included
+	maxTraceSize    = 3400             // the kernel runs tests on frames of a page, its own room included
+	traceTimeout    = 15 * time.Second // the first trace of a host loads the programs again
 )
 
 // Trace follows a packet from port to port and its answer back, host by host.
@@ -39,7 +41,7 @@ func (s operateService) Trace(ctx context.Context, req *connect.Request[weftv1.T
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	ctx, cancel := context.WithTimeout(ctx, traceTimeout)
 	defer cancel()
 	forth, err := s.leg(ctx, port, packet)
 	if err != nil {
