@@ -32,13 +32,7 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 		slices.SortFunc(pas, netip.Addr.Compare)
 		return pas
 	}
-	paOf := func(p *model.Port) netip.Addr {
-		pas := pasOf(p.Host())
-		if len(pas) == 0 {
-			return netip.Addr{}
-		}
-		return pas[spread(p.ID)%uint32(len(pas))]
-	}
+	paOf := func(p *model.Port) netip.Addr { return model.ChoosePA(pasOf(p.Host()), p.ID) }
 	subnetOf := func(tenant, name string) (*model.VirtualSubnet, *model.VirtualNetwork) {
 		s, _ := resources[model.Key{Kind: model.KindVirtualSubnet, Ref: model.Ref{Tenant: tenant, Name: name}}].(*model.VirtualSubnet)
 		if s == nil {

@@ -68,16 +68,5 @@ func (c *Compiler) settleHost(h *host) {
 
 func (h *host) has(pa netip.Addr) bool { return slices.Contains(h.pas, pa) }
 
-// pa picks the Provider Address that a port of this host uses: always the same
-// one for the same port and addresses, and different ones for different ports,
-// which spreads load (RFC 7637 section 4.2). Invalid while the host has none.
-func (h *host) pa(id model.PortID) netip.Addr {
-	if len(h.pas) == 0 {
-		return netip.Addr{}
-	}
-	return h.pas[spread(id)%uint32(len(h.pas))]
-}
-
-// spread mixes an ID (Fibonacci hashing): IDs are given out in sequence, and
-// every second port may be on the same host.
-func spread(id model.PortID) uint32 { return uint32(id) * 0x9e3779b1 >> 16 }
+// pa is the Provider Address that a port of this host uses.
+func (h *host) pa(id model.PortID) netip.Addr { return model.ChoosePA(h.pas, id) }

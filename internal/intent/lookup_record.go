@@ -71,8 +71,7 @@ func isDerivedName(name string) bool { return strings.Contains(name, ":") }
 func (s *State) Derived(r model.Resource) []*model.LookupRecord {
 	switch r := r.(type) {
 	case *model.Port:
-		pa := s.PAOf(r.Host())
-		return derive(r, derivedPort, r.Spec.Subnet, r.Spec.Addresses, r.Spec.MAC, pa)
+		return derive(r, derivedPort, r.Spec.Subnet, r.Spec.Addresses, r.Spec.MAC, s.PAOfPort(r))
 	case *model.VirtualSubnet:
 		return derive(r, derivedGateway, r.Metadata.Name, r.Spec.Gateway, model.RouterMAC(r.Spec.VSID), netip.Addr{})
 	}

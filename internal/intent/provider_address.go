@@ -80,6 +80,18 @@ func (s *State) PAOf(host string) netip.Addr {
 	return pa
 }
 
+// PAOfPort gives the Provider Address that a port is behind: of its host's addresses the
+// one that compilation chooses as well. Invalid while there is none.
+func (s *State) PAOfPort(p *model.Port) netip.Addr {
+	all := s.pas[p.Host()]
+	addresses := make([]netip.Addr, 0, len(all))
+	for _, pa := range all {
+		addresses = append(addresses, pa.Spec.Address)
+	}
+	slices.SortFunc(addresses, netip.Addr.Compare)
+	return model.ChoosePA(addresses, p.ID)
+}
+
 func (s *State) addPA(p *model.ProviderAddress) {
 	host := p.Spec.Host
 	s.pas[host] = append(s.pas[host], p)

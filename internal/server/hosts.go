@@ -191,6 +191,8 @@ func (s *Server) takeFacts(ctx context.Context, host string, f *hostv1.Facts) {
 
 // reconcilePAs says what to write so that host has addrs.
 func reconcilePAs(st *intent.State, host string, addrs []netip.Addr) (puts []model.Resource, deletes []intent.Deletion, problems []string) {
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	addrs = slices.Compact(addrs)
 	for _, a := range addrs {
 		if owner, ok := st.ProviderAddressOf(a); ok {
 			if owner.Spec.Host != host {
@@ -198,8 +200,13 @@ func reconcilePAs(st *intent.State, host string, addrs []netip.Addr) (puts []mod
 			}
 			continue
 		}
+		name, free := nameOfPA(st, host, a)
+		if !free {
+			problems = append(problems, fmt.Sprintf("it says it has %s, and the names for that are taken by other addresses; apply a ProviderAddress of another name for it", a))
+			continue
+		}
 		puts = append(puts, &model.ProviderAddress{
-			Metadata: model.Metadata{Name: nameOfPA(st, host, a), Labels: map[string]string{autoLabel: host}},
+			Metadata: model.Metadata{Name: name, Labels: map[string]string{autoLabel: host}},
 			Spec:     model.ProviderAddressSpec{Host: host, Address: a}})
 	}
 	if len(addrs) == 0 {
@@ -213,12 +220,14 @@ func reconcilePAs(st *intent.State, host string, addrs []netip.Addr) (puts []mod
 	return puts, deletes, problems
 }
 
-func nameOfPA(st *intent.State, host string, a netip.Addr) string {
+// nameOfPA finds a name that nothing has yet; false if there is none.
+func nameOfPA(st *intent.State, host string, a netip.Addr) (name string, free bool) {
 	suffix := strings.ReplaceAll(a.String(), ".", "-")
-	name := host + "-" + suffix
-	_, taken := st.Get(model.Key{Kind: model.KindProviderAddress, Ref: model.Ref{Name: name}})
-	if taken || !intent.ValidName(name) {
-		return "pa-" + suffix
+	for _, name := range []string{host + "-" + suffix, "pa-" + suffix} {
+		_, taken := st.Get(model.Key{Kind: model.KindProviderAddress, Ref: model.Ref{Name: name}})
+		if !taken && intent.ValidName(name) {
+			return name, true
+		}
 	}
-	return name
+	return "", false
 }
