@@ -70,7 +70,16 @@ func TestFieldsThatThisBuildDoesNotKnowAreRefused(t *testing.T) {
 	if len(v) != 1 || v[0].Field != "spec" {
 		t.Errorf("binary: %v", v)
 	}
-	err := strictJSON{}.Unmarshal([]byte(`{"resources":[{"port":{"metadata":{"name":"x"},"sepc":{}}}]}`), &weftv1.ApplyRequest{})
+	request, _ := proto.Marshal(&weftv1.ApplyRequest{})
+	err := strictBinary{}.Unmarshal(append(request, 0xf8, 0x7f, 0x01), &weftv1.ApplyRequest{})
+	if err == nil || !strings.Contains(err.Error(), "ApplyRequest: holds fields that this server does not know") {
+		t.Errorf("binary request: %v", err)
+	}
+	whole, _ := proto.Marshal(&weftv1.ApplyRequest{Resources: []*weftv1.Resource{p}, DryRun: true})
+	if err := (strictBinary{}).Unmarshal(whole, &weftv1.ApplyRequest{}); err != nil {
+		t.Errorf("resources say it themselves: %v", err)
+	}
+	err = strictJSON{}.Unmarshal([]byte(`{"resources":[{"port":{"metadata":{"name":"x"},"sepc":{}}}]}`), &weftv1.ApplyRequest{})
 	if err == nil || !strings.Contains(fmt.Sprint(err), "sepc") {
 		t.Errorf("JSON: %v", err)
 	}

@@ -174,7 +174,7 @@ func ReadKey(k *weftv1.Key) model.Key {
 // which this build does not know, or "".
 func unknownField(m protoreflect.Message, path string) string {
 	if len(m.GetUnknown()) > 0 {
-		return orWord(path, "resource")
+		return orWord(path, string(m.Descriptor().Name()))
 	}
 	found := ""
 	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
