@@ -579,10 +579,12 @@ func TestARequestOfAHostThatWasCreatedAgainMeanwhileIsRefused(t *testing.T) {
 	h := joined(t, r, "h3")
 	call := func(procedure string, m proto.Message) (status int, body string) {
 		reader, writer := io.Pipe()
+		// The server asks for the body when it reads it: then the head was let in.
 		headed := make(chan struct{})
-		ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{WroteHeaders: func() { close(headed) }})
+		ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got100Continue: func() { close(headed) }})
 		req, _ := http.NewRequestWithContext(ctx, "POST", "https://"+r.addrs.Hosts+procedure, reader)
 		req.Header.Set("Content-Type", "application/proto")
+		req.Header.Set("Expect", "100-continue")
 		go func() {
 			<-headed
 			before := r.get(t, "Host", "", "h3").GetHost().Metadata.Uid
@@ -595,7 +597,9 @@ func TestARequestOfAHostThatWasCreatedAgainMeanwhileIsRefused(t *testing.T) {
 			writer.Write(b)
 			writer.Close()
 		}()
-		res, err := tlsClient(h.TLS()).Do(req)
+		client := tlsClient(h.TLS())
+		client.Transport.(*http.Transport).ExpectContinueTimeout = patience
+		res, err := client.Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}
