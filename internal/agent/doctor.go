@@ -52,7 +52,11 @@ func (e *examination) ok(check, format string, args ...any) {
 // sends echo requests to the peers and changes nothing.
 func (l *loop) examine(ctx context.Context) ([]*weftv1.Finding, error) {
 	e := &examination{host: l.cfg.Host}
-	// The comparison comes first: it brings the view up to date.
+	// The comparison comes first: it brings the view up to date, with what nobody
+	// tells of, such as a new path MTU.
+	if _, err := onLoop(ctx, l.Agent, func() bool { l.stale = netdev.ChangeAll; return true }); err != nil {
+		return nil, err
+	}
 	_, differences, err := l.verify(ctx)
 	if err != nil {
 		return nil, err
@@ -71,7 +75,7 @@ func (l *loop) examine(ctx context.Context) ([]*weftv1.Finding, error) {
 	e.guests(v, links)
 	e.offloads(v.uplinks, links)
 	e.room(v.want, l)
-	e.nextHops(v.want.Peers)
+	e.nextHops(v.want.Peers, v.facts.mtu)
 	e.paths(ctx, v)
 	return e.findings, ctx.Err()
 }
@@ -249,13 +253,17 @@ func (e *examination) room(want table.Set, l *loop) {
 	}
 }
 
-func (e *examination) nextHops(peers map[netip.Addr]table.Peer) {
+// nextHops tells of peers that the host's own tables give no way to, or a narrow one.
+func (e *examination) nextHops(peers map[netip.Addr]table.Peer, mtu int) {
 	for _, pa := range slices.SortedFunc(maps.Keys(peers), netip.Addr.Compare) {
 		switch p := peers[pa]; {
 		case p.IfIndex == 0:
 			e.add(severityFail, "route", "ip route get "+pa.String()+" on this host: add the route", "no route leads to Provider Address %s", pa)
 		case p.NextHop.IsZero():
 			e.add(severityWarn, "neighbour", "ip neigh on this host: does the next hop answer ARP?", "the next hop toward Provider Address %s has no link-layer address", pa)
+		case int(p.MTU) < mtu:
+			e.add(severityWarn, "route", fmt.Sprintf("raise the MTU of the underlay to %d; what the kernel learnt of the path it forgets after ten minutes, or by ip route flush cache", mtu),
+				"the path to Provider Address %s carries %d bytes, the uplinks %d: guests are told with every packet that is too large", pa, p.MTU, mtu)
 		}
 	}
 }

@@ -82,9 +82,12 @@ func TestPathFindings(t *testing.T) {
 func TestNextHopFindings(t *testing.T) {
 	pa := netip.MustParseAddr("192.0.2.2")
 	e := &examination{}
-	e.nextHops(map[netip.Addr]table.Peer{pa: {PA: pa}})
+	e.nextHops(map[netip.Addr]table.Peer{pa: {PA: pa}}, 1500)
 	e.only(t, severityFail, "no route")
 	e = &examination{}
-	e.nextHops(map[netip.Addr]table.Peer{pa: {PA: pa, IfIndex: 2}})
+	e.nextHops(map[netip.Addr]table.Peer{pa: {PA: pa, IfIndex: 2}}, 1500)
 	e.only(t, severityWarn, "no link-layer address")
+	e = &examination{}
+	e.nextHops(map[netip.Addr]table.Peer{pa: {PA: pa, IfIndex: 2, NextHop: [6]byte{2}, MTU: 1400}}, 1500)
+	e.only(t, severityWarn, "carries 1400 bytes, the uplinks 1500")
 }
