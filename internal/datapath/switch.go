@@ -59,9 +59,11 @@ func Open(o Options) (*Switch, error) {
 		return nil, fmt.Errorf("open switch: %w", err)
 	}
 	s := &Switch{opts: o, log: o.Logger, links: map[linkName]link.Link{}}
-	if s.gre, err = probeDecapL4GRE(); err != nil {
+	known, err := probeDecapL4GRE()
+	if err != nil {
 		return nil, err
 	}
+	s.gre = known && trustDecapL4GRE
 	if err := s.load(); err != nil {
 		return nil, fmt.Errorf("load switch: %w", err)
 	}
