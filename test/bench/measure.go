@@ -55,14 +55,14 @@ func (v value) line(m metric) string {
 }
 
 const (
-	warm     = 0.25 // seconds before counting starts
+	warm     = 0.3 // seconds before counting starts; the workers come up in it
 	firstCPU = 0
 	oneCPU   = 1
 )
 
 // measure loads the site once.
 func (s *site) measure(ctx context.Context, m metric, secs float64) (value, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Duration((secs+warm+3*patience)*float64(time.Second)))
+	ctx, cancel := context.WithTimeout(ctx, seconds(secs+warm+3*patience))
 	defer cancel()
 	before, err := s.snapshot(ctx)
 	if err != nil {
@@ -95,10 +95,10 @@ func (s *site) load(ctx context.Context, m metric, secs float64) (value, error) 
 		return value{P50: r.P50, P99: r.P99}, err
 	case udp:
 		r, _, err := s.pair(ctx, "udp-recv", "udp-send", firstCPU, oneCPU, secs)
-		if err == nil && r.Seconds == 0 {
+		if err == nil && r.Packets == 0 {
 			err = errors.New("no datagram arrived in the counted time")
 		}
-		return value{Kpps: float64(r.Packets) / r.Seconds / 1e3}, err
+		return value{Kpps: float64(r.Packets) / secs / 1e3}, err
 	}
 	return value{}, fmt.Errorf("metric %q: no such", m)
 }
@@ -120,6 +120,8 @@ func (s *site) pairs(ctx context.Context, n int, waiting, starting string, cpuSt
 		}
 	}
 	running := make([][2]*process, n)
+	begin := time.Now().Add(seconds(warm))
+	end := begin.Add(seconds(secs))
 	defer func() {
 		for _, pp := range running {
 			for _, p := range pp {
@@ -132,14 +134,14 @@ func (s *site) pairs(ctx context.Context, n int, waiting, starting string, cpuSt
 	for i := range n {
 		at := netip.AddrPortFrom(s.ca[1], uint16(5001+i))
 		var err error
-		if running[i][0], err = start(ctx, spec{Role: waiting, NS: s.guest[1], CPU: cpuWait, Local: at, Warm: warm, Seconds: secs}); err != nil {
+		if running[i][0], err = start(ctx, spec{Role: waiting, NS: s.guest[1], CPU: cpuWait, Local: at, Begin: begin, End: end}); err != nil {
 			return nil, err
 		}
 	}
 	for i := range n {
 		from, at := netip.AddrPortFrom(s.ca[0], 0), netip.AddrPortFrom(s.ca[1], uint16(5001+i))
 		var err error
-		if running[i][1], err = start(ctx, spec{Role: starting, NS: s.guest[0], CPU: cpuStart, Local: from, Remote: at, Warm: warm, Seconds: secs}); err != nil {
+		if running[i][1], err = start(ctx, spec{Role: starting, NS: s.guest[0], CPU: cpuStart, Local: from, Remote: at, Begin: begin, End: end}); err != nil {
 			return nil, err
 		}
 	}
@@ -155,6 +157,8 @@ func (s *site) pairs(ctx context.Context, n int, waiting, starting string, cpuSt
 	return results, nil
 }
 
+func seconds(f float64) time.Duration { return time.Duration(f * float64(time.Second)) }
+
 func (s *site) tcp(ctx context.Context, streams, cpuSend, cpuRecv int, secs float64) (value, error) {
 	rs, err := s.pairs(ctx, streams, "tcp-recv", "tcp-send", cpuSend, cpuRecv, secs)
 	if err != nil {
@@ -163,9 +167,7 @@ func (s *site) tcp(ctx context.Context, streams, cpuSend, cpuRecv int, secs floa
 	var v value
 	for _, r := range rs {
 		v.Retrans += r[1].Retrans
-		if r[0].Seconds > 0 { // else the stream was starved by the others
-			v.Gbps += float64(r[0].Bytes) * 8 / r[0].Seconds / 1e9
-		}
+		v.Gbps += float64(r[0].Bytes) * 8 / secs / 1e9
 	}
 	if v.Gbps == 0 {
 		return v, errors.New("no stream moved anything in the counted time")

@@ -26,22 +26,21 @@ const workerEnv = "WEFT_BENCH_WORKER"
 
 // spec tells a worker what to do.
 type spec struct {
-	Role    string // see workerMain
-	NS      string // namespace to work in
-	CPU     int    // -1: any
-	Local   netip.AddrPort
-	Remote  netip.AddrPort
-	Warm    float64 // seconds not counted
-	Seconds float64 // seconds counted
-	HostNS  string  // pump: where the port is
-	Device  string  // pump: name of the port there
+	Role   string // see workerMain
+	NS     string // namespace to work in
+	CPU    int    // -1: any
+	Local  netip.AddrPort
+	Remote netip.AddrPort
+	Begin  time.Time // what is received from here
+	End    time.Time // to here counts, for all workers of a measurement alike
+	HostNS string    // pump: where the port is
+	Device string    // pump: name of the port there
 }
 
 // result is what a worker found.
 type result struct {
 	Bytes   uint64  // payload received in the counted time
-	Packets uint64  // datagrams, or round trips, in the counted time
-	Seconds float64 // counted time, by the worker's own clock
+	Packets uint64  // datagrams received, or round trips made, in it
 	P50     float64 // µs
 	P99     float64 // µs
 	Retrans uint32  // TCP segments sent again
@@ -50,7 +49,9 @@ type result struct {
 const (
 	socketBuffer = 4 << 20 // bytes asked for; the kernel doubles it
 	block        = 128 << 10
-	patience     = 3 // seconds without progress before a worker gives up
+	patience     = 3                    // seconds without progress before a worker gives up
+	fastest      = 2 * time.Microsecond // a round trip; bounds the memory for them
+	overtime     = 100 * time.Millisecond
 	datagram     = 64
 )
 
@@ -116,6 +117,8 @@ func hurry() error {
 	}
 	return nil
 }
+
+func (s spec) counts(now time.Time) bool { return now.After(s.Begin) && now.Before(s.End) }
 
 // ready tells the parent that the other end may start.
 func ready() { fmt.Println("ready") }
@@ -192,16 +195,13 @@ func write(fd int, b []byte) (int, error) {
 	return int(n), nil
 }
 
-func seconds(f float64) time.Duration { return time.Duration(f * float64(time.Second)) }
-
 func (s spec) tcpSend() (result, error) {
 	fd, err := s.connect()
 	if err != nil {
 		return result{}, err
 	}
 	b := make([]byte, block)
-	end := time.Now().Add(seconds(s.Warm + s.Seconds))
-	for time.Now().Before(end) {
+	for time.Now().Before(s.End) {
 		if _, err := write(fd, b); err != nil {
 			return result{}, fmt.Errorf("writing: %w", err)
 		}
@@ -220,8 +220,6 @@ func (s spec) tcpRecv() (result, error) {
 	}
 	b := make([]byte, block)
 	var r result
-	begin := time.Now().Add(seconds(s.Warm))
-	end := begin.Add(seconds(s.Seconds))
 	for {
 		n, err := read(fd, b)
 		if err != nil {
@@ -230,12 +228,9 @@ func (s spec) tcpRecv() (result, error) {
 		if n == 0 {
 			return r, nil
 		}
-		now := time.Now()
-		if now.Before(begin) || now.After(end) {
-			continue // the rest is only drained
+		if s.counts(time.Now()) {
+			r.Bytes += uint64(n)
 		}
-		r.Bytes += uint64(n)
-		r.Seconds = now.Sub(begin).Seconds()
 	}
 }
 
@@ -262,11 +257,9 @@ func (s spec) rrAsk() (result, error) {
 		return result{}, err
 	}
 	b := make([]byte, 1)
-	took := make([]time.Duration, 0, int(s.Seconds*500_000))
-	begin := time.Now().Add(seconds(s.Warm))
-	end := begin.Add(seconds(s.Seconds))
+	took := make([]time.Duration, 0, int(s.End.Sub(s.Begin)/fastest))
 	last := time.Now()
-	for last.Before(end) && len(took) < cap(took) {
+	for last.Before(s.End) && len(took) < cap(took) {
 		if _, err := write(fd, b); err != nil {
 			return result{}, fmt.Errorf("asking: %w", err)
 		}
@@ -274,7 +267,7 @@ func (s spec) rrAsk() (result, error) {
 			return result{}, fmt.Errorf("waiting for the answer: %w", err)
 		}
 		now := time.Now()
-		if last.After(begin) {
+		if s.counts(last) {
 			took = append(took, now.Sub(last))
 		}
 		last = now
@@ -284,7 +277,7 @@ func (s spec) rrAsk() (result, error) {
 	}
 	slices.Sort(took)
 	at := func(q float64) float64 { return float64(took[int(q*float64(len(took)-1))].Nanoseconds()) / 1e3 }
-	return result{Packets: uint64(len(took)), Seconds: last.Sub(begin).Seconds(), P50: at(0.50), P99: at(0.99)}, nil
+	return result{Packets: uint64(len(took)), P50: at(0.50), P99: at(0.99)}, nil
 }
 
 func (s spec) udpSocket() (int, error) {
@@ -308,8 +301,7 @@ func (s spec) udpSend() (result, error) {
 	}
 	b := make([]byte, datagram)
 	var r result
-	end := time.Now().Add(seconds(s.Warm + s.Seconds))
-	for time.Now().Before(end) {
+	for end := s.End.Add(overtime); time.Now().Before(end); {
 		_, err := write(fd, b)
 		if err == unix.ECONNREFUSED {
 			return r, nil // the receiver has counted enough and is gone
@@ -322,7 +314,7 @@ func (s spec) udpSend() (result, error) {
 	return r, nil
 }
 
-// udpRecv ends by its own clock, which starts with the first datagram.
+// udpRecv is ended by a datagram that comes too late to count.
 func (s spec) udpRecv() (result, error) {
 	fd, err := s.udpSocket()
 	if err != nil {
@@ -330,26 +322,18 @@ func (s spec) udpRecv() (result, error) {
 	}
 	ready()
 	b := make([]byte, 2*datagram)
-	if _, err := read(fd, b); err != nil {
-		return result{}, fmt.Errorf("waiting for the first datagram: %w", err)
-	}
 	var r result
-	begin := time.Now().Add(seconds(s.Warm))
-	end := begin.Add(seconds(s.Seconds * 0.95)) // surely before the sender stops
 	for {
-		_, err := read(fd, b)
-		now := time.Now()
-		if err == unix.EAGAIN || now.After(end) {
-			return r, nil // the sender may have been done before a receiver that started late
-		}
-		if err != nil {
+		if _, err := read(fd, b); err != nil {
 			return r, fmt.Errorf("receiving: %w", err)
 		}
-		if now.Before(begin) {
-			continue
+		now := time.Now()
+		if now.After(s.End) {
+			return r, nil
 		}
-		r.Packets++
-		r.Seconds = now.Sub(begin).Seconds()
+		if s.counts(now) {
+			r.Packets++
+		}
 	}
 }
 
