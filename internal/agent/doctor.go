@@ -134,7 +134,7 @@ func (e *examination) decap(v *view) {
 			e.add(severityFail, "uplink", "name the devices that lead to the other hosts under underlay: in the agent's configuration, or give the host a default route",
 				"the switch is on no uplink")
 		case strategy == "tcx" && hasTap(v.want):
-			e.add(severityWarn, "uplink", "use a kernel that can reset a tunnel's GSO state (BPF_F_ADJ_ROOM_DECAP_L4_GRE), or a NIC whose driver has native XDP",
+			e.add(severityWarn, "uplink", "use a NIC whose driver has native XDP",
 				"%s strips at tcx and has no better way: taps get large TCP segments cut to the MTU, several times slower", uplink)
 		default:
 			e.ok("uplink", "%s strips by %s: %s", uplink, strategy, whyStrategy(strategy))
