@@ -445,12 +445,21 @@ func (a *Agent) undoPlug(l *loop, ref model.Ref, unbind bool) error {
 	return a.remove(ctx, l, ref, unbind)
 }
 
-// unplug takes a port off its device. It works without the server.
+// unplug takes a port off its device. It works without the server; with it, the
+// port can be plugged on another host as soon as this returns.
 func (a *Agent) unplug(ctx context.Context, l *loop, ref model.Ref) error {
-	a.plugMu.Lock()
-	defer a.plugMu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, plugWait)
 	defer cancel()
+	if err := a.takeOff(ctx, l, ref); err != nil {
+		return err
+	}
+	a.server.giveBack(ctx, ref)
+	return nil
+}
+
+func (a *Agent) takeOff(ctx context.Context, l *loop, ref model.Ref) error {
+	a.plugMu.Lock()
+	defer a.plugMu.Unlock()
 	there, err := onLoop(ctx, a, func() bool { return l.plugs[ref] != nil })
 	if err != nil {
 		return err

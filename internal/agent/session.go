@@ -449,6 +449,20 @@ func (s *server) unbindSoon() {
 	}
 }
 
+// giveBack tells the server now that a port is free. When that fails, the session
+// does it, as it does when there is no server.
+func (s *server) giveBack(ctx context.Context, ref model.Ref) {
+	s.mu.Lock()
+	client := s.client
+	s.mu.Unlock()
+	if client == nil {
+		return
+	}
+	if err := s.unbindOne(ctx, client, ref); err != nil {
+		s.log.Warn("the server could not be told of an unplugged port; it will be with the next session", "port", ref, "error", err)
+	}
+}
+
 func (s *server) unbindAll(ctx context.Context, client hostv1connect.HostServiceClient) error {
 	for {
 		select {

@@ -86,7 +86,7 @@ var sound = resource("Port", "sound", "{subnet: web, host: h1}")
 // Every input that is wrong is refused with its field and what is wrong, and a
 // set in which something is wrong leaves nothing.
 func TestBadInput(t *testing.T) {
-	w := newWorld(t, "bad", map[string]any{"limits": map[string]any{"records": records}})
+	w := newWorld(t, "b", map[string]any{"limits": map[string]any{"records": records}})
 	w.run(t, "sets", badSets)
 	w.run(t, "plugs", badPlugs)
 	w.run(t, "full table", fullTable)

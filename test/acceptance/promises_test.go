@@ -29,7 +29,7 @@ const serverAt = "198.18.0.2"
 
 // What people and hosts may rely on, in one fleet.
 func TestPromises(t *testing.T) {
-	w := newWorld(t, "promise", nil)
+	w := newWorld(t, "p", nil)
 	w.run(t, "the same again is unchanged", sameAgain)
 	w.run(t, "a dry run stores nothing", dryRun)
 	w.run(t, "dependants are named", dependants)
@@ -288,7 +288,7 @@ func watchSurvives(w *world) {
 // command line, leave no pin, row, device or binding.
 func TestPlugsLeaveNothing(t *testing.T) {
 	const ports, workers = 200, 6
-	w := newWorld(t, "plugs", nil)
+	w := newWorld(t, "q", nil)
 	w.Verified()
 	before := w.Kernel()
 	var set strings.Builder
@@ -334,9 +334,10 @@ func (w *world) comeAndGo(i int, spaces map[string]string) {
 	ref, ifname := fmt.Sprintf("red/p%d", i), fmt.Sprintf("e%d", i)
 	for turn := range 1 + i%2 {
 		host := w.Hosts()[(i/2+turn)%len(w.Hosts())]
+		socket := filepath.Join(w.Files(host), "agent.sock")
 		for _, r := range []fleet.Result{
-			w.On(host, "weft", "plug", ref, "--netns", spaces[host], "--ifname", ifname),
-			w.On(host, "weft", "unplug", ref),
+			fleet.Run("", fleet.Program("weft"), "--agent", socket, "plug", ref, "--netns", spaces[host], "--ifname", ifname),
+			fleet.Run("", fleet.Program("weft"), "--agent", socket, "unplug", ref),
 		} {
 			if err := r.Err(); err != nil {
 				w.t.Error(err)

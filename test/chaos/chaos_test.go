@@ -141,7 +141,7 @@ func TestLong(t *testing.T) {
 	if err != nil {
 		t.Skip("set WEFT_CHAOS_TIME to a duration, or run make chaos")
 	}
-	w := newWorld(t, "long")
+	w := newWorld(t, "l")
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
