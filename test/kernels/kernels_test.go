@@ -36,7 +36,9 @@ const (
 // targets are the kernels, and how an uplink strips on them where it may choose.
 var targets = []struct{ suite, strategy string }{
 	{oldSuite, "tcx+dx2"},
-	{newSuite, ""}, // whichever: datapath's trustDecapL4GRE is about it
+	// 7.3 panics with the flag (datapath's trustDecapL4GRE) and loses what comes out
+	// of the detour, which is given up after one packet.
+	{newSuite, "tcx"},
 }
 
 func TestOldKernel(t *testing.T) {
