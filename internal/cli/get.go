@@ -2,7 +2,9 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"time"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -154,40 +156,87 @@ func (g *getter) cells(columns []column, r *weftv1.Resource) []string {
 	return cells
 }
 
-// watch prints what is there and then every change until the stream ends.
+// watch prints what is there and then every change until somebody interrupts
+// it. A server that goes away and comes back is waited for.
 func (g *getter) watch(ctx context.Context, policy weftv1connect.PolicyServiceClient) error {
-	var only *weftv1.Key
+	w := &watcher{getter: g, columns: columnsOf(g.kind, g.format == "wide")}
+	w.table = newTable(append([]string{"EVENT"}, headers(w.columns)...)...)
 	if len(g.names) == 1 {
 		var err error
-		if only, err = parseKey(g.kind, g.names[0], g.tenant); err != nil {
+		if w.only, err = parseKey(g.kind, g.names[0], g.tenant); err != nil {
 			return err
 		}
 	}
-	stream, err := policy.Watch(ctx, connect.NewRequest(&weftv1.WatchRequest{Kind: string(g.kind), Tenant: first(only.GetTenant(), g.tenant)}))
+	for away := false; ; {
+		before := w.seen
+		err := w.follow(ctx, policy)
+		if err == nil || ctx.Err() != nil {
+			return nil // interrupted by whoever watched
+		}
+		if w.seen == 0 || !passing(err) {
+			return err
+		}
+		if away = away && w.seen == before; !away {
+			g.say("the server is away; the watch goes on when it is back")
+			away = true
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(tryAgain):
+		}
+	}
+}
+
+// tryAgain is how long a watch waits before it looks for its server again.
+const tryAgain = 500 * time.Millisecond
+
+// passing reports whether an error may be gone the next time.
+func passing(err error) bool {
+	switch connect.CodeOf(err) {
+	case connect.CodeUnavailable, connect.CodeInternal, connect.CodeUnknown, connect.CodeCanceled, connect.CodeAborted:
+		var answer *connect.Error
+		return errors.As(err, &answer)
+	}
+	return false
+}
+
+// watcher is a watch over one stream after another.
+type watcher struct {
+	*getter
+	only     *weftv1.Key // nil: all
+	columns  []column
+	table    *table
+	seen     int64 // revision up to which all was shown; 0: none
+	snapshot bool
+}
+
+// follow shows one stream's events, from where the last one ended.
+func (w *watcher) follow(ctx context.Context, policy weftv1connect.PolicyServiceClient) error {
+	request := &weftv1.WatchRequest{Kind: string(w.kind), Tenant: first(w.only.GetTenant(), w.tenant), FromRevision: w.seen}
+	stream, err := policy.Watch(ctx, connect.NewRequest(request))
 	if err != nil {
 		return err
 	}
 	defer stream.Close()
-	columns := columnsOf(g.kind, g.format == "wide")
-	t := newTable(append([]string{"EVENT"}, headers(columns)...)...)
-	snapshot := false
 	for stream.Receive() {
 		event := stream.Msg()
 		switch event.GetType() {
 		case weftv1.WatchResponse_SNAPSHOT_BEGIN:
-			snapshot = true
+			w.snapshot = true
 		case weftv1.WatchResponse_SYNCED:
-			snapshot = false
+			w.snapshot = false
 		}
-		if only != nil && !concerns(event, only.GetName()) {
+		// What ends half way through a snapshot is begun again.
+		if !w.snapshot {
+			w.seen = max(w.seen, event.GetRevision())
+		}
+		if w.only != nil && !concerns(event, w.only.GetName()) {
 			continue
 		}
-		if err := g.printEvent(event, snapshot, t, columns); err != nil {
+		if err := w.printEvent(event, w.snapshot, w.table, w.columns); err != nil {
 			return err
 		}
-	}
-	if ctx.Err() != nil {
-		return nil // interrupted by whoever watched
 	}
 	return stream.Err()
 }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"hash/maphash"
 	"time"
 
@@ -60,7 +61,7 @@ func (w *watch) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-w.server.closing.Done():
-			return nil
+			return connect.NewError(connect.CodeUnavailable, errors.New("the server is stopping"))
 		}
 	}
 }
