@@ -45,6 +45,8 @@ func boot(t *testing.T, k kernel, programs map[string]string, jobs []job.Job, li
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
+	// Without cx16: in QEMU 7.2 the flags were garbage behind cmpxchg16b, and 6.12 fell
+	// within seconds. One CPU: 6.12 was tried with two only before that was known.
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max,-cx16", "-smp", "1", "-m", "1536",
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-nic", "none", "-serial", "stdio",
 		"-kernel", image, "-initrd", ram, "-append", "console=ttyS0 loglevel=5 panic=-1 oops=panic")
