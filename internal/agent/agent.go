@@ -50,6 +50,7 @@ type Switch interface {
 	Limits() datapath.Limits
 	WantsDX2() bool
 	AttachDX2(ifindex uint32) error
+	DetachDX2() error
 }
 
 // held is a Goal with its name.

@@ -10,7 +10,14 @@ import (
 // as there is a tap. Where it cannot be made the switch strips as well as it can
 // without, and strategies show it.
 func (l *loop) detour(want table.Set) {
-	if !l.sw.WantsDX2() || !hasTap(want) {
+	if !l.sw.WantsDX2() {
+		// An earlier process may have been configured to take it.
+		if err := l.sw.DetachDX2(); err != nil {
+			l.log.Warn("the detour for taps stays", "error", err)
+		}
+		return
+	}
+	if !hasTap(want) {
 		return
 	}
 	index, err := netdev.PrepareDX2(datapath.DX2Segment)

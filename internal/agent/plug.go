@@ -334,6 +334,9 @@ func (a *Agent) plugAllowed(ctx context.Context, l *loop, r plugRequest) error {
 	if link.Kind != "veth" && link.Kind != "tuntap" && link.Kind != "tun" {
 		return fmt.Errorf("%w: %s is of kind %s; only taps and veths are", errDeviceUse, link.Name, link.Kind)
 	}
+	if link.MAC.IsZero() {
+		return fmt.Errorf("%w: %s carries IP packets and no Ethernet; make it a tap", errDeviceUse, link.Name)
+	}
 	if _, uplink := a.view.Load().uplinks[link.Index]; uplink {
 		return fmt.Errorf("%w: %s leads to the other hosts", errDeviceUse, link.Name)
 	}

@@ -133,7 +133,7 @@ func TestWrongPlugs(t *testing.T) {
 		w.fleet.addPort("web-4", 4, "")
 	})
 	h.synced()
-	w.run(h.ns, "ip link add tap7 type veth peer name far7")
+	w.run(h.ns, "ip link add tap7 type veth peer name far7", "ip tuntap add tun7 mode tun")
 	h.plug("web-1")
 	_, err := h.client.Plug(t.Context(), connect.NewRequest(&weftv1.PlugRequest{Tenant: "red", Port: "web-3", Device: "tap7"}))
 	must(t, err)
@@ -161,6 +161,8 @@ func TestWrongPlugs(t *testing.T) {
 	check(&weftv1.PlugRequest{Port: "web-4", Netns: ns, Ifname: "lo"}, connect.CodeAlreadyExists, "exists")
 	check(&weftv1.PlugRequest{Port: "web-4", Device: "tap7"}, connect.CodeAlreadyExists, "red/web-3 is on tap7")
 	check(&weftv1.PlugRequest{Port: "web-4", Device: "lo"}, connect.CodeFailedPrecondition, "only taps and veths")
+	check(&weftv1.PlugRequest{Port: "web-4", Device: "tun7"}, connect.CodeFailedPrecondition, "make it a tap")
+	check(&weftv1.PlugRequest{Port: "web-4", Netns: strings.Repeat("x", maxRequest)}, connect.CodeResourceExhausted, "max")
 	check(&weftv1.PlugRequest{Port: "web-4", Device: "eth0"}, connect.CodeFailedPrecondition, "leads to the other hosts")
 	check(&weftv1.PlugRequest{Port: "web-1", Netns: ns}, connect.CodeAlreadyExists, "unplug it first")
 	check(&weftv1.PlugRequest{Port: "web-2", Netns: ns}, connect.CodeFailedPrecondition, "is on host h2")
@@ -180,7 +182,7 @@ func TestWrongPlugs(t *testing.T) {
 	// What policy placed here can still be plugged.
 	h.unplug("web-1")
 	h.plug("web-1").ping(addr(gatewayV4))
-	w.run(h.ns, "ip link del tap7")
+	w.run(h.ns, "ip link del tap7", "ip link del tun7")
 }
 
 func (h *hostMachine) plugs() string {

@@ -194,6 +194,9 @@ func (e *endpoint) serve(ctx context.Context) error {
 	return nil
 }
 
+// maxRequest bounds what one call on the local socket may say, in bytes.
+const maxRequest = 64 << 10
+
 // listenLocal opens the agent's socket: for root and the group weft-admins.
 func listenLocal(a *Agent, l *loop) (*endpoint, error) {
 	listener, err := identity.ListenUnix(a.cfg.Socket, a.log)
@@ -201,7 +204,7 @@ func listenLocal(a *Agent, l *loop) (*endpoint, error) {
 		return nil, err
 	}
 	mux := http.NewServeMux()
-	mux.Handle(weftv1connect.NewAgentServiceHandler(service{a, l}))
+	mux.Handle(weftv1connect.NewAgentServiceHandler(service{a, l}, connect.WithReadMaxBytes(maxRequest)))
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
