@@ -148,12 +148,12 @@ func tokenOnce(w *world) {
 	w.logged(log, "joined the fleet")
 	stop()
 	log, stop = w.agent("h7", token)
-	w.logged(log, "token")
+	w.logged(log, "the token is not valid")
 	if text := log(); strings.Contains(text, "joined the fleet") {
 		w.t.Errorf("a token let two in:\n%s", text)
 	}
 	stop()
-	w.done(w.Weft("delete", "host", "h7"))
+	w.done(w.OnWith(fleet.Server, "kind: Host\nmetadata: {name: h7}\n---\n"+w.Must("get", "pa", "h7-198-18-0-2", "-o", "yaml"), "weft", "delete", "-f", "-"))
 }
 
 // An agent that joins under a name that is in use gets no session while the
