@@ -460,7 +460,7 @@ func TestBinding(t *testing.T) {
 	if res := must(AdmitBinding(w.state, fixed, "h1")); len(res.Puts) != 0 {
 		t.Error("spec.host says h1 already")
 	}
-	refused("weft migrate red/web-1 --to h2", Conflict)(AdmitBinding(w.state, fixed, "h2"))
+	refused("change spec.host", Conflict)(AdmitBinding(w.state, fixed, "h2"))
 	refused("does not exist", Missing)(AdmitBinding(w.state, model.Ref{Tenant: "red", Name: "none"}, "h1"))
 	refused("host \"h9\" does not exist", Conflict)(AdmitBinding(w.state, ref, "h9"))
 	must(AdmitBinding(w.state, ref, "h1"))

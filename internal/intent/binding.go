@@ -21,9 +21,9 @@ func AdmitBinding(s *State, ref model.Ref, host string) (*Result, []Violation) {
 	case p.Host() == host:
 		return unchanged(s, p), nil
 	case p.Spec.Host != "":
-		return nil, conflict(k, "spec.host", "is %q; the port cannot be plugged on %q: `weft migrate %s --to %s` first", p.Spec.Host, host, ref, host)
+		return nil, conflict(k, "spec.host", "is %q; the port cannot be plugged on %q: plug it there, or change spec.host to %q first", p.Spec.Host, host, host)
 	case p.BoundHost != "":
-		return nil, conflict(k, "boundHost", "is %q; unplug the port there before plugging it on %q, or `weft migrate %s --to %s`", p.BoundHost, host, ref, host)
+		return nil, conflict(k, "boundHost", "is %q; unplug the port there before plugging it on %q, or set spec.host to %q", p.BoundHost, host, host)
 	}
 	return bind(s, p, host), nil
 }
