@@ -209,6 +209,9 @@ func (s *site) addGuest(ctx context.Context, i int, ca string, mtu int) error {
 	if err := s.plug(ctx, h, g); err != nil {
 		return err
 	}
+	if err := setSysctl(h, "net/ipv6/conf/p0/disable_ipv6", "1"); err != nil { // as the agent does
+		return err
+	}
 	return sh(ctx, fmt.Sprintf(`
 		ip -n %[2]s link set eth0 address %[3]s mtu %[4]d
 		ip -n %[1]s link set p0 mtu %[4]d

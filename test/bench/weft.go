@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 
 	"github.com/weft-sdn/weft/internal/datapath"
 	"github.com/weft-sdn/weft/internal/model"
@@ -28,22 +29,45 @@ var (
 func (s *site) buildWeft(ctx context.Context) error {
 	decap := map[string]string{weft: datapath.DecapAuto, weftTCX: datapath.DecapTCX, weftXDP: datapath.DecapXDP}[s.name]
 	for i, h := range s.host {
+		next, err := s.nextHop(i)
+		if err != nil {
+			return err
+		}
 		var sw *datapath.Switch
-		err := inside(h, func() (err error) {
-			sw, err = s.openSwitch(i, decap)
+		err = inside(h, func() (err error) {
+			sw, err = s.openSwitch(i, decap, next)
 			return err
 		})
 		if err != nil {
 			return fmt.Errorf("switch of %s: %w", h, err)
 		}
-		s.undo = append(s.undo, func() { sw.Close() })
+		s.undo = append(s.undo, func() {
+			s.tellDrops(h, sw)
+			sw.Close()
+		})
 		s.switches = append(s.switches, sw)
 	}
 	return nil
 }
 
+// nextHop is the MAC of what host i has at the other end of its u0.
+func (s *site) nextHop(i int) (m model.MAC, err error) {
+	ns, device := s.host[1-i], "u0"
+	if s.underlay == "wire" {
+		ns, device = s.wire, fmt.Sprintf("w%d", i)
+	}
+	err = inside(ns, func() error {
+		far, err := net.InterfaceByName(device)
+		if err == nil {
+			m = model.MAC(far.HardwareAddr)
+		}
+		return err
+	})
+	return m, err
+}
+
 // openSwitch runs in the namespace of host i.
-func (s *site) openSwitch(i int, decap string) (*datapath.Switch, error) {
+func (s *site) openSwitch(i int, decap string, next model.MAC) (*datapath.Switch, error) {
 	port, err := net.InterfaceByName("p0")
 	if err != nil {
 		return nil, err
@@ -57,7 +81,7 @@ func (s *site) openSwitch(i int, decap string) (*datapath.Switch, error) {
 		return nil, err
 	}
 	err = errors.Join(
-		sw.Apply(s.rows(i, uint32(port.Index), uint32(uplink.Index), model.MAC(uplink.HardwareAddr)), true),
+		sw.Apply(s.rows(i, uint32(port.Index), uint32(uplink.Index), model.MAC(uplink.HardwareAddr), next), true),
 		sw.AttachPort(uint32(port.Index)),
 		s.detour(sw),
 		sw.AttachUplink(uint32(uplink.Index)))
@@ -89,7 +113,7 @@ func (s *site) detour(sw *datapath.Switch) error {
 }
 
 // rows are the tables of host i.
-func (s *site) rows(i int, port, uplink uint32, source model.MAC) table.Set {
+func (s *site) rows(i int, port, uplink uint32, source, next model.MAC) table.Set {
 	set := table.NewSet()
 	other := 1 - i
 	pas := addrs(hostPA)
@@ -105,7 +129,7 @@ func (s *site) rows(i int, port, uplink uint32, source model.MAC) table.Set {
 		set.Records[table.RecordKey{VSID: subnet, CA: ca}] = table.Record{MAC: model.MAC{2, 1, 0, 0, byte(n >> 8), byte(n)}, PA: pas[other], Port: model.PortID(100 + n)}
 	}
 	set.Routes[table.RouteKey{Network: 1, Prefix: subnetPrefix}] = table.Route{VSID: subnet}
-	set.Peers[pas[other]] = table.Peer{PA: pas[other], IfIndex: uplink, MTU: underlayMTU, Via: pas[other], Source: source}
+	set.Peers[pas[other]] = table.Peer{PA: pas[other], IfIndex: uplink, MTU: underlayMTU, Via: pas[other], Source: source, NextHop: next}
 	set.LocalPAs[pas[i]] = struct{}{}
 	return set
 }
@@ -131,6 +155,19 @@ func (s *site) switchDrops() (uint64, error) {
 		}
 	}
 	return n, nil
+}
+
+// tellDrops says in the log what a switch dropped and why.
+func (s *site) tellDrops(host string, sw *datapath.Switch) {
+	counts, err := sw.Drops()
+	if err != nil {
+		return
+	}
+	for _, c := range counts {
+		if c.Packets > 0 {
+			fmt.Fprintf(os.Stderr, "%-10s %s dropped %d %s: %s\n", s.cell.name(), host, c.Packets, c.Direction, c.Reason)
+		}
+	}
 }
 
 // decapsulation is how the switch of the receiving host strips.
