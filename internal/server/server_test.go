@@ -622,7 +622,7 @@ func TestTheFirstPlugPlacesAPort(t *testing.T) {
 	req := func(name string) *connect.Request[hostv1.BindPortRequest] {
 		return connect.NewRequest(&hostv1.BindPortRequest{Tenant: "red", Name: name})
 	}
-	if _, err := h2.BindPort(t.Context(), req("web-1")); connect.CodeOf(err) != connect.CodeFailedPrecondition || !strings.Contains(err.Error(), "migrate") {
+	if _, err := h2.BindPort(t.Context(), req("web-1")); connect.CodeOf(err) != connect.CodeFailedPrecondition || !strings.Contains(err.Error(), "change spec.host") {
 		t.Errorf("spec.host says h1: %v", err)
 	}
 	bound, err := h2.BindPort(t.Context(), req("web-2"))
