@@ -36,15 +36,19 @@ func TestTwoUplinks(t *testing.T) {
 	s := newStream(g1, g2)
 	used := func() uint64 { return h1.counter("eth1", "tx_packets") }
 	before := used()
-	w.run(h1.ns, fmt.Sprintf("ip route add %s/32 via 198.51.100.1", h2.pa))
+	w.run(h1.ns, fmt.Sprintf("ip route add %s/32 via 198.51.100.1 metric 100", h2.pa))
 	h1.poll("packets leave by the second uplink", func() bool { return used() > before+100 })
 	// And back by the second uplink as well.
 	w.run(w.router, fmt.Sprintf("ip route add %s/32 via 198.51.100.2", h1.pa))
 	g2.ping(g1.address(true))
 	h1.verified()
-	w.run(h1.ns, fmt.Sprintf("ip route del %s/32", h2.pa))
+	// The new way first, then the end of the old: a route that is taken away while
+	// it is in use leaves what is sent until the agent knows with no way at all.
 	before = h1.counter("eth0", "tx_packets")
+	w.run(h1.ns, fmt.Sprintf("ip route add %s/32 via %s metric 50", h2.pa, h1.pa.Prev()))
 	h1.poll("packets leave by the first uplink", func() bool { return h1.counter("eth0", "tx_packets") > before+100 })
+	w.run(h1.ns, fmt.Sprintf("ip route del %s/32 metric 100", h2.pa))
+	h1.verified()
 	s.finish()
 }
 
