@@ -2,20 +2,27 @@
 #ifndef WEFT_MAPS_RECORD_H
 #define WEFT_MAPS_RECORD_H
 
+#include <stdbool.h>
+
 #include <linux/types.h>
 #include <linux/bpf.h>
+#include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
 #include "wire/addr.h"
 
 /* record: where a Customer Address of a subnet is.
- * key     VSID and CA
+ * key     VSID and CA; with RECORD_WILDCARD in the VSID and no CA, the gateway that stands
+ *         for every address of a family that the subnet has no record of
  * writer  datapath.Apply
  * readers admit (is this source its own?), respond, route, lookup
  * miss    policy holds no such address: SPOOFED_CA, ARP_NO_RECORD, NO_RECORD,
  *         SOURCE_NOT_IN_POLICY, as the stage says
  * full    Apply refuses before it writes anything */
 #define RECORD_ROUTER 1 /* the distributed router's own address */
+
+/* A bit that no VSID has, so that no packet can name the row. */
+#define RECORD_WILDCARD 0x80000000
 
 struct record_key {
 	__u32 vsid;
@@ -45,6 +52,16 @@ static __always_inline const struct record *record_find(__u32 vsid, const union 
 	struct record_key k = {.vsid = vsid};
 
 	__builtin_memcpy(&k.ca, ca, sizeof(k.ca));
+	return bpf_map_lookup_elem(&record, &k);
+}
+
+/* Not inlined: only what policy does not know comes here. */
+static __noinline const struct record *record_wildcard(__u32 vsid, bool is4)
+{
+	struct record_key k = {.vsid = vsid | RECORD_WILDCARD};
+
+	if (is4)
+		k.ca.w[2] = bpf_htonl(0xffff);
 	return bpf_map_lookup_elem(&record, &k);
 }
 

@@ -28,6 +28,44 @@ static __always_inline bool admit_own(const struct port *port, const union addr 
 	return r && !(r->flags & RECORD_ROUTER) && r->ifindex == port->ifindex;
 }
 
+/* A source that no packet may come from, wherever it is. */
+static __always_inline bool admit_unusable(const union addr *a, bool is4)
+{
+	__u32 first = bpf_ntohl(a->w[3]) >> 24;
+
+	if (is4)
+		return first == 0 || first == 127 || first >= 224;
+	return addr6_multicast(a) || addr6_link_local(a) ||
+	       (a->d[0] == 0 && a->w[2] == 0 && (a->w[3] & ~bpf_htonl(1)) == 0); /* :: and ::1 */
+}
+
+/* Whether a source without a record in its subnet has none in the network either. */
+static __noinline bool admit_outside(const struct pkt *p, __u32 network)
+{
+	bool is4 = p->type == TYPE_IPV4;
+	const struct route *to;
+
+	if (admit_unusable(&p->src, is4))
+		return false;
+	to = route_find(network, is4 ? 4 : 6, &p->src);
+	return !to || !record_find(to->vsid, &p->src);
+}
+
+/* The guest is its subnet's gateway and speaks for somebody outside policy. */
+static __noinline bool admit_gateway(const struct pkt *p)
+{
+	const struct record *g = record_wildcard(p->port->vsid, p->type == TYPE_IPV4);
+
+	if (!g || g->ifindex != p->port->ifindex || record_find(p->port->vsid, &p->src))
+		return false;
+	return admit_outside(p, p->port->network);
+}
+
+static __always_inline bool admit_source(const struct pkt *p)
+{
+	return admit_own(p->port, &p->src) || admit_gateway(p);
+}
+
 static __always_inline enum verdict admit_arp(const struct pkt *p)
 {
 	if (!same_mac(p->claim, p->port->mac))
@@ -41,7 +79,7 @@ static __always_inline enum verdict admit_ipv4(const struct pkt *p)
 {
 	if (p->src.w[3] == 0 && p->dst.w[3] == 0xffffffff)
 		return V_MULTICAST;
-	return admit_own(p->port, &p->src) ? V_CONTINUE : V_SPOOFED_CA;
+	return admit_source(p) ? V_CONTINUE : V_SPOOFED_CA;
 }
 
 static __always_inline enum verdict admit_nd(const struct pkt *p)
@@ -64,7 +102,7 @@ static __always_inline bool admit_source6(const struct pkt *p)
 	if (addr6_link_local(&p->src))
 		return (p->nd && (p->icmp_type == ND_RS || p->icmp_type == ND_NS || p->icmp_type == ND_NA)) ||
 		       addr6_multicast(&p->dst);
-	return admit_own(p->port, &p->src);
+	return admit_source(p);
 }
 
 static __always_inline enum verdict admit_guard(const struct pkt *p)
@@ -111,25 +149,40 @@ static __always_inline bool admit_behind(const struct pkt *p, const struct recor
 /* A source in another subnet of the network, whose packet the sender's host routed. */
 static __always_inline bool admit_routed(const struct pkt *p)
 {
-	__u8 router[MAC_LEN];
+	bool is4 = p->type == TYPE_IPV4;
 	const struct route *to;
 	const struct record *r;
 
-	router_mac(router, p->vsid);
-	if (p->type == TYPE_ARP || !same_mac(p->eth.src, router))
-		return false;
-	to = route_find(p->dport->network, p->type == TYPE_IPV4 ? 4 : 6, &p->src);
-	if (!to || !(to->flags & ROUTE_ON_LINK))
+	to = route_find(p->dport->network, is4 ? 4 : 6, &p->src);
+	if (!to)
 		return false;
 	r = record_find(to->vsid, &p->src);
-	return r && admit_behind(p, r);
+	if (r)
+		return to->flags & ROUTE_ON_LINK && admit_behind(p, r);
+	r = record_wildcard(to->vsid, is4);
+	return r && !admit_unusable(&p->src, is4) && admit_behind(p, r);
+}
+
+/* A source that the subnet has no record of: routed, or let in by a gateway. */
+static __noinline bool admit_stranger(const struct pkt *p)
+{
+	__u8 router[MAC_LEN];
+	const struct record *g;
+
+	if (p->type == TYPE_ARP)
+		return false;
+	router_mac(router, p->vsid);
+	if (same_mac(p->eth.src, router))
+		return admit_routed(p);
+	g = record_wildcard(p->vsid, p->type == TYPE_IPV4);
+	return g && admit_behind(p, g) && same_mac(g->mac, p->eth.src) && admit_outside(p, p->dport->network);
 }
 
 static __always_inline enum verdict admit_remote(const struct pkt *p)
 {
 	const struct record *r = record_find(p->vsid, &p->src);
 
-	if (r ? !(admit_behind(p, r) && same_mac(r->mac, p->eth.src)) : !admit_routed(p))
+	if (r ? !(admit_behind(p, r) && same_mac(r->mac, p->eth.src)) : !admit_stranger(p))
 		return V_SOURCE_NOT_IN_POLICY;
 	if (p->type == TYPE_ARP && !same_mac(p->claim, p->eth.src))
 		return V_SPOOFED_ARP;

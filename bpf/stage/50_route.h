@@ -51,6 +51,8 @@ static __always_inline enum verdict route_next_hop(struct pkt *p)
 	if (!(to->flags & ROUTE_ON_LINK))
 		__builtin_memcpy(&p->hop, &to->next_hop, sizeof(p->hop));
 	p->rec = record_find(p->vsid, &p->hop);
+	if (!p->rec)
+		p->rec = record_wildcard(p->vsid, p->type == TYPE_IPV4);
 	return p->rec ? V_CONTINUE : V_NO_RECORD;
 }
 

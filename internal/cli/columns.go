@@ -97,6 +97,7 @@ var kindColumns = map[model.Kind][]column{
 		text("CA", func(r *weftv1.Resource) string { return r.GetLookupRecord().GetSpec().GetCustomerAddress() }),
 		text("MAC", func(r *weftv1.Resource) string { return r.GetLookupRecord().GetSpec().GetMac() }),
 		text("PA", func(r *weftv1.Resource) string { return r.GetLookupRecord().GetSpec().GetProviderAddress() }),
+		text("TYPE", func(r *weftv1.Resource) string { return r.GetLookupRecord().GetSpec().GetType() }),
 		text("ORIGIN", func(r *weftv1.Resource) string {
 			if r.GetLookupRecord().GetStatus().GetDerived() {
 				return "derived"

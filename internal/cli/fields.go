@@ -39,6 +39,8 @@ var fieldDocs = map[string]string{
 	"CustomerRoute.spec.nextHop": "Customer Address, inside a subnet of the network, to which such packets are handed.",
 	"CustomerRoute.spec.metric":  "Among routes with the same prefix, the lowest metric wins.",
 
+	"LookupRecord.spec.type":            "Static (one address), or GatewayWildcard (a gateway that stands for every address that policy does not know; customerAddress 0.0.0.0 or ::). Dynamic (learned) and L2Only (addresses still to be learned) are written by the system.",
+	"LookupRecord.spec.port":            "GatewayWildcard: Name of the gateway's Port in the same subnet, instead of mac and providerAddress.",
 	"LookupRecord.spec.subnet":          "Name of the VirtualSubnet, in the same tenant, that the address is in.",
 	"LookupRecord.spec.customerAddress": "Customer Address (CA) that the record places.",
 	"LookupRecord.spec.mac":             "MAC under which the address answers.",

@@ -170,7 +170,7 @@ func (c *Compiler) settle() {
 // forget drops what neither stands in a resource nor is referred to by one.
 func (c *Compiler) forget() {
 	for p := range c.todo.ports {
-		if p.spec == nil {
+		if p.spec == nil && len(p.stands) == 0 {
 			delete(c.ports, p.ref)
 		}
 	}

@@ -85,8 +85,13 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 						rival = true
 					}
 				}
-				if !rival {
+				p, _ := resources[model.Key{Kind: model.KindPort, Ref: model.Ref{Tenant: l.Metadata.Tenant, Name: l.Spec.Port}}].(*model.Port)
+				switch {
+				case rival:
+				case l.Spec.Port == "":
 					g.Records[k] = goal.Record{MAC: l.Spec.MAC, PA: l.Spec.ProviderAddress}
+				case p != nil && p.Spec.Subnet == l.Spec.Subnet && p.Host() != "":
+					g.Records[k] = goal.Record{MAC: p.Spec.MAC, PA: paOf(p), Port: p.ID}
 				}
 			}
 		}
@@ -165,6 +170,10 @@ func draw(t *rapid.T) model.Resource {
 			Network: pick(nets...), Prefix: prefix(pick(prefixes...)), NextHop: addr(pick(hops...)), Metric: uint32(number(2))}}
 	case 7:
 		i := number(3)
+		if number(2) == 0 {
+			return &model.LookupRecord{Metadata: meta(tenant, fmt.Sprint("record", number(3))), Spec: model.LookupRecordSpec{
+				Type: model.RecordGatewayWildcard, Subnet: subs[i], CustomerAddress: addr(pick("0.0.0.0", "::")), Port: fmt.Sprint("port", number(6))}}
+		}
 		return &model.LookupRecord{Metadata: meta(tenant, fmt.Sprint("record", number(3))), Spec: model.LookupRecordSpec{
 			Subnet: subs[i], CustomerAddress: addr(fmt.Sprintf("10.0.%d.%d", i, 5+number(3))), MAC: model.MAC{2, 9, 9, 9, 9, byte(number(3))},
 			ProviderAddress: addr(fmt.Sprintf("192.0.2.%d", number(6)))}}

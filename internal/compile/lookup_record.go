@@ -3,6 +3,7 @@ package compile
 import (
 	"net/netip"
 
+	"github.com/weft-sdn/weft/internal/goal"
 	"github.com/weft-sdn/weft/internal/model"
 )
 
@@ -15,6 +16,10 @@ func (c *Compiler) addLookupRecord(r *model.LookupRecord) {
 	all := s.claim(ca)
 	all.statics = append(all.statics, r)
 	c.touchRecord(s, ca)
+	if r.Spec.Port != "" {
+		c.portOf(r).stands[recordSpot{s, ca}]++
+		return
+	}
 	c.mention(r.Spec.ProviderAddress.Unmap(), s, 1)
 }
 
@@ -27,7 +32,32 @@ func (c *Compiler) removeLookupRecord(r *model.LookupRecord) {
 	all.statics = without(all.statics, r)
 	s.settleClaims(ca)
 	c.touchRecord(s, ca)
-	c.mention(r.Spec.ProviderAddress.Unmap(), s, -1)
+	if r.Spec.Port == "" {
+		c.mention(r.Spec.ProviderAddress.Unmap(), s, -1)
+		return
+	}
+	p, spot := c.portOf(r), recordSpot{s, ca}
+	if p.stands[spot]--; p.stands[spot] == 0 {
+		delete(p.stands, spot)
+	}
+	c.todo.ports[p] = struct{}{}
+}
+
+// portOf is the port that a record names.
+func (c *Compiler) portOf(r *model.LookupRecord) *port {
+	return c.port(model.Ref{Tenant: r.Metadata.Tenant, Name: r.Spec.Port})
+}
+
+// staticRecord is the row of a written record; none while the port that it names is nowhere.
+func (c *Compiler) staticRecord(s *subnet, r *model.LookupRecord) (goal.Record, bool) {
+	if r.Spec.Port == "" {
+		return goal.Record{MAC: r.Spec.MAC, PA: r.Spec.ProviderAddress.Unmap()}, true
+	}
+	p := c.portOf(r)
+	if p.spec == nil || p.subnet != s || p.host == nil || p.spec.ID == 0 {
+		return goal.Record{}, false
+	}
+	return p.record(), true
 }
 
 // mention counts the static records of a subnet behind a Provider Address.

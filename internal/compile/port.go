@@ -13,20 +13,26 @@ type port struct {
 	ref    model.Ref
 	spec   *model.Port
 	subnet *subnet
-	host   *host // nil while it is placed nowhere
+	host   *host              // nil while it is placed nowhere
+	stands map[recordSpot]int // records that name it, by where they stand
 
 	in *network // whose member its row makes the host; nil: it has no row
 	on *host    // that has its row
 	id model.PortID
 }
 
-func (c *Compiler) addPort(r *model.Port) {
-	ref := r.Metadata.Ref()
+func (c *Compiler) port(ref model.Ref) *port {
 	p := c.ports[ref]
 	if p == nil {
-		p = &port{ref: ref}
+		p = &port{ref: ref, stands: map[recordSpot]int{}}
 		c.ports[ref] = p
 	}
+	return p
+}
+
+func (c *Compiler) addPort(r *model.Port) {
+	ref := r.Metadata.Ref()
+	p := c.port(ref)
 	p.spec = r
 	p.subnet = c.subnet(model.Ref{Tenant: ref.Tenant, Name: r.Spec.Subnet})
 	p.subnet.ports[p] = struct{}{}
@@ -63,6 +69,14 @@ func (c *Compiler) touchPort(p *port) {
 	for _, ca := range addresses(p.spec) {
 		c.touchRecord(p.subnet, ca)
 	}
+	for spot := range p.stands {
+		c.todo.records[spot] = struct{}{}
+	}
+}
+
+// record leads an address to the port, which is placed.
+func (p *port) record() goal.Record {
+	return goal.Record{MAC: p.spec.Spec.MAC, PA: p.host.pa(p.spec.ID), Port: p.spec.ID}
 }
 
 func (c *Compiler) retractPort(p *port) {

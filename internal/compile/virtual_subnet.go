@@ -112,7 +112,7 @@ func (c *Compiler) settleRecord(spot recordSpot) {
 	key := goal.RecordKey{VSID: s.vsid, CA: spot.ca}
 	c.dropRecord(s.network, key)
 	delete(s.rows, spot.ca)
-	record, ok := s.record(spot.ca)
+	record, ok := c.record(s, spot.ca)
 	row := goal.RecordRow{Key: key, Record: record}
 	if !ok || row.Check() != nil {
 		return
@@ -122,7 +122,7 @@ func (c *Compiler) settleRecord(spot recordSpot) {
 }
 
 // record decides between the claims of an address.
-func (s *subnet) record(ca netip.Addr) (goal.Record, bool) {
+func (c *Compiler) record(s *subnet, ca netip.Addr) (goal.Record, bool) {
 	if slices.ContainsFunc(s.spec.Spec.Gateway, func(a netip.Addr) bool { return a.Unmap() == ca }) {
 		return goal.Record{MAC: model.RouterMAC(s.vsid), Router: true}, true
 	}
@@ -131,10 +131,10 @@ func (s *subnet) record(ca netip.Addr) (goal.Record, bool) {
 		return goal.Record{}, false
 	}
 	if p := first(all.ports); p != nil {
-		return goal.Record{MAC: p.spec.Spec.MAC, PA: p.host.pa(p.spec.ID), Port: p.spec.ID}, true
+		return p.record(), true
 	}
 	if r := firstStatic(all.statics); r != nil {
-		return goal.Record{MAC: r.Spec.MAC, PA: r.Spec.ProviderAddress.Unmap()}, true
+		return c.staticRecord(s, r)
 	}
 	return goal.Record{}, false
 }

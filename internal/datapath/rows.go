@@ -31,7 +31,10 @@ type localMACKey struct {
 	Zero uint16
 }
 
-const recordRouter = 1
+const (
+	recordRouter   = 1
+	recordWildcard = 1 << 31 // in the VSID of a key: the row of the unspecified address
+)
 
 type recordKey struct {
 	VSID uint32
@@ -142,11 +145,15 @@ func decodePort(r portRow) table.Port {
 }
 
 func encodeRecordKey(k table.RecordKey) recordKey {
-	return recordKey{uint32(k.VSID), model.As16(k.CA)}
+	key := recordKey{uint32(k.VSID), model.As16(k.CA)}
+	if k.CA.IsUnspecified() {
+		key.VSID |= recordWildcard
+	}
+	return key
 }
 
 func decodeRecordKey(k recordKey) table.RecordKey {
-	return table.RecordKey{VSID: model.VSID(k.VSID), CA: model.From16(k.CA)}
+	return table.RecordKey{VSID: model.VSID(k.VSID &^ recordWildcard), CA: model.From16(k.CA)}
 }
 
 func encodeRoute(k table.RouteKey, v table.Route) (routeKey, routeRow) {

@@ -28,7 +28,7 @@ type Port struct {
 	Spoof    bool       // guest may speak for others
 }
 
-// RecordKey finds a Record.
+// RecordKey finds a Record. An unspecified CA finds the subnet's GatewayWildcard for the family.
 type RecordKey struct {
 	VSID model.VSID
 	CA   netip.Addr

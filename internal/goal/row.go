@@ -71,6 +71,9 @@ func (r RecordRow) Check() error {
 	if !r.Record.MAC.IsUnicast() {
 		return wrong("record %d %s: MAC %s is not unicast", r.Key.VSID, r.Key.CA, r.Record.MAC)
 	}
+	if r.Record.Router && r.Key.CA.IsUnspecified() {
+		return wrong("record %d %s: a router has an address", r.Key.VSID, r.Key.CA)
+	}
 	if r.Record.Router && (r.Record.PA.IsValid() || r.Record.Port != 0) {
 		return wrong("record %d %s: a router has no PA and no port", r.Key.VSID, r.Key.CA)
 	}

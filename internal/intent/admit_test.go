@@ -86,10 +86,6 @@ func (w *world) port(name string) *model.Port {
 	return r.(*model.Port)
 }
 
-func portKey(tenant, name string) model.Key {
-	return model.Key{Kind: model.KindPort, Ref: model.Ref{Tenant: tenant, Name: name}}
-}
-
 func meta(tenant, name string) model.Metadata { return model.Metadata{Tenant: tenant, Name: name} }
 
 func tenant(name string) *model.Tenant { return &model.Tenant{Metadata: meta("", name)} }
@@ -120,6 +116,13 @@ func route(t, name, prefix, hop string, metric uint32) *model.CustomerRoute {
 func record(t, name, subnet, ca, mac, pa string) *model.LookupRecord {
 	m, _ := model.ParseMAC(mac)
 	return &model.LookupRecord{Metadata: meta(t, name), Spec: model.LookupRecordSpec{Subnet: subnet, CustomerAddress: addrOf(ca), MAC: m, ProviderAddress: addrOf(pa)}}
+}
+func wildcard(t, name, subnet, ca, port string) *model.LookupRecord {
+	return &model.LookupRecord{Metadata: meta(t, name), Spec: model.LookupRecordSpec{Type: model.RecordGatewayWildcard, Subnet: subnet, CustomerAddress: addrOf(ca), Port: port}}
+}
+func as(t model.RecordType, r *model.LookupRecord) *model.LookupRecord {
+	r.Spec.Type = t
+	return r
 }
 func addrOf(s string) netip.Addr {
 	if s == "" {
@@ -304,6 +307,23 @@ func TestRules(t *testing.T) {
 		{name: "a record with an IPv6 PA", puts: []model.Resource{record("red", "l", "web", "10.0.0.88", "02:00:00:00:00:99", "2001:db8::1")}, key: "LookupRecord red/l", field: "spec.providerAddress", says: "IPv4 only"},
 		{name: "a record under a derived name", puts: []model.Resource{record("red", "port:web-1:10.0.0.5", "web", "10.0.0.88", "02:00:00:00:00:99", "192.0.2.9")}, key: "LookupRecord red/port:web-1:10.0.0.5", says: "derived and read-only"},
 		{name: "a record in another subnet", puts: []model.Resource{record("red", "old-box", "db", "10.0.1.77", "02:00:00:00:00:77", "198.51.100.7")}, key: "LookupRecord red/old-box", field: "spec.subnet", says: "cannot change"},
+
+		// Gateways that stand for all others.
+		{name: "a wildcard by port", puts: []model.Resource{wildcard("red", "w", "web", "::", "web-1")}},
+		{name: "a wildcard by MAC and PA", puts: []model.Resource{as(model.RecordGatewayWildcard, record("red", "w", "web", "0.0.0.0", "02:00:00:00:00:99", "192.0.2.9"))}},
+		{name: "one of each family", puts: []model.Resource{wildcard("red", "w4", "web", "0.0.0.0", "web-1"), wildcard("red", "w6", "web", "::", "web-1")}},
+		{name: "two wildcards", puts: []model.Resource{wildcard("red", "w", "web", "::", "web-1"), wildcard("red", "x", "web", "::", "web-1")}, key: "LookupRecord red/x", field: "spec.customerAddress", says: "already the gateway"},
+		{name: "a wildcard with an address", puts: []model.Resource{wildcard("red", "w", "web", "10.0.0.9", "web-1")}, key: "LookupRecord red/w", field: "spec.customerAddress", says: "must be 0.0.0.0"},
+		{name: "a wildcard without an address", puts: []model.Resource{wildcard("red", "w", "web", "", "web-1")}, key: "LookupRecord red/w", field: "spec.customerAddress", says: "must be 0.0.0.0"},
+		{name: "a wildcard at a port of another subnet", puts: []model.Resource{wildcard("red", "w", "db", "::", "web-1")}, key: "LookupRecord red/w", field: "spec.port", says: `is in subnet "web"`},
+		{name: "a wildcard at no port", puts: []model.Resource{wildcard("red", "w", "web", "::", "gone")}, key: "LookupRecord red/w", field: "spec.port", says: "does not exist"},
+		{name: "a wildcard at a port and a MAC", puts: []model.Resource{with(wildcard("red", "w", "web", "::", "web-1"), func(l *model.LookupRecord) { l.Spec.MAC = model.MAC{2} })}, key: "LookupRecord red/w", field: "spec.mac", says: "that of the port"},
+		{name: "a wildcard at a port and a PA", puts: []model.Resource{with(wildcard("red", "w", "web", "::", "web-1"), func(l *model.LookupRecord) { l.Spec.ProviderAddress = addrOf("192.0.2.9") })}, key: "LookupRecord red/w", field: "spec.providerAddress", says: "that of the port's host"},
+		{name: "a wildcard without anything", puts: []model.Resource{wildcard("red", "w", "web", "::", "")}, key: "LookupRecord red/w", field: "spec.mac", says: "is required"},
+		{name: "a static record at a port", puts: []model.Resource{as(model.RecordStatic, wildcard("red", "w", "web", "10.0.0.88", "web-1"))}, key: "LookupRecord red/w", field: "spec.port", says: "spec.addresses"},
+		{name: "a static record of all addresses", puts: []model.Resource{record("red", "w", "web", "0.0.0.0", "02:00:00:00:00:99", "192.0.2.9")}, key: "LookupRecord red/w", field: "spec.customerAddress", says: "not for hosts"},
+		{name: "a written dynamic record", puts: []model.Resource{as(model.RecordDynamic, record("red", "w", "web", "10.0.0.88", "02:00:00:00:00:99", "192.0.2.9"))}, key: "LookupRecord red/w", field: "spec.type", says: "follow from ports"},
+		{name: "a record of no type", puts: []model.Resource{as("Sticky", record("red", "w", "web", "10.0.0.88", "02:00:00:00:00:99", "192.0.2.9"))}, key: "LookupRecord red/w", field: "spec.type", says: "not a type"},
 
 		// Deletion.
 		{name: "delete what is not there", deletes: []model.Key{del(model.KindHost, "", "h9")}, key: "Host h9", says: "does not exist"},
@@ -510,6 +530,27 @@ func TestDerivedRecordsFollowPortsGatewaysAndPAs(t *testing.T) {
 		if _, ok := w.state.DerivedByName(model.Ref{Tenant: "red", Name: name}); ok {
 			t.Errorf("%q is a record", name)
 		}
+	}
+}
+
+func TestAWildcardFollowsItsPortAndComesAfterEveryAddress(t *testing.T) {
+	w := newWorld(t, append(base(), wildcard("red", "out", "web", "0.0.0.0", "web-1"))...)
+	if r, ok := w.state.Lookup(5001, addrOf("10.0.0.200")); !ok || model.KeyOf(r).String() != "LookupRecord red/out" {
+		t.Fatalf("nobody's address is found as %v", r)
+	}
+	if r, _ := w.state.Lookup(5001, w.port("web-1").Spec.Addresses[0]); model.KeyOf(r).String() != "Port red/web-1" {
+		t.Fatalf("the port's address is found as %v", r)
+	}
+	if r, ok := w.state.Lookup(5001, addrOf("fd00:a::99")); ok {
+		t.Fatalf("the other family is found as %v", r)
+	}
+	r, _ := w.state.Get(model.Key{Kind: model.KindLookupRecord, Ref: model.Ref{Tenant: "red", Name: "out"}})
+	if mac, pa := w.state.PlaceOf(r.(*model.LookupRecord)); mac != w.port("web-1").Spec.MAC || pa != w.state.PAOfPort(w.port("web-1")) {
+		t.Fatalf("it is at %s, %s", mac, pa)
+	}
+	_, v := w.try(nil, portKey("red", "web-1"))
+	if len(v) == 0 || !strings.Contains(v[0].Message, "LookupRecord red/out") {
+		t.Fatalf("its port can be deleted: %v", v)
 	}
 }
 

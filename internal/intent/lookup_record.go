@@ -1,6 +1,7 @@
 package intent
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"strings"
@@ -16,12 +17,43 @@ func (lookupRecordRules) clone(r model.Resource) model.Resource {
 	return &c
 }
 
-func (lookupRecordRules) inherit(_, _ model.Resource) {}
+func (lookupRecordRules) inherit(r, _ model.Resource) {
+	l := r.(*model.LookupRecord)
+	l.Spec.Type = cmp.Or(l.Spec.Type, model.RecordStatic)
+}
 
 func (lookupRecordRules) check(a *admission, r, old model.Resource) {
 	l, k := r.(*model.LookupRecord), model.KeyOf(r)
 	if old != nil && old.(*model.LookupRecord).Spec.Subnet != l.Spec.Subnet {
 		a.fail(k, "spec.subnet", "cannot change (it is %q); delete the record and create it again", old.(*model.LookupRecord).Spec.Subnet)
+	}
+	switch l.Spec.Type {
+	case model.RecordStatic, model.RecordGatewayWildcard:
+	case model.RecordDynamic, model.RecordL2Only:
+		a.fail(k, "spec.type", "%s records follow from ports; set spec.dynamicAddressLimit on the port", l.Spec.Type)
+	default:
+		a.fail(k, "spec.type", "%.40q is not a type of record; use %s or %s", l.Spec.Type, model.RecordStatic, model.RecordGatewayWildcard)
+	}
+	if l.Spec.Port != "" && l.Spec.Type == model.RecordGatewayWildcard {
+		checkRecordPort(a, l)
+	} else {
+		checkRecordPlace(a, l)
+	}
+	subnet, _ := a.refer(k, "spec.subnet", subnetKey(l.Metadata.Tenant, l.Spec.Subnet)).(*model.VirtualSubnet)
+	switch {
+	case subnet == nil:
+	case l.Spec.Type == model.RecordGatewayWildcard:
+		claimFamily(a, subnet, l)
+	default:
+		a.claimCA(subnet, l.Spec.CustomerAddress, "spec.customerAddress", r)
+	}
+}
+
+// checkRecordPlace checks the MAC and PA of a record that names no port.
+func checkRecordPlace(a *admission, l *model.LookupRecord) {
+	k := model.KeyOf(l)
+	if l.Spec.Port != "" {
+		a.fail(k, "spec.port", "is for %s records only; to give a port one more address, write it in the port's spec.addresses", model.RecordGatewayWildcard)
 	}
 	if l.Spec.MAC.IsZero() {
 		a.fail(k, "spec.mac", "is required")
@@ -31,8 +63,32 @@ func (lookupRecordRules) check(a *admission, r, old model.Resource) {
 	if problem := providerProblem(l.Spec.ProviderAddress); problem != "" {
 		a.fail(k, "spec.providerAddress", "%s %s", l.Spec.ProviderAddress, problem)
 	}
-	if subnet, _ := a.refer(k, "spec.subnet", subnetKey(l.Metadata.Tenant, l.Spec.Subnet)).(*model.VirtualSubnet); subnet != nil {
-		a.claimCA(subnet, l.Spec.CustomerAddress, "spec.customerAddress", r)
+}
+
+// checkRecordPort checks the port of a record that names one.
+func checkRecordPort(a *admission, l *model.LookupRecord) {
+	k := model.KeyOf(l)
+	if !l.Spec.MAC.IsZero() {
+		a.fail(k, "spec.mac", "is that of the port; leave it out, or leave spec.port out")
+	}
+	if l.Spec.ProviderAddress.IsValid() {
+		a.fail(k, "spec.providerAddress", "is that of the port's host; leave it out, or leave spec.port out")
+	}
+	p, _ := a.refer(k, "spec.port", portKey(l.Metadata.Tenant, l.Spec.Port)).(*model.Port)
+	if p != nil && p.Spec.Subnet != l.Spec.Subnet {
+		a.fail(k, "spec.port", "%s is in subnet %q; a gateway stands in the subnet of its record", name(p), p.Spec.Subnet)
+	}
+}
+
+// claimFamily takes all unknown addresses of a family in subnet for the wildcard l.
+func claimFamily(a *admission, subnet *model.VirtualSubnet, l *model.LookupRecord) {
+	k, ca := model.KeyOf(l), l.Spec.CustomerAddress
+	if !ca.IsUnspecified() || ca.Zone() != "" {
+		a.fail(k, "spec.customerAddress", "must be 0.0.0.0 (all of IPv4) or :: (all of IPv6) in a %s record", l.Spec.Type)
+		return
+	}
+	if o := a.claim(caClaim(subnet.Spec.VSID, ca), l); o != nil {
+		a.fail(k, "spec.customerAddress", "%s is already the gateway of %s for this family; a subnet has one", name(o), name(subnet))
 	}
 }
 
@@ -50,7 +106,12 @@ func (lookupRecordRules) claims(get func(model.Key) model.Resource, r model.Reso
 }
 
 func (lookupRecordRules) parents(r model.Resource) []model.Key {
-	return []model.Key{subnetKey(r.Meta().Tenant, r.(*model.LookupRecord).Spec.Subnet)}
+	l := r.(*model.LookupRecord)
+	out := []model.Key{subnetKey(l.Metadata.Tenant, l.Spec.Subnet)}
+	if l.Spec.Port != "" {
+		out = append(out, portKey(l.Metadata.Tenant, l.Spec.Port))
+	}
+	return out
 }
 
 func (lookupRecordRules) sameSpec(a, b model.Resource) bool {
@@ -84,7 +145,7 @@ func derive(from model.Resource, kind, subnet string, cas []netip.Addr, mac mode
 		m := *from.Meta()
 		m.Name, m.UID, m.Labels = kind+m.Name+":"+ca.String(), "", nil
 		out = append(out, &model.LookupRecord{Metadata: m, Derived: true,
-			Spec: model.LookupRecordSpec{Subnet: subnet, CustomerAddress: ca, MAC: mac, ProviderAddress: pa}})
+			Spec: model.LookupRecordSpec{Type: model.RecordStatic, Subnet: subnet, CustomerAddress: ca, MAC: mac, ProviderAddress: pa}})
 	}
 	return out
 }
@@ -122,9 +183,27 @@ func (s *State) DerivedByName(ref model.Ref) (*model.LookupRecord, bool) {
 	return nil, false
 }
 
-// Lookup finds who holds ca in the subnet with v: a Port, a static LookupRecord,
-// or the VirtualSubnet itself when ca is its gateway.
+// Lookup finds who holds ca in the subnet with v: a Port, a LookupRecord, or the
+// VirtualSubnet itself when ca is its gateway; when nobody does, the GatewayWildcard
+// record of the subnet and family.
 func (s *State) Lookup(v model.VSID, ca netip.Addr) (model.Resource, bool) {
-	r, ok := s.claims[caClaim(v, ca)]
+	if r, ok := s.claims[caClaim(v, ca)]; ok {
+		return r, true
+	}
+	any := netip.IPv4Unspecified()
+	if ca.Is6() {
+		any = netip.IPv6Unspecified()
+	}
+	r, ok := s.claims[caClaim(v, any)]
 	return r, ok
+}
+
+// PlaceOf gives the MAC and PA of a written record: its own, or those of its port;
+// the PA is invalid while the port has none.
+func (s *State) PlaceOf(l *model.LookupRecord) (model.MAC, netip.Addr) {
+	p, ok := s.get(portKey(l.Metadata.Tenant, l.Spec.Port)).(*model.Port)
+	if l.Spec.Port == "" || !ok {
+		return l.Spec.MAC, l.Spec.ProviderAddress
+	}
+	return p.Spec.MAC, s.PAOfPort(p)
 }

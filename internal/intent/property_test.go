@@ -51,6 +51,9 @@ func genResource(t *rapid.T) model.Resource {
 		r.Spec.Network = genName.Draw(t, "network")
 		return r
 	}
+	if rapid.IntRange(0, 2).Draw(t, "wildcard") == 0 {
+		return wildcard(tn, n, genName.Draw(t, "subnet"), rapid.SampledFrom([]string{"0.0.0.0", "::"}).Draw(t, "family"), genName.Draw(t, "port"))
+	}
 	return record(tn, n, genName.Draw(t, "subnet"), genCA.Draw(t, "ca"), genMAC.Draw(t, "mac").String(), "192.0.2.9")
 }
 
@@ -181,7 +184,12 @@ func checkInvariants(rt *rapid.T, s *State) {
 			}
 		case *model.LookupRecord:
 			sub := find(k, subnetKey(k.Tenant, r.Spec.Subnet)).(*model.VirtualSubnet)
-			checkCA(must, k, sub, r.Spec.CustomerAddress)
+			if r.Spec.Type == model.RecordGatewayWildcard {
+				p := find(k, portKey(k.Tenant, r.Spec.Port)).(*model.Port)
+				must(r.Spec.CustomerAddress.IsUnspecified() && p.Spec.Subnet == r.Spec.Subnet, k, "%+v", r.Spec)
+			} else {
+				checkCA(must, k, sub, r.Spec.CustomerAddress)
+			}
 			one(fmt.Sprint("CA ", sub.Spec.VSID, r.Spec.CustomerAddress), k)
 		case *model.CustomerRoute:
 			find(k, networkKey(k.Tenant, r.Spec.Network))

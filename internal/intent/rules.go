@@ -99,6 +99,9 @@ func networkKey(tenant, name string) model.Key {
 func subnetKey(tenant, name string) model.Key {
 	return model.Key{Kind: model.KindVirtualSubnet, Ref: model.Ref{Tenant: tenant, Name: name}}
 }
+func portKey(tenant, name string) model.Key {
+	return model.Key{Kind: model.KindPort, Ref: model.Ref{Tenant: tenant, Name: name}}
+}
 
 func (a *admission) checkText(k model.Key, field, s string) {
 	if len(s) > maxText {

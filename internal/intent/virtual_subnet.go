@@ -230,6 +230,9 @@ func addressesOf(r model.Resource) []netip.Addr {
 	case *model.Port:
 		return r.Spec.Addresses
 	case *model.LookupRecord:
+		if r.Spec.CustomerAddress.IsUnspecified() {
+			return nil // stands for a family, not for an address
+		}
 		return []netip.Addr{r.Spec.CustomerAddress}
 	}
 	return nil

@@ -185,8 +185,23 @@ type CustomerRouteSpec struct {
 	Metric  uint32       `json:"metric,omitempty"`
 }
 
-// LookupRecord places a CA that no Port places: a static record (hnv 1.2).
-// Records that follow from ports are derived and read-only.
+// RecordType says where a lookup record comes from and what it stands for (hnv 1.2).
+type RecordType string
+
+// The types. An unspecified CA (0.0.0.0, ::) stands for its whole family.
+const (
+	// RecordStatic was written by people, or follows from a port or a gateway.
+	RecordStatic RecordType = "Static"
+	// RecordDynamic was learned from what a guest and its DHCP server said.
+	RecordDynamic RecordType = "Dynamic"
+	// RecordL2Only knows a MAC whose addresses are still to be learned; the CA is unspecified.
+	RecordL2Only RecordType = "L2Only"
+	// RecordGatewayWildcard stands for every address that policy does not know; the CA is unspecified.
+	RecordGatewayWildcard RecordType = "GatewayWildcard"
+)
+
+// LookupRecord places a CA that no Port places, or says what stands for all that no
+// record places (hnv 1.2). Records that follow from ports are derived and read-only.
 type LookupRecord struct {
 	Metadata Metadata         `json:"metadata"`
 	Spec     LookupRecordSpec `json:"spec"`
@@ -195,10 +210,13 @@ type LookupRecord struct {
 
 // LookupRecordSpec is what people say of a record.
 type LookupRecordSpec struct {
+	Type            RecordType `json:"type,omitempty"`
 	Subnet          string     `json:"subnet"`
 	CustomerAddress netip.Addr `json:"customerAddress"`
-	MAC             MAC        `json:"mac"`
-	ProviderAddress netip.Addr `json:"providerAddress"`
+	MAC             MAC        `json:"mac,omitzero"`
+	ProviderAddress netip.Addr `json:"providerAddress,omitzero"`
+	// Port names a port of the subnet that is meant instead of a MAC and a PA.
+	Port string `json:"port,omitempty"`
 }
 
 func (*Tenant) Kind() Kind          { return KindTenant }

@@ -86,11 +86,22 @@ func lookup(st *intent.State, vsid model.VSID, ca netip.Addr) (*weftv1.LookupRes
 	case *model.VirtualSubnet:
 		out.Kind, out.Mac = "router", model.RouterMAC(vsid).String()
 	case *model.LookupRecord:
-		out.Kind, out.Mac, out.Pa = "static", r.Spec.MAC.String(), convert.Addr(r.Spec.ProviderAddress)
+		mac, pa := st.PlaceOf(r)
+		out.Kind, out.Mac, out.Pa = lookupKind(r), mac.String(), convert.Addr(pa)
+		if p, ok := st.Get(model.Key{Kind: model.KindPort, Ref: model.Ref{Tenant: r.Metadata.Tenant, Name: r.Spec.Port}}); ok {
+			out.Port, out.Host = p.Meta().Ref().String(), p.(*model.Port).Host()
+		}
 	default:
 		return nil, fmt.Errorf("%s has no record for %s in VSID %s", model.KeyOf(subnet), ca, vsid)
 	}
 	return out, nil
+}
+
+func lookupKind(l *model.LookupRecord) string {
+	if l.Spec.Type == model.RecordGatewayWildcard {
+		return "gateway wildcard"
+	}
+	return "static"
 }
 
 // hostsAsked are the named host, or all. All the same to the caller: a host that

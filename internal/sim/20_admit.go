@@ -77,10 +77,15 @@ func (w *walk) guardIPv6() model.Verdict {
 }
 
 func (w *walk) guardSource() model.Verdict {
-	if !w.own(w.packet.src) {
-		return w.say(model.VerdictSpoofedCa, "admit", "source %s is not an address of the port", w.packet.src)
+	src := w.packet.src
+	if w.own(src) {
+		return model.VerdictContinue
 	}
-	return model.VerdictContinue
+	g, ok := w.wild(w.port.VSID, src.Is4())
+	if !ok || g.IfIndex != w.port.IfIndex || !w.outside(w.port.Network, w.port.VSID, src) {
+		return w.say(model.VerdictSpoofedCa, "admit", "source %s is not an address of the port", src)
+	}
+	return w.say(model.VerdictContinue, "admit", "source %s is outside policy, which the port is the gateway to", src)
 }
 
 func (w *walk) guardND() model.Verdict {
@@ -132,15 +137,34 @@ func (w *walk) admitSource(source netip.Addr) model.Verdict {
 		}
 		return model.VerdictContinue
 	}
-	if p.isARP() || p.eth.Src != model.RouterMAC(vsid) {
-		return w.say(model.VerdictSourceNotInPolicy, "admit", "no record of %s in subnet %d, and it was not routed", source, vsid)
+	switch {
+	case p.isARP():
+		return w.say(model.VerdictSourceNotInPolicy, "admit", "no record of %s in subnet %d", source, vsid)
+	case p.eth.Src == model.RouterMAC(vsid):
+		return w.admitRouted(source)
 	}
+	g, ok := w.wild(vsid, source.Is4())
+	if !ok || g.PA != w.outer.src || g.MAC != p.eth.Src || !w.outside(w.port.Network, vsid, source) {
+		return w.say(model.VerdictSourceNotInPolicy, "admit", "no record of %s in subnet %d, it was not routed, and no gateway may stand for it", source, vsid)
+	}
+	return w.say(model.VerdictContinue, "admit", "source %s is outside policy, which %s is the gateway to", source, g.MAC)
+}
+
+// admitRouted is for a source in another subnet, whose packet the sender's host routed: the
+// way back to it must lead to a record at the outer source.
+func (w *walk) admitRouted(source netip.Addr) model.Verdict {
 	prefix, route, ok := w.longestPrefix(w.port.Network, source)
-	if !ok || route.NextHop.IsValid() {
+	if !ok {
+		return w.say(model.VerdictSourceNotInPolicy, "admit", "no route of network %d leads back to %s", w.port.Network, source)
+	}
+	s, known := w.rec(route.VSID, source)
+	if known && route.NextHop.IsValid() {
 		return w.say(model.VerdictSourceNotInPolicy, "admit", "%s is in no subnet of network %d", source, w.port.Network)
 	}
-	s, ok := w.rec(route.VSID, source)
-	if !ok || s.PA != w.outer.src {
+	if !known && usable(source) {
+		s, _ = w.wild(route.VSID, source.Is4())
+	}
+	if s.PA != w.outer.src {
 		return w.say(model.VerdictSourceNotInPolicy, "admit", "%s in subnet %d (%s) is not at %s", source, route.VSID, prefix, w.outer.src)
 	}
 	return model.VerdictContinue

@@ -23,7 +23,7 @@ func (w *walk) route50() model.Verdict {
 	if v := w.chooseHop(dst); v != model.VerdictContinue {
 		return v
 	}
-	r, ok := w.rec(w.hop.vsid, w.hop.ca)
+	r, ok := w.at(w.hop)
 	if !ok {
 		return model.VerdictContinue // lookup says so: an unknown neighbour comes before a spent TTL
 	}

@@ -6,11 +6,14 @@ import (
 )
 
 func (w *walk) lookup60() model.Verdict {
-	r, ok := w.rec(w.hop.vsid, w.hop.ca)
+	r, ok := w.at(w.hop)
 	if !ok {
 		return w.say(model.VerdictNoRecord, "lookup", "no record of %s in subnet %d", w.hop.ca, w.hop.vsid)
 	}
 	w.record = r
+	if _, known := w.rec(w.hop.vsid, w.hop.ca); !known {
+		w.say(model.VerdictContinue, "lookup", "no record of %s in subnet %d: its gateway stands for it", w.hop.ca, w.hop.vsid)
+	}
 	if r.Router {
 		return w.router()
 	}

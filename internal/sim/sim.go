@@ -155,10 +155,54 @@ func (w *walk) say(v model.Verdict, stage, format string, args ...any) model.Ver
 	return v
 }
 
-// rec finds the record of a Customer Address in a subnet.
+// rec finds the record of a Customer Address in a subnet. No address, which packets can
+// speak of too, has none: its row is the gateway's.
 func (w *walk) rec(vsid model.VSID, ca netip.Addr) (table.Record, bool) {
+	if ca.IsUnspecified() {
+		return table.Record{}, false
+	}
 	r, ok := w.Set.Records[table.RecordKey{VSID: vsid, CA: ca}]
 	return r, ok
+}
+
+// wild finds the gateway that stands for all addresses of a family that a subnet has no record of.
+func (w *walk) wild(vsid model.VSID, is4 bool) (table.Record, bool) {
+	ca := netip.IPv6Unspecified()
+	if is4 {
+		ca = netip.IPv4Unspecified()
+	}
+	r, ok := w.Set.Records[table.RecordKey{VSID: vsid, CA: ca}]
+	return r, ok
+}
+
+// at finds what stands for the next hop: its record, or else the gateway of its subnet.
+func (w *walk) at(h *hop) (table.Record, bool) {
+	if r, ok := w.rec(h.vsid, h.ca); ok {
+		return r, true
+	}
+	return w.wild(h.vsid, h.ca.Is4())
+}
+
+// outside tells whether a, as a source in a subnet of the network, is nobody that policy knows.
+func (w *walk) outside(network model.NetworkIndex, vsid model.VSID, a netip.Addr) bool {
+	if _, known := w.rec(vsid, a); known || !usable(a) {
+		return false
+	}
+	_, route, ok := w.longestPrefix(network, a)
+	if !ok {
+		return true
+	}
+	_, known := w.rec(route.VSID, a)
+	return !known
+}
+
+// usable tells whether a host anywhere can send from a.
+func usable(a netip.Addr) bool {
+	if a.Is4() {
+		first := a.As4()[0]
+		return first != 0 && first != 127 && first < 224
+	}
+	return !a.IsUnspecified() && a != loopback6 && !a.IsMulticast() && !a.IsLinkLocalUnicast()
 }
 
 // own tells whether a is a Customer Address of the sending port itself.

@@ -28,7 +28,8 @@ type Port struct {
 	Peer     bool   // true: veth whose other end is in another namespace
 }
 
-// RecordKey finds a Record: a Customer Address in a subnet.
+// RecordKey finds a Record: a Customer Address in a subnet. The unspecified address finds
+// the gateway that stands for every address of the family that the subnet has no Record of.
 type RecordKey struct {
 	VSID model.VSID
 	CA   netip.Addr // never IPv4-mapped IPv6

@@ -181,6 +181,17 @@ func (w writer) sender(p table.Port) (member, netip.Addr) {
 				far = append(far, m)
 			}
 		}
+		for _, g := range s.gateways {
+			g.ca = w.outsider()
+			switch {
+			case !g.pa.IsValid():
+			case s.vsid == p.VSID:
+				near = append(near, g)
+			case s.network == p.Network:
+				g.mac = model.RouterMAC(p.VSID)
+				far = append(far, g)
+			}
+		}
 	}
 	m := member{ca: w.anyAddress(), mac: newMAC(w.Rand), pa: pick(w.Rand, remotePAs)}
 	n := w.IntN(100)
@@ -221,6 +232,13 @@ func (w writer) addressOf(p table.Port, is4 bool) netip.Addr {
 // source is an address that the port may mostly use.
 func (w writer) source(p table.Port) netip.Addr {
 	own := append(w.own(p, true), w.own(p, false)...)
+	for _, s := range w.subnets {
+		for _, g := range s.gateways {
+			if g.dev == p.IfIndex && s.vsid == p.VSID && chance(w.Rand, 40) {
+				return w.outsider()
+			}
+		}
+	}
 	if len(own) == 0 || chance(w.Rand, 4) {
 		return w.anyAddress()
 	}
@@ -253,6 +271,14 @@ func (w writer) anyAddressOf(is4 bool) netip.Addr {
 		return pick(w.Rand, special)
 	}
 	return host(pick(w.Rand, pool), w.Uint32N(64))
+}
+
+// outsider is mostly an address that no record has.
+func (w writer) outsider() netip.Addr {
+	if chance(w.Rand, 40) {
+		return w.anyAddress()
+	}
+	return pick(w.Rand, []netip.Addr{addr("203.0.113.9"), addr("10.0.0.250"), addr("2001:db8:ffff::9"), addr("fd00:0:0:1::fa")})
 }
 
 func (w writer) anyAddress() netip.Addr { return w.anyAddressOf(chance(w.Rand, 50)) }

@@ -23,6 +23,7 @@ type subnet struct {
 	p4, p6   netip.Prefix
 	gw4, gw6 netip.Addr // invalid if it has none
 	members  []member
+	gateways []member // that stand for all others
 	portMAC  map[model.MAC]bool
 }
 
@@ -92,6 +93,9 @@ func randomWorld(rng *rand.Rand, s site) *world {
 		for range 1 + rng.IntN(6) {
 			w.addElsewhere(rng, &w.subnets[i])
 		}
+	}
+	for i := range w.subnets {
+		w.addGateways(rng, &w.subnets[i])
 	}
 	for range rng.IntN(8) {
 		w.addRoute(rng)
@@ -210,6 +214,21 @@ func (w *world) addRecord(rng *rand.Rand, sub *subnet, r table.Record) {
 		}
 		w.set.Records[key] = r
 		sub.members = append(sub.members, member{key.CA, r.MAC, r.PA, r.IfIndex})
+	}
+}
+
+// addGateways lets one of the subnet's members, or somebody else, stand for all that policy does not know.
+func (w *world) addGateways(rng *rand.Rand, sub *subnet) {
+	for _, any := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+		if len(sub.members) == 0 || chance(rng, 60) {
+			continue
+		}
+		m := pick(rng, sub.members)
+		if chance(rng, 10) {
+			m = member{mac: newMAC(rng), pa: pick(rng, remotePAs)}
+		}
+		w.set.Records[table.RecordKey{VSID: sub.vsid, CA: any}] = table.Record{MAC: m.mac, PA: m.pa, IfIndex: m.dev}
+		sub.gateways = append(sub.gateways, m)
 	}
 }
 

@@ -1226,6 +1226,8 @@ type LookupRecordSpec struct {
 	CustomerAddress string                 `protobuf:"bytes,2,opt,name=customer_address,json=customerAddress,proto3" json:"customer_address,omitempty"`
 	Mac             string                 `protobuf:"bytes,3,opt,name=mac,proto3" json:"mac,omitempty"`
 	ProviderAddress string                 `protobuf:"bytes,4,opt,name=provider_address,json=providerAddress,proto3" json:"provider_address,omitempty"`
+	Type            string                 `protobuf:"bytes,5,opt,name=type,proto3" json:"type,omitempty"` // Static (default), GatewayWildcard; read only: Dynamic, L2Only
+	Port            string                 `protobuf:"bytes,6,opt,name=port,proto3" json:"port,omitempty"` // GatewayWildcard: a port of the subnet instead of mac and provider_address
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1284,6 +1286,20 @@ func (x *LookupRecordSpec) GetMac() string {
 func (x *LookupRecordSpec) GetProviderAddress() string {
 	if x != nil {
 		return x.ProviderAddress
+	}
+	return ""
+}
+
+func (x *LookupRecordSpec) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *LookupRecordSpec) GetPort() string {
+	if x != nil {
+		return x.Port
 	}
 	return ""
 }
@@ -1628,12 +1644,14 @@ const file_weft_v1_resource_proto_rawDesc = "" +
 	"\rCustomerRoute\x12-\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x11.weft.v1.MetadataR\bmetadata\x12.\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1a.weft.v1.CustomerRouteSpecR\x04spec\x12'\n" +
-	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"\x92\x01\n" +
+	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"\xba\x01\n" +
 	"\x10LookupRecordSpec\x12\x16\n" +
 	"\x06subnet\x18\x01 \x01(\tR\x06subnet\x12)\n" +
 	"\x10customer_address\x18\x02 \x01(\tR\x0fcustomerAddress\x12\x10\n" +
 	"\x03mac\x18\x03 \x01(\tR\x03mac\x12)\n" +
-	"\x10provider_address\x18\x04 \x01(\tR\x0fproviderAddress\"\x95\x01\n" +
+	"\x10provider_address\x18\x04 \x01(\tR\x0fproviderAddress\x12\x12\n" +
+	"\x04type\x18\x05 \x01(\tR\x04type\x12\x12\n" +
+	"\x04port\x18\x06 \x01(\tR\x04port\"\x95\x01\n" +
 	"\fLookupRecord\x12-\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x11.weft.v1.MetadataR\bmetadata\x12-\n" +
 	"\x04spec\x18\x02 \x01(\v2\x19.weft.v1.LookupRecordSpecR\x04spec\x12'\n" +

@@ -84,7 +84,8 @@ func (rd *reader) resource(p *weftv1.Resource) model.Resource {
 		if r.Derived {
 			return r // refused by admission, whatever is in it
 		}
-		r.Spec = model.LookupRecordSpec{Subnet: s.GetSubnet(), CustomerAddress: rd.addr("spec.customerAddress", s.GetCustomerAddress()),
+		r.Spec = model.LookupRecordSpec{Type: model.RecordType(s.GetType()), Subnet: s.GetSubnet(),
+			CustomerAddress: rd.addr("spec.customerAddress", s.GetCustomerAddress()), Port: s.GetPort(),
 			MAC: rd.mac("spec.mac", s.GetMac()), ProviderAddress: rd.addr("spec.providerAddress", s.GetProviderAddress())}
 		return r
 	}

@@ -40,7 +40,7 @@ func WriteResource(r model.Resource, status *weftv1.Status) *weftv1.Resource {
 				NextHop: Addr(r.Spec.NextHop), Metric: r.Spec.Metric}}}}
 	case *model.LookupRecord:
 		return &weftv1.Resource{Kind: &weftv1.Resource_LookupRecord{LookupRecord: &weftv1.LookupRecord{Metadata: m, Status: status,
-			Spec: &weftv1.LookupRecordSpec{Subnet: r.Spec.Subnet, CustomerAddress: Addr(r.Spec.CustomerAddress),
+			Spec: &weftv1.LookupRecordSpec{Type: string(r.Spec.Type), Port: r.Spec.Port, Subnet: r.Spec.Subnet, CustomerAddress: Addr(r.Spec.CustomerAddress),
 				Mac: writeMAC(r.Spec.MAC), ProviderAddress: Addr(r.Spec.ProviderAddress)}}}}
 	}
 	return nil
