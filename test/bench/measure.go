@@ -134,7 +134,7 @@ func (s *site) pairs(ctx context.Context, n int, waiting, starting string, cpuSt
 	for i := range n {
 		at := netip.AddrPortFrom(s.ca[1], uint16(5001+i))
 		var err error
-		if running[i][0], err = start(ctx, spec{Role: waiting, NS: s.guest[1], CPU: cpuWait, Local: at, Begin: begin, End: end}); err != nil {
+		if running[i][0], err = start(ctx, spec{Role: waiting, NS: s.guest[1], CPU: cpuWait, Local: at, Begin: begin, End: end, Poll: len(s.pumps) == 0}); err != nil {
 			return nil, err
 		}
 	}
