@@ -80,13 +80,14 @@ static __always_inline bool load(const struct __sk_buff *skb, __u32 at, void *to
 }
 
 /* The same for what every packet has; len is a constant. Headers mostly are in the
- * linear part, and reading them there saves a call of 17 ns. */
+ * linear part, and reading them there saves a call of 17 ns. A packet may be read at any
+ * address, but clang knows no alignment and would read it byte by byte. */
 static __always_inline bool load_head(const struct __sk_buff *skb, __u32 at, void *to, __u32 len)
 {
 	const void *data = (const void *)(long)skb->data, *end = (const void *)(long)skb->data_end;
 
 	if (at < 256 && data + at + len <= end) {
-		__builtin_memcpy(to, data + at, len);
+		__builtin_memcpy(to, __builtin_assume_aligned(data + at, 8), len);
 		return true;
 	}
 	return load(skb, at, to, len);

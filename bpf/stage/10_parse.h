@@ -335,12 +335,9 @@ static __always_inline enum verdict parse_nvgre(struct pkt *p, const struct nvgr
 
 static __always_inline enum verdict parse_outer(struct __sk_buff *skb, struct pkt *p)
 {
-	struct {
-		struct eth eth;
-		struct ipv4 ip;
-	} __attribute__((packed, aligned(2))) o;
-	struct ipv4 ip; /* aligned */
+	struct ipv4 ip;
 	struct nvgre gre;
+	__be16 type;
 	union addr pa;
 	__u32 total;
 
@@ -348,9 +345,10 @@ static __always_inline enum verdict parse_outer(struct __sk_buff *skb, struct pk
 		return V_CONTINUE;
 	if (skb->pkt_type != 0 /* PACKET_HOST */ || skb->protocol != bpf_htons(TYPE_IPV4) || skb->vlan_present)
 		return V_PASS;
-	if (!load_head(skb, 0, &o, sizeof(o)) || o.eth.type != bpf_htons(TYPE_IPV4) || o.ip.proto != PROTO_GRE)
+	if (!load_head(skb, 2 * MAC_LEN, &type, sizeof(type)) || type != bpf_htons(TYPE_IPV4))
 		return V_PASS;
-	__builtin_memcpy(&ip, &o.ip, sizeof(ip));
+	if (!load_head(skb, sizeof(struct eth), &ip, sizeof(ip)) || ip.proto != PROTO_GRE)
+		return V_PASS;
 	addr_set4(&pa, ip.dst);
 	if (!bpf_map_lookup_elem(&local_pa, &pa))
 		return V_PASS;
@@ -359,7 +357,7 @@ static __always_inline enum verdict parse_outer(struct __sk_buff *skb, struct pk
 		return V_OUTER_MALFORMED;
 	if (ip.frag & bpf_htons(IPV4_MF | IPV4_OFFSET))
 		return V_OUTER_FRAGMENT;
-	if (!load_head(skb, sizeof(o), &gre, sizeof(gre)))
+	if (!load_head(skb, sizeof(struct eth) + sizeof(ip), &gre, sizeof(gre)))
 		return V_OUTER_MALFORMED;
 	p->outer_src = ip.src;
 	p->base = OUTER_LEN;

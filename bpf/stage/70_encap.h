@@ -33,12 +33,16 @@
 
 #define EALREADY 114
 
+/* Two bytes in front make the headers of IP and GRE lie at multiples of 4, to be written in words. */
 struct encap_frame {
+	__u16 shift;
 	struct nvgre_outer outer;
 	struct eth inner;
-} __attribute__((packed, aligned(2)));
+} __attribute__((packed, aligned(8)));
 
-_Static_assert(sizeof(struct encap_frame) == OUTER_LEN + 14, "outer headers and inner Ethernet");
+#define ENCAP_FRAME (OUTER_LEN + sizeof(struct eth))
+
+_Static_assert(__builtin_offsetof(struct encap_frame, outer.ip) == 16, "aligned outer IP header");
 
 /* The size of the IP packet; of a GSO packet, the largest that it will be cut into. */
 static __always_inline __u32 encap_size(struct __sk_buff *skb, const struct pkt *p)
@@ -152,7 +156,7 @@ static __always_inline enum verdict encap_remote(struct __sk_buff *skb, struct p
 	f.outer.gre.type = bpf_htons(GRE_TYPE_ETHERNET);
 	f.outer.gre.key = bpf_htonl(p->vsid << 8 | encap_flow_id(p));
 	f.inner = *inner;
-	if (bpf_skb_store_bytes(skb, 0, &f, sizeof(f), 0))
+	if (bpf_skb_store_bytes(skb, 0, &f.outer, ENCAP_FRAME, 0))
 		return V_ENCAP_FAILED;
 	return V_CONTINUE;
 }
