@@ -99,11 +99,13 @@ func (s *Switch) fits(want table.Set, d *delta, sweep bool) error {
 		{"records", after(s.have.Records, want.Records, d.putRecords, sweep), s.opts.MaxRecords},
 		{"routes", after(s.have.Routes, want.Routes, d.putRoutes, sweep), s.opts.MaxRoutes},
 		{"peers", s.peersAfter(want, d, sweep), s.opts.MaxPeers},
-		{"local provider addresses", after(s.have.LocalPAs, want.LocalPAs, d.putPAs, sweep), maxLocalPAs},
 	} {
 		if t.need > int(t.limit) {
 			return &ErrFull{Table: t.name, Need: t.need, Limit: int(t.limit)}
 		}
+	}
+	if n := after(s.have.LocalPAs, want.LocalPAs, d.putPAs, sweep); n > maxLocalPAs {
+		return fmt.Errorf("local provider addresses: %d are more than the %d that a host can have", n, maxLocalPAs)
 	}
 	return nil
 }

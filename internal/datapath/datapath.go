@@ -110,12 +110,18 @@ type Event struct {
 	Head      []byte       // its first bytes, at most 64
 }
 
-// ErrFull says that a Set does not fit; nothing was written.
+// ErrFull says that rows do not fit into a table; nothing was written.
 type ErrFull struct {
 	Table       string // records, routes, ...
+	Map         string // of the kernel, when it holds the rows already and they would be lost
 	Need, Limit int    // rows
 }
 
 func (e *ErrFull) Error() string {
-	return fmt.Sprintf("%s: %d rows do not fit into %d; raise the limit of the agent", e.Table, e.Need, e.Limit)
+	held := ""
+	if e.Map != "" {
+		held = fmt.Sprintf(" that the running switch holds in map %s", e.Map)
+	}
+	return fmt.Sprintf("%s: %d rows%s do not fit into %d; set limits.%s of the agent to %d or more",
+		e.Table, e.Need, held, e.Limit, e.Table, e.Need)
 }

@@ -323,3 +323,76 @@ func TestXDPIsDetachedFirst(t *testing.T) {
 		t.Error("stripped frames would reach the host's stack:", names)
 	}
 }
+
+// A limit below what the running switch holds is refused with what to do about it;
+// what runs goes on, and the limit that is named is enough.
+func TestLimitsBelowWhatRunsAreRefused(t *testing.T) {
+	pins := pinDir(t)
+	w := newWorld(t, Options{PinDir: pins})
+	if err := w.AttachPort(uint32(w.a.Index)); err != nil {
+		t.Fatal(err)
+	}
+	third := addr("192.0.2.3")
+	w.set.Peers[third] = table.Peer{PA: third, IfIndex: uint32(w.u.Index), MTU: 1500}
+	w.apply(w.set, true)
+	w.Close()
+	for _, c := range []struct {
+		name string
+		o    Options
+		set  func(*Options, uint32)
+	}{
+		{"ports", Options{MaxPorts: 1}, func(o *Options, n uint32) { o.MaxPorts = n }},
+		{"records", Options{MaxRecords: 3}, func(o *Options, n uint32) { o.MaxRecords = n }},
+		{"routes", Options{MaxRoutes: 1}, func(o *Options, n uint32) { o.MaxRoutes = n }},
+		{"peers", Options{MaxPeers: 1}, func(o *Options, n uint32) { o.MaxPeers = n }},
+	} {
+		c.o.PinDir = pins
+		s, err := Open(c.o)
+		if err == nil {
+			s.Close()
+			t.Errorf("%s: opened with limits %+v", c.name, c.o)
+			continue
+		}
+		var full *ErrFull
+		if !errors.As(err, &full) || full.Table != c.name || full.Map == "" || full.Need <= full.Limit {
+			t.Errorf("%s: refused with %v", c.name, err)
+			continue
+		}
+		if want := fmt.Sprintf("set limits.%s of the agent to %d", c.name, full.Need); !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %q does not say %q", c.name, err, want)
+		}
+		o := Options{PinDir: pins}
+		c.set(&o, uint32(full.Need))
+		w.Switch = open(t, o)
+		w.same(w.set)
+		if _, err := w.Traffic(); err != nil {
+			t.Errorf("%s: traffic at the limit that was asked for: %v", c.name, err)
+		}
+		w.Close()
+	}
+	w.Switch = open(t, Options{PinDir: pins})
+	w.same(w.set)
+}
+
+// A port keeps the number of its counters: it must be one that the new limit has.
+func TestLimitBelowACountersNumberIsRefused(t *testing.T) {
+	pins := pinDir(t)
+	w := newWorld(t, Options{PinDir: pins})
+	for i, slot := range w.slots {
+		if slot == 0 {
+			delete(w.set.Ports, i) // the others keep theirs, and there are fewer ports than the highest number
+		}
+	}
+	w.apply(w.set, true)
+	n := uint32(len(w.set.Ports))
+	w.Close()
+	s, err := Open(Options{PinDir: pins, MaxPorts: n})
+	var full *ErrFull
+	if !errors.As(err, &full) || full.Table != "ports" || full.Need != int(n)+1 {
+		if err == nil {
+			_, err = s.Traffic()
+			s.Close()
+		}
+		t.Errorf("want %d ports to be asked for, have %v", n+1, err)
+	}
+}

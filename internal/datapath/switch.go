@@ -142,7 +142,7 @@ func (s *Switch) spec() (*ebpf.CollectionSpec, error) {
 	for name, n := range map[string]uint32{
 		"port": s.opts.MaxPorts, "local_mac": s.opts.MaxPorts, "traffic": s.opts.MaxPorts,
 		"record": s.opts.MaxRecords, "route": s.opts.MaxRoutes, "peer": s.opts.MaxPeers + 1,
-		"drop": 4*s.opts.MaxPorts + 256, "uplink": maxUplinks, "local_pa": maxLocalPAs,
+		"drop": uint32(dropRows(s.opts.MaxPorts)), "uplink": maxUplinks, "local_pa": maxLocalPAs,
 	} {
 		spec.Maps[name].MaxEntries = n
 	}
@@ -222,6 +222,7 @@ func (s *Switch) migrate() (bool, error) {
 		return true, nil
 	}
 	whole := true
+	slices.Sort(s.made) // so that what does not fit is always called the same
 	for _, name := range s.made {
 		old, err := ebpf.LoadPinnedMap(filepath.Join(s.mapDir(), name), nil)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -231,7 +232,9 @@ func (s *Switch) migrate() (bool, error) {
 		if err != nil {
 			return false, fmt.Errorf("open pinned map %s: %w", name, err)
 		}
-		err = copyRows(old, s.maps[name])
+		if err = s.roomFor(name, old); err == nil {
+			err = copyRows(old, s.maps[name])
+		}
 		old.Close()
 		if err != nil {
 			return false, fmt.Errorf("move the rows of %s into a map of another size: %w", name, err)
