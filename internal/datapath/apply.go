@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
 
 	"github.com/cilium/ebpf"
 
@@ -23,7 +24,7 @@ func (s *Switch) Apply(want table.Set, sweep bool) error {
 	if err := s.fits(want, d, sweep); err != nil {
 		return err
 	}
-	var errs []error
+	errs := s.syncStale()
 	if sweep {
 		// Only what must make room goes first: the rest goes after what replaces it.
 		errs = append(errs, s.makeRoom(d)...)
@@ -381,6 +382,18 @@ func (s *Switch) putPort(ifindex uint32, p table.Port) error {
 	return err
 }
 
+// syncStale repeats what an earlier Apply could not write into local_mac: no
+// difference of the ports tells of it.
+func (s *Switch) syncStale() []error {
+	var errs []error
+	for _, k := range slices.Collect(maps.Keys(s.stale)) {
+		if err := s.syncLocalMAC(k); err != nil {
+			errs = append(errs, fmt.Errorf("%s in subnet %d: %w", k.MAC, k.VSID, err))
+		}
+	}
+	return errs
+}
+
 // slot gives the device's port its counters, zero when another port had them.
 func (s *Switch) slot(ifindex uint32, id model.PortID) (uint32, error) {
 	slot, ok := s.slots[ifindex]
@@ -403,8 +416,19 @@ func (s *Switch) slot(ifindex uint32, id model.PortID) (uint32, error) {
 	return slot, nil
 }
 
-// syncLocalMAC makes the row of a MAC what the ports say.
+// syncLocalMAC makes the row of a MAC what the ports say, and remembers it when it
+// cannot.
 func (s *Switch) syncLocalMAC(k localMACKey) error {
+	err := s.putLocalMAC(k)
+	if err != nil {
+		s.stale[k] = struct{}{}
+		return err
+	}
+	delete(s.stale, k)
+	return nil
+}
+
+func (s *Switch) putLocalMAC(k localMACKey) error {
 	var best uint32 // ifindex
 	for ifindex, p := range s.have.Ports {
 		if uint32(p.VSID) == k.VSID && p.MAC == k.MAC && (best == 0 || ifindex < best) {

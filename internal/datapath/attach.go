@@ -89,11 +89,12 @@ func (s *Switch) AttachUplink(ifindex uint32) error {
 	if err != nil {
 		return err
 	}
-	if !want {
+	if !want || s.noXDP[ifindex] {
 		return s.detach(xdp)
 	}
 	err = s.attachXDP(xdp)
 	if err != nil && s.opts.Decap == DecapAuto {
+		s.noXDP[ifindex] = true // until the switch has been off the device
 		s.log.Info("uplink has no native xdp; decapsulating at tcx", "ifindex", ifindex, "error", err)
 		return nil
 	}
@@ -179,6 +180,9 @@ func (s *Switch) detach(n linkName) error {
 		return nil
 	}
 	delete(s.links, n)
+	if n.program == progFromUplink {
+		delete(s.noXDP, n.ifindex)
+	}
 	var err error
 	if n.program == progDX2 { // nothing may take the detour when nobody waits at its end
 		err = s.setDX2(0)

@@ -1,9 +1,11 @@
 package datapath
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -394,5 +396,54 @@ func TestLimitBelowACountersNumberIsRefused(t *testing.T) {
 			s.Close()
 		}
 		t.Errorf("want %d ports to be asked for, have %v", n+1, err)
+	}
+}
+
+// A row of local_mac that could not be written is written by the next Apply, though
+// the ports are the same then.
+func TestLocalMACIsMendedByTheNextApply(t *testing.T) {
+	w := newWorld(t, Options{MaxPorts: 4})
+	p := w.set.Ports[uint32(w.a.Index)]
+	full := w.maps["local_mac"]
+	junk := func(i byte) localMACKey { return localMACKey{VSID: 9000, MAC: model.MAC{2, 9, 9, 9, 9, i}} }
+	n := byte(0)
+	for full.Put(junk(n), portRow{}) == nil {
+		n++
+	}
+	moved := w.policy()
+	p.MAC = model.MAC{2, 0, 0, 0, 9, 9}
+	moved.Ports[p.IfIndex] = p
+	if err := w.Apply(moved, true); err == nil {
+		t.Fatal("the row found room in a full map")
+	}
+	for i := range n {
+		if err := full.Delete(junk(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.apply(moved, true)
+	w.same(moved)
+}
+
+// A device without native XDP is tried once, and that is said once, until the switch
+// has been off it.
+func TestNoNativeXDPIsSaidOnce(t *testing.T) {
+	var log bytes.Buffer
+	w := newWorld(t, Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	ip(t, "link", "add", "plain", "type", "bridge")
+	plain := uint32(device(t, "plain").Index)
+	for range 3 {
+		if err := w.AttachUplink(plain); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := strings.Count(log.String(), "no native xdp"); n != 1 {
+		t.Errorf("said %d times:\n%s", n, log.String())
+	}
+	if err := errors.Join(w.DetachUplink(plain), w.AttachUplink(plain)); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(log.String(), "no native xdp"); n != 2 {
+		t.Errorf("said %d times after the switch was off the device:\n%s", n, log.String())
 	}
 }

@@ -43,8 +43,10 @@ type Switch struct {
 	free   []uint32          // slots
 	peers  peerIndex
 	links  map[linkName]link.Link
-	behind bool     // pinned links still run older programs over older maps
-	made   []string // maps that are not pinned yet
+	stale  map[localMACKey]struct{} // rows of local_mac that could not be written
+	noXDP  map[uint32]bool          // uplinks whose device has none, as was said once
+	behind bool                     // pinned links still run older programs over older maps
+	made   []string                 // maps that are not pinned yet
 }
 
 // Open loads the switch. With a PinDir it takes over the pinned maps and links of
@@ -58,7 +60,8 @@ func Open(o Options) (*Switch, error) {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, fmt.Errorf("open switch: %w", err)
 	}
-	s := &Switch{opts: o, log: o.Logger, links: map[linkName]link.Link{}}
+	s := &Switch{opts: o, log: o.Logger, links: map[linkName]link.Link{},
+		stale: map[localMACKey]struct{}{}, noXDP: map[uint32]bool{}}
 	known, err := probeDecapL4GRE()
 	if err != nil {
 		return nil, err
@@ -304,6 +307,7 @@ func (s *Switch) recall() error {
 		used[slot] = true
 	}
 	s.free = s.free[:0]
+	clear(s.stale) // mend writes them all
 	for slot := s.opts.MaxPorts; slot > 0; slot-- {
 		if !used[slot-1] {
 			s.free = append(s.free, slot-1)
