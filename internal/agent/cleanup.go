@@ -32,20 +32,16 @@ func Cleanup(cfg Config) error {
 	return errors.Join(errs...)
 }
 
-// downPorts takes adopted devices down: without the switch their guests would
-// reach the host's own stack.
+// downPorts takes down what the switch is on: without it guests would reach the
+// host's own stack. The pins say which devices these are; the plugs file is not asked,
+// it may be damaged.
 func downPorts(cfg Config) error {
-	disk, err := readPlugs(cfg.StateDir)
-	if err != nil {
-		return nil // no plugs are known, none can be taken down
-	}
-	var errs []error
-	for _, p := range disk.Plugs {
-		link, err := netdev.ByName(p.Device)
-		if err != nil || p.Created {
-			continue
+	ports, err := datapath.PinnedPorts(cfg.PinDir)
+	errs := []error{err}
+	for _, index := range ports {
+		if err := netdev.SetDown(index); !errors.Is(err, netdev.ErrNoDevice) {
+			errs = append(errs, err)
 		}
-		errs = append(errs, netdev.SetDown(link.Index))
 	}
 	return errors.Join(errs...)
 }

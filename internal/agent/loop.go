@@ -356,6 +356,12 @@ func (l *loop) attachPlug(p *plug, attached bool) error {
 		}
 	}
 	if !attached || !link.Up || p.prepared != l.under.guestMTU() {
+		if p.Netns != "" && link.MTU != l.under.guestMTU() {
+			if err := netdev.ResizeVeth(p.Device, p.Netns, l.under.guestMTU()); err != nil {
+				// The port works; larger packets of the guest are answered with the right size.
+				l.log.Warn("the guest's MTU could not be changed", "device", p.Device, "mtu", l.under.guestMTU(), "error", err)
+			}
+		}
 		if err := netdev.PreparePort(p.ifindex, l.under.guestMTU()); err != nil {
 			return err
 		}

@@ -48,6 +48,7 @@ type plug struct {
 	portName
 	Device  string `json:"device"`
 	Created bool   `json:"created,omitempty"` // a veth that we made, and delete on unplug
+	Netns   string `json:"netns,omitempty"`   // where we put its other end
 	Pending bool   `json:"pending,omitempty"` // whoever asked has not been told that it is done
 
 	ifindex  uint32 // 0: no such device now
@@ -354,14 +355,15 @@ func (a *Agent) bind(ctx context.Context, l *loop, ref model.Ref) (bound bool, e
 			return false, err
 		}
 	}
-	err = a.server.bind(ctx, ref)
+	revision, err := a.server.bind(ctx, ref)
 	if held && errors.Is(err, errUnreachable) {
 		return false, nil
 	}
 	if err != nil {
 		return !held, err
 	}
-	err = a.await(ctx, func(v *view) bool { return v.port(ref) != nil })
+	// What this host remembers of the port may be from before the binding.
+	err = a.await(ctx, func(v *view) bool { return v.revision >= revision && v.port(ref) != nil })
 	if err != nil {
 		err = fmt.Errorf("%w: %s is bound to this host, but its policy has not come: %w", errProgram, ref, err)
 	}
@@ -386,6 +388,7 @@ func (a *Agent) plugBound(ctx context.Context, l *loop, r plugRequest) (pluggedP
 	p := &plug{portName: r.portName, Device: r.device, Pending: true}
 	if r.netns != "" {
 		p.Device, p.Created = "wfp"+strconv.FormatUint(uint64(port.ID), 10), true
+		p.Netns = r.netns
 		out.device = p.Device
 	}
 	// Written down before the veth is made, so that a crash leaves no stray.

@@ -3,6 +3,7 @@ package agent
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -11,11 +12,13 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 
 	weftv1 "github.com/weft-sdn/weft/api/weft/v1"
 	"github.com/weft-sdn/weft/internal/datapath"
+	"github.com/weft-sdn/weft/internal/model"
 	"github.com/weft-sdn/weft/internal/table"
 )
 
@@ -518,4 +521,53 @@ func TestPolicyGoesBeforeTheDevice(t *testing.T) {
 		t.Errorf("left: rows %v, attached %v", rows.Ports, attached)
 	}
 	w.run(h.ns, "ip link del tap1")
+}
+
+// A port whose policy changed with its binding is plugged as that policy says, not as
+// this host remembers it.
+func TestPlugWaitsForTheRevisionOfItsBinding(t *testing.T) {
+	w := newWorld(t, "h1")
+	h := w.hosts["h1"]
+	w.fleet.change(func() { w.fleet.addPort("web-1", 1, "h1") })
+	h.synced()
+	w.fleet.hold(true)
+	w.fleet.change(func() { // another address, and h1 must ask for it again
+		w.fleet.addPort("web-1", 1, "")
+		w.fleet.ports[model.Ref{Tenant: "red", Name: "web-1"}].port.CAs = []netip.Addr{netip.MustParseAddr("10.0.9.9")}
+	})
+	done := make(chan *guest)
+	go func() { done <- h.plug("web-1") }()
+	w.fleet.until("h1 has bound the port", func() bool { return w.fleet.ports[model.Ref{Tenant: "red", Name: "web-1"}].host == "h1" })
+	select {
+	case g := <-done:
+		t.Fatalf("the plug was done before its policy had come: %v", g.got)
+	case <-time.After(300 * time.Millisecond):
+	}
+	w.fleet.hold(false)
+	g := <-done
+	if got := g.got.GetAddresses(); !slices.Equal(got, []string{"10.0.9.9/16"}) {
+		t.Errorf("the guest has %v", got)
+	}
+	h.verified()
+}
+
+// Cleanup asks the kernel what the switch is on: a damaged plugs file hides no tap.
+func TestCleanupWithDamagedPlugs(t *testing.T) {
+	w := newWorld(t, "h1")
+	h := w.hosts["h1"]
+	w.fleet.change(func() { w.fleet.addPort("web-1", 1, "h1") })
+	h.synced()
+	w.run(h.ns, "ip tuntap add tap0 mode tap vnet_hdr")
+	_, err := h.client.Plug(t.Context(), connect.NewRequest(&weftv1.PlugRequest{Tenant: "red", Port: "web-1", Device: "tap0"}))
+	must(t, err)
+	h.end(syscall.SIGTERM)
+	must(t, os.WriteFile(filepath.Join(h.dir, "state", plugsFile), []byte("{"), 0o600))
+	h.inside(h.ns, func() error { return Cleanup(h.config()) })
+	if link := h.run(h.ns, "ip link show tap0"); strings.Contains(link, ",UP") {
+		t.Errorf("the tap is still up:\n%s", link)
+	}
+	if programs := h.run(h.ns, "bpftool net show dev tap0"); strings.Contains(programs, "from_port") {
+		t.Errorf("a program of ours is still on the tap:\n%s", programs)
+	}
+	w.run(h.ns, "ip link del tap0")
 }

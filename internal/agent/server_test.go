@@ -39,6 +39,7 @@ type fleet struct {
 	sessions map[string]*agentSession
 	tokens   map[string]identity.TokenRecord
 	changed  bell
+	held     bool // updates are not sent for now
 }
 
 // placed is a port and where it is; pinned ports are placed by policy.
@@ -102,6 +103,14 @@ func (f *fleet) change(edit func()) int64 {
 	f.mu.Unlock()
 	f.changed.ring()
 	return revision
+}
+
+// hold keeps updates back, or sends them on.
+func (f *fleet) hold(on bool) {
+	f.mu.Lock()
+	f.held = on
+	f.mu.Unlock()
+	f.changed.ring()
 }
 
 // until waits for a state of the server.
@@ -272,9 +281,9 @@ func (f *fleet) tell(ctx context.Context, host string, s *agentSession, stream *
 	for {
 		news := f.changed.listen()
 		f.mu.Lock()
-		revision, now := f.revision, f.goal(host)
+		revision, now, held := f.revision, f.goal(host), f.held
 		f.mu.Unlock()
-		if revision != sentRevision {
+		if revision != sentRevision && !held {
 			from, snapshot := sent, false
 			if sent == nil {
 				from = goal.New()

@@ -414,18 +414,22 @@ func (c *conversation) answer(ctx context.Context, q *hostv1.Query) *hostv1.Agen
 	return &hostv1.AgentMessage{Message: &hostv1.AgentMessage_Answer{Answer: a}}
 }
 
-// bind asks the server to place a port here; the Goal will then have it.
-func (s *server) bind(ctx context.Context, ref model.Ref) error {
+// bind asks the server to place a port here; the Goal of the revision that it gives
+// will have it. 0: nothing had to change for that.
+func (s *server) bind(ctx context.Context, ref model.Ref) (revision int64, err error) {
 	s.mu.Lock()
 	client, why := s.client, s.why
 	s.mu.Unlock()
 	if client == nil {
-		return fmt.Errorf("%w (%w), and the policy that this host remembers has no port %s here", errUnreachable, why, ref)
+		return 0, fmt.Errorf("%w (%w), and the policy that this host remembers has no port %s here", errUnreachable, why, ref)
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	_, err := client.BindPort(ctx, connect.NewRequest(&hostv1.BindPortRequest{Tenant: ref.Tenant, Name: ref.Name}))
-	return plain(err)
+	r, err := client.BindPort(ctx, connect.NewRequest(&hostv1.BindPortRequest{Tenant: ref.Tenant, Name: ref.Name}))
+	if err != nil {
+		return 0, plain(err)
+	}
+	return r.Msg.GetRevision(), nil
 }
 
 // plain drops the code from the text of a server's error: whoever answers the

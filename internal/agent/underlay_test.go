@@ -69,10 +69,21 @@ func TestUnderlayChanges(t *testing.T) {
 	w.fleet.until("the server knows of the MTU", func() bool { return w.fleet.sessions["h1"].facts.GetUnderlayMtu() == 1400 })
 	h.poll("the port follows", func() bool { return strings.Contains(h.run(h.ns, "ip link show wfp1"), "mtu 1358 ") })
 	w.fleet.change(func() { w.fleet.addPort("web-3", 3, "") })
-	if g3 := h.plug("web-3"); g3.got.GetMtu() != 1358 {
+	g3 := h.plug("web-3")
+	if g3.got.GetMtu() != 1358 {
 		t.Errorf("a new guest is told an MTU of %d, want 1358", g3.got.GetMtu())
 	}
 	h.verified()
+	inside := func(g *guest, mtu string) {
+		t.Helper()
+		h.poll("the guest has an MTU of "+mtu, func() bool { return strings.Contains(h.run(g.ns, "ip link show eth0"), "mtu "+mtu+" ") })
+	}
+	inside(g1, "1358")
+	w.run(g3.ns, "ip link set eth0 mtu 1300") // it has its reasons
+	w.run(h.ns, "ip link set eth0 mtu 1500")
+	inside(g1, "1458")
+	h.poll("the other port follows", func() bool { return strings.Contains(h.run(h.ns, "ip link show wfp3"), "mtu 1458 ") })
+	inside(g3, "1300")
 }
 
 // Policy that gives this host an address that it does not have is a condition,

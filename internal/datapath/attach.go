@@ -283,6 +283,33 @@ func (s *Switch) loadLinks() error {
 	return nil
 }
 
+// PinnedPorts lists the devices that the switch pinned under pinDir is on as ports,
+// with no switch open.
+func PinnedPorts(pinDir string) ([]uint32, error) {
+	files, err := os.ReadDir(filepath.Join(pinDir, "links"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var out []uint32
+	var errs []error
+	for _, f := range files {
+		n, ok := parseLinkName(f.Name())
+		if !ok || n.program != progFromPort {
+			continue
+		}
+		l, err := link.LoadPinnedLink(filepath.Join(pinDir, "links", f.Name()), nil)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("pinned link %s: %w", n, err))
+			continue
+		}
+		device, err := linkDevice(l)
+		if errs = append(errs, err, l.Close()); device == n.ifindex {
+			out = append(out, device)
+		}
+	}
+	return out, errors.Join(errs...)
+}
+
 // updateLinks replaces the program of every link, atomically each.
 func (s *Switch) updateLinks() error {
 	for n, l := range s.links {

@@ -178,6 +178,48 @@ func onLink(addresses []netip.Prefix, gw netip.Addr) bool {
 	return false
 }
 
+// ResizeVeth gives both ends of a veth of CreateVeth another MTU. A guest that chose a
+// smaller one for itself keeps it. It errs when the guest's end is not in its
+// namespace any more.
+func ResizeVeth(host, namespace string, mtu int) error {
+	l, err := byName(host)
+	if err != nil {
+		return err
+	}
+	ns, err := netns.GetFromPath(namespacePath(namespace))
+	if err != nil {
+		return fmt.Errorf("namespace %q: %w: %v", namespace, ErrNoNamespace, err)
+	}
+	defer ns.Close()
+	guest, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("namespace %q: %w", namespace, err)
+	}
+	defer guest.Close()
+	peer, err := guest.LinkByIndex(l.Attrs().ParentIndex)
+	if err != nil || peer.Type() != "veth" || peer.Attrs().ParentIndex != l.Attrs().Index {
+		return fmt.Errorf("the other end of %s is not in namespace %q: %w", host, namespace, ErrNoDevice)
+	}
+	follow := peer.Attrs().MTU == l.Attrs().MTU || peer.Attrs().MTU > mtu
+	resizeHost := func() error { return netlink.LinkSetMTU(l, mtu) }
+	resizeGuest := func() error {
+		if !follow {
+			return nil
+		}
+		return guest.LinkSetMTU(peer, mtu)
+	}
+	order := []func() error{resizeHost, resizeGuest} // who receives more must be ready before
+	if mtu < l.Attrs().MTU {
+		order = []func() error{resizeGuest, resizeHost}
+	}
+	for _, resize := range order {
+		if err := resize(); err != nil {
+			return fmt.Errorf("set MTU of veth %s to %d: %w", host, mtu, err)
+		}
+	}
+	return nil
+}
+
 // DeleteLink removes a device, and with it its peer. A device that is already
 // gone is no error.
 func DeleteLink(name string) error {
