@@ -332,29 +332,23 @@ func (c *conversation) speak(ctx context.Context) error {
 	defer c.stream.CloseRequest()
 	beat := time.NewTicker(c.beat)
 	defer beat.Stop()
-	acked := ""
+	var said words
+	var pause <-chan time.Time // not nil: nothing is said unasked until then
 	for {
 		news := c.news.listen()
-		v := c.view.Load()
-		if !v.facts.equal(c.said) {
-			c.said = v.facts
-			if err := c.stream.Send(&hostv1.AgentMessage{Message: &hostv1.AgentMessage_Facts{Facts: c.said.message()}}); err != nil {
-				return err
-			}
+		spoke, err := c.sayNews(&said, pause == nil)
+		if err != nil {
+			return err
 		}
-		// Every update is acknowledged, and again when the failures change.
-		state := fmt.Sprint(v.serial, v.failures)
-		if since := c.since.Load(); since != 0 && v.serial >= since && state != acked {
-			acked = state
-			if err := c.stream.Send(ack(v.revision, v.digest, v.failures)); err != nil {
-				return err
-			}
+		if spoke {
+			pause = time.After(unaskedPause)
 		}
-		var err error
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-news:
+		case <-pause:
+			pause = nil
 		case m := <-c.out:
 			err = c.stream.Send(m)
 		case <-beat.C:
@@ -364,6 +358,62 @@ func (c *conversation) speak(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// words are what this session was told last.
+type words struct {
+	serial   uint64
+	failures string
+	devices  []uint32
+	any      bool
+}
+
+// unaskedPause is between two things that the server has not asked for: it cuts off
+// who says too much.
+const unaskedPause = 100 * time.Millisecond
+
+// sayNews acknowledges a new Update at once; what else has changed it says only if it
+// may, and reports whether it did.
+func (c *conversation) sayNews(said *words, may bool) (spoke bool, err error) {
+	v := c.view.Load()
+	if may && !v.facts.equal(c.said) {
+		c.said, spoke = v.facts, true
+		if err := c.stream.Send(&hostv1.AgentMessage{Message: &hostv1.AgentMessage_Facts{Facts: c.said.message()}}); err != nil {
+			return spoke, err
+		}
+	}
+	since := c.since.Load()
+	if since == 0 || v.serial < since {
+		return spoke, nil
+	}
+	// Every Update is acknowledged, and again when the failures change.
+	failures := fmt.Sprint(v.failures)
+	update := v.serial != said.serial
+	if update || may && failures != said.failures {
+		said.serial, said.failures, spoke = v.serial, failures, spoke || !update
+		if err := c.stream.Send(ack(v.revision, v.digest, v.failures)); err != nil {
+			return spoke, err
+		}
+	}
+	if devices := v.devices(); may && (!said.any || !slices.Equal(devices, said.devices)) {
+		said.devices, said.any, spoke = devices, true, true
+		if err := c.stream.Send(&hostv1.AgentMessage{Message: &hostv1.AgentMessage_Devices{Devices: &hostv1.Devices{Ports: devices}}}); err != nil {
+			return spoke, err
+		}
+	}
+	return spoke, nil
+}
+
+// devices are the ports of the Goal that the switch serves on a device, sorted.
+func (v *view) devices() []uint32 {
+	var out []uint32
+	for _, p := range v.want.Ports {
+		if s, ok := v.plugs[v.goal.Ports[p.ID].Ref]; ok && s.ready {
+			out = append(out, uint32(p.ID))
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 func (c *conversation) say(ctx context.Context, m *hostv1.AgentMessage) {
@@ -512,7 +562,8 @@ func (s *server) unbindOne(ctx context.Context, client hostv1connect.HostService
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	_, err = client.UnbindPort(ctx, connect.NewRequest(&hostv1.BindPortRequest{Tenant: ref.Tenant, Name: ref.Name}))
-	if err != nil && connect.CodeOf(err) != connect.CodeNotFound {
+	// A port that is gone, or on another host by now, is not ours to give back.
+	if err != nil && connect.CodeOf(err) != connect.CodeNotFound && connect.CodeOf(err) != connect.CodeFailedPrecondition {
 		return err
 	}
 	wrote, err := onLoop(ctx, s.Agent, func() error {

@@ -147,10 +147,15 @@ func state(r *weftv1.Resource) string {
 		return ""
 	case c == nil, c.GetReason() == "NothingToProgram":
 		return "Accepted"
+	case c.GetReason() == "NotPlugged":
+		return "NotPlugged"
 	case c.GetStatus() == "True":
 		return "Programmed"
 	}
 	rollout := manifest.Status(r).GetRollout()
+	if rollout == nil {
+		return first(c.GetReason(), "Pending")
+	}
 	return fmt.Sprintf("%s(%d/%d)", first(c.GetReason(), "Pending"), rollout.GetCurrent(), rollout.GetDesired())
 }
 

@@ -120,8 +120,8 @@ func unprogrammed(ctx context.Context, policy weftv1connect.PolicyServiceClient,
 		for _, r := range all.Msg.GetResources() {
 			key := manifest.KeyString(manifest.Key(r))
 			generation, ok := wanted[key]
-			if !ok {
-				continue
+			if !ok || kind == model.KindHost {
+				continue // a host may join long after it was named
 			}
 			if why := whyNot(r, generation); why != "" {
 				missing = append(missing, key+": "+why)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -280,6 +281,71 @@ func TestSilentAgentIsDropped(t *testing.T) {
 		t.Errorf("told %v", err)
 	}
 	f.until("h0 is away", func() bool { return !f.Hosts()[0].Connected })
+}
+
+// Whoever calls and does not say what he wants is not waited for.
+func TestACallThatIsNotFinishedIsCutOff(t *testing.T) {
+	t.Parallel() // it waits, mostly
+	f := newFleet(t, func(c *Config) {
+		c.Heartbeat = time.Second
+		c.Join = func(context.Context, *hostv1.JoinRequest) (*hostv1.JoinResponse, error) {
+			t.Error("a join without a request was let in")
+			return nil, nil
+		}
+	})
+	for _, procedure := range []string{hostv1connect.HostServiceJoinProcedure, hostv1connect.HostServiceRenewProcedure, hostv1connect.HostServiceBindPortProcedure} {
+		body, more := io.Pipe()
+		defer more.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		q, err := http.NewRequestWithContext(ctx, http.MethodPost, f.url+procedure, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q.Header.Set("Content-Type", "application/proto")
+		q.Header.Set("X-Host", "h0")
+		protocols := new(http.Protocols)
+		protocols.SetUnencryptedHTTP2(true)
+		client := &http.Client{Transport: &http.Transport{Protocols: protocols}}
+		answer, err := client.Do(q)
+		if ctx.Err() != nil {
+			t.Fatalf("%s: the server waits for ever", procedure)
+		}
+		if err == nil {
+			answer.Body.Close()
+			if answer.StatusCode == http.StatusOK {
+				t.Errorf("%s: answered with %s", procedure, answer.Status)
+			}
+		}
+	}
+}
+
+// An agent may say again what has changed, but not make the server listen all day.
+func TestAFloodingAgentIsCutOff(t *testing.T) {
+	f := newFleet(t)
+	f.Sync(world(2, 2), 10)
+	loud, other := f.arrive("h0", "loud", fresh()).follow(), f.arrive("h1", "quiet", fresh()).follow()
+	for range 50 {
+		loud.ack(&hostv1.Failure{Kind: "Host", Name: "h0", Reason: "NotProgrammed", Message: "this and that"})
+	}
+	f.until("the failure shows", func() bool { return len(f.Hosts()[0].Failures) == 1 })
+	digest := loud.receiver.Digest()
+	flood := &hostv1.AgentMessage{Message: &hostv1.AgentMessage_Ack{Ack: &hostv1.Ack{Revision: loud.receiver.Revision(), Digest: digest[:]}}}
+	go func() {
+		for loud.stream.Send(flood) == nil {
+		}
+	}()
+	if err := loud.refused(); connect.CodeOf(err) != connect.CodeResourceExhausted {
+		t.Errorf("told %v", err)
+	}
+	f.until("h0 is away", func() bool { return !f.Hosts()[0].Connected })
+	// Acknowledgements that updates ask for are no flood, however many.
+	for i := range 3 * maxUnasked {
+		f.Apply(put(portOn(5+i%2, "h1")), nil, int64(11+2*i))
+		f.Apply(nil, []model.Key{portKey(5 + i%2)}, int64(12+2*i))
+		other.follow()
+	}
+	f.until("h1 is in step", func() bool { return f.inStep("h1") })
 }
 
 func TestSecondAgentOfAHostIsRefused(t *testing.T) {

@@ -67,6 +67,7 @@ type host struct {
 	instance string // of the last session's agent
 	version  string
 	facts    *hostv1.Facts
+	devices  map[model.PortID]struct{} // ports that a device is plugged into; nil: never said
 }
 
 // newHost owes everything: what the host holds is not known.
@@ -103,6 +104,9 @@ func (h *host) overtake(now time.Time) {
 func (h *host) arrive(s *session, held, want goal.Digest, now time.Time) {
 	if held != want || s.instance != h.instance {
 		h.waiting = h.waiting.older(debt{1, now})
+	}
+	if s.instance != h.instance {
+		h.devices = nil
 	}
 	h.session, h.instance, h.greeting, h.snapshot, h.pending, h.wrong = s, s.instance, true, held != want, goal.Pending{}, 0
 	s.stir()

@@ -69,12 +69,15 @@ func (d *Distributor) unask(s *session, id uint64) {
 	delete(s.answers, id)
 }
 
-// answered hands an answer to whoever waits for it; late ones are dropped.
-func (s *session) answered(a *hostv1.Answer) {
+// answered hands an answer to whoever waits for it, and reports whether anybody did;
+// late ones are dropped.
+func (s *session) answered(a *hostv1.Answer) bool {
 	s.d.mu.Lock()
 	defer s.d.mu.Unlock()
-	if to, ok := s.answers[a.GetId()]; ok {
+	to, ok := s.answers[a.GetId()]
+	if ok {
 		delete(s.answers, a.GetId())
 		to <- answer{message: a}
 	}
+	return ok
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -27,6 +28,11 @@ func (d *Distributor) Handler() (string, http.Handler) {
 		var err error
 		if c.host, err = d.cfg.Host(r); err != nil {
 			c.err = connect.NewError(connect.CodeUnauthenticated, err)
+		}
+		if r.URL.Path != hostv1connect.HostServiceSessionProcedure {
+			// A Session has its heartbeats; any other call is over soon, or is cut off.
+			_ = c.control.SetReadDeadline(time.Now().Add(d.cfg.Heartbeat))
+			_ = c.control.SetWriteDeadline(time.Now().Add(missedHeartbeats * d.cfg.Heartbeat))
 		}
 		handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callKey{}, c)))
 	})

@@ -26,6 +26,10 @@ const (
 	maxText     = 1000 // bytes of one reason, message or name
 	maxQueries  = 16   // under way on one session
 
+	maxDevices   = 1 << 20          // ports with a device
+	maxUnasked   = 200              // words at once that answer nothing of ours
+	unaskedPause = time.Second / 20 // and between them, in the long run
+
 	maxAddresses = 64          // Provider Addresses of one host
 	factsPause   = time.Second // between two reports of facts, which may be written down
 )
@@ -53,6 +57,7 @@ type session struct {
 	facts   chan *hostv1.Facts       // of 1: the latest
 	queries chan *hostv1.Query       // to be sent
 	answers map[uint64]chan<- answer // by query; guarded by Distributor.mu
+	unasked allowance                // of receive alone
 
 	mu      sync.Mutex
 	control *http.ResponseController // nil once the handler has returned
@@ -288,36 +293,73 @@ func (s *session) receive(heard func()) {
 			return
 		}
 		heard()
+		asked := false
 		switch {
 		case m.GetAck() != nil:
-			s.acknowledged(m.GetAck())
+			asked = s.acknowledged(m.GetAck())
 		case m.GetAnswer() != nil:
-			s.answered(m.GetAnswer())
+			asked = s.answered(m.GetAnswer())
 		case m.GetFacts() != nil:
 			s.newFacts(m.GetFacts())
+		case m.GetDevices() != nil:
+			s.newDevices(m.GetDevices())
+		}
+		if !asked && !s.unasked.take(time.Now()) {
+			s.end(connect.NewError(connect.CodeResourceExhausted,
+				fmt.Errorf("the agent says more than %d things a second that nobody asked for; upgrade it", time.Second/unaskedPause)))
+			return
 		}
 	}
 }
 
-func (s *session) acknowledged(a *hostv1.Ack) {
+// allowance lets maxUnasked things happen at once and one each unaskedPause in the
+// long run.
+type allowance struct{ paid time.Time }
+
+func (a *allowance) take(now time.Time) bool {
+	if oldest := now.Add(-maxUnasked * unaskedPause); a.paid.Before(oldest) {
+		a.paid = oldest
+	}
+	a.paid = a.paid.Add(unaskedPause)
+	return !a.paid.After(now)
+}
+
+// acknowledged reports whether an Update was waiting for that.
+func (s *session) acknowledged(a *hostv1.Ack) (asked bool) {
 	digest, err := hostwire.Digest(a.GetDigest())
 	if err != nil {
 		s.end(connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("ack: %w", err)))
-		return
+		return false
 	}
 	d := s.d
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	h := d.hosts[s.host]
 	if h == nil || h.session != s {
-		return
+		return false
 	}
+	asked = h.flight != nil && h.flight.revision == a.GetRevision()
 	if !h.acknowledge(position{a.GetRevision(), digest}, failures(s.host, a.GetFailures())) {
 		d.cfg.Logger.Warn("the agent's goal is not what was sent; sending all of it again", "host", s.host, "revision", a.GetRevision())
 	}
 	d.settleLeaving(h)
 	s.stir()
 	d.notify()
+	return asked
+}
+
+// newDevices keeps which ports have a device.
+func (s *session) newDevices(m *hostv1.Devices) {
+	devices := make(map[model.PortID]struct{}, min(len(m.GetPorts()), maxDevices))
+	for _, id := range m.GetPorts()[:min(len(m.GetPorts()), maxDevices)] {
+		devices[model.PortID(id)] = struct{}{}
+	}
+	s.d.mu.Lock()
+	defer s.d.mu.Unlock()
+	if h := s.d.hosts[s.host]; h != nil && h.session == s {
+		h.devices = devices
+		s.d.notify()
+	}
 }
 
 func failures(host string, said []*hostv1.Failure) map[model.Key]Failure {

@@ -127,6 +127,7 @@ type HostState struct {
 	Acknowledged int64 // everything up to this revision is acknowledged; 0: nothing
 	Ports        int   // that the Goal has
 	Records      int
+	Owes         bool          // it has not acknowledged all that concerns it
 	Lag          time.Duration // since the oldest change that is not acknowledged; 0: none
 	Failures     []Failure
 	Version      string        // of the agent
@@ -144,11 +145,24 @@ func (d *Distributor) Hosts() []HostState {
 	return out
 }
 
+// HasDevice reports whether host said that a device is plugged into the port, and
+// whether it has said anything of devices.
+func (d *Distributor) HasDevice(host string, port model.PortID) (plugged, known bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	h := d.hosts[host]
+	if h == nil || h.devices == nil {
+		return false, false
+	}
+	_, plugged = h.devices[port]
+	return plugged, true
+}
+
 func (d *Distributor) state(h *host) HostState {
 	s := HostState{Name: h.name, Connected: h.session != nil, Sent: h.sent, Acknowledged: d.revision, Version: h.version, Facts: h.facts}
 	s.Ports, s.Records = d.compiled.Rows(h.name)
 	if owed := h.owes(); owed.owed() {
-		s.Acknowledged, s.Lag = h.acked.revision, d.cfg.Now().Sub(owed.since)
+		s.Owes, s.Acknowledged, s.Lag = true, h.acked.revision, d.cfg.Now().Sub(owed.since)
 	}
 	s.Failures = slices.SortedFunc(maps.Values(h.failures), func(a, b Failure) int { return cmp.Compare(a.Key.String(), b.Key.String()) })
 	return s

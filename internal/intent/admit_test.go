@@ -488,8 +488,8 @@ func TestBinding(t *testing.T) {
 		t.Fatal("not bound")
 	}
 	refused("unplug the port there", Conflict)(AdmitBinding(w.state, ref, "h2"))
-	if res := must(AdmitUnbinding(w.state, ref, "h2")); len(res.Puts) != 0 {
-		t.Error("unbound by the wrong host")
+	if res, v := AdmitUnbinding(w.state, ref, "h2"); res != nil || len(v) != 1 || v[0].Reason != Conflict || !strings.Contains(v[0].Message, `on host "h1"`) {
+		t.Errorf("unbinding by the wrong host: %v %v", res, v)
 	}
 	if _, v := w.try(nil, hostKey("h1")); len(v) == 0 || !strings.Contains(v[0].Message, "Port red/free") {
 		t.Errorf("a bound port does not hold its host: %v", v)
@@ -506,6 +506,9 @@ func TestBinding(t *testing.T) {
 	must(AdmitUnbinding(w.state, ref, "h2"))
 	if w.port("free").Host() != "" {
 		t.Error("still bound")
+	}
+	if res := must(AdmitUnbinding(w.state, ref, "h1")); len(res.Puts) != 0 {
+		t.Error("a port that is nowhere was changed")
 	}
 }
 

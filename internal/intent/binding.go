@@ -29,11 +29,15 @@ func AdmitBinding(s *State, ref model.Ref, host string) (*Result, []Violation) {
 }
 
 // AdmitUnbinding judges that the device for the port ref left host for good.
-// A port that is not bound there stays as it is.
+// A port that is nowhere, or that spec.host keeps there, stays as it is; a port of
+// another host is not host's to give back.
 func AdmitUnbinding(s *State, ref model.Ref, host string) (*Result, []Violation) {
 	p, v := bindable(s, ref)
 	if p == nil {
 		return nil, v
+	}
+	if at := p.Host(); at != "" && at != host {
+		return nil, conflict(model.KeyOf(p), "", "is on host %q and not on %q, which cannot unbind it", at, host)
 	}
 	if p.BoundHost != host {
 		return unchanged(s, p), nil

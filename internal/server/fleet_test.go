@@ -149,6 +149,46 @@ func TestProgrammedIsTrueOnlyWhenEveryHostHasSaidSo(t *testing.T) {
 	})
 }
 
+// A port that policy keeps on a host is programmed there before a device comes, and
+// says so; a host is programmed when it has acknowledged; and both say since when.
+func TestConditionsTellOfDevicesHostsAndTimes(t *testing.T) {
+	r := start(t, t.TempDir(), nil)
+	before := time.Now()
+	r.apply(t, world()...)
+	host := func(name string) *weftv1.Status { return r.get(t, "Host", "", name).GetHost().Status }
+	web1 := func() *weftv1.Status { return r.get(t, "Port", "red", "web-1").GetPort().Status }
+	if c := condition(host("h1"), "Programmed"); c.Status != "False" || c.Reason != reasonHostAway {
+		t.Errorf("a host that never came: %v", c)
+	}
+	a := attach(t, r, joined(t, r, "h1"), facts("192.0.2.1"))
+	eventually(t, "h1 is programmed", func() bool { return condition(host("h1"), "Programmed").Status == "True" })
+	eventually(t, "web-1 is programmed", func() bool { return condition(web1(), "Programmed").Status == "True" })
+	if c := condition(host("h2"), "Programmed"); c.Status != "False" {
+		t.Errorf("the other host: %v", c)
+	}
+	a.stream.Send(&hostv1.AgentMessage{Message: &hostv1.AgentMessage_Devices{Devices: &hostv1.Devices{}}})
+	eventually(t, "it is told that no device is plugged", func() bool {
+		c := condition(web1(), "Programmed")
+		return c.Status == "True" && c.Reason == reasonNotPlugged && strings.Contains(c.Message, "no device is plugged") && strings.Contains(c.Message, "weft plug red/web-1")
+	})
+	a.stream.Send(&hostv1.AgentMessage{Message: &hostv1.AgentMessage_Devices{Devices: &hostv1.Devices{Ports: []uint32{web1().Index}}}})
+	eventually(t, "the device shows", func() bool { return condition(web1(), "Programmed").Reason == reasonAllHosts })
+
+	changed := condition(web1(), "Programmed").GetChangedAt().AsTime()
+	if changed.Before(before) || changed.After(time.Now()) {
+		t.Errorf("Programmed since %s", changed)
+	}
+	degraded := condition(host("h1"), "Degraded").GetChangedAt().AsTime()
+	a.leave()
+	eventually(t, "h1 is away", func() bool { return condition(host("h1"), "Degraded").Status == "True" })
+	if at := condition(host("h1"), "Degraded").GetChangedAt().AsTime(); !at.After(degraded) {
+		t.Errorf("Degraded since %s, and it was not at %s", at, degraded)
+	}
+	if at := condition(web1(), "Programmed").GetChangedAt().AsTime(); !at.Equal(changed) {
+		t.Errorf("Programmed since %s, now since %s", changed, at)
+	}
+}
+
 func TestHostsSayTheirProviderAddresses(t *testing.T) {
 	r := start(t, t.TempDir(), nil)
 	h1, h2 := joined(t, r, "h1"), joined(t, r, "h2")

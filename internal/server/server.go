@@ -42,6 +42,7 @@ type Server struct {
 	policy     *policy
 	dist       *dist.Distributor
 	problems   factProblems
+	changes    changes
 	metrics    *metrics
 	closing    context.Context // ends when streams must
 }
@@ -187,6 +188,7 @@ func listenTLS(addr string, names []string, config func([]string) (*tls.Config, 
 func (s *Server) serve(ctx context.Context, cancel context.CancelFunc, faces []face, ready func()) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.policy.follow(ctx) })
+	g.Go(func() error { return s.watchConditions(ctx) })
 	g.Go(func() error {
 		for !s.policy.settle(ctx, func() bool { return s.policy.synced }) {
 			if ctx.Err() != nil {

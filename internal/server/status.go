@@ -24,7 +24,8 @@ const (
 	reasonRollingOut  = "RollingOut"
 	reasonHostsFail   = "HostsFailing"
 	reasonHealthy     = "Healthy"
-	reasonNotPlugged  = "NotPlaced"
+	reasonNotPlaced   = "NotPlaced"
+	reasonNotPlugged  = "NotPlugged"
 	reasonNoPA        = "HostHasNoProviderAddress"
 	reasonHostAway    = "HostNotConnected"
 	reasonHostFacts   = "HostFactsContradictPolicy"
@@ -85,13 +86,18 @@ func (s *viewer) statusOf(r model.Resource) *weftv1.Status {
 	}
 	st.Conditions = []*weftv1.Condition{accepted}
 	roll := s.dist.Status(s.rolloutKey(r))
-	if k := r.Kind(); k == model.KindTenant || k == model.KindHost {
-		st.Conditions = append(st.Conditions, &weftv1.Condition{Type: "Programmed", Status: statusTrue, Reason: reasonNothing,
-			Message: "No kernel holds a " + string(k) + " as such.", ObservedGeneration: generation})
-	} else {
+	var kernels *weftv1.Condition
+	switch r := r.(type) {
+	case *model.Tenant:
+		kernels = &weftv1.Condition{Type: "Programmed", Status: statusTrue, Reason: reasonNothing,
+			Message: "No kernel holds a Tenant as such.", ObservedGeneration: generation}
+	case *model.Host:
+		kernels = hostProgrammed(s.host(r.Metadata.Name), generation)
+	default:
 		st.Rollout = &weftv1.Rollout{Desired: int32(roll.Desired), Current: int32(roll.Current), Failing: int32(failing(roll)), OldestLag: lagText(roll.OldestLag)}
-		st.Conditions = append(st.Conditions, programmed(roll, generation))
+		kernels = programmed(roll, generation)
 	}
+	st.Conditions = append(st.Conditions, kernels)
 	degraded := &weftv1.Condition{Type: "Degraded", Status: statusFalse, Reason: reasonHealthy, ObservedGeneration: generation}
 	if len(roll.Failures) > 0 {
 		degraded.Status, degraded.Reason, degraded.Message = statusTrue, reasonHostsFail, failureText(texts(roll.Failures))
@@ -100,13 +106,16 @@ func (s *viewer) statusOf(r model.Resource) *weftv1.Status {
 	case *model.Host:
 		s.hostView(r, st, degraded)
 	case *model.Port:
-		s.portView(r, st, degraded)
+		s.portView(r, st, kernels, degraded)
 	case *model.VirtualNetwork:
 		st.Index = uint32(r.Index)
 	case *model.LookupRecord:
 		st.Derived = r.Derived
 	}
 	st.Conditions = append(st.Conditions, degraded)
+	if !st.Derived { // what it follows from has them
+		s.changes.note(model.KeyOf(r), []*weftv1.Condition{kernels, degraded}, time.Now())
+	}
 	return st
 }
 
@@ -138,6 +147,22 @@ func programmed(roll dist.Status, generation int64) *weftv1.Condition {
 		c.Message = fmt.Sprintf("%d of %d hosts have it.", roll.Current, roll.Desired)
 	default:
 		c.Status, c.Reason, c.Message = statusTrue, reasonAllHosts, "Every host concerned has acknowledged it."
+	}
+	return c
+}
+
+// hostProgrammed is true only when the host has acknowledged all that concerns it.
+func hostProgrammed(h dist.HostState, generation int64) *weftv1.Condition {
+	c := &weftv1.Condition{Type: "Programmed", Status: statusFalse, ObservedGeneration: generation}
+	switch {
+	case h.Owes && !h.Connected:
+		c.Reason, c.Message = reasonHostAway, "The host has not acknowledged all that concerns it, and its agent is not connected."
+	case h.Owes:
+		c.Reason, c.Message = reasonRollingOut, "The host has not acknowledged all that concerns it yet."
+	case len(h.Failures) > 0:
+		c.Reason, c.Message = reasonHostsFail, failureText(texts(h.Failures))
+	default:
+		c.Status, c.Reason, c.Message = statusTrue, reasonAllHosts, "The host has acknowledged all that concerns it."
 	}
 	return c
 }
@@ -179,14 +204,18 @@ func degrade(c *weftv1.Condition, reason, message string) {
 	c.Status, c.Reason, c.Message = statusTrue, reason, message
 }
 
-func (s *viewer) portView(p *model.Port, st *weftv1.Status, degraded *weftv1.Condition) {
+func (s *viewer) portView(p *model.Port, st *weftv1.Status, programmed, degraded *weftv1.Condition) {
 	st.Index, st.Host = uint32(p.ID), p.Host()
 	if st.Host == "" {
-		degraded.Reason, degraded.Message = reasonNotPlugged, "The port is on no host yet; `weft plug` places it."
+		degraded.Reason, degraded.Message = reasonNotPlaced, "The port is on no host yet; `weft plug` places it."
 		return
 	}
 	if mtu := s.host(st.Host).Facts.GetUnderlayMtu(); mtu > encapsulationSize {
 		st.Mtu = mtu - encapsulationSize
+	}
+	if plugged, known := s.dist.HasDevice(st.Host, p.ID); known && !plugged && programmed.Status == statusTrue {
+		programmed.Reason = reasonNotPlugged
+		programmed.Message = fmt.Sprintf("Every host concerned has acknowledged it, but no device is plugged into the port on host %s: `weft plug %s`.", st.Host, p.Metadata.Ref())
 	}
 	hasPA := false
 	s.policy.read(func(state *intent.State) { hasPA = state.PAOf(st.Host).IsValid() })

@@ -286,6 +286,7 @@ type AgentMessage struct {
 	//	*AgentMessage_Answer
 	//	*AgentMessage_Facts
 	//	*AgentMessage_Heartbeat
+	//	*AgentMessage_Devices
 	Message       isAgentMessage_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -373,6 +374,15 @@ func (x *AgentMessage) GetHeartbeat() *Heartbeat {
 	return nil
 }
 
+func (x *AgentMessage) GetDevices() *Devices {
+	if x != nil {
+		if x, ok := x.Message.(*AgentMessage_Devices); ok {
+			return x.Devices
+		}
+	}
+	return nil
+}
+
 type isAgentMessage_Message interface {
 	isAgentMessage_Message()
 }
@@ -397,6 +407,10 @@ type AgentMessage_Heartbeat struct {
 	Heartbeat *Heartbeat `protobuf:"bytes,5,opt,name=heartbeat,proto3,oneof"`
 }
 
+type AgentMessage_Devices struct {
+	Devices *Devices `protobuf:"bytes,6,opt,name=devices,proto3,oneof"` // after the first Ack of a session, and when they change
+}
+
 func (*AgentMessage_Hello) isAgentMessage_Message() {}
 
 func (*AgentMessage_Ack) isAgentMessage_Message() {}
@@ -406,6 +420,53 @@ func (*AgentMessage_Answer) isAgentMessage_Message() {}
 func (*AgentMessage_Facts) isAgentMessage_Message() {}
 
 func (*AgentMessage_Heartbeat) isAgentMessage_Message() {}
+
+func (*AgentMessage_Devices) isAgentMessage_Message() {}
+
+// Devices says which ports of the Goal have a device that the switch is on.
+type Devices struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ports         []uint32               `protobuf:"varint,1,rep,packed,name=ports,proto3" json:"ports,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Devices) Reset() {
+	*x = Devices{}
+	mi := &file_weft_host_v1_host_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Devices) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Devices) ProtoMessage() {}
+
+func (x *Devices) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_host_v1_host_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Devices.ProtoReflect.Descriptor instead.
+func (*Devices) Descriptor() ([]byte, []int) {
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Devices) GetPorts() []uint32 {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
 
 type Hello struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -421,7 +482,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[6]
+	mi := &file_weft_host_v1_host_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -433,7 +494,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[6]
+	mi := &file_weft_host_v1_host_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -446,7 +507,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{6}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Hello) GetProtocol() uint32 {
@@ -504,7 +565,7 @@ type Facts struct {
 
 func (x *Facts) Reset() {
 	*x = Facts{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[7]
+	mi := &file_weft_host_v1_host_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -516,7 +577,7 @@ func (x *Facts) String() string {
 func (*Facts) ProtoMessage() {}
 
 func (x *Facts) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[7]
+	mi := &file_weft_host_v1_host_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -529,7 +590,7 @@ func (x *Facts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Facts.ProtoReflect.Descriptor instead.
 func (*Facts) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{7}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Facts) GetProviderAddresses() []string {
@@ -568,7 +629,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[8]
+	mi := &file_weft_host_v1_host_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -580,7 +641,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[8]
+	mi := &file_weft_host_v1_host_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -593,7 +654,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{8}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{9}
 }
 
 // Ack says that the kernel holds revision, but for the failures: every Ack
@@ -611,7 +672,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[9]
+	mi := &file_weft_host_v1_host_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -623,7 +684,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[9]
+	mi := &file_weft_host_v1_host_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -636,7 +697,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{9}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Ack) GetRevision() int64 {
@@ -673,7 +734,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[10]
+	mi := &file_weft_host_v1_host_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -685,7 +746,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[10]
+	mi := &file_weft_host_v1_host_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -698,7 +759,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{10}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Failure) GetKind() string {
@@ -751,7 +812,7 @@ type ServerMessage struct {
 
 func (x *ServerMessage) Reset() {
 	*x = ServerMessage{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[11]
+	mi := &file_weft_host_v1_host_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -763,7 +824,7 @@ func (x *ServerMessage) String() string {
 func (*ServerMessage) ProtoMessage() {}
 
 func (x *ServerMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[11]
+	mi := &file_weft_host_v1_host_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -776,7 +837,7 @@ func (x *ServerMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerMessage.ProtoReflect.Descriptor instead.
 func (*ServerMessage) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{11}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ServerMessage) GetMessage() isServerMessage_Message {
@@ -860,7 +921,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[12]
+	mi := &file_weft_host_v1_host_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -872,7 +933,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[12]
+	mi := &file_weft_host_v1_host_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -885,7 +946,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{12}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Welcome) GetVersion() string {
@@ -926,7 +987,7 @@ type Update struct {
 
 func (x *Update) Reset() {
 	*x = Update{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[13]
+	mi := &file_weft_host_v1_host_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -938,7 +999,7 @@ func (x *Update) String() string {
 func (*Update) ProtoMessage() {}
 
 func (x *Update) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[13]
+	mi := &file_weft_host_v1_host_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -951,7 +1012,7 @@ func (x *Update) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Update.ProtoReflect.Descriptor instead.
 func (*Update) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{13}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Update) GetRevision() int64 {
@@ -1058,7 +1119,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[14]
+	mi := &file_weft_host_v1_host_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1070,7 +1131,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[14]
+	mi := &file_weft_host_v1_host_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1083,7 +1144,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{14}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Port) GetTenant() string {
@@ -1180,7 +1241,7 @@ type Prefix struct {
 
 func (x *Prefix) Reset() {
 	*x = Prefix{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[15]
+	mi := &file_weft_host_v1_host_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1192,7 +1253,7 @@ func (x *Prefix) String() string {
 func (*Prefix) ProtoMessage() {}
 
 func (x *Prefix) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[15]
+	mi := &file_weft_host_v1_host_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1205,7 +1266,7 @@ func (x *Prefix) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prefix.ProtoReflect.Descriptor instead.
 func (*Prefix) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{15}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Prefix) GetAddress() []byte {
@@ -1232,7 +1293,7 @@ type RecordKey struct {
 
 func (x *RecordKey) Reset() {
 	*x = RecordKey{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[16]
+	mi := &file_weft_host_v1_host_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1244,7 +1305,7 @@ func (x *RecordKey) String() string {
 func (*RecordKey) ProtoMessage() {}
 
 func (x *RecordKey) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[16]
+	mi := &file_weft_host_v1_host_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1257,7 +1318,7 @@ func (x *RecordKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordKey.ProtoReflect.Descriptor instead.
 func (*RecordKey) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{16}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RecordKey) GetVsid() uint32 {
@@ -1287,7 +1348,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[17]
+	mi := &file_weft_host_v1_host_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1299,7 +1360,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[17]
+	mi := &file_weft_host_v1_host_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1312,7 +1373,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{17}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Record) GetKey() *RecordKey {
@@ -1360,7 +1421,7 @@ type RouteKey struct {
 
 func (x *RouteKey) Reset() {
 	*x = RouteKey{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[18]
+	mi := &file_weft_host_v1_host_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1372,7 +1433,7 @@ func (x *RouteKey) String() string {
 func (*RouteKey) ProtoMessage() {}
 
 func (x *RouteKey) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[18]
+	mi := &file_weft_host_v1_host_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1385,7 +1446,7 @@ func (x *RouteKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteKey.ProtoReflect.Descriptor instead.
 func (*RouteKey) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{18}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RouteKey) GetNetwork() uint32 {
@@ -1413,7 +1474,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[19]
+	mi := &file_weft_host_v1_host_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1425,7 +1486,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[19]
+	mi := &file_weft_host_v1_host_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1438,7 +1499,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{19}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Route) GetKey() *RouteKey {
@@ -1478,7 +1539,7 @@ type Query struct {
 
 func (x *Query) Reset() {
 	*x = Query{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[20]
+	mi := &file_weft_host_v1_host_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1490,7 +1551,7 @@ func (x *Query) String() string {
 func (*Query) ProtoMessage() {}
 
 func (x *Query) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[20]
+	mi := &file_weft_host_v1_host_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1503,7 +1564,7 @@ func (x *Query) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Query.ProtoReflect.Descriptor instead.
 func (*Query) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{20}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Query) GetId() uint64 {
@@ -1593,7 +1654,7 @@ type DropsQuery struct {
 
 func (x *DropsQuery) Reset() {
 	*x = DropsQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[21]
+	mi := &file_weft_host_v1_host_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1605,7 +1666,7 @@ func (x *DropsQuery) String() string {
 func (*DropsQuery) ProtoMessage() {}
 
 func (x *DropsQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[21]
+	mi := &file_weft_host_v1_host_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1618,7 +1679,7 @@ func (x *DropsQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropsQuery.ProtoReflect.Descriptor instead.
 func (*DropsQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{21}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DropsQuery) GetPort() uint32 {
@@ -1636,7 +1697,7 @@ type VerifyQuery struct {
 
 func (x *VerifyQuery) Reset() {
 	*x = VerifyQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[22]
+	mi := &file_weft_host_v1_host_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1648,7 +1709,7 @@ func (x *VerifyQuery) String() string {
 func (*VerifyQuery) ProtoMessage() {}
 
 func (x *VerifyQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[22]
+	mi := &file_weft_host_v1_host_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1661,7 +1722,7 @@ func (x *VerifyQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyQuery.ProtoReflect.Descriptor instead.
 func (*VerifyQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{22}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{23}
 }
 
 type Answer struct {
@@ -1681,7 +1742,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[23]
+	mi := &file_weft_host_v1_host_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1693,7 +1754,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[23]
+	mi := &file_weft_host_v1_host_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1706,7 +1767,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{23}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Answer) GetId() uint64 {
@@ -1803,7 +1864,7 @@ type DropsAnswer struct {
 
 func (x *DropsAnswer) Reset() {
 	*x = DropsAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[24]
+	mi := &file_weft_host_v1_host_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1815,7 +1876,7 @@ func (x *DropsAnswer) String() string {
 func (*DropsAnswer) ProtoMessage() {}
 
 func (x *DropsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[24]
+	mi := &file_weft_host_v1_host_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1828,7 +1889,7 @@ func (x *DropsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropsAnswer.ProtoReflect.Descriptor instead.
 func (*DropsAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{24}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DropsAnswer) GetRows() []*DropRow {
@@ -1852,7 +1913,7 @@ type DropRow struct {
 
 func (x *DropRow) Reset() {
 	*x = DropRow{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[25]
+	mi := &file_weft_host_v1_host_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1864,7 +1925,7 @@ func (x *DropRow) String() string {
 func (*DropRow) ProtoMessage() {}
 
 func (x *DropRow) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[25]
+	mi := &file_weft_host_v1_host_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1877,7 +1938,7 @@ func (x *DropRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropRow.ProtoReflect.Descriptor instead.
 func (*DropRow) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{25}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *DropRow) GetPort() uint32 {
@@ -1932,7 +1993,7 @@ type VerifyAnswer struct {
 
 func (x *VerifyAnswer) Reset() {
 	*x = VerifyAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[26]
+	mi := &file_weft_host_v1_host_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1944,7 +2005,7 @@ func (x *VerifyAnswer) String() string {
 func (*VerifyAnswer) ProtoMessage() {}
 
 func (x *VerifyAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[26]
+	mi := &file_weft_host_v1_host_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1957,7 +2018,7 @@ func (x *VerifyAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyAnswer.ProtoReflect.Descriptor instead.
 func (*VerifyAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{26}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *VerifyAnswer) GetRevision() int64 {
@@ -1988,7 +2049,7 @@ type TraceQuery struct {
 
 func (x *TraceQuery) Reset() {
 	*x = TraceQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[27]
+	mi := &file_weft_host_v1_host_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2000,7 +2061,7 @@ func (x *TraceQuery) String() string {
 func (*TraceQuery) ProtoMessage() {}
 
 func (x *TraceQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[27]
+	mi := &file_weft_host_v1_host_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2013,7 +2074,7 @@ func (x *TraceQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceQuery.ProtoReflect.Descriptor instead.
 func (*TraceQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{27}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *TraceQuery) GetFrom() isTraceQuery_From {
@@ -2075,7 +2136,7 @@ type TracePacket struct {
 
 func (x *TracePacket) Reset() {
 	*x = TracePacket{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[28]
+	mi := &file_weft_host_v1_host_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2087,7 +2148,7 @@ func (x *TracePacket) String() string {
 func (*TracePacket) ProtoMessage() {}
 
 func (x *TracePacket) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[28]
+	mi := &file_weft_host_v1_host_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2100,7 +2161,7 @@ func (x *TracePacket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TracePacket.ProtoReflect.Descriptor instead.
 func (*TracePacket) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{28}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *TracePacket) GetPort() uint32 {
@@ -2169,7 +2230,7 @@ type TraceAnswer struct {
 
 func (x *TraceAnswer) Reset() {
 	*x = TraceAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[29]
+	mi := &file_weft_host_v1_host_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2181,7 +2242,7 @@ func (x *TraceAnswer) String() string {
 func (*TraceAnswer) ProtoMessage() {}
 
 func (x *TraceAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[29]
+	mi := &file_weft_host_v1_host_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2194,7 +2255,7 @@ func (x *TraceAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceAnswer.ProtoReflect.Descriptor instead.
 func (*TraceAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{29}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *TraceAnswer) GetRuns() []*v1.TraceRun {
@@ -2222,7 +2283,7 @@ type ExamineQuery struct {
 
 func (x *ExamineQuery) Reset() {
 	*x = ExamineQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[30]
+	mi := &file_weft_host_v1_host_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2234,7 +2295,7 @@ func (x *ExamineQuery) String() string {
 func (*ExamineQuery) ProtoMessage() {}
 
 func (x *ExamineQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[30]
+	mi := &file_weft_host_v1_host_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2247,7 +2308,7 @@ func (x *ExamineQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExamineQuery.ProtoReflect.Descriptor instead.
 func (*ExamineQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{30}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ExamineQuery) GetClock() bool {
@@ -2267,7 +2328,7 @@ type ExamineAnswer struct {
 
 func (x *ExamineAnswer) Reset() {
 	*x = ExamineAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[31]
+	mi := &file_weft_host_v1_host_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2279,7 +2340,7 @@ func (x *ExamineAnswer) String() string {
 func (*ExamineAnswer) ProtoMessage() {}
 
 func (x *ExamineAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[31]
+	mi := &file_weft_host_v1_host_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2292,7 +2353,7 @@ func (x *ExamineAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExamineAnswer.ProtoReflect.Descriptor instead.
 func (*ExamineAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{31}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ExamineAnswer) GetFindings() []*v1.Finding {
@@ -2327,14 +2388,17 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\".\n" +
 	"\x10BindPortResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x03R\brevision\"\x83\x02\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\"\xb6\x02\n" +
 	"\fAgentMessage\x12+\n" +
 	"\x05hello\x18\x01 \x01(\v2\x13.weft.host.v1.HelloH\x00R\x05hello\x12%\n" +
 	"\x03ack\x18\x02 \x01(\v2\x11.weft.host.v1.AckH\x00R\x03ack\x12.\n" +
 	"\x06answer\x18\x03 \x01(\v2\x14.weft.host.v1.AnswerH\x00R\x06answer\x12+\n" +
 	"\x05facts\x18\x04 \x01(\v2\x13.weft.host.v1.FactsH\x00R\x05facts\x127\n" +
-	"\theartbeat\x18\x05 \x01(\v2\x17.weft.host.v1.HeartbeatH\x00R\theartbeatB\t\n" +
-	"\amessage\"\xb8\x01\n" +
+	"\theartbeat\x18\x05 \x01(\v2\x17.weft.host.v1.HeartbeatH\x00R\theartbeat\x121\n" +
+	"\adevices\x18\x06 \x01(\v2\x15.weft.host.v1.DevicesH\x00R\adevicesB\t\n" +
+	"\amessage\"\x1f\n" +
+	"\aDevices\x12\x14\n" +
+	"\x05ports\x18\x01 \x03(\rR\x05ports\"\xb8\x01\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1a\n" +
@@ -2490,7 +2554,7 @@ func file_weft_host_v1_host_proto_rawDescGZIP() []byte {
 	return file_weft_host_v1_host_proto_rawDescData
 }
 
-var file_weft_host_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_weft_host_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_weft_host_v1_host_proto_goTypes = []any{
 	(*JoinRequest)(nil),      // 0: weft.host.v1.JoinRequest
 	(*RenewRequest)(nil),     // 1: weft.host.v1.RenewRequest
@@ -2498,83 +2562,85 @@ var file_weft_host_v1_host_proto_goTypes = []any{
 	(*BindPortRequest)(nil),  // 3: weft.host.v1.BindPortRequest
 	(*BindPortResponse)(nil), // 4: weft.host.v1.BindPortResponse
 	(*AgentMessage)(nil),     // 5: weft.host.v1.AgentMessage
-	(*Hello)(nil),            // 6: weft.host.v1.Hello
-	(*Facts)(nil),            // 7: weft.host.v1.Facts
-	(*Heartbeat)(nil),        // 8: weft.host.v1.Heartbeat
-	(*Ack)(nil),              // 9: weft.host.v1.Ack
-	(*Failure)(nil),          // 10: weft.host.v1.Failure
-	(*ServerMessage)(nil),    // 11: weft.host.v1.ServerMessage
-	(*Welcome)(nil),          // 12: weft.host.v1.Welcome
-	(*Update)(nil),           // 13: weft.host.v1.Update
-	(*Port)(nil),             // 14: weft.host.v1.Port
-	(*Prefix)(nil),           // 15: weft.host.v1.Prefix
-	(*RecordKey)(nil),        // 16: weft.host.v1.RecordKey
-	(*Record)(nil),           // 17: weft.host.v1.Record
-	(*RouteKey)(nil),         // 18: weft.host.v1.RouteKey
-	(*Route)(nil),            // 19: weft.host.v1.Route
-	(*Query)(nil),            // 20: weft.host.v1.Query
-	(*DropsQuery)(nil),       // 21: weft.host.v1.DropsQuery
-	(*VerifyQuery)(nil),      // 22: weft.host.v1.VerifyQuery
-	(*Answer)(nil),           // 23: weft.host.v1.Answer
-	(*DropsAnswer)(nil),      // 24: weft.host.v1.DropsAnswer
-	(*DropRow)(nil),          // 25: weft.host.v1.DropRow
-	(*VerifyAnswer)(nil),     // 26: weft.host.v1.VerifyAnswer
-	(*TraceQuery)(nil),       // 27: weft.host.v1.TraceQuery
-	(*TracePacket)(nil),      // 28: weft.host.v1.TracePacket
-	(*TraceAnswer)(nil),      // 29: weft.host.v1.TraceAnswer
-	(*ExamineQuery)(nil),     // 30: weft.host.v1.ExamineQuery
-	(*ExamineAnswer)(nil),    // 31: weft.host.v1.ExamineAnswer
-	(*v1.TraceRun)(nil),      // 32: weft.v1.TraceRun
-	(*v1.Finding)(nil),       // 33: weft.v1.Finding
+	(*Devices)(nil),          // 6: weft.host.v1.Devices
+	(*Hello)(nil),            // 7: weft.host.v1.Hello
+	(*Facts)(nil),            // 8: weft.host.v1.Facts
+	(*Heartbeat)(nil),        // 9: weft.host.v1.Heartbeat
+	(*Ack)(nil),              // 10: weft.host.v1.Ack
+	(*Failure)(nil),          // 11: weft.host.v1.Failure
+	(*ServerMessage)(nil),    // 12: weft.host.v1.ServerMessage
+	(*Welcome)(nil),          // 13: weft.host.v1.Welcome
+	(*Update)(nil),           // 14: weft.host.v1.Update
+	(*Port)(nil),             // 15: weft.host.v1.Port
+	(*Prefix)(nil),           // 16: weft.host.v1.Prefix
+	(*RecordKey)(nil),        // 17: weft.host.v1.RecordKey
+	(*Record)(nil),           // 18: weft.host.v1.Record
+	(*RouteKey)(nil),         // 19: weft.host.v1.RouteKey
+	(*Route)(nil),            // 20: weft.host.v1.Route
+	(*Query)(nil),            // 21: weft.host.v1.Query
+	(*DropsQuery)(nil),       // 22: weft.host.v1.DropsQuery
+	(*VerifyQuery)(nil),      // 23: weft.host.v1.VerifyQuery
+	(*Answer)(nil),           // 24: weft.host.v1.Answer
+	(*DropsAnswer)(nil),      // 25: weft.host.v1.DropsAnswer
+	(*DropRow)(nil),          // 26: weft.host.v1.DropRow
+	(*VerifyAnswer)(nil),     // 27: weft.host.v1.VerifyAnswer
+	(*TraceQuery)(nil),       // 28: weft.host.v1.TraceQuery
+	(*TracePacket)(nil),      // 29: weft.host.v1.TracePacket
+	(*TraceAnswer)(nil),      // 30: weft.host.v1.TraceAnswer
+	(*ExamineQuery)(nil),     // 31: weft.host.v1.ExamineQuery
+	(*ExamineAnswer)(nil),    // 32: weft.host.v1.ExamineAnswer
+	(*v1.TraceRun)(nil),      // 33: weft.v1.TraceRun
+	(*v1.Finding)(nil),       // 34: weft.v1.Finding
 }
 var file_weft_host_v1_host_proto_depIdxs = []int32{
-	6,  // 0: weft.host.v1.AgentMessage.hello:type_name -> weft.host.v1.Hello
-	9,  // 1: weft.host.v1.AgentMessage.ack:type_name -> weft.host.v1.Ack
-	23, // 2: weft.host.v1.AgentMessage.answer:type_name -> weft.host.v1.Answer
-	7,  // 3: weft.host.v1.AgentMessage.facts:type_name -> weft.host.v1.Facts
-	8,  // 4: weft.host.v1.AgentMessage.heartbeat:type_name -> weft.host.v1.Heartbeat
-	7,  // 5: weft.host.v1.Hello.facts:type_name -> weft.host.v1.Facts
-	10, // 6: weft.host.v1.Ack.failures:type_name -> weft.host.v1.Failure
-	12, // 7: weft.host.v1.ServerMessage.welcome:type_name -> weft.host.v1.Welcome
-	13, // 8: weft.host.v1.ServerMessage.update:type_name -> weft.host.v1.Update
-	20, // 9: weft.host.v1.ServerMessage.query:type_name -> weft.host.v1.Query
-	8,  // 10: weft.host.v1.ServerMessage.heartbeat:type_name -> weft.host.v1.Heartbeat
-	14, // 11: weft.host.v1.Update.put_ports:type_name -> weft.host.v1.Port
-	17, // 12: weft.host.v1.Update.put_records:type_name -> weft.host.v1.Record
-	19, // 13: weft.host.v1.Update.put_routes:type_name -> weft.host.v1.Route
-	16, // 14: weft.host.v1.Update.delete_records:type_name -> weft.host.v1.RecordKey
-	18, // 15: weft.host.v1.Update.delete_routes:type_name -> weft.host.v1.RouteKey
-	15, // 16: weft.host.v1.Port.prefixes:type_name -> weft.host.v1.Prefix
-	16, // 17: weft.host.v1.Record.key:type_name -> weft.host.v1.RecordKey
-	15, // 18: weft.host.v1.RouteKey.prefix:type_name -> weft.host.v1.Prefix
-	18, // 19: weft.host.v1.Route.key:type_name -> weft.host.v1.RouteKey
-	21, // 20: weft.host.v1.Query.drops:type_name -> weft.host.v1.DropsQuery
-	22, // 21: weft.host.v1.Query.verify:type_name -> weft.host.v1.VerifyQuery
-	27, // 22: weft.host.v1.Query.trace:type_name -> weft.host.v1.TraceQuery
-	30, // 23: weft.host.v1.Query.examine:type_name -> weft.host.v1.ExamineQuery
-	24, // 24: weft.host.v1.Answer.drops:type_name -> weft.host.v1.DropsAnswer
-	26, // 25: weft.host.v1.Answer.verify:type_name -> weft.host.v1.VerifyAnswer
-	29, // 26: weft.host.v1.Answer.trace:type_name -> weft.host.v1.TraceAnswer
-	31, // 27: weft.host.v1.Answer.examine:type_name -> weft.host.v1.ExamineAnswer
-	25, // 28: weft.host.v1.DropsAnswer.rows:type_name -> weft.host.v1.DropRow
-	28, // 29: weft.host.v1.TraceQuery.packet:type_name -> weft.host.v1.TracePacket
-	32, // 30: weft.host.v1.TraceAnswer.runs:type_name -> weft.v1.TraceRun
-	33, // 31: weft.host.v1.ExamineAnswer.findings:type_name -> weft.v1.Finding
-	0,  // 32: weft.host.v1.HostService.Join:input_type -> weft.host.v1.JoinRequest
-	1,  // 33: weft.host.v1.HostService.Renew:input_type -> weft.host.v1.RenewRequest
-	5,  // 34: weft.host.v1.HostService.Session:input_type -> weft.host.v1.AgentMessage
-	3,  // 35: weft.host.v1.HostService.BindPort:input_type -> weft.host.v1.BindPortRequest
-	3,  // 36: weft.host.v1.HostService.UnbindPort:input_type -> weft.host.v1.BindPortRequest
-	2,  // 37: weft.host.v1.HostService.Join:output_type -> weft.host.v1.JoinResponse
-	2,  // 38: weft.host.v1.HostService.Renew:output_type -> weft.host.v1.JoinResponse
-	11, // 39: weft.host.v1.HostService.Session:output_type -> weft.host.v1.ServerMessage
-	4,  // 40: weft.host.v1.HostService.BindPort:output_type -> weft.host.v1.BindPortResponse
-	4,  // 41: weft.host.v1.HostService.UnbindPort:output_type -> weft.host.v1.BindPortResponse
-	37, // [37:42] is the sub-list for method output_type
-	32, // [32:37] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	7,  // 0: weft.host.v1.AgentMessage.hello:type_name -> weft.host.v1.Hello
+	10, // 1: weft.host.v1.AgentMessage.ack:type_name -> weft.host.v1.Ack
+	24, // 2: weft.host.v1.AgentMessage.answer:type_name -> weft.host.v1.Answer
+	8,  // 3: weft.host.v1.AgentMessage.facts:type_name -> weft.host.v1.Facts
+	9,  // 4: weft.host.v1.AgentMessage.heartbeat:type_name -> weft.host.v1.Heartbeat
+	6,  // 5: weft.host.v1.AgentMessage.devices:type_name -> weft.host.v1.Devices
+	8,  // 6: weft.host.v1.Hello.facts:type_name -> weft.host.v1.Facts
+	11, // 7: weft.host.v1.Ack.failures:type_name -> weft.host.v1.Failure
+	13, // 8: weft.host.v1.ServerMessage.welcome:type_name -> weft.host.v1.Welcome
+	14, // 9: weft.host.v1.ServerMessage.update:type_name -> weft.host.v1.Update
+	21, // 10: weft.host.v1.ServerMessage.query:type_name -> weft.host.v1.Query
+	9,  // 11: weft.host.v1.ServerMessage.heartbeat:type_name -> weft.host.v1.Heartbeat
+	15, // 12: weft.host.v1.Update.put_ports:type_name -> weft.host.v1.Port
+	18, // 13: weft.host.v1.Update.put_records:type_name -> weft.host.v1.Record
+	20, // 14: weft.host.v1.Update.put_routes:type_name -> weft.host.v1.Route
+	17, // 15: weft.host.v1.Update.delete_records:type_name -> weft.host.v1.RecordKey
+	19, // 16: weft.host.v1.Update.delete_routes:type_name -> weft.host.v1.RouteKey
+	16, // 17: weft.host.v1.Port.prefixes:type_name -> weft.host.v1.Prefix
+	17, // 18: weft.host.v1.Record.key:type_name -> weft.host.v1.RecordKey
+	16, // 19: weft.host.v1.RouteKey.prefix:type_name -> weft.host.v1.Prefix
+	19, // 20: weft.host.v1.Route.key:type_name -> weft.host.v1.RouteKey
+	22, // 21: weft.host.v1.Query.drops:type_name -> weft.host.v1.DropsQuery
+	23, // 22: weft.host.v1.Query.verify:type_name -> weft.host.v1.VerifyQuery
+	28, // 23: weft.host.v1.Query.trace:type_name -> weft.host.v1.TraceQuery
+	31, // 24: weft.host.v1.Query.examine:type_name -> weft.host.v1.ExamineQuery
+	25, // 25: weft.host.v1.Answer.drops:type_name -> weft.host.v1.DropsAnswer
+	27, // 26: weft.host.v1.Answer.verify:type_name -> weft.host.v1.VerifyAnswer
+	30, // 27: weft.host.v1.Answer.trace:type_name -> weft.host.v1.TraceAnswer
+	32, // 28: weft.host.v1.Answer.examine:type_name -> weft.host.v1.ExamineAnswer
+	26, // 29: weft.host.v1.DropsAnswer.rows:type_name -> weft.host.v1.DropRow
+	29, // 30: weft.host.v1.TraceQuery.packet:type_name -> weft.host.v1.TracePacket
+	33, // 31: weft.host.v1.TraceAnswer.runs:type_name -> weft.v1.TraceRun
+	34, // 32: weft.host.v1.ExamineAnswer.findings:type_name -> weft.v1.Finding
+	0,  // 33: weft.host.v1.HostService.Join:input_type -> weft.host.v1.JoinRequest
+	1,  // 34: weft.host.v1.HostService.Renew:input_type -> weft.host.v1.RenewRequest
+	5,  // 35: weft.host.v1.HostService.Session:input_type -> weft.host.v1.AgentMessage
+	3,  // 36: weft.host.v1.HostService.BindPort:input_type -> weft.host.v1.BindPortRequest
+	3,  // 37: weft.host.v1.HostService.UnbindPort:input_type -> weft.host.v1.BindPortRequest
+	2,  // 38: weft.host.v1.HostService.Join:output_type -> weft.host.v1.JoinResponse
+	2,  // 39: weft.host.v1.HostService.Renew:output_type -> weft.host.v1.JoinResponse
+	12, // 40: weft.host.v1.HostService.Session:output_type -> weft.host.v1.ServerMessage
+	4,  // 41: weft.host.v1.HostService.BindPort:output_type -> weft.host.v1.BindPortResponse
+	4,  // 42: weft.host.v1.HostService.UnbindPort:output_type -> weft.host.v1.BindPortResponse
+	38, // [38:43] is the sub-list for method output_type
+	33, // [33:38] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_weft_host_v1_host_proto_init() }
@@ -2588,26 +2654,27 @@ func file_weft_host_v1_host_proto_init() {
 		(*AgentMessage_Answer)(nil),
 		(*AgentMessage_Facts)(nil),
 		(*AgentMessage_Heartbeat)(nil),
+		(*AgentMessage_Devices)(nil),
 	}
-	file_weft_host_v1_host_proto_msgTypes[11].OneofWrappers = []any{
+	file_weft_host_v1_host_proto_msgTypes[12].OneofWrappers = []any{
 		(*ServerMessage_Welcome)(nil),
 		(*ServerMessage_Update)(nil),
 		(*ServerMessage_Query)(nil),
 		(*ServerMessage_Heartbeat)(nil),
 	}
-	file_weft_host_v1_host_proto_msgTypes[20].OneofWrappers = []any{
+	file_weft_host_v1_host_proto_msgTypes[21].OneofWrappers = []any{
 		(*Query_Drops)(nil),
 		(*Query_Verify)(nil),
 		(*Query_Trace)(nil),
 		(*Query_Examine)(nil),
 	}
-	file_weft_host_v1_host_proto_msgTypes[23].OneofWrappers = []any{
+	file_weft_host_v1_host_proto_msgTypes[24].OneofWrappers = []any{
 		(*Answer_Drops)(nil),
 		(*Answer_Verify)(nil),
 		(*Answer_Trace)(nil),
 		(*Answer_Examine)(nil),
 	}
-	file_weft_host_v1_host_proto_msgTypes[27].OneofWrappers = []any{
+	file_weft_host_v1_host_proto_msgTypes[28].OneofWrappers = []any{
 		(*TraceQuery_Packet)(nil),
 		(*TraceQuery_Frame)(nil),
 	}
@@ -2617,7 +2684,7 @@ func file_weft_host_v1_host_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_host_v1_host_proto_rawDesc), len(file_weft_host_v1_host_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   32,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
