@@ -224,7 +224,7 @@ func TestDeviceComesBack(t *testing.T) {
 		h.verified()
 	}
 	g3.ping(g2.address(true))
-	s.finish()
+	s.Finish()
 	h.unplug("web-3")
 	if !strings.Contains(w.run(h.ns, "ip -br link show tap3"), "DOWN") {
 		t.Error("an unplugged device is left up, with the switch off it")
@@ -287,7 +287,7 @@ func TestSecondAgentOfOneName(t *testing.T) {
 	if !real.status().GetConnected() {
 		t.Error("the first agent lost its session")
 	}
-	s.finish()
+	s.Finish()
 }
 
 // A Goal that does not fit is refused as a whole, with a condition; what is
@@ -320,7 +320,7 @@ func TestFullMap(t *testing.T) {
 	if links := h.links(); !slices.Equal(links, []string{"eth0", "lo", "wfp1"}) {
 		t.Errorf("devices: %v", links)
 	}
-	s.more(500)
+	s.More(500)
 	revision := w.fleet.change(func() {
 		for ref := range w.fleet.ports {
 			if strings.HasPrefix(ref.Name, "x") {
@@ -330,7 +330,7 @@ func TestFullMap(t *testing.T) {
 	})
 	w.fleet.programmed("h1", revision)
 	h.plug("web-3").ping(g2.address(true))
-	s.finish()
+	s.Finish()
 	h.verified()
 }
 

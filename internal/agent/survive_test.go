@@ -1,167 +1,26 @@
 package agent
 
 import (
-	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"connectrpc.com/connect"
-	"golang.org/x/sys/unix"
 
 	weftv1 "github.com/weft-sdn/weft/api/weft/v1"
+	"github.com/weft-sdn/weft/test/stream"
 )
 
-// stream sends numbered datagrams from one guest to another, 1,000 a second,
-// and counts which ones arrive.
-type stream struct {
-	t       *testing.T
-	in, out *net.UDPConn
-	stopped atomic.Bool
-	sent    atomic.Uint64
-	done    sync.WaitGroup
-
-	mu   sync.Mutex
-	seen map[uint64]int
-	top  uint64
-}
-
-func newStream(from, to *guest) *stream {
-	t := from.t
-	t.Helper()
-	s := &stream{t: t, seen: map[uint64]int{}}
-	target := netip.AddrPortFrom(to.address(true), 4000)
-	to.inside(to.ns, func() (err error) {
-		if s.in, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(target)); err != nil {
-			return err
-		}
-		return roomy(s.in)
-	})
-	from.inside(from.ns, func() (err error) {
-		s.out, err = net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(target))
-		return err
-	})
-	s.done.Add(2)
-	go s.receive()
-	go s.send()
-	s.more(200)
+func newStream(from, to *guest) *stream.Stream {
+	from.t.Helper()
+	s := stream.Start(from.t, from.ns, to.ns, to.address(true), stream.Usual)
+	s.More(200)
 	return s
-}
-
-// roomy makes a socket take what arrives while its reader does not run: the
-// streams judge the switch, not the scheduler.
-func roomy(c *net.UDPConn) error {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var inner error
-	err = raw.Control(func(fd uintptr) {
-		inner = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20)
-	})
-	return errors.Join(err, inner)
-}
-
-const burst = 20 // datagrams at once
-
-func (s *stream) send() {
-	defer s.done.Done()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	start := time.Now()
-	for range tick.C {
-		if s.stopped.Load() {
-			return
-		}
-		// Ticks are late on a busy machine. The rate is made good, but in no burst
-		// that a queue on the way could not take.
-		due := uint64(time.Since(start).Milliseconds())
-		for range min(due-min(due, s.sent.Load()), burst) {
-			_, err := s.out.Write(binary.BigEndian.AppendUint64(nil, s.sent.Load()))
-			if s.stopped.Load() {
-				return
-			}
-			if err != nil {
-				s.t.Errorf("send: %v", err)
-				return
-			}
-			s.sent.Add(1)
-		}
-	}
-}
-
-func (s *stream) receive() {
-	defer s.done.Done()
-	b := make([]byte, 64)
-	for {
-		n, err := s.in.Read(b)
-		if err != nil || n != 8 {
-			return
-		}
-		s.mu.Lock()
-		seq := binary.BigEndian.Uint64(b)
-		s.seen[seq]++
-		s.top = max(s.top, seq)
-		s.mu.Unlock()
-	}
-}
-
-// more waits until n datagrams that are sent from now on have arrived.
-func (s *stream) more(n uint64) {
-	s.t.Helper()
-	want := s.sent.Load() + n
-	deadline := time.Now().Add(30 * time.Second)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		s.mu.Lock()
-		top := s.top
-		s.mu.Unlock()
-		if top >= want {
-			return
-		}
-		if time.Now().After(deadline) {
-			s.t.Fatalf("the stream stopped at %d of %d", top, s.sent.Load())
-		}
-		<-tick.C
-	}
-}
-
-// finish stops the stream and fails the test for every datagram that is missing.
-func (s *stream) finish() {
-	s.t.Helper()
-	s.more(100)
-	s.mu.Lock()
-	top := s.top // older than what may still be under way
-	s.mu.Unlock()
-	s.stopped.Store(true)
-	s.out.Close()
-	s.in.Close()
-	s.done.Wait()
-	lost, twice := 0, 0
-	for seq := range top {
-		switch n := s.seen[seq]; {
-		case n == 0:
-			lost++
-		case n > 1:
-			twice++
-		}
-	}
-	s.t.Logf("%d datagrams, %d lost, %d doubled", top, lost, twice)
-	if lost > 0 || twice > 0 {
-		s.t.Errorf("of %d datagrams %d were lost and %d doubled", top, lost, twice)
-	}
 }
 
 // pairOfGuests is the world of most tests here: web-1 on h1, web-2 on h2.
@@ -227,10 +86,10 @@ func TestNothingIsLost(t *testing.T) {
 		t.Run(e.name, func(t *testing.T) {
 			there, back := newStream(g1, g2), newStream(g2, g1)
 			e.do()
-			there.more(500)
-			back.more(500)
-			there.finish()
-			back.finish()
+			there.More(500)
+			back.More(500)
+			there.Finish()
+			back.Finish()
 			h1.verified()
 			h2.verified()
 		})
@@ -276,12 +135,12 @@ func TestDamagedStateHurtsNobody(t *testing.T) {
 	if failures := strings.Join(h1.status().GetFailures(), "\n"); !strings.Contains(failures, reasonCache) {
 		t.Errorf("nothing is said of the cache:\n%s", failures)
 	}
-	s.more(500)
+	s.More(500)
 	adopted.ping(g2.address(true))
 	w.fleet.start(w.listen())
 	w.fleet.programmed("h1", w.fleet.now())
-	s.more(500)
-	s.finish()
+	s.More(500)
+	s.Finish()
 	adopted.ping(g2.address(true))
 	h1.verified()
 	if got := h1.plugs(); got != "web-1 on wfp1 true programmed; web-3 on tap3 true programmed" {

@@ -49,7 +49,7 @@ func TestTwoUplinks(t *testing.T) {
 	h1.poll("packets leave by the first uplink", func() bool { return h1.counter("eth0", "tx_packets") > before+100 })
 	w.run(h1.ns, fmt.Sprintf("ip route del %s/32 metric 100", h2.pa))
 	h1.verified()
-	s.finish()
+	s.Finish()
 }
 
 // Routes and MTUs of the underlay change; peers and guests follow.

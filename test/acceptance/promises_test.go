@@ -22,6 +22,7 @@ import (
 	"github.com/weft-sdn/weft/api/weft/host/v1/hostv1connect"
 	"github.com/weft-sdn/weft/internal/identity"
 	"github.com/weft-sdn/weft/test/fleet"
+	"github.com/weft-sdn/weft/test/stream"
 )
 
 // serverAt is where the lab's server is in its underlay.
@@ -188,7 +189,7 @@ func hostAlone(w *world) {
 	}
 	transport := &http.Transport{TLSClientConfig: h.TLS(), ForceAttemptHTTP2: true,
 		DialContext: func(ctx context.Context, network, address string) (c net.Conn, err error) {
-			err = fleet.In(w.Space("h1"), func() error { c, err = (&net.Dialer{}).DialContext(ctx, network, address); return err })
+			err = stream.In(w.Space("h1"), func() error { c, err = (&net.Dialer{}).DialContext(ctx, network, address); return err })
 			return c, err
 		}}
 	defer transport.CloseIdleConnections()
