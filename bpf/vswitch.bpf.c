@@ -11,6 +11,7 @@
 #include "stage/20_admit.h"
 #include "stage/30_respond.h"
 #include "stage/50_route.h"
+#include "stage/55_flood.h"
 #include "stage/60_lookup.h"
 #include "stage/70_encap.h"
 #include "stage/80_underlay.h"
@@ -35,6 +36,25 @@ int from_port(struct __sk_buff *skb)
 	|| (v = encap(skb, &p))
 	|| (v = underlay(&p))
 	|| (v = deliver(&p));
+	if (flood_turns_aside(&p, v)) {
+		skb->cb[0] = v;
+		skb->cb[1] = p.len;
+		bpf_tail_call(skb, &flood_prog, FLOOD_PORT);
+	}
+	return finish(skb, &p, rows_checked(skb, &p, v));
+}
+
+/* What from_port turned aside, with the verdict it would have had. */
+SEC("tcx/ingress")
+int flood_port(struct __sk_buff *skb)
+{
+	struct pkt p = {.len = skb->cb[1], .direction = OUTBOUND};
+	struct flooding f = {.skb = skb, .p = &p};
+	enum verdict v, was = skb->cb[0];
+
+	(v = parse_port(skb, &p))
+	|| (v = flood_from_port(&f, was));
+	skb->cb[2] = f.copies;
 	return finish(skb, &p, rows_checked(skb, &p, v));
 }
 
@@ -46,12 +66,30 @@ int from_uplink(struct __sk_buff *skb)
 	enum verdict v;
 
 	(v = parse_outer(skb, &p))
-	|| (v = parse_inner(skb, &p))
+	|| (v = parse_inner(skb, &p));
+	if (!v && is_group(p.eth.dst))
+		bpf_tail_call(skb, &flood_prog, FLOOD_UPLINK);
+	v
 	|| (v = lookup_local(&p))
 	|| (v = admit_remote(&p))
 	|| (v = decap(skb, &p))
 	|| (v = deliver(&p));
 	return finish(skb, &p, rows_checked(skb, &p, v));
+}
+
+/* A frame from the underlay for a group. */
+SEC("tcx/ingress")
+int flood_uplink(struct __sk_buff *skb)
+{
+	struct pkt p = {.len = skb->len, .direction = INBOUND};
+	struct flooding f = {.skb = skb, .p = &p};
+	enum verdict v;
+
+	(v = parse_outer(skb, &p))
+	|| (v = parse_inner(skb, &p))
+	|| (v = flood_from_uplink(&f));
+	skb->cb[2] = f.copies;
+	return finish(skb, &p, v);
 }
 
 /* A frame that the host sends into a port's device: only the switch may. */

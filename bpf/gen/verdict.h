@@ -14,6 +14,8 @@ enum verdict {
 	V_ENCAPSULATED = 3,
 	/* Answered by the switch on behalf of policy (ARP, ND or echo to a gateway). */
 	V_ANSWERED = 4,
+	/* Broadcast or multicast, copied to the members of the subnet. */
+	V_FLOODED = 5,
 	/* A packet came from a device that the switch holds no port for. */
 	V_PORT_UNKNOWN = 16,
 	/* The frame ends before its Ethernet, ARP, IP or ICMP header does. */
@@ -48,7 +50,7 @@ enum verdict {
 	V_ND_QUIET = 50,
 	/* Neighbour Discovery asked for an address that no record of the subnet names. */
 	V_ND_NO_RECORD = 51,
-	/* Multicast or broadcast; the subnet carries unicast only. */
+	/* Multicast or broadcast, which the subnet does not flood. */
 	V_MULTICAST = 64,
 	/* Link-local unicast other than Neighbour Discovery; only Customer Addresses are carried. */
 	V_LINK_LOCAL = 65,
@@ -56,6 +58,12 @@ enum verdict {
 	V_NO_ROUTE = 66,
 	/* The TTL ran out at the virtual network's router; the guest was told. */
 	V_TTL_EXCEEDED = 67,
+	/* The port sent more broadcast and multicast than the subnet lets one port flood. */
+	V_STORM_LIMITED = 72,
+	/* The kernel could not make or send one copy of a flooded frame. */
+	V_COPY_FAILED = 73,
+	/* A flooded frame of a subnet that floods nothing, or has no port, on this host. */
+	V_NO_MEMBER = 74,
 	/* The destination, or the next hop toward it, has no lookup record in its subnet. */
 	V_NO_RECORD = 80,
 	/* Addressed to a gateway address, which answers ARP, ND and ping and nothing else. */

@@ -16,6 +16,10 @@ const volatile __u64 decap_flags SEC(".rodata.config") = 0;
 /* Least time between two events of the same drop row, in ns. */
 const volatile __u64 event_interval SEC(".rodata.config") = 100000000;
 
+/* Set where programs are only run for what they would do: copies of flooded frames are
+ * then recorded in `copy` and not sent. */
+const volatile __u8 rehearse SEC(".rodata.config") = 0;
+
 /* Marks what the switch itself sends into a port's device; to_port drops all else. */
 #define SWITCH_MARK 0x77656674
 

@@ -16,6 +16,7 @@
  * full    Apply refuses before it writes anything */
 #define PORT_SPOOF 1 /* the guest may speak for others */
 #define PORT_PEER 2  /* veth whose other end is in another namespace */
+#define PORT_FLOOD 4 /* something is flooded in its subnet: there is a row of `flood` */
 
 struct port {
 	__u32 ifindex; /* repeats the key, for local_mac */

@@ -132,10 +132,9 @@ static __always_inline enum verdict admit_port(const struct pkt *p)
 	return v ? v : admit_router_message(p);
 }
 
-/* Whether a record's address lives behind the outer source. */
-static __always_inline bool admit_behind(const struct pkt *p, const struct record *r)
+/* Whether what the index into peer names is the outer source. */
+static __always_inline bool admit_at(const struct pkt *p, __u32 idx)
 {
-	__u32 idx = r->peer;
 	const struct peer *host;
 	union addr pa;
 
@@ -144,6 +143,12 @@ static __always_inline bool admit_behind(const struct pkt *p, const struct recor
 	host = bpf_map_lookup_elem(&peer, &idx);
 	addr_set4(&pa, p->outer_src);
 	return host && same_addr(&host->pa, &pa);
+}
+
+/* Whether a record's address lives behind the outer source. */
+static __always_inline bool admit_behind(const struct pkt *p, const struct record *r)
+{
+	return admit_at(p, r->peer);
 }
 
 /* A source in another subnet of the network, whose packet the sender's host routed. */

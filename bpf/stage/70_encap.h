@@ -129,14 +129,12 @@ static __always_inline enum verdict encap_room(struct __sk_buff *skb, struct pkt
 	return bpf_skb_change_head(skb, OUTER_LEN, 0) ? V_ENCAP_FAILED : V_CONTINUE;
 }
 
-static __always_inline enum verdict encap_remote(struct __sk_buff *skb, struct pkt *p, const struct eth *inner)
+/* Writes the outer headers into the room made for them, and the inner Ethernet header. */
+static __always_inline enum verdict encap_write(struct __sk_buff *skb, const struct pkt *p, const struct eth *inner)
 {
-	enum verdict v = encap_room(skb, p);
 	struct encap_frame f = {};
 	struct ipv4 ip = {};
 
-	if (v)
-		return v;
 	if (p->bare) {
 		__builtin_memcpy(f.outer.eth.dst, p->peer->next_hop, MAC_LEN);
 		__builtin_memcpy(f.outer.eth.src, p->peer->source, MAC_LEN);
@@ -159,6 +157,13 @@ static __always_inline enum verdict encap_remote(struct __sk_buff *skb, struct p
 	if (bpf_skb_store_bytes(skb, 0, &f.outer, ENCAP_FRAME, 0))
 		return V_ENCAP_FAILED;
 	return V_CONTINUE;
+}
+
+static __always_inline enum verdict encap_remote(struct __sk_buff *skb, struct pkt *p, const struct eth *inner)
+{
+	enum verdict v = encap_room(skb, p);
+
+	return v ? v : encap_write(skb, p, inner);
 }
 
 static __always_inline enum verdict encap(struct __sk_buff *skb, struct pkt *p)
@@ -184,17 +189,15 @@ static __always_inline enum verdict encap(struct __sk_buff *skb, struct pkt *p)
 	return V_CONTINUE;
 }
 
-/* Removes the outer headers and what pads the frame; p->base 0: uplink_xdp has done it. */
-static __always_inline enum verdict decap(struct __sk_buff *skb, struct pkt *p)
+static __always_inline enum verdict decap_cut(struct __sk_buff *skb, const struct pkt *p)
+{
+	return skb->len > p->end && bpf_skb_change_tail(skb, p->end, 0) ? V_DECAP_FAILED : V_CONTINUE;
+}
+
+static __always_inline enum verdict decap_strip(struct __sk_buff *skb, struct pkt *p)
 {
 	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET | decap_flags;
 
-	if (p->base == 0)
-		return V_CONTINUE;
-	if (skb->len > p->end && bpf_skb_change_tail(skb, p->end, 0))
-		return V_DECAP_FAILED;
-	if (dx2_wanted(p))
-		return dx2_wrap(skb, p);
 	if (p->type == TYPE_IPV6)
 		flags |= ADJ_ROOM_DECAP_L3_IPV6;
 	if (bpf_skb_adjust_room(skb, -OUTER_LEN, BPF_ADJ_ROOM_MAC, flags))
@@ -203,6 +206,19 @@ static __always_inline enum verdict decap(struct __sk_buff *skb, struct pkt *p)
 		return V_DECAP_FAILED;
 	p->stripped = 1;
 	return V_CONTINUE;
+}
+
+/* Removes the outer headers and what pads the frame; p->base 0: uplink_xdp has done it. */
+static __always_inline enum verdict decap(struct __sk_buff *skb, struct pkt *p)
+{
+	enum verdict v;
+
+	if (p->base == 0)
+		return V_CONTINUE;
+	v = decap_cut(skb, p);
+	if (v)
+		return v;
+	return dx2_wanted(p) ? dx2_wrap(skb, p) : decap_strip(skb, p);
 }
 
 #endif

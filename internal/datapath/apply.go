@@ -33,9 +33,11 @@ func (s *Switch) Apply(want table.Set, sweep bool) error {
 	errs = append(errs, s.putPeers(want, d.putPeers)...)
 	errs = append(errs, s.putRecords(want, d.putRecords)...)
 	errs = append(errs, s.putRoutes(want, d.putRoutes)...)
+	errs = append(errs, s.putFloods(want, d, sweep)...)
 	errs = append(errs, s.putPorts(want, d.putPorts)...)
 	if sweep {
 		errs = append(errs, s.deletePorts(d.delPorts)...)
+		errs = append(errs, s.deleteFloods(d.delFloods)...)
 		errs = append(errs, s.deleteRoutes(d.delRoutes)...)
 		errs = append(errs, s.deleteRecords(d.delRecords)...)
 		errs = append(errs, s.deletePeers(d.delPeers)...)
@@ -54,6 +56,8 @@ type delta struct {
 	putRoutes, delRoutes   []table.RouteKey
 	putPeers, delPeers     []netip.Addr
 	putPAs, delPAs         []netip.Addr
+	putMembers, delMembers []table.Member
+	delFloods              []model.VSID
 }
 
 func diff(have, want table.Set, sweep bool) *delta {
@@ -63,6 +67,8 @@ func diff(have, want table.Set, sweep bool) *delta {
 	d.putRoutes, d.delRoutes = diffRows(have.Routes, want.Routes, sweep)
 	d.putPeers, d.delPeers = diffRows(have.Peers, want.Peers, sweep)
 	d.putPAs, d.delPAs = diffRows(have.LocalPAs, want.LocalPAs, sweep)
+	d.putMembers, d.delMembers = diffRows(have.Members, want.Members, sweep)
+	_, d.delFloods = diffRows(have.Floods, want.Floods, sweep)
 	return d
 }
 
@@ -91,6 +97,9 @@ func diffRows[K, V comparable](have, want map[K]V, sweep bool) (put, del []K) {
 
 // fits refuses a Set that a table has no room for.
 func (s *Switch) fits(want table.Set, d *delta, sweep bool) error {
+	if err := checkFloods(want); err != nil {
+		return err
+	}
 	for _, t := range []struct {
 		name  string
 		need  int
@@ -99,6 +108,7 @@ func (s *Switch) fits(want table.Set, d *delta, sweep bool) error {
 		{"ports", after(s.have.Ports, want.Ports, d.putPorts, sweep), s.opts.MaxPorts},
 		{"records", after(s.have.Records, want.Records, d.putRecords, sweep), s.opts.MaxRecords},
 		{"routes", after(s.have.Routes, want.Routes, d.putRoutes, sweep), s.opts.MaxRoutes},
+		{"subnets that flood", max(len(s.have.Floods), len(want.Floods)), s.opts.MaxPorts},
 		{"peers", s.peersAfter(want, d, sweep), s.opts.MaxPeers},
 	} {
 		if t.need > int(t.limit) {
@@ -139,6 +149,12 @@ func (s *Switch) peersAfter(want table.Set, d *delta, sweep bool) int {
 	for _, k := range d.putRecords {
 		note(want.Records[k].PA)
 	}
+	for _, m := range d.putMembers {
+		note(m.PA)
+	}
+	for _, f := range want.Floods {
+		note(f.Group)
+	}
 	n := len(s.peers.of) + len(fresh)
 	if !sweep || n <= int(s.opts.MaxPeers) {
 		return n
@@ -150,6 +166,16 @@ func (s *Switch) peersAfter(want table.Set, d *delta, sweep bool) int {
 	for _, r := range want.Records {
 		if r.PA.IsValid() {
 			all[r.PA] = true
+		}
+	}
+	for m := range want.Members {
+		if m.PA.IsValid() {
+			all[m.PA] = true
+		}
+	}
+	for _, f := range want.Floods {
+		if f.Group.IsValid() {
+			all[f.Group] = true
 		}
 	}
 	return len(all)
@@ -172,6 +198,8 @@ func (s *Switch) makeRoom(d *delta) []error {
 		d.delRecords = nil
 	}
 	if tight {
+		errs = append(errs, s.deleteFloods(d.delFloods)...)
+		d.delFloods = nil
 		errs = append(errs, s.deletePeers(d.delPeers)...)
 		d.delPeers = nil
 	}

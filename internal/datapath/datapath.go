@@ -27,6 +27,7 @@ type Options struct {
 	MaxRecords uint32 // default 262144, at most 4194304
 	MaxRoutes  uint32 // default 65536
 	MaxPeers   uint32 // default 16384
+	Rehearse   bool   // flooded frames are only recorded, for Run; nothing may be attached
 	Logger     *slog.Logger
 }
 
@@ -65,6 +66,13 @@ type RunResult struct {
 	Verdict model.Verdict
 	IfIndex uint32 // device the frame left by; 0 if it went nowhere
 	Frame   []byte // the frame as the program left it
+	Copies  []Copy // of a flooded frame, in the order they were made; of a Switch that rehearses
+}
+
+// Copy is one copy of a flooded frame.
+type Copy struct {
+	IfIndex uint32
+	Frame   []byte // its first 4096 bytes
 }
 
 // Direction of a packet as the VM sees it.

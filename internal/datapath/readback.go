@@ -71,6 +71,7 @@ func readSet(maps map[string]*ebpf.Map) (held, error) {
 			h.set.Routes[key] = decodeRoute(r)
 			return nil
 		}),
+		readAll(maps["flood"], func(vsid uint32, r floodRow) error { return h.readFlood(vsid, r, pas) }),
 		readAll(maps["local_pa"], func(k [16]byte, _ uint32) error {
 			h.set.LocalPAs[model.From16(k)] = struct{}{}
 			return nil

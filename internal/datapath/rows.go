@@ -15,6 +15,7 @@ import (
 const (
 	portSpoof = 1 << iota
 	portPeer
+	portFlood
 )
 
 type portRow struct {
@@ -131,7 +132,7 @@ func flag[T uint16 | uint32](on bool, bit T) T {
 func encodePort(p table.Port, slot uint32) portRow {
 	return portRow{
 		IfIndex: p.IfIndex, ID: uint32(p.ID), VSID: uint32(p.VSID), Network: uint32(p.Network), Slot: slot,
-		MTU: p.MTU, MAC: p.MAC, Flags: flag[uint32](p.Spoof, portSpoof) | flag[uint32](p.Peer, portPeer),
+		MTU: p.MTU, MAC: p.MAC, Flags: flag[uint32](p.Spoof, portSpoof) | flag[uint32](p.Peer, portPeer) | flag[uint32](p.Flood, portFlood),
 		PA: addr16(p.PA), Gateway4: addr16(p.Gateway4), Gateway6: addr16(p.Gateway6),
 	}
 }
@@ -140,7 +141,7 @@ func decodePort(r portRow) table.Port {
 	return table.Port{
 		IfIndex: r.IfIndex, ID: model.PortID(r.ID), VSID: model.VSID(r.VSID), Network: model.NetworkIndex(r.Network),
 		MAC: r.MAC, PA: from16(r.PA), Gateway4: from16(r.Gateway4), Gateway6: from16(r.Gateway6), MTU: r.MTU,
-		Spoof: r.Flags&portSpoof != 0, Peer: r.Flags&portPeer != 0,
+		Spoof: r.Flags&portSpoof != 0, Peer: r.Flags&portPeer != 0, Flood: r.Flags&portFlood != 0,
 	}
 }
 

@@ -49,7 +49,7 @@ func cutInIP(frame []byte) bool {
 
 // Run runs a program once over a frame, as if it came from the device (which must
 // exist in the namespace of the calling thread): nothing is sent, but counters
-// count. A frame from the underlay that is to be ours carries the device's MAC.
+// count. (Copies of a flooded frame are sent, unless the Switch rehearses.) A frame from the underlay that is to be ours carries the device's MAC.
 func (s *Switch) Run(p Program, ifindex uint32, frame []byte) (RunResult, error) {
 	return s.run(p, skb{IfIndex: ifindex}, frame)
 }
@@ -65,10 +65,10 @@ func (s *Switch) run(p Program, in skb, frame []byte) (RunResult, error) {
 	if !ok {
 		return RunResult{}, fmt.Errorf("run: no such program: %s", p)
 	}
-	return runOnce(prog, p, in, frame)
+	return runOnce(prog, s.maps["copy"], p, in, frame)
 }
 
-func runOnce(prog *ebpf.Program, p Program, in skb, frame []byte) (RunResult, error) {
+func runOnce(prog *ebpf.Program, copies *ebpf.Map, p Program, in skb, frame []byte) (RunResult, error) {
 	var out skb
 	o := ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+256), Context: &in, ContextOut: &out}
 	_, err := prog.Run(&o)
@@ -78,5 +78,6 @@ func runOnce(prog *ebpf.Program, p Program, in skb, frame []byte) (RunResult, er
 	if err != nil {
 		return RunResult{}, fmt.Errorf("run %s on device %d: %w", p, in.IfIndex, err)
 	}
-	return RunResult{Verdict: model.Verdict(out.CB[0]), IfIndex: out.CB[1], Frame: o.DataOut}, nil
+	made, err := readCopies(copies, out.CB[2])
+	return RunResult{Verdict: model.Verdict(out.CB[0]), IfIndex: out.CB[1], Frame: o.DataOut, Copies: made}, err
 }

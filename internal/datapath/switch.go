@@ -146,8 +146,14 @@ func (s *Switch) spec() (*ebpf.CollectionSpec, error) {
 		"port": s.opts.MaxPorts, "local_mac": s.opts.MaxPorts, "traffic": s.opts.MaxPorts,
 		"record": s.opts.MaxRecords, "route": s.opts.MaxRoutes, "peer": s.opts.MaxPeers + 1,
 		"drop": uint32(dropRows(s.opts.MaxPorts)), "uplink": maxUplinks, "local_pa": maxLocalPAs,
+		"flood": s.opts.MaxPorts, "storm": s.opts.MaxPorts,
 	} {
 		spec.Maps[name].MaxEntries = n
+	}
+	if s.opts.Rehearse {
+		if err := rehearse(spec); err != nil {
+			return nil, err
+		}
 	}
 	if s.gre {
 		if err := spec.Variables["decap_flags"].Set(uint64(adjRoomDecapL4GRE)); err != nil {
@@ -155,6 +161,12 @@ func (s *Switch) spec() (*ebpf.CollectionSpec, error) {
 		}
 	}
 	return spec, nil
+}
+
+// rehearse makes the programs record what they would send to many.
+func rehearse(spec *ebpf.CollectionSpec) error {
+	spec.Maps["copy"].MaxEntries = maxCopies
+	return spec.Variables["rehearse"].Set(uint8(1))
 }
 
 // pinnable: settings belong to the programs and are made anew with them.
@@ -206,7 +218,7 @@ func (s *Switch) takeOver() error {
 		return err
 	}
 	if s.opts.PinDir == "" {
-		return nil
+		return fillFloodPrograms(s.programs, s.maps["flood_prog"])
 	}
 	if err := s.loadLinks(); err != nil {
 		return err
@@ -252,7 +264,7 @@ func copyRows(from, to *ebpf.Map) error {
 		return errors.New("layouts differ; remove the pins")
 	}
 	switch from.Type() {
-	case ebpf.RingBuf:
+	case ebpf.RingBuf, ebpf.ProgramArray:
 		return nil
 	case ebpf.PerCPUArray: // of another size: only the counters can be
 		return copyCounters(from, to)
@@ -319,12 +331,21 @@ func (s *Switch) recall() error {
 	for pa := range held.set.Peers {
 		s.peers.hold(pa)
 	}
+	for _, f := range held.set.Floods {
+		s.peers.hold(f.Group)
+	}
+	for m := range held.set.Members {
+		s.peers.hold(m.PA)
+	}
 	return s.mend(held)
 }
 
 // commit makes the new programs and maps the pinned ones.
 func (s *Switch) commit() error {
 	if err := s.updateLinks(); err != nil {
+		return err
+	}
+	if err := fillFloodPrograms(s.programs, s.maps["flood_prog"]); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(s.mapDir(), 0o700); err != nil {

@@ -3,6 +3,7 @@ package datapath
 import (
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 
 	"github.com/cilium/ebpf"
@@ -17,8 +18,8 @@ type tracer struct {
 	collection *ebpf.Collection
 }
 
-// counting are the maps that programs write into.
-var counting = map[string]bool{"drop": true, "traffic": true, "event": true}
+// counting are the maps that programs write into, and those that are the programs' own.
+var counting = map[string]bool{"drop": true, "traffic": true, "event": true, "storm": true, "copy": true, "flood_prog": true}
 
 // Trace is Run without a mark: no counter moves and no event is told. The first
 // call loads the programs a second time.
@@ -31,7 +32,7 @@ func (s *Switch) Trace(p Program, ifindex uint32, frame []byte) (RunResult, erro
 	if !ok {
 		return RunResult{}, fmt.Errorf("trace: no such program: %s", p)
 	}
-	return runOnce(prog, p, skb{IfIndex: ifindex}, frame)
+	return runOnce(prog, s.trace.collection.Maps["copy"], p, skb{IfIndex: ifindex}, frame)
 }
 
 func (s *Switch) loadTracer() (*ebpf.Collection, error) {
@@ -40,7 +41,7 @@ func (s *Switch) loadTracer() (*ebpf.Collection, error) {
 		return nil, err
 	}
 	for name := range spec.Programs {
-		if name != progFromPort && name != progFromUplink {
+		if name != progFromPort && name != progFromUplink && !slices.Contains(floodPrograms, name) {
 			delete(spec.Programs, name)
 		}
 	}
@@ -52,6 +53,9 @@ func (s *Switch) loadTracer() (*ebpf.Collection, error) {
 	}
 	// Nobody reads these: one row is as good as many, and no event is due.
 	spec.Maps["drop"].MaxEntries, spec.Maps["traffic"].MaxEntries = 1, 1
+	if err := rehearse(spec); err != nil {
+		return nil, err
+	}
 	if err := spec.Variables["event_interval"].Set(uint64(math.MaxUint64)); err != nil {
 		return nil, err
 	}
@@ -61,7 +65,15 @@ func (s *Switch) loadTracer() (*ebpf.Collection, error) {
 			delete(tables, name)
 		}
 	}
-	return ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: tables})
+	c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: tables})
+	if err != nil {
+		return nil, err
+	}
+	if err := fillFloodPrograms(c.Programs, c.Maps["flood_prog"]); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
 }
 
 // usedBy tells whether a program of spec refers to a map.

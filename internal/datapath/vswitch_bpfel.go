@@ -16,17 +16,23 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	vswitchMapCopy          = "copy"
 	vswitchMapDrop          = "drop"
 	vswitchMapDx2           = "dx2"
 	vswitchMapEvent         = "event"
+	vswitchMapFlood         = "flood"
+	vswitchMapFloodProg     = "flood_prog"
 	vswitchMapLocalMac      = "local_mac"
 	vswitchMapLocalPa       = "local_pa"
 	vswitchMapPeer          = "peer"
 	vswitchMapPort          = "port"
 	vswitchMapRecord        = "record"
 	vswitchMapRoute         = "route"
+	vswitchMapStorm         = "storm"
 	vswitchMapTraffic       = "traffic"
 	vswitchMapUplink        = "uplink"
+	vswitchProgFloodPort    = "flood_port"
+	vswitchProgFloodUplink  = "flood_uplink"
 	vswitchProgFromDx2      = "from_dx2"
 	vswitchProgFromPort     = "from_port"
 	vswitchProgFromUplink   = "from_uplink"
@@ -34,6 +40,7 @@ const (
 	vswitchProgUplinkXdp    = "uplink_xdp"
 	vswitchVarDecapFlags    = "decap_flags"
 	vswitchVarEventInterval = "event_interval"
+	vswitchVarRehearse      = "rehearse"
 )
 
 // loadVswitch returns the embedded CollectionSpec for vswitch.
@@ -78,28 +85,34 @@ type vswitchSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type vswitchProgramSpecs struct {
-	FromDx2    *ebpf.ProgramSpec `ebpf:"from_dx2"`
-	FromPort   *ebpf.ProgramSpec `ebpf:"from_port"`
-	FromUplink *ebpf.ProgramSpec `ebpf:"from_uplink"`
-	ToPort     *ebpf.ProgramSpec `ebpf:"to_port"`
-	UplinkXdp  *ebpf.ProgramSpec `ebpf:"uplink_xdp"`
+	FloodPort   *ebpf.ProgramSpec `ebpf:"flood_port"`
+	FloodUplink *ebpf.ProgramSpec `ebpf:"flood_uplink"`
+	FromDx2     *ebpf.ProgramSpec `ebpf:"from_dx2"`
+	FromPort    *ebpf.ProgramSpec `ebpf:"from_port"`
+	FromUplink  *ebpf.ProgramSpec `ebpf:"from_uplink"`
+	ToPort      *ebpf.ProgramSpec `ebpf:"to_port"`
+	UplinkXdp   *ebpf.ProgramSpec `ebpf:"uplink_xdp"`
 }
 
 // vswitchMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type vswitchMapSpecs struct {
-	Drop     *ebpf.MapSpec `ebpf:"drop"`
-	Dx2      *ebpf.MapSpec `ebpf:"dx2"`
-	Event    *ebpf.MapSpec `ebpf:"event"`
-	LocalMac *ebpf.MapSpec `ebpf:"local_mac"`
-	LocalPa  *ebpf.MapSpec `ebpf:"local_pa"`
-	Peer     *ebpf.MapSpec `ebpf:"peer"`
-	Port     *ebpf.MapSpec `ebpf:"port"`
-	Record   *ebpf.MapSpec `ebpf:"record"`
-	Route    *ebpf.MapSpec `ebpf:"route"`
-	Traffic  *ebpf.MapSpec `ebpf:"traffic"`
-	Uplink   *ebpf.MapSpec `ebpf:"uplink"`
+	Copy      *ebpf.MapSpec `ebpf:"copy"`
+	Drop      *ebpf.MapSpec `ebpf:"drop"`
+	Dx2       *ebpf.MapSpec `ebpf:"dx2"`
+	Event     *ebpf.MapSpec `ebpf:"event"`
+	Flood     *ebpf.MapSpec `ebpf:"flood"`
+	FloodProg *ebpf.MapSpec `ebpf:"flood_prog"`
+	LocalMac  *ebpf.MapSpec `ebpf:"local_mac"`
+	LocalPa   *ebpf.MapSpec `ebpf:"local_pa"`
+	Peer      *ebpf.MapSpec `ebpf:"peer"`
+	Port      *ebpf.MapSpec `ebpf:"port"`
+	Record    *ebpf.MapSpec `ebpf:"record"`
+	Route     *ebpf.MapSpec `ebpf:"route"`
+	Storm     *ebpf.MapSpec `ebpf:"storm"`
+	Traffic   *ebpf.MapSpec `ebpf:"traffic"`
+	Uplink    *ebpf.MapSpec `ebpf:"uplink"`
 }
 
 // vswitchVariableSpecs contains global variables before they are loaded into the kernel.
@@ -108,6 +121,7 @@ type vswitchMapSpecs struct {
 type vswitchVariableSpecs struct {
 	DecapFlags    *ebpf.VariableSpec `ebpf:"decap_flags"`
 	EventInterval *ebpf.VariableSpec `ebpf:"event_interval"`
+	Rehearse      *ebpf.VariableSpec `ebpf:"rehearse"`
 }
 
 // vswitchObjects contains all objects after they have been loaded into the kernel.
@@ -130,30 +144,38 @@ func (o *vswitchObjects) Close() error {
 //
 // It can be passed to loadVswitchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type vswitchMaps struct {
-	Drop     *ebpf.Map `ebpf:"drop"`
-	Dx2      *ebpf.Map `ebpf:"dx2"`
-	Event    *ebpf.Map `ebpf:"event"`
-	LocalMac *ebpf.Map `ebpf:"local_mac"`
-	LocalPa  *ebpf.Map `ebpf:"local_pa"`
-	Peer     *ebpf.Map `ebpf:"peer"`
-	Port     *ebpf.Map `ebpf:"port"`
-	Record   *ebpf.Map `ebpf:"record"`
-	Route    *ebpf.Map `ebpf:"route"`
-	Traffic  *ebpf.Map `ebpf:"traffic"`
-	Uplink   *ebpf.Map `ebpf:"uplink"`
+	Copy      *ebpf.Map `ebpf:"copy"`
+	Drop      *ebpf.Map `ebpf:"drop"`
+	Dx2       *ebpf.Map `ebpf:"dx2"`
+	Event     *ebpf.Map `ebpf:"event"`
+	Flood     *ebpf.Map `ebpf:"flood"`
+	FloodProg *ebpf.Map `ebpf:"flood_prog"`
+	LocalMac  *ebpf.Map `ebpf:"local_mac"`
+	LocalPa   *ebpf.Map `ebpf:"local_pa"`
+	Peer      *ebpf.Map `ebpf:"peer"`
+	Port      *ebpf.Map `ebpf:"port"`
+	Record    *ebpf.Map `ebpf:"record"`
+	Route     *ebpf.Map `ebpf:"route"`
+	Storm     *ebpf.Map `ebpf:"storm"`
+	Traffic   *ebpf.Map `ebpf:"traffic"`
+	Uplink    *ebpf.Map `ebpf:"uplink"`
 }
 
 func (m *vswitchMaps) Close() error {
 	return _VswitchClose(
+		m.Copy,
 		m.Drop,
 		m.Dx2,
 		m.Event,
+		m.Flood,
+		m.FloodProg,
 		m.LocalMac,
 		m.LocalPa,
 		m.Peer,
 		m.Port,
 		m.Record,
 		m.Route,
+		m.Storm,
 		m.Traffic,
 		m.Uplink,
 	)
@@ -165,21 +187,26 @@ func (m *vswitchMaps) Close() error {
 type vswitchVariables struct {
 	DecapFlags    *ebpf.Variable `ebpf:"decap_flags"`
 	EventInterval *ebpf.Variable `ebpf:"event_interval"`
+	Rehearse      *ebpf.Variable `ebpf:"rehearse"`
 }
 
 // vswitchPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadVswitchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type vswitchPrograms struct {
-	FromDx2    *ebpf.Program `ebpf:"from_dx2"`
-	FromPort   *ebpf.Program `ebpf:"from_port"`
-	FromUplink *ebpf.Program `ebpf:"from_uplink"`
-	ToPort     *ebpf.Program `ebpf:"to_port"`
-	UplinkXdp  *ebpf.Program `ebpf:"uplink_xdp"`
+	FloodPort   *ebpf.Program `ebpf:"flood_port"`
+	FloodUplink *ebpf.Program `ebpf:"flood_uplink"`
+	FromDx2     *ebpf.Program `ebpf:"from_dx2"`
+	FromPort    *ebpf.Program `ebpf:"from_port"`
+	FromUplink  *ebpf.Program `ebpf:"from_uplink"`
+	ToPort      *ebpf.Program `ebpf:"to_port"`
+	UplinkXdp   *ebpf.Program `ebpf:"uplink_xdp"`
 }
 
 func (p *vswitchPrograms) Close() error {
 	return _VswitchClose(
+		p.FloodPort,
+		p.FloodUplink,
 		p.FromDx2,
 		p.FromPort,
 		p.FromUplink,

@@ -17,6 +17,8 @@ const (
 	VerdictEncapsulated Verdict = 3
 	// VerdictAnswered: Answered by the switch on behalf of policy (ARP, ND or echo to a gateway).
 	VerdictAnswered Verdict = 4
+	// VerdictFlooded: Broadcast or multicast, copied to the members of the subnet.
+	VerdictFlooded Verdict = 5
 	// VerdictPortUnknown: A packet came from a device that the switch holds no port for.
 	VerdictPortUnknown Verdict = 16
 	// VerdictFrameTruncated: The frame ends before its Ethernet, ARP, IP or ICMP header does.
@@ -51,7 +53,7 @@ const (
 	VerdictNdQuiet Verdict = 50
 	// VerdictNdNoRecord: Neighbour Discovery asked for an address that no record of the subnet names.
 	VerdictNdNoRecord Verdict = 51
-	// VerdictMulticast: Multicast or broadcast; the subnet carries unicast only.
+	// VerdictMulticast: Multicast or broadcast, which the subnet does not flood.
 	VerdictMulticast Verdict = 64
 	// VerdictLinkLocal: Link-local unicast other than Neighbour Discovery; only Customer Addresses are carried.
 	VerdictLinkLocal Verdict = 65
@@ -59,6 +61,12 @@ const (
 	VerdictNoRoute Verdict = 66
 	// VerdictTtlExceeded: The TTL ran out at the virtual network's router; the guest was told.
 	VerdictTtlExceeded Verdict = 67
+	// VerdictStormLimited: The port sent more broadcast and multicast than the subnet lets one port flood.
+	VerdictStormLimited Verdict = 72
+	// VerdictCopyFailed: The kernel could not make or send one copy of a flooded frame.
+	VerdictCopyFailed Verdict = 73
+	// VerdictNoMember: A flooded frame of a subnet that floods nothing, or has no port, on this host.
+	VerdictNoMember Verdict = 74
 	// VerdictNoRecord: The destination, or the next hop toward it, has no lookup record in its subnet.
 	VerdictNoRecord Verdict = 80
 	// VerdictRouterNoService: Addressed to a gateway address, which answers ARP, ND and ping and nothing else.
@@ -101,6 +109,7 @@ var verdicts = map[Verdict]VerdictInfo{
 	VerdictDelivered:           {Verdict: VerdictDelivered, Name: "DELIVERED", Stage: "deliver", Class: "terminal", Sentence: "Handed to a port on this host.", Action: "Nothing."},
 	VerdictEncapsulated:        {Verdict: VerdictEncapsulated, Name: "ENCAPSULATED", Stage: "underlay", Class: "terminal", Sentence: "Encapsulated and sent to a remote Provider Address.", Action: "Nothing."},
 	VerdictAnswered:            {Verdict: VerdictAnswered, Name: "ANSWERED", Stage: "respond", Class: "terminal", Sentence: "Answered by the switch on behalf of policy (ARP, ND or echo to a gateway).", Action: "Nothing."},
+	VerdictFlooded:             {Verdict: VerdictFlooded, Name: "FLOODED", Stage: "flood", Class: "terminal", Sentence: "Broadcast or multicast, copied to the members of the subnet.", Action: "Nothing."},
 	VerdictPortUnknown:         {Verdict: VerdictPortUnknown, Name: "PORT_UNKNOWN", Stage: "parse", Class: "fault", Sentence: "A packet came from a device that the switch holds no port for.", Action: "The device is being attached or detached; if it lasts, run `weft verify`."},
 	VerdictFrameTruncated:      {Verdict: VerdictFrameTruncated, Name: "FRAME_TRUNCATED", Stage: "parse", Class: "malformed", Sentence: "The frame ends before its Ethernet, ARP, IP or ICMP header does.", Action: "Look at the guest's driver; a healthy guest never sends this."},
 	VerdictVlanTagged:          {Verdict: VerdictVlanTagged, Name: "VLAN_TAGGED", Stage: "parse", Class: "policy", Sentence: "The guest sent an 802.1Q tag with a VLAN id; a port of a virtual subnet carries none.", Action: "Remove the VLAN sub-interface in the guest, or give it a port of its own."},
@@ -118,10 +127,13 @@ var verdicts = map[Verdict]VerdictInfo{
 	VerdictArpNoRecord:         {Verdict: VerdictArpNoRecord, Name: "ARP_NO_RECORD", Stage: "respond", Class: "policy", Sentence: "ARP asked for an address that no record of the subnet names.", Action: "Check the address; `weft lookup VSID CA` shows what policy holds."},
 	VerdictNdQuiet:             {Verdict: VerdictNdQuiet, Name: "ND_QUIET", Stage: "respond", Class: "quiet", Sentence: "Duplicate address detection for the port's own or a link-local address, an unsolicited advertisement, or a router solicitation; it needs no answer.", Action: "Nothing."},
 	VerdictNdNoRecord:          {Verdict: VerdictNdNoRecord, Name: "ND_NO_RECORD", Stage: "respond", Class: "policy", Sentence: "Neighbour Discovery asked for an address that no record of the subnet names.", Action: "Check the address; `weft lookup VSID CA` shows what policy holds."},
-	VerdictMulticast:           {Verdict: VerdictMulticast, Name: "MULTICAST", Stage: "route", Class: "quiet", Sentence: "Multicast or broadcast; the subnet carries unicast only.", Action: "Nothing, unless the guests need multicast."},
+	VerdictMulticast:           {Verdict: VerdictMulticast, Name: "MULTICAST", Stage: "route", Class: "quiet", Sentence: "Multicast or broadcast, which the subnet does not flood.", Action: "Nothing, unless the guests need multicast: set flood: l2 of the VirtualSubnet."},
 	VerdictLinkLocal:           {Verdict: VerdictLinkLocal, Name: "LINK_LOCAL", Stage: "route", Class: "quiet", Sentence: "Link-local unicast other than Neighbour Discovery; only Customer Addresses are carried.", Action: "Use the port's Customer Addresses."},
 	VerdictNoRoute:             {Verdict: VerdictNoRoute, Name: "NO_ROUTE", Stage: "route", Class: "policy", Sentence: "No subnet and no customer route of the virtual network covers the destination.", Action: "Add a CustomerRoute, or correct the destination."},
 	VerdictTtlExceeded:         {Verdict: VerdictTtlExceeded, Name: "TTL_EXCEEDED", Stage: "route", Class: "policy", Sentence: "The TTL ran out at the virtual network's router; the guest was told.", Action: "Nothing for traceroute; otherwise look for a routing loop through a guest."},
+	VerdictStormLimited:        {Verdict: VerdictStormLimited, Name: "STORM_LIMITED", Stage: "flood", Class: "capacity", Sentence: "The port sent more broadcast and multicast than the subnet lets one port flood.", Action: "Find out what in the guest sends so much; if it must, raise stormLimit of the VirtualSubnet."},
+	VerdictCopyFailed:          {Verdict: VerdictCopyFailed, Name: "COPY_FAILED", Stage: "flood", Class: "fault", Sentence: "The kernel could not make or send one copy of a flooded frame.", Action: "Look at the host's memory and at the queues of the ports' devices."},
+	VerdictNoMember:            {Verdict: VerdictNoMember, Name: "NO_MEMBER", Stage: "flood", Class: "quiet", Sentence: "A flooded frame of a subnet that floods nothing, or has no port, on this host.", Action: "Nothing; subnets that share a multicastAddress meet this."},
 	VerdictNoRecord:            {Verdict: VerdictNoRecord, Name: "NO_RECORD", Stage: "lookup", Class: "policy", Sentence: "The destination, or the next hop toward it, has no lookup record in its subnet.", Action: "Check that a Port with this address exists; `weft lookup VSID CA`."},
 	VerdictRouterNoService:     {Verdict: VerdictRouterNoService, Name: "ROUTER_NO_SERVICE", Stage: "lookup", Class: "policy", Sentence: "Addressed to a gateway address, which answers ARP, ND and ping and nothing else.", Action: "Nothing."},
 	VerdictRouteToSelf:         {Verdict: VerdictRouteToSelf, Name: "ROUTE_TO_SELF", Stage: "lookup", Class: "policy", Sentence: "The route leads back to the port that sent the packet.", Action: "Correct the CustomerRoute; a next hop cannot be reached through itself."},

@@ -45,6 +45,10 @@ type Result struct {
 	Port model.PortID
 	// To is the port that a DELIVERED frame is handed to.
 	To model.PortID
+	// Copies are what leaves of a FLOODED frame: for ports by device, then for hosts by PA.
+	Copies []Copy
+	// Lost are the reasons for which copies of it were not made; each counts as a drop.
+	Lost []model.Verdict
 	// Inbound is the direction as the VM sees it.
 	Inbound bool
 	// Steps tells how it came to this, if asked.
@@ -61,7 +65,7 @@ func (s Switch) FromPort(ifindex uint32, frame []byte) Result {
 func (s Switch) FromPortGSO(ifindex uint32, frame []byte, gsoSize uint16) Result {
 	w := newWalk(s, ifindex, frame)
 	w.gsoSize = int(gsoSize)
-	return w.finish(w.through(
+	return w.finish(w.flood55(w.through(
 		(*walk).parse10,
 		(*walk).admit20,
 		(*walk).respond30,
@@ -70,7 +74,7 @@ func (s Switch) FromPortGSO(ifindex uint32, frame []byte, gsoSize uint16) Result
 		(*walk).encap70,
 		(*walk).underlay80,
 		(*walk).deliver90,
-	))
+	)))
 }
 
 // FromUplink is a frame from the underlay, received by the device ifindex.
@@ -79,6 +83,7 @@ func (s Switch) FromUplink(ifindex uint32, frame []byte) Result {
 	w.result.Inbound = true
 	return w.finish(w.through(
 		(*walk).uplinkParse10,
+		(*walk).uplinkFlood55,
 		(*walk).uplinkLookup60,
 		(*walk).uplinkAdmit20,
 		(*walk).deliver90,

@@ -26,6 +26,7 @@ type Port struct {
 	MTU      uint16 // largest IP packet the port takes, in bytes
 	Spoof    bool   // true: the guest may speak for others (guard off)
 	Peer     bool   // true: veth whose other end is in another namespace
+	Flood    bool   // true: something is flooded in the subnet; Set.Floods says what
 }
 
 // RecordKey finds a Record: a Customer Address in a subnet. The unspecified address finds
@@ -67,6 +68,33 @@ type Peer struct {
 	Source  model.MAC  // MAC of the underlay device
 }
 
+// Flood says what is flooded in a subnet. Broadcast and multicast of an L2 subnet reach
+// every member. In any other only members with an L2Only port get what they need to be found.
+type Flood struct {
+	L2    bool
+	Rate  uint32     // packets per second that one port may have flooded
+	Group netip.Addr // multicast PA of all hosts with members; invalid: each host gets its own copy
+}
+
+// Member is somebody who gets copies of what a subnet floods: a port of this host, by its
+// device, or another host, by a PA of its own.
+type Member struct {
+	VSID    model.VSID
+	IfIndex uint32     // 0: another host
+	PA      netip.Addr // invalid: a port of this host
+}
+
+// MemberInfo is what a copy may depend on.
+type MemberInfo struct {
+	L2Only bool // the port, or a port of that host, has addresses that are yet to be learned
+}
+
+// Bounds of the members of one subnet.
+const (
+	MaxFloodPorts = 256
+	MaxFloodHosts = 128
+)
+
 // Set is all the rows of one host.
 type Set struct {
 	Ports    map[uint32]Port
@@ -74,6 +102,8 @@ type Set struct {
 	Routes   map[RouteKey]Route
 	Peers    map[netip.Addr]Peer
 	LocalPAs map[netip.Addr]struct{} // outer destinations that are ours
+	Floods   map[model.VSID]Flood
+	Members  map[Member]MemberInfo // of subnets in Floods
 }
 
 // NewSet returns an empty Set, ready for writing.
@@ -84,6 +114,8 @@ func NewSet() Set {
 		Routes:   map[RouteKey]Route{},
 		Peers:    map[netip.Addr]Peer{},
 		LocalPAs: map[netip.Addr]struct{}{},
+		Floods:   map[model.VSID]Flood{},
+		Members:  map[Member]MemberInfo{},
 	}
 }
 

@@ -124,11 +124,13 @@ func (d duel) differ(tb testing.TB, set table.Set, in packetIn) bool {
 func (d duel) shrink(tb testing.TB, set table.Set, in packetIn) (table.Set, packetIn) {
 	tb.Helper()
 	set = table.Set{Ports: maps.Clone(set.Ports), Records: maps.Clone(set.Records), Routes: maps.Clone(set.Routes),
-		Peers: maps.Clone(set.Peers), LocalPAs: maps.Clone(set.LocalPAs)}
+		Peers: maps.Clone(set.Peers), LocalPAs: maps.Clone(set.LocalPAs),
+		Floods: maps.Clone(set.Floods), Members: maps.Clone(set.Members)}
 	if !d.differ(tb, set, in) {
 		tb.Log("does not differ when run again: the program remembers something")
 		return set, in
 	}
+	shrinkMap(set.Members, func() bool { return d.differ(tb, set, in) })
 	shrinkMap(set.Routes, func() bool { return d.differ(tb, set, in) })
 	shrinkMap(set.Records, func() bool { return d.differ(tb, set, in) })
 	shrinkMap(set.Peers, func() bool { return d.differ(tb, set, in) })
@@ -190,6 +192,12 @@ func (d duel) report(tb testing.TB, set table.Set, in packetIn) string {
 	}
 	for pa := range set.LocalPAs {
 		fmt.Fprintf(&b, "local  %s\n", pa)
+	}
+	for vsid, f := range set.Floods {
+		fmt.Fprintf(&b, "flood  %d: %+v\n", vsid, f)
+	}
+	for m, info := range set.Members {
+		fmt.Fprintf(&b, "member %+v: %+v\n", m, info)
 	}
 	fmt.Fprintf(&b, "packet  %s\n%s", in, hex.Dump(in.frame))
 	fmt.Fprintf(&b, "program %s, error %v\noracle  %s\n", got, err, outcomeOf(oracle(d.site, set, in)))

@@ -110,7 +110,17 @@ func (p packetIn) String() string {
 type outcome struct {
 	verdict model.Verdict
 	ifindex uint32
-	frame   []byte // nil when nothing leaves
+	frame   []byte // nil when nothing leaves; of a flooded frame all that copies writes
+}
+
+// copies writes the copies of a flooded frame as one string of bytes.
+func copies(all []sim.Copy) []byte {
+	var out []byte
+	for _, c := range all {
+		out = fmt.Appendf(out, "[device %d, %d bytes]", c.IfIndex, len(c.Frame))
+		out = append(out, c.Frame...)
+	}
+	return out
 }
 
 func (o outcome) String() string {
@@ -149,10 +159,35 @@ func oracle(s site, set table.Set, in packetIn) sim.Result {
 // refuseGSO is what becomes of r in a test run, which gives a packet a gso_size and no gso_type: the
 // kernel makes room for outer headers, and takes them off, only in GSO packets whose type it knows.
 func refuseGSO(in packetIn, r sim.Result, done, failed model.Verdict) sim.Result {
+	if in.gsoSize != 0 && r.Verdict == model.VerdictFlooded {
+		return refuseFloodedGSO(r)
+	}
 	if in.gsoSize == 0 || r.Verdict != done {
 		return r
 	}
 	return sim.Result{Verdict: failed, Port: r.Port, Inbound: r.Inbound}
 }
 
-func outcomeOf(r sim.Result) outcome { return outcome{r.Verdict, r.IfIndex, r.Frame} }
+// refuseFloodedGSO is refuseGSO for a flooded frame: there it costs copies.
+func refuseFloodedGSO(r sim.Result) sim.Result {
+	if r.Inbound {
+		return sim.Result{Verdict: model.VerdictDecapFailed, Port: r.Port, Inbound: true}
+	}
+	made := r.Copies
+	r.Copies = nil
+	for _, c := range made {
+		if c.To == 0 {
+			r.Lost = append(r.Lost, model.VerdictEncapFailed)
+			continue
+		}
+		r.Copies = append(r.Copies, c)
+	}
+	return r
+}
+
+func outcomeOf(r sim.Result) outcome {
+	if r.Verdict == model.VerdictFlooded {
+		return outcome{r.Verdict, 0, copies(r.Copies)}
+	}
+	return outcome{r.Verdict, r.IfIndex, r.Frame}
+}

@@ -265,15 +265,21 @@ func (w *wires) exchange(t *testing.T, set table.Set, frames []packetIn) (h hist
 	h = histogram{}
 	counters := count(t, w.sw)
 	expected := map[uint32]map[string]int{}
+	expect := func(ifindex uint32, frame []byte) {
+		if expected[ifindex] == nil {
+			expected[ifindex] = map[string]int{}
+		}
+		expected[ifindex][string(frame)]++
+	}
 	for _, in := range frames {
 		r, counted := w.predict(set, in)
 		h[r.Verdict]++
 		counters.add(counted, r)
 		if r.IfIndex != 0 {
-			if expected[r.IfIndex] == nil {
-				expected[r.IfIndex] = map[string]int{}
-			}
-			expected[r.IfIndex][string(r.Frame)]++
+			expect(r.IfIndex, r.Frame)
+		}
+		for _, c := range r.Copies {
+			expect(c.IfIndex, c.Frame)
 		}
 		w.send(t, in)
 	}
@@ -313,6 +319,9 @@ func (w *wires) collect(t *testing.T, ifindex uint32, expected map[string]int) [
 			break
 		}
 		left--
+		if expected == nil {
+			expected = map[string]int{}
+		}
 		if expected[string(f)]--; expected[string(f)] < 0 {
 			differences = append(differences, fmt.Sprintf("device %d: a frame that should not be: %x", ifindex, f))
 		}

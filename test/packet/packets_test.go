@@ -112,6 +112,9 @@ func (w writer) outbound(p table.Port) []byte {
 		src, dst = special4[0], broadcast
 	}
 	f := w.frame(w.anyMAC(p.VSID), mac, p.VSID, src, dst, w.size())
+	if p.Flood && chance(w.Rand, 25) {
+		f = w.toMany(mac, src)
+	}
 	switch n := w.IntN(100); {
 	case n < 3:
 		f = tagged(f, wire.TypeVLAN, uint16(w.IntN(8))<<13)
@@ -146,6 +149,9 @@ func (w writer) inbound(uplink uint32) []byte {
 	}
 	dst := w.addressOf(p, from.ca.Is4())
 	inner := w.frame(dstMAC, mac, vsid, from.ca, dst, w.IntN(200))
+	if p.Flood && chance(w.Rand, 30) {
+		inner = w.toMany(mac, from.ca)
+	}
 	switch n := w.IntN(100); {
 	case n < 15:
 		inner = w.mutate(inner, 100)
@@ -312,6 +318,36 @@ func (w writer) destination(p table.Port, is4 bool) netip.Addr {
 		return pick(w.Rand, net)
 	}
 	return w.anyAddressOf(is4)
+}
+
+// toMany is a frame that a subnet may flood.
+func (w writer) toMany(mac model.MAC, src netip.Addr) []byte {
+	if chance(w.Rand, 15) { // no address yet, or a link-local one
+		src = pick(w.Rand, []netip.Addr{special4[0], special6[0], addr("fe80::7"), addr("169.254.0.7")})
+	}
+	group := pick(w.Rand, []model.MAC{everyone, everyone, {1, 0, 0x5e, 0, 0, 1}, {0x33, 0x33, 0, 0, 0, 1}})
+	if src.Is4() {
+		switch w.IntN(5) {
+		case 0:
+			return frame(group, mac, wire.TypeARP, arp(uint16(1+w.IntN(2)), mac, src, model.MAC{}, src))
+		case 1:
+			return frame(group, mac, wire.TypeARP, arp(uint16(1+w.IntN(2)), mac, src, model.MAC{}, w.anyAddressOf(true)))
+		case 2:
+			return ipFrame(group, mac, v4(wire.IPv4{TTL: w.ttl(), Proto: wire.ProtoUDP, Source: src, Destination: broadcast}, nil,
+				udp(uint16(67+w.IntN(2)), uint16(66+w.IntN(3)), w.size())))
+		}
+		dst := pick(w.Rand, []netip.Addr{broadcast, addr("224.0.0.1"), addr("224.0.0.251"), addr("239.1.2.3"), w.anyAddressOf(true)})
+		return frame(group, mac, wire.TypeIPv4, w.v4(src, dst, w.size()))
+	}
+	switch w.IntN(4) {
+	case 0:
+		n := wire.Neighbour{Type: wire.ICMPv6NeighbourAdv, Override: true, Target: src, MAC: mac, HasMAC: true}
+		return ipFrame(group, mac, neighbour(src, addr("ff02::1"), n))
+	case 1:
+		target := w.anyAddressOf(false)
+		return ipFrame(group, mac, neighbour(src, addr("ff02::1:ff00:5"), wire.Neighbour{Type: wire.ICMPv6NeighbourSol, Target: target, MAC: mac, HasMAC: !src.IsUnspecified()}))
+	}
+	return frame(group, mac, wire.TypeIPv6, w.v6(src, pick(w.Rand, []netip.Addr{addr("ff02::1"), addr("ff02::12"), addr("ff0e::1:2:3"), addr("ff05::2")}), w.size()))
 }
 
 func (w writer) anyMAC(vsid model.VSID) model.MAC {

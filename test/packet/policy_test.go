@@ -2,6 +2,7 @@ package packet
 
 import (
 	"encoding/binary"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 
@@ -96,6 +97,9 @@ func randomWorld(rng *rand.Rand, s site) *world {
 	}
 	for i := range w.subnets {
 		w.addGateways(rng, &w.subnets[i])
+		if chance(rng, 60) {
+			w.addFlood(rng, &w.subnets[i])
+		}
 	}
 	for range rng.IntN(8) {
 		w.addRoute(rng)
@@ -294,4 +298,40 @@ func (w *world) addPeer(rng *rand.Rand, pa netip.Addr) {
 		p.NextHop = model.MAC{2, 0xaa, 0, 0, 0, byte(rng.IntN(256))}
 	}
 	w.set.Peers[pa] = p
+}
+
+// addFlood has a subnet flooded, to most of its members and some that are none.
+func (w *world) addFlood(rng *rand.Rand, sub *subnet) {
+	f := table.Flood{L2: chance(rng, 70), Rate: math.MaxUint32}
+	if chance(rng, 5) {
+		f.Rate = 0
+	}
+	if chance(rng, 20) {
+		f.Group = pick(rng, remotePAs)
+	}
+	w.set.Floods[sub.vsid] = f
+	put := func(m table.Member) {
+		m.VSID = sub.vsid
+		w.set.Members[m] = table.MemberInfo{L2Only: chance(rng, 40)}
+	}
+	for i, p := range w.ports {
+		if p.VSID != sub.vsid {
+			continue
+		}
+		if chance(rng, 95) {
+			p.Flood = true
+			w.ports[i], w.set.Ports[p.IfIndex] = p, p
+		}
+		if chance(rng, 90) {
+			put(table.Member{IfIndex: p.IfIndex})
+		}
+	}
+	for _, m := range sub.members {
+		if m.pa.IsValid() && chance(rng, 90) {
+			put(table.Member{PA: m.pa})
+		}
+	}
+	if chance(rng, 10) { // a device that may have no port, or one of another subnet
+		put(table.Member{IfIndex: pick(rng, w.site.ports[:])})
+	}
 }

@@ -23,7 +23,7 @@ func TestStoriesInTheProgram(t *testing.T) {
 			if !got.equal(st.want) {
 				t.Fatalf("%s\ngot  %s\nwant %s", st.in, got, st.want)
 			}
-			want.add(st.in, sim.Result{Verdict: st.want.verdict, Frame: st.want.frame, Port: st.port, To: st.to, Inbound: st.in.program != datapath.FromPort})
+			want.add(st.in, sim.Result{Verdict: st.want.verdict, Frame: st.want.frame, Port: st.port, To: st.to, Copies: st.made, Lost: st.lost, Inbound: st.in.program != datapath.FromPort})
 			want.check(t, count(t, sw))
 		})
 	}
@@ -63,16 +63,29 @@ func count(t *testing.T, sw *datapath.Switch) counters {
 // add counts what r says of a frame, as docs/design/pipeline.md has it under Counters.
 func (c counters) add(in packetIn, r sim.Result) {
 	length := uint64(len(in.frame))
+	direction := datapath.Outbound
+	if r.Inbound {
+		direction = datapath.Inbound
+	}
+	drop := func(reason model.Verdict) {
+		key := dropKey{reason, direction, r.Port}
+		c.drops[key] = tally{c.drops[key].packets + 1, c.drops[key].bytes + length}
+	}
+	for _, reason := range r.Lost {
+		drop(reason)
+	}
+	for _, to := range r.Copies {
+		if to.To != 0 {
+			n := c.traffic[to.To]
+			n.InPackets, n.InBytes = n.InPackets+1, n.InBytes+uint64(len(to.Frame))
+			c.traffic[to.To] = n
+		}
+	}
 	switch {
 	case r.Verdict == model.VerdictPass:
 		return
 	case r.Verdict.IsDrop():
-		direction := datapath.Outbound
-		if r.Inbound {
-			direction = datapath.Inbound
-		}
-		key := dropKey{r.Verdict, direction, r.Port}
-		c.drops[key] = tally{c.drops[key].packets + 1, c.drops[key].bytes + length}
+		drop(r.Verdict)
 		return
 	}
 	if !r.Inbound {
@@ -123,12 +136,18 @@ func (c counters) check(t *testing.T, got counters) {
 // load loads the program.
 func load(tb testing.TB) *datapath.Switch {
 	tb.Helper()
-	return loadWith(tb, datapath.DecapTCX)
+	return loadSwitch(tb, datapath.DecapTCX, true)
 }
 
+// loadWith loads a program that really sends.
 func loadWith(tb testing.TB, decap string) *datapath.Switch {
 	tb.Helper()
-	sw, err := datapath.Open(datapath.Options{Decap: decap, MaxRecords: 4096, MaxRoutes: 4096, MaxPeers: 256})
+	return loadSwitch(tb, decap, false)
+}
+
+func loadSwitch(tb testing.TB, decap string, rehearse bool) *datapath.Switch {
+	tb.Helper()
+	sw, err := datapath.Open(datapath.Options{Decap: decap, MaxRecords: 4096, MaxRoutes: 4096, MaxPeers: 256, Rehearse: rehearse})
 	if err != nil {
 		tb.Fatalf("loading the switch: %v", err)
 	}
@@ -158,5 +177,17 @@ func run(sw *datapath.Switch, in packetIn) (outcome, error) {
 	if r.IfIndex != 0 || r.Verdict == model.VerdictPass {
 		o.frame = r.Frame
 	}
+	if r.Verdict == model.VerdictFlooded {
+		o.frame = copies(made(r.Copies))
+	}
 	return o, nil
+}
+
+// made are the copies that a run of the program has recorded.
+func made(all []datapath.Copy) []sim.Copy {
+	var out []sim.Copy
+	for _, c := range all {
+		out = append(out, sim.Copy{IfIndex: c.IfIndex, Frame: c.Frame})
+	}
+	return out
 }

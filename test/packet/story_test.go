@@ -3,10 +3,12 @@ package packet
 import (
 	"bytes"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/weft-sdn/weft/internal/datapath"
 	"github.com/weft-sdn/weft/internal/model"
+	"github.com/weft-sdn/weft/internal/sim"
 	"github.com/weft-sdn/weft/internal/table"
 	"github.com/weft-sdn/weft/internal/wire"
 )
@@ -19,6 +21,8 @@ type story struct {
 	want   outcome
 	port   model.PortID // whom the packet counts for
 	to     model.PortID // whom it was handed to, if DELIVERED
+	made   []sim.Copy   // of a flooded frame
+	lost   []model.Verdict
 }
 
 // fromPort starts a story at a guest's device.
@@ -33,7 +37,8 @@ func (s site) fromUplink(f []byte) packetIn {
 
 // liveOnly are the verdicts that no test run of the program can reach, and where they are met.
 var liveOnly = map[model.Verdict]string{
-	model.VerdictContinue: "is never an outcome",
+	model.VerdictContinue:   "is never an outcome",
+	model.VerdictCopyFailed: "needs a kernel without memory",
 }
 
 func TestEveryVerdictHasAStory(t *testing.T) {
@@ -63,6 +68,9 @@ func TestStoriesInTheOracle(t *testing.T) {
 			}
 			if got.Port != st.port || got.To != st.to || got.Inbound != (st.in.program != datapath.FromPort) {
 				t.Errorf("counts for port %d to %d, inbound %v; want %d to %d", got.Port, got.To, got.Inbound, st.port, st.to)
+			}
+			if !slices.Equal(got.Lost, st.lost) {
+				t.Errorf("lost copies %v, want %v", got.Lost, st.lost)
 			}
 		})
 	}

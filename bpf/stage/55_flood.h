@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef WEFT_STAGE_FLOOD_H
+#define WEFT_STAGE_FLOOD_H
+
+#include <stdbool.h>
+
+#include <linux/types.h>
+#include <linux/bpf.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "gen/verdict.h"
+#include "lib/config.h"
+#include "lib/ctx.h"
+#include "lib/finish.h"
+#include "maps/flood.h"
+#include "maps/peer.h"
+#include "maps/port.h"
+#include "maps/record.h"
+#include "stage/20_admit.h"
+#include "stage/70_encap.h"
+#include "wire/arp.h"
+#include "wire/ethernet.h"
+#include "wire/icmp.h"
+#include "wire/ip.h"
+
+/* Copy broadcast and multicast to the members of the subnet, where policy says so.
+ *
+ * The stage is two programs of its own. Other packets never come here: from_port turns
+ * aside what it would otherwise drop, from_uplink what is for a group. They parse the
+ * packet anew, which is as it came, a VLAN tag apart. */
+
+#define STORM_BURST_NS 100000000ull /* of its rate, so much may come at once */
+
+#define DHCP_SERVER 67
+#define DHCP_CLIENT 68
+
+enum flood_scope {
+	FLOOD_NOBODY,
+	FLOOD_L2ONLY, /* members with a port whose addresses are yet to be learned */
+	FLOOD_ALL
+};
+
+/* One frame on its way to many. */
+struct flooding {
+	struct __sk_buff *skb;
+	struct pkt *p;
+	const struct flood *row;
+	__u32 scope;
+	__u32 size;   /* as encap_size counts it */
+	__u32 copies; /* made so far */
+	__u32 pushed; /* outer headers have their room */
+};
+
+/* Whether what ends as v may be one for many. */
+static __always_inline bool flood_turns_aside(const struct pkt *p, enum verdict v)
+{
+	if (!p->port || !(p->port->flags & PORT_FLOOD) || !is_group(p->eth.dst))
+		return false;
+	return v == V_MULTICAST || v == V_ARP_QUIET || v == V_ARP_NO_RECORD || v == V_ND_QUIET ||
+	       v == V_ND_NO_RECORD || v == V_NO_RECORD || v == V_NO_ROUTE;
+}
+
+static __always_inline bool flood_is_dhcp(const struct pkt *p, __u16 to)
+{
+	return p->type == TYPE_IPV4 && p->proto == PROTO_UDP && p->dst.w[3] == 0xffffffff && p->dport_l4 == to;
+}
+
+/* Without L2, only members with L2Only ports get what they need for others to find them, and
+ * their search for a DHCP server reaches all. */
+static __always_inline enum flood_scope flood_for_l2only(const struct pkt *p)
+{
+	if (p->type == TYPE_ARP)
+		return p->arp_op == ARP_REQUEST ? FLOOD_L2ONLY : FLOOD_NOBODY;
+	if (p->nd)
+		return p->icmp_type == ND_NS ? FLOOD_L2ONLY : FLOOD_NOBODY;
+	if (flood_is_dhcp(p, DHCP_CLIENT))
+		return FLOOD_L2ONLY;
+	return flood_is_dhcp(p, DHCP_SERVER) ? FLOOD_ALL : FLOOD_NOBODY;
+}
+
+static __always_inline enum flood_scope flood_out_scope(const struct pkt *p, const struct flood *row, enum verdict was)
+{
+	bool l2 = row->flags & FLOOD_L2;
+
+	switch (was) {
+	case V_ARP_QUIET: /* an announcement: somebody may have taken the address over */
+		return l2 && same_addr(&p->src, &p->dst) && p->src.w[3] ? FLOOD_ALL : FLOOD_NOBODY;
+	case V_ND_QUIET:
+		return l2 && p->icmp_type == ND_NA && addr6_multicast(&p->dst) ? FLOOD_ALL : FLOOD_NOBODY;
+	case V_ARP_NO_RECORD:
+		return l2 && p->arp_op == ARP_REQUEST ? FLOOD_ALL : flood_for_l2only(p);
+	case V_ND_NO_RECORD:
+		if (!addr6_multicast(&p->dst) || addr6_link_local(&p->hop))
+			return FLOOD_NOBODY;
+		return l2 ? FLOOD_ALL : FLOOD_L2ONLY;
+	case V_MULTICAST:
+		return l2 ? FLOOD_ALL : flood_for_l2only(p);
+	default: /* the broadcast address of a prefix is no address of policy's */
+		return l2 && p->type == TYPE_IPV4 && is_broadcast(p->eth.dst) ? FLOOD_ALL : FLOOD_NOBODY;
+	}
+}
+
+/* The generic cell rate algorithm: each packet moves the time that the port has used up.
+ * Two CPUs that meet here may let one packet more through. */
+static __always_inline bool flood_within_rate(const struct pkt *p, __u32 rate)
+{
+	__u32 slot = p->port->slot;
+	__u64 *used = bpf_map_lookup_elem(&storm, &slot), now = bpf_ktime_get_ns(), from;
+
+	if (!used || !rate)
+		return false;
+	from = *used > now ? *used : now;
+	if (from - now > STORM_BURST_NS)
+		return false;
+	*used = from + 1000000000u / rate;
+	return true;
+}
+
+static __always_inline void flood_record(struct flooding *f, __u32 ifindex)
+{
+	__u32 i = f->copies, n = f->skb->len;
+	struct copy *c = bpf_map_lookup_elem(&copy, &i);
+
+	if (!c)
+		return;
+	c->ifindex = ifindex;
+	c->len = n;
+	if (n > COPY_MAX)
+		n = COPY_MAX;
+	if (n)
+		bpf_skb_load_bytes(f->skb, 0, c->frame, n);
+}
+
+static __always_inline bool flood_send(struct flooding *f, __u32 ifindex)
+{
+	if (rehearse)
+		flood_record(f, ifindex);
+	else if (bpf_clone_redirect(f->skb, ifindex, 0) < 0)
+		return false;
+	f->copies++;
+	return true;
+}
+
+/* A copy for a port of this host. */
+static __always_inline enum verdict flood_local(struct flooding *f, const struct member *m)
+{
+	__u32 ifindex = m->at;
+	struct pkt *p = f->p;
+	const struct port *to;
+
+	if (p->port && ifindex == p->port->ifindex)
+		return V_CONTINUE;
+	to = bpf_map_lookup_elem(&port, &ifindex);
+	if (!to)
+		return V_PORT_DOWN;
+	if (to->vsid != p->vsid || to->ifindex != ifindex)
+		return V_VSID_MISMATCH;
+	if (p->direction == OUTBOUND && f->size > to->mtu)
+		return V_TOO_BIG;
+	f->skb->mark = SWITCH_MARK;
+	p->dport = to;
+	count_in(p, f->skb->len);
+	p->dport = NULL;
+	return flood_send(f, ifindex) ? V_CONTINUE : V_COPY_FAILED;
+}
+
+/* A copy for the members of another host: the first one makes room for the outer headers,
+ * and the others change them. */
+static __always_inline enum verdict flood_remote(struct flooding *f, __u32 idx)
+{
+	struct pkt *p = f->p;
+	__u8 none[MAC_LEN] = {};
+	const struct peer *to = bpf_map_lookup_elem(&peer, &idx);
+
+	if (!to || !to->ifindex || !p->port || !p->port->pa.w[3])
+		return V_NO_UNDERLAY_ROUTE;
+	if (f->size + OUTER_LEN > to->mtu)
+		return V_TOO_BIG;
+	if (same_mac(to->next_hop, none))
+		return V_NEIGHBOUR_UNRESOLVED;
+	p->peer = to;
+	if (!f->pushed && encap_room(f->skb, p))
+		return V_ENCAP_FAILED;
+	f->pushed = 1;
+	p->bare = 1; /* a copy goes out as it is: with its Ethernet header */
+	if (encap_write(f->skb, p, &p->eth))
+		return V_ENCAP_FAILED;
+	f->skb->mark = 0;
+	return flood_send(f, to->ifindex) ? V_CONTINUE : V_COPY_FAILED;
+}
+
+static long flood_each_local(__u32 i, struct flooding *f)
+{
+	enum verdict v;
+
+	if (i >= FLOOD_MAX_LOCALS || i >= f->row->locals || f->row->vsid != f->p->vsid)
+		return 1;
+	if (f->scope != FLOOD_ALL && !(f->row->local[i].flags & MEMBER_L2ONLY))
+		return 0;
+	v = flood_local(f, &f->row->local[i]);
+	if (v)
+		report(f->skb, f->p, v);
+	return 0;
+}
+
+static long flood_each_host(__u32 i, struct flooding *f)
+{
+	enum verdict v;
+
+	if (i >= FLOOD_MAX_HOSTS || i >= f->row->hosts || f->row->vsid != f->p->vsid)
+		return 1;
+	if (!f->row->group && f->scope != FLOOD_ALL && !(f->row->host[i].flags & MEMBER_L2ONLY))
+		return 0;
+	v = flood_remote(f, f->row->group ? f->row->group : f->row->host[i].at);
+	if (v)
+		report(f->skb, f->p, v);
+	return f->row->group ? 1 : 0; /* one copy reaches all hosts */
+}
+
+static __always_inline enum verdict flood_from_port(struct flooding *f, enum verdict was)
+{
+	struct pkt *p = f->p;
+
+	p->vsid = p->port->vsid;
+	f->row = bpf_map_lookup_elem(&flood, &p->vsid);
+	if (!f->row)
+		return was;
+	f->scope = flood_out_scope(p, f->row, was);
+	if (f->scope == FLOOD_NOBODY)
+		return was;
+	if (!flood_within_rate(p, f->row->rate))
+		return V_STORM_LIMITED;
+	f->size = encap_size(f->skb, p);
+	bpf_loop(FLOOD_MAX_LOCALS, flood_each_local, f, 0);
+	bpf_loop(FLOOD_MAX_HOSTS, flood_each_host, f, 0);
+	return V_FLOODED;
+}
+
+struct flood_search {
+	const struct pkt *p;
+	const struct flood *row;
+	bool found;
+};
+
+static long flood_each_source(__u32 i, struct flood_search *s)
+{
+	if (i >= FLOOD_MAX_HOSTS || i >= s->row->hosts)
+		return 1;
+	s->found = admit_at(s->p, s->row->host[i].at);
+	return s->found;
+}
+
+/* What has no address yet, or a link-local one, has no record: there the sender's host
+ * answers for it, which must be one with members. */
+static __always_inline bool flood_source_known(const struct pkt *p, const struct flood *row)
+{
+	struct flood_search s = {.p = p, .row = row};
+	const struct record *r = record_find(p->vsid, &p->src);
+
+	if (r)
+		return admit_behind(p, r) && same_mac(r->mac, p->eth.src);
+	if (!addr_unspecified(&p->src) && !(p->type == TYPE_IPV6 && addr6_link_local(&p->src)))
+		return false;
+	bpf_loop(FLOOD_MAX_HOSTS, flood_each_source, &s, 0);
+	return s.found;
+}
+
+/* Split horizon: what came from the underlay goes to ports only. */
+static __always_inline enum verdict flood_from_uplink(struct flooding *f)
+{
+	struct pkt *p = f->p;
+	enum verdict v;
+
+	f->row = bpf_map_lookup_elem(&flood, &p->vsid);
+	if (!f->row || !f->row->locals)
+		return V_NO_MEMBER;
+	f->scope = f->row->flags & FLOOD_L2 ? FLOOD_ALL : flood_for_l2only(p);
+	if (f->scope == FLOOD_NOBODY)
+		return V_MULTICAST;
+	if (!flood_source_known(p, f->row))
+		return V_SOURCE_NOT_IN_POLICY;
+	if (p->type == TYPE_ARP && !same_mac(p->claim, p->eth.src))
+		return V_SPOOFED_ARP;
+	v = admit_router_message(p);
+	if (!v && p->base)
+		(v = decap_cut(f->skb, p)) || (v = decap_strip(f->skb, p));
+	if (v)
+		return v;
+	bpf_loop(FLOOD_MAX_LOCALS, flood_each_local, f, 0);
+	return V_FLOODED;
+}
+
+#endif
