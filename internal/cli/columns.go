@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -76,7 +77,9 @@ var kindColumns = map[model.Kind][]column{
 	},
 	model.KindPort: {
 		text("SUBNET", func(r *weftv1.Resource) string { return r.GetPort().GetSpec().GetSubnet() }),
-		text("ADDRESSES", func(r *weftv1.Resource) string { return strings.Join(r.GetPort().GetSpec().GetAddresses(), ",") }),
+		text("ADDRESSES", func(r *weftv1.Resource) string {
+			return strings.Join(slices.Concat(r.GetPort().GetSpec().GetAddresses(), r.GetPort().GetStatus().GetLearned()), ",")
+		}),
 		text("HOST", func(r *weftv1.Resource) string {
 			return first(r.GetPort().GetStatus().GetHost(), r.GetPort().GetSpec().GetHost())
 		}),

@@ -38,6 +38,10 @@ func (a *app) explain(word string) error {
 		fmt.Fprintf(a.out, "%s (%d), stage %s, class %s\n  %s\n  %s\n", v.Name, v.Verdict, v.Stage, v.Class, v.Sentence, v.Action)
 		return nil
 	}
+	if f, ok := model.FindingByName(word); ok {
+		fmt.Fprintf(a.out, "%s, a reason of the condition GuestConfigured\n  %s\n  %s\n", f.Finding, f.Sentence, f.Action)
+		return nil
+	}
 	if kind, err := parseKind(word); err == nil {
 		return a.explainFields(fieldPaths(string(kind)))
 	}
@@ -77,6 +81,9 @@ func explainable() []string {
 	var words []string
 	for _, v := range model.Verdicts() {
 		words = append(words, v.Name)
+	}
+	for _, f := range model.Findings() {
+		words = append(words, string(f.Finding))
 	}
 	fields := make([]string, 0, len(fieldDocs))
 	for path := range fieldDocs {

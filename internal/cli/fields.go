@@ -28,11 +28,12 @@ var fieldDocs = map[string]string{
 	"VirtualSubnet.spec.gateway":   "Addresses of the distributed router in the subnet, one per prefix. The first usable address of each prefix when absent. They answer ARP, Neighbour Discovery and ping.",
 	"VirtualSubnet.spec.transport": "How packets cross the physical network: nvgre (the default), vxlan or rewrite.",
 
-	"Port.spec.subnet":        "Name of the VirtualSubnet, in the same tenant, that the port is in.",
-	"Port.spec.mac":           "MAC of the VM's NIC, unicast and not of the range 02:77:66 that routers use. Allocated when absent.",
-	"Port.spec.addresses":     "Customer Addresses (CA) of the VM's NIC, inside the subnet's prefixes and unique in it. Allocated when absent.",
-	"Port.spec.host":          "Host where the port is. When absent, the host of the first plug.",
-	"Port.spec.allowSpoofing": "Turns the spoofing guard off: the guest may send with source MACs and addresses that are not the port's.",
+	"Port.spec.subnet":              "Name of the VirtualSubnet, in the same tenant, that the port is in.",
+	"Port.spec.mac":                 "MAC of the VM's NIC, unicast and not of the range 02:77:66 that routers use. Allocated when absent.",
+	"Port.spec.addresses":           "Customer Addresses (CA) of the VM's NIC, inside the subnet's prefixes and unique in it. Allocated when absent.",
+	"Port.spec.host":                "Host where the port is. When absent, the host of the first plug.",
+	"Port.spec.dynamicAddressLimit": "How many addresses the switch may learn from what the guest says (ARP, ND, DHCP), beside spec.addresses; 0, the default: none. With a limit and no addresses none are allocated: the port is L2Only until its guest has one.",
+	"Port.spec.allowSpoofing":       "Turns the spoofing guard off: the guest may send with source MACs and addresses that are not the port's.",
 
 	"CustomerRoute.spec.network": "Name of the VirtualNetwork, in the same tenant, whose router follows the route.",
 	"CustomerRoute.spec.prefix":  "Destinations that the route leads to; the longest prefix wins.",
@@ -73,6 +74,7 @@ var fieldDocs = map[string]string{
 	"status.acknowledgedRevision":          "Host: the newest policy revision that its kernel holds.",
 	"status.providerAddresses":             "Host: its addresses on the physical network, as its agent sees them.",
 	"status.index":                         "VirtualNetwork, Port: the dense number by which the data plane knows it.",
+	"status.learned":                       "Port: addresses that were learned from the guest, the oldest first.",
 	"status.derived":                       "LookupRecord: true when it follows from a port, false when somebody wrote it.",
 }
 

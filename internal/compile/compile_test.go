@@ -56,7 +56,7 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 		}
 		local[n] = true
 		row := goal.Port{Ref: p.Metadata.Ref(), ID: p.ID, VSID: s.Spec.VSID, Network: n.Index, MAC: p.Spec.MAC,
-			CAs: slices.Clone(p.Spec.Addresses), Prefixes: slices.Clone(s.Spec.Prefixes), PA: paOf(p), Spoof: p.Spec.AllowSpoofing}
+			CAs: slices.Clone(p.Spec.Addresses), Prefixes: slices.Clone(s.Spec.Prefixes), PA: paOf(p), Spoof: p.Spec.AllowSpoofing, Learn: p.Spec.DynamicAddressLimit}
 		slices.SortFunc(row.CAs, netip.Addr.Compare)
 		slices.SortFunc(row.Prefixes, netip.Prefix.Compare)
 		for _, a := range s.Spec.Gateway {
@@ -100,7 +100,11 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 			if !ok || p.Metadata.Tenant != n.Metadata.Tenant || subnets[p.Spec.Subnet] == nil || p.Host() == "" {
 				continue
 			}
-			for _, ca := range p.Spec.Addresses {
+			cas := append(slices.Clone(p.Spec.Addresses), p.Learned...)
+			if p.Spec.DynamicAddressLimit > 0 {
+				cas = append(cas, model.L2OnlyCA(p.Spec.MAC))
+			}
+			for _, ca := range cas {
 				k := goal.RecordKey{VSID: subnets[p.Spec.Subnet].Spec.VSID, CA: ca}
 				if old := g.Records[k]; old.Port == 0 || old.Port > p.ID {
 					g.Records[k] = goal.Record{MAC: p.Spec.MAC, PA: paOf(p), Port: p.ID}
@@ -187,6 +191,10 @@ func draw(t *rapid.T) model.Resource {
 		}
 		if r.Spec.Host == "" {
 			r.BoundHost = pick("", "h1", "h2")
+		}
+		if number(3) == 0 {
+			r.Spec.DynamicAddressLimit = uint32(number(3))
+			r.Learned = []netip.Addr{addr(fmt.Sprintf("10.0.%d.%d", i, 6+number(3)))}
 		}
 		return r
 	}

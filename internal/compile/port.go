@@ -40,7 +40,7 @@ func (c *Compiler) addPort(r *model.Port) {
 		p.host = c.host(name)
 		p.host.placed[p] = struct{}{}
 	}
-	for _, ca := range addresses(r) {
+	for _, ca := range recorded(r) {
 		all := p.subnet.claim(ca)
 		all.ports = append(all.ports, p)
 	}
@@ -50,7 +50,7 @@ func (c *Compiler) addPort(r *model.Port) {
 func (c *Compiler) removePort(r *model.Port) {
 	p := c.ports[r.Metadata.Ref()]
 	c.touchPort(p)
-	for _, ca := range addresses(r) {
+	for _, ca := range recorded(r) {
 		all := p.subnet.claims[ca]
 		all.ports = without(all.ports, p)
 		p.subnet.settleClaims(ca)
@@ -66,7 +66,7 @@ func (c *Compiler) removePort(r *model.Port) {
 // touchPort asks for the port's row and for the records of its addresses.
 func (c *Compiler) touchPort(p *port) {
 	c.todo.ports[p] = struct{}{}
-	for _, ca := range addresses(p.spec) {
+	for _, ca := range recorded(p.spec) {
 		c.touchRecord(p.subnet, ca)
 	}
 	for spot := range p.stands {
@@ -104,7 +104,8 @@ func (c *Compiler) settlePort(p *port) {
 func (p *port) row() goal.Port {
 	s := p.subnet
 	row := goal.Port{Ref: p.ref, ID: p.spec.ID, VSID: s.vsid, Network: s.network.index, MAC: p.spec.Spec.MAC,
-		CAs: addresses(p.spec), PA: p.host.pa(p.spec.ID), Spoof: p.spec.Spec.AllowSpoofing}
+		CAs: plain(p.spec.Spec.Addresses), PA: p.host.pa(p.spec.ID), Spoof: p.spec.Spec.AllowSpoofing,
+		Learn: p.spec.Spec.DynamicAddressLimit}
 	for _, x := range s.spec.Spec.Prefixes {
 		row.Prefixes = append(row.Prefixes, x.Masked())
 	}
@@ -150,10 +151,19 @@ func (p *port) concern() []string {
 	return slices.Insert(slices.Clone(names), at, p.host.name)
 }
 
-// addresses gives the Customer Addresses of a port, plain, sorted, each once.
-func addresses(r *model.Port) []netip.Addr {
-	out := make([]netip.Addr, 0, len(r.Spec.Addresses))
-	for _, a := range r.Spec.Addresses {
+// recorded gives the addresses under which a port has records.
+func recorded(r *model.Port) []netip.Addr {
+	all := r.CAs()
+	if r.Learns() {
+		all = append(all, model.L2OnlyCA(r.Spec.MAC))
+	}
+	return plain(all)
+}
+
+// plain gives addresses unmapped, sorted, each once.
+func plain(all []netip.Addr) []netip.Addr {
+	out := make([]netip.Addr, 0, len(all))
+	for _, a := range all {
 		out = append(out, a.Unmap())
 	}
 	slices.SortFunc(out, netip.Addr.Compare)

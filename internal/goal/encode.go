@@ -19,7 +19,7 @@ import (
 // An address is its length (0, 4 or 16) in one byte and its bytes.
 const (
 	magic      = "WEFTGOAL"
-	version    = 1
+	version    = 2
 	headSize   = len(magic) + 2 + 8 + 8
 	maxEncoded = 1 << 30
 )
@@ -172,6 +172,7 @@ func appendPort(b []byte, p Port) []byte {
 	b = appendAddr(b, p.Gateway4)
 	b = appendAddr(b, p.Gateway6)
 	b = appendAddr(b, p.PA)
+	b = binary.BigEndian.AppendUint32(b, p.Learn)
 	return appendBool(b, p.Spoof)
 }
 
@@ -285,6 +286,7 @@ func (r *reader) port() Port {
 		p.Prefixes = append(p.Prefixes, r.prefix())
 	}
 	p.Gateway4, p.Gateway6, p.PA = r.addr(), r.addr(), r.addr()
+	p.Learn = r.u32()
 	p.Spoof = r.bool()
 	return p
 }

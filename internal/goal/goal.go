@@ -26,9 +26,11 @@ type Port struct {
 	Gateway6 netip.Addr
 	PA       netip.Addr // of this host; invalid while the host has none
 	Spoof    bool       // guest may speak for others
+	Learn    uint32     // how many addresses beside CAs may be learned
 }
 
-// RecordKey finds a Record. An unspecified CA finds the subnet's GatewayWildcard for the family.
+// RecordKey finds a Record. An unspecified CA finds the subnet's GatewayWildcard for the family,
+// model.L2OnlyCA the L2Only record of a MAC.
 type RecordKey struct {
 	VSID model.VSID
 	CA   netip.Addr

@@ -43,7 +43,7 @@ func drawGoal(t *rapid.T, label string) *Goal {
 	}
 	for range number(4) {
 		p := Port{Ref: model.Ref{Tenant: "red", Name: string(rune('a' + number(3)))}, ID: model.PortID(1 + number(3)), VSID: 5001,
-			Network: 1, MAC: mac(), PA: optional(pas), Gateway4: optional(cas[:2]), Gateway6: optional(cas[2:]), Spoof: number(2) == 1}
+			Network: 1, MAC: mac(), PA: optional(pas), Gateway4: optional(cas[:2]), Gateway6: optional(cas[2:]), Spoof: number(2) == 1, Learn: uint32(number(3))}
 		p.CAs = append(p.CAs, cas[:number(4)]...)
 		p.Prefixes = append(p.Prefixes, prefixes[:2][:number(3)]...)
 		g.Ports[p.ID] = p
@@ -288,4 +288,5 @@ func TestDigestIgnoresOrderAndSeesEveryField(t *testing.T) {
 	change("no gateway 6", func(p *Port) { p.Gateway6 = netip.Addr{} })
 	change("no PA", func(p *Port) { p.PA = netip.Addr{} })
 	change("spoof", func(p *Port) { p.Spoof = true })
+	change("learn", func(p *Port) { p.Learn = 3 })
 }

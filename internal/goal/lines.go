@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+
+	"github.com/weft-sdn/weft/internal/model"
 )
 
 // Lines describes every row that d puts, one line each, in the order of d, with
@@ -14,7 +16,7 @@ func (d Delta) Lines(mark string) []string {
 		out = append(out, fmt.Sprintf("%s pa %s", mark, pa))
 	}
 	for _, r := range d.PutRecords {
-		out = append(out, fmt.Sprintf("%s record %d %s %s -> %s", mark, r.Key.VSID, r.Key.CA, r.Record.MAC, place(r.Record)))
+		out = append(out, fmt.Sprintf("%s record %d %s %s -> %s", mark, r.Key.VSID, standsFor(r.Key.CA), r.Record.MAC, place(r.Record)))
 	}
 	for _, r := range d.PutRoutes {
 		out = append(out, fmt.Sprintf("%s route %d %s -> %d %s", mark, r.Key.Network, r.Key.Prefix, r.Route.VSID, hop(r.Route)))
@@ -29,6 +31,13 @@ func (d Delta) Lines(mark string) []string {
 // both removed as it was and added as it becomes.
 func Difference(from, to *Goal) (added, removed []string) {
 	return Diff(from, to).Lines("+"), Diff(to, from).Lines("-")
+}
+
+func standsFor(ca netip.Addr) string {
+	if model.IsL2OnlyCA(ca) {
+		return "l2only"
+	}
+	return ca.String()
 }
 
 func place(r Record) string {
@@ -61,6 +70,9 @@ func traits(p Port) string {
 	}
 	if p.Spoof {
 		b.WriteString(" may spoof")
+	}
+	if p.Learn > 0 {
+		fmt.Fprintf(&b, " may learn %d", p.Learn)
 	}
 	return b.String()
 }

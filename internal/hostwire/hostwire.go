@@ -204,7 +204,7 @@ func toRouteKey(w *hostv1.RouteKey) (k goal.RouteKey, err error) {
 
 func fromPort(p goal.Port) *hostv1.Port {
 	w := &hostv1.Port{Tenant: p.Ref.Tenant, Name: p.Ref.Name, Id: uint32(p.ID), Vsid: uint32(p.VSID), Network: uint32(p.Network),
-		Mac: p.MAC[:], Gateway4: address(p.Gateway4), Gateway6: address(p.Gateway6), Pa: address(p.PA), Spoof: p.Spoof}
+		Mac: p.MAC[:], Gateway4: address(p.Gateway4), Gateway6: address(p.Gateway6), Pa: address(p.PA), Spoof: p.Spoof, Learn: p.Learn}
 	for _, a := range p.CAs {
 		w.Cas = append(w.Cas, address(a))
 	}
@@ -216,7 +216,7 @@ func fromPort(p goal.Port) *hostv1.Port {
 
 func toPort(w *hostv1.Port) (goal.Port, error) {
 	p := goal.Port{Ref: model.Ref{Tenant: w.GetTenant(), Name: w.GetName()}, ID: model.PortID(w.GetId()), VSID: model.VSID(w.GetVsid()),
-		Network: model.NetworkIndex(w.GetNetwork()), Spoof: w.GetSpoof()}
+		Network: model.NetworkIndex(w.GetNetwork()), Spoof: w.GetSpoof(), Learn: w.GetLearn()}
 	if len(w.GetCas()) > goal.MaxCAs || len(w.GetPrefixes()) > goal.MaxPrefixes {
 		return p, wrong("port %s has %d addresses and %d prefixes", p.Ref, len(w.GetCas()), len(w.GetPrefixes()))
 	}

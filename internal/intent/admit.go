@@ -94,6 +94,8 @@ type admission struct {
 	bad      map[model.Key]bool
 	hints    map[claim]netip.Addr // where the search for a free CA goes on
 
+	unlearned map[model.Key][]netip.Addr // ports that are not in the set and give up what they had learned
+
 	violations []Violation
 	overflow   int
 
@@ -361,6 +363,7 @@ func (a *admission) result(deletes []Deletion) *Result {
 			res.Puts = append(res.Puts, r)
 		}
 	}
+	a.addUnlearned(res)
 	for _, d := range deletes {
 		res.Changes = append(res.Changes, Change{Deleted, d.Key, a.base.get(d.Key), nil})
 		res.Deletes = append(res.Deletes, d.Key)

@@ -117,6 +117,11 @@ func record(t, name, subnet, ca, mac, pa string) *model.LookupRecord {
 	m, _ := model.ParseMAC(mac)
 	return &model.LookupRecord{Metadata: meta(t, name), Spec: model.LookupRecordSpec{Subnet: subnet, CustomerAddress: addrOf(ca), MAC: m, ProviderAddress: addrOf(pa)}}
 }
+func learner(t, name, subnet string, limit uint32) *model.Port {
+	p := port(t, name, subnet)
+	p.Spec.DynamicAddressLimit, p.Spec.Host = limit, "h1"
+	return p
+}
 func wildcard(t, name, subnet, ca, port string) *model.LookupRecord {
 	return &model.LookupRecord{Metadata: meta(t, name), Spec: model.LookupRecordSpec{Type: model.RecordGatewayWildcard, Subnet: subnet, CustomerAddress: addrOf(ca), Port: port}}
 }
@@ -307,6 +312,11 @@ func TestRules(t *testing.T) {
 		{name: "a record with an IPv6 PA", puts: []model.Resource{record("red", "l", "web", "10.0.0.88", "02:00:00:00:00:99", "2001:db8::1")}, key: "LookupRecord red/l", field: "spec.providerAddress", says: "IPv4 only"},
 		{name: "a record under a derived name", puts: []model.Resource{record("red", "port:web-1:10.0.0.5", "web", "10.0.0.88", "02:00:00:00:00:99", "192.0.2.9")}, key: "LookupRecord red/port:web-1:10.0.0.5", says: "derived and read-only"},
 		{name: "a record in another subnet", puts: []model.Resource{record("red", "old-box", "db", "10.0.1.77", "02:00:00:00:00:77", "198.51.100.7")}, key: "LookupRecord red/old-box", field: "spec.subnet", says: "cannot change"},
+
+		// Learning.
+		{name: "a port that may learn", puts: []model.Resource{learner("red", "l", "web", 2)}},
+		{name: "a port that may learn without end", puts: []model.Resource{learner("red", "l", "web", 65)}, key: "Port red/l", field: "spec.dynamicAddressLimit", says: "at most 64"},
+		{name: "a port that may learn and spoof", puts: []model.Resource{with(learner("red", "l", "web", 1), func(p *model.Port) { p.Spec.AllowSpoofing = true })}, key: "Port red/l", field: "spec.dynamicAddressLimit", says: "allowSpoofing"},
 
 		// Gateways that stand for all others.
 		{name: "a wildcard by port", puts: []model.Resource{wildcard("red", "w", "web", "::", "web-1")}},

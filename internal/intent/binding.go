@@ -39,10 +39,13 @@ func AdmitUnbinding(s *State, ref model.Ref, host string) (*Result, []Violation)
 	if at := p.Host(); at != "" && at != host {
 		return nil, conflict(model.KeyOf(p), "", "is on host %q and not on %q, which cannot unbind it", at, host)
 	}
-	if p.BoundHost != host {
-		return unchanged(s, p), nil
+	switch {
+	case p.BoundHost == host:
+		return bind(s, p, ""), nil
+	case p.Host() == host && len(p.Learned) > 0:
+		return bind(s, p, p.BoundHost), nil // the guest is gone, and what was learned of it
 	}
-	return bind(s, p, ""), nil
+	return unchanged(s, p), nil
 }
 
 func bindable(s *State, ref model.Ref) (*model.Port, []Violation) {
@@ -65,5 +68,8 @@ func unchanged(s *State, p *model.Port) *Result {
 func bind(s *State, p *model.Port, host string) *Result {
 	next := portRules{}.clone(p).(*model.Port)
 	next.BoundHost = host
+	if host == "" {
+		next.Learned = nil
+	}
 	return &Result{Changes: []Change{{Updated, model.KeyOf(p), p, next}}, Puts: []model.Resource{next}, Cursors: s.cursors}
 }

@@ -132,11 +132,30 @@ func isDerivedName(name string) bool { return strings.Contains(name, ":") }
 func (s *State) Derived(r model.Resource) []*model.LookupRecord {
 	switch r := r.(type) {
 	case *model.Port:
-		return derive(r, derivedPort, r.Spec.Subnet, r.Spec.Addresses, r.Spec.MAC, s.PAOfPort(r))
+		return s.derivedOfPort(r)
 	case *model.VirtualSubnet:
 		return derive(r, derivedGateway, r.Metadata.Name, r.Spec.Gateway, model.RouterMAC(r.Spec.VSID), netip.Addr{})
 	}
 	return nil
+}
+
+// l2Only is the place of the address in the name of a record that has none.
+const l2Only = "l2only"
+
+func (s *State) derivedOfPort(p *model.Port) []*model.LookupRecord {
+	pa := s.PAOfPort(p)
+	out := derive(p, derivedPort, p.Spec.Subnet, p.Spec.Addresses, p.Spec.MAC, pa)
+	learned := derive(p, derivedPort, p.Spec.Subnet, p.Learned, p.Spec.MAC, pa)
+	for _, l := range learned {
+		l.Spec.Type = model.RecordDynamic
+	}
+	out = append(out, learned...)
+	if !p.Learns() {
+		return out
+	}
+	l := derive(p, derivedPort, p.Spec.Subnet, []netip.Addr{netip.IPv6Unspecified()}, p.Spec.MAC, pa)[0]
+	l.Metadata.Name, l.Spec.Type = derivedPort+p.Metadata.Name+":"+l2Only, model.RecordL2Only
+	return append(out, l)
 }
 
 func derive(from model.Resource, kind, subnet string, cas []netip.Addr, mac model.MAC, pa netip.Addr) []*model.LookupRecord {

@@ -13,7 +13,7 @@ type portRules struct{}
 func (portRules) clone(r model.Resource) model.Resource {
 	c := *r.(*model.Port)
 	c.Metadata = cloneMeta(c.Metadata)
-	c.Spec.Addresses = orNil(c.Spec.Addresses)
+	c.Spec.Addresses, c.Learned = orNil(c.Spec.Addresses), orNil(c.Learned)
 	return &c
 }
 
@@ -21,19 +21,19 @@ func (portRules) clone(r model.Resource) model.Resource {
 // out of a manifest must not cut a running guest off.
 func (portRules) inherit(r, old model.Resource) {
 	p := r.(*model.Port)
-	p.ID, p.BoundHost = 0, ""
+	p.ID, p.BoundHost, p.Learned = 0, "", nil
 	if old == nil {
 		return
 	}
 	o := old.(*model.Port)
-	p.ID = o.ID
+	p.ID, p.Learned = o.ID, slices.Clone(o.Learned)
 	if p.Spec.Host == "" {
 		p.BoundHost = o.Host()
 	}
 	if p.Spec.MAC.IsZero() {
 		p.Spec.MAC = o.Spec.MAC
 	}
-	if len(p.Spec.Addresses) == 0 {
+	if len(p.Spec.Addresses) == 0 && !p.Learns() {
 		p.Spec.Addresses = o.Spec.Addresses
 	}
 }
@@ -56,6 +56,7 @@ func (portRules) check(a *admission, r, old model.Resource) {
 		a.fail(k, "spec.addresses", "has %d entries; at most %d are allowed", n, maxAddresses)
 		return
 	}
+	checkLearning(a, p)
 	subnet, _ := a.refer(k, "spec.subnet", subnetKey(p.Metadata.Tenant, p.Spec.Subnet)).(*model.VirtualSubnet)
 	if subnet == nil {
 		return
@@ -63,6 +64,7 @@ func (portRules) check(a *admission, r, old model.Resource) {
 	for i, ca := range p.Spec.Addresses {
 		a.claimCA(subnet, ca, at("spec.addresses", i), r)
 	}
+	a.claimLearned(subnet, p)
 	if network := a.networkOf(subnet); network != nil && !p.Spec.MAC.IsZero() {
 		if o := a.claim(macClaim(network.Index, p.Spec.MAC), r); o != nil {
 			a.fail(k, "spec.mac", "%s is already that of %s in this virtual network; choose another or leave it out", p.Spec.MAC, name(o))
@@ -86,7 +88,7 @@ func (a *admission) claimCA(subnet *model.VirtualSubnet, ca netip.Addr, field st
 		a.fail(k, field, "%s %s", ca, problem)
 		return
 	}
-	o := a.claim(caClaim(subnet.Spec.VSID, ca), r)
+	o := a.claimOver(caClaim(subnet.Spec.VSID, ca), ca, r)
 	switch {
 	case o == nil:
 	case o == r:
@@ -116,7 +118,7 @@ func (portRules) allocate(a *admission, r model.Resource) {
 	if p.Spec.MAC.IsZero() && !allocateMAC(a, p, network.Index) {
 		a.fail(k, "spec.mac", "no unused MAC was found; write one")
 	}
-	if len(p.Spec.Addresses) == 0 {
+	if len(p.Spec.Addresses) == 0 && !p.Learns() {
 		allocateCAs(a, p, subnet)
 	}
 	if p.ID == 0 {
@@ -181,7 +183,7 @@ func (portRules) claims(get func(model.Key) model.Resource, r model.Resource) []
 	if !ok {
 		return out
 	}
-	for _, ca := range p.Spec.Addresses {
+	for _, ca := range p.CAs() {
 		out = append(out, caClaim(s.Spec.VSID, ca))
 	}
 	if n, ok := get(networkKey(p.Metadata.Tenant, s.Spec.Network)).(*model.VirtualNetwork); ok {
@@ -203,6 +205,7 @@ func (portRules) sameSpec(x, y model.Resource) bool {
 	a, b := x.(*model.Port), y.(*model.Port)
 	return a.BoundHost == b.BoundHost && a.Spec.Subnet == b.Spec.Subnet && a.Spec.MAC == b.Spec.MAC &&
 		a.Spec.Host == b.Spec.Host && a.Spec.AllowSpoofing == b.Spec.AllowSpoofing &&
+		a.Spec.DynamicAddressLimit == b.Spec.DynamicAddressLimit && slices.Equal(a.Learned, b.Learned) &&
 		slices.Equal(a.Spec.Addresses, b.Spec.Addresses)
 }
 

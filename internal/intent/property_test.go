@@ -44,6 +44,7 @@ func genResource(t *rapid.T) model.Resource {
 		return s
 	case model.KindPort:
 		p := port(tn, n, genName.Draw(t, "subnet"), rapid.SliceOfN(genCA, 0, rapid.SampledFrom([]int{0, 1, 1, 2}).Draw(t, "n")).Draw(t, "cas")...)
+		p.Spec.DynamicAddressLimit = rapid.SampledFrom([]uint32{0, 0, 1, 2}).Draw(t, "limit")
 		p.Spec.MAC, p.Spec.Host = genMAC.Draw(t, "mac"), genHost.Draw(t, "host")
 		return p
 	case model.KindCustomerRoute:
@@ -90,6 +91,21 @@ func step(rt *rapid.T, w *world) []model.Resource {
 		ref := model.Ref{Tenant: genTenant.Draw(rt, "tenant"), Name: genName.Draw(rt, "name")}
 		judge := rapid.SampledFrom([]func(*State, model.Ref, string) (*Result, []Violation){AdmitBinding, AdmitUnbinding}).Draw(rt, "which")
 		res, v := judge(w.state, ref, genHost.Draw(rt, "host"))
+		if len(v) > 0 {
+			return nil
+		}
+		w.store(res)
+		return res.Puts
+	}
+	if rapid.IntRange(0, 3).Draw(rt, "learn") == 0 {
+		ref := model.Ref{Tenant: genTenant.Draw(rt, "tenant"), Name: genName.Draw(rt, "name")}
+		addrs := func(what string) (out []netip.Addr) {
+			for _, a := range rapid.SliceOfN(genCA, 0, 2).Draw(rt, what) {
+				out = append(out, addrOf(a))
+			}
+			return out
+		}
+		res, _, v := AdmitLearned(w.state, ref, genHost.Draw(rt, "host"), addrs("used"), addrs("released"))
 		if len(v) > 0 {
 			return nil
 		}
@@ -171,14 +187,15 @@ func checkInvariants(rt *rapid.T, s *State) {
 		case *model.Port:
 			sub := find(k, subnetKey(k.Tenant, r.Spec.Subnet)).(*model.VirtualSubnet)
 			one(fmt.Sprint("port id ", r.ID), k)
-			must(r.ID > 0 && len(r.Spec.Addresses) > 0, k, "%+v", *r)
+			must(r.ID > 0 && (len(r.Spec.Addresses) > 0 || r.Learns()), k, "%+v", *r)
+			must(len(r.Learned) <= int(r.Spec.DynamicAddressLimit), k, "learned %v", r.Learned)
 			must(r.Spec.MAC.IsUnicast() && !r.Spec.MAC.IsRouter(), k, "MAC %s", r.Spec.MAC)
 			one(fmt.Sprint("MAC ", k.Tenant, sub.Spec.Network, r.Spec.MAC), k)
 			must(r.Spec.Host == "" || r.BoundHost == "", k, "two hosts")
 			if r.Host() != "" {
 				find(k, hostKey(r.Host()))
 			}
-			for _, ca := range r.Spec.Addresses {
+			for _, ca := range r.CAs() {
 				checkCA(must, k, sub, ca)
 				one(fmt.Sprint("CA ", sub.Spec.VSID, ca), k)
 			}

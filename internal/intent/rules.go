@@ -51,6 +51,7 @@ const (
 	maxLabelKey    = 128
 	maxLabelValue  = 256
 	maxAddresses   = 16 // CAs of one port
+	maxLearned     = 64 // learned CAs of one port
 	maxMACAttempts = 100
 )
 

@@ -148,7 +148,7 @@ func (virtualSubnetRules) allocate(a *admission, r model.Resource) {
 		a.claim(vsidClaim(s.Spec.VSID), r)
 	}
 	for i, g := range s.Spec.Gateway {
-		if o := a.claim(caClaim(s.Spec.VSID, g), r); o != nil {
+		if o := a.claimOver(caClaim(s.Spec.VSID, g), g, r); o != nil {
 			a.fail(k, at("spec.gateway", i), "%s is already an address of %s; choose another gateway", g, name(o))
 		}
 	}
@@ -222,6 +222,7 @@ func checkInside(a *admission, s *model.VirtualSubnet) {
 				a.failFor(Conflict, model.KeyOf(s), "spec.prefixes", "%s would no longer fit: %s %s; change or delete it first or in the same set", k, ca, problem)
 			}
 		}
+		a.unlearnOutside(s, k)
 	}
 }
 

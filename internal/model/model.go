@@ -110,3 +110,17 @@ func As16(a netip.Addr) [16]byte { return a.As16() }
 
 // From16 undoes As16.
 func From16(b [16]byte) netip.Addr { return netip.AddrFrom16(b).Unmap() }
+
+// L2OnlyCA is where the L2Only record of a MAC stands among the records of its subnet:
+// under a multicast address, which no packet is from and no route leads to.
+func L2OnlyCA(m MAC) netip.Addr {
+	a := [16]byte{0xff, 0x0f}
+	copy(a[10:], m[:])
+	return netip.AddrFrom16(a)
+}
+
+// IsL2OnlyCA reports whether a is L2OnlyCA of some MAC.
+func IsL2OnlyCA(a netip.Addr) bool {
+	b := a.As16()
+	return a.Is6() && L2OnlyCA(MAC(b[10:])) == a
+}

@@ -2,6 +2,7 @@ package model
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -128,6 +129,8 @@ type Port struct {
 	ID PortID `json:"id,omitempty"`
 	// BoundHost is the host of the first plug, when Spec.Host does not say.
 	BoundHost string `json:"boundHost,omitempty"`
+	// Learned are the addresses that the guest was seen to use, the oldest first.
+	Learned []netip.Addr `json:"learned,omitempty"`
 }
 
 // PortSpec is what people say of a port.
@@ -138,6 +141,17 @@ type PortSpec struct {
 	Host      string       `json:"host,omitempty"`
 	// AllowSpoofing turns the spoofing guard off (hnv 5.1, MacAddressSpoofing).
 	AllowSpoofing bool `json:"allowSpoofing,omitempty"`
+	// DynamicAddressLimit is how many addresses may be learned, beside Addresses; 0: none (hnv 1.7).
+	DynamicAddressLimit uint32 `json:"dynamicAddressLimit,omitempty"`
+}
+
+// Learns reports whether the port may have addresses that policy does not know yet:
+// it has a record of type L2Only.
+func (p *Port) Learns() bool { return p.Spec.DynamicAddressLimit > 0 }
+
+// CAs gives all addresses of the port: those of its spec, and what was learned.
+func (p *Port) CAs() []netip.Addr {
+	return append(slices.Clone(p.Spec.Addresses), p.Learned...)
 }
 
 // Host is the host where the port is, or "".

@@ -83,6 +83,9 @@ func lookup(st *intent.State, vsid model.VSID, ca netip.Addr) (*weftv1.LookupRes
 	case *model.Port:
 		out.Kind, out.Port, out.Host, out.Mac = "port", r.Metadata.Ref().String(), r.Host(), r.Spec.MAC.String()
 		out.Pa = convert.Addr(st.PAOfPort(r))
+		if slices.Contains(r.Learned, ca) {
+			out.Kind = "dynamic"
+		}
 	case *model.VirtualSubnet:
 		out.Kind, out.Mac = "router", model.RouterMAC(vsid).String()
 	case *model.LookupRecord:

@@ -206,6 +206,9 @@ func degrade(c *weftv1.Condition, reason, message string) {
 
 func (s *viewer) portView(p *model.Port, st *weftv1.Status, programmed, degraded *weftv1.Condition) {
 	st.Index, st.Host = uint32(p.ID), p.Host()
+	for _, ca := range p.Learned {
+		st.Learned = append(st.Learned, ca.String())
+	}
 	if st.Host == "" {
 		degraded.Reason, degraded.Message = reasonNotPlaced, "The port is on no host yet; `weft plug` places it."
 		return

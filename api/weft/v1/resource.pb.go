@@ -125,7 +125,7 @@ func (x *Metadata) GetCreatedAt() *timestamppb.Timestamp {
 // Condition is one fact about a resource, with the generation it speaks of.
 type Condition struct {
 	state              protoimpl.MessageState `protogen:"open.v1"`
-	Type               string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`       // Accepted | Programmed | Degraded
+	Type               string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`       // Accepted | Programmed | Degraded | GuestConfigured (Port)
 	Status             string                 `protobuf:"bytes,2,opt,name=status,proto3" json:"status,omitempty"`   // True | False | Unknown
 	Reason             string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`   // CamelCase, stable
 	Message            string                 `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"` // for humans
@@ -291,7 +291,9 @@ type Status struct {
 	// VirtualNetwork, Port: dense identities of the data plane.
 	Index uint32 `protobuf:"varint,9,opt,name=index,proto3" json:"index,omitempty"`
 	// LookupRecord: Static or Dynamic; derived from a port or written.
-	Derived       bool `protobuf:"varint,10,opt,name=derived,proto3" json:"derived,omitempty"`
+	Derived bool `protobuf:"varint,10,opt,name=derived,proto3" json:"derived,omitempty"`
+	// Port: addresses that were learned, the oldest first.
+	Learned       []string `protobuf:"bytes,20,rep,name=learned,proto3" json:"learned,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -394,6 +396,13 @@ func (x *Status) GetDerived() bool {
 		return x.Derived
 	}
 	return false
+}
+
+func (x *Status) GetLearned() []string {
+	if x != nil {
+		return x.Learned
+	}
+	return nil
 }
 
 type TenantSpec struct {
@@ -741,14 +750,15 @@ func (x *VirtualSubnet) GetStatus() *Status {
 }
 
 type PortSpec struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Subnet        string                 `protobuf:"bytes,1,opt,name=subnet,proto3" json:"subnet,omitempty"`
-	Mac           string                 `protobuf:"bytes,2,opt,name=mac,proto3" json:"mac,omitempty"`
-	Addresses     []string               `protobuf:"bytes,3,rep,name=addresses,proto3" json:"addresses,omitempty"`
-	Host          string                 `protobuf:"bytes,4,opt,name=host,proto3" json:"host,omitempty"`
-	AllowSpoofing bool                   `protobuf:"varint,5,opt,name=allow_spoofing,json=allowSpoofing,proto3" json:"allow_spoofing,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state               protoimpl.MessageState `protogen:"open.v1"`
+	Subnet              string                 `protobuf:"bytes,1,opt,name=subnet,proto3" json:"subnet,omitempty"`
+	Mac                 string                 `protobuf:"bytes,2,opt,name=mac,proto3" json:"mac,omitempty"`
+	Addresses           []string               `protobuf:"bytes,3,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	Host                string                 `protobuf:"bytes,4,opt,name=host,proto3" json:"host,omitempty"`
+	AllowSpoofing       bool                   `protobuf:"varint,5,opt,name=allow_spoofing,json=allowSpoofing,proto3" json:"allow_spoofing,omitempty"`
+	DynamicAddressLimit uint32                 `protobuf:"varint,6,opt,name=dynamic_address_limit,json=dynamicAddressLimit,proto3" json:"dynamic_address_limit,omitempty"` // how many addresses may be learned; 0: none
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *PortSpec) Reset() {
@@ -814,6 +824,13 @@ func (x *PortSpec) GetAllowSpoofing() bool {
 		return x.AllowSpoofing
 	}
 	return false
+}
+
+func (x *PortSpec) GetDynamicAddressLimit() uint32 {
+	if x != nil {
+		return x.DynamicAddressLimit
+	}
+	return 0
 }
 
 type Port struct {
@@ -1575,7 +1592,7 @@ const file_weft_v1_resource_proto_rawDesc = "" +
 	"\acurrent\x18\x02 \x01(\x05R\acurrent\x12\x18\n" +
 	"\afailing\x18\x03 \x01(\x05R\afailing\x12\x1d\n" +
 	"\n" +
-	"oldest_lag\x18\x04 \x01(\tR\toldestLag\"\xe5\x02\n" +
+	"oldest_lag\x18\x04 \x01(\tR\toldestLag\"\xff\x02\n" +
 	"\x06Status\x122\n" +
 	"\n" +
 	"conditions\x18\x01 \x03(\v2\x12.weft.v1.ConditionR\n" +
@@ -1589,7 +1606,8 @@ const file_weft_v1_resource_proto_rawDesc = "" +
 	"\x12provider_addresses\x18\b \x03(\tR\x11providerAddresses\x12\x14\n" +
 	"\x05index\x18\t \x01(\rR\x05index\x12\x18\n" +
 	"\aderived\x18\n" +
-	" \x01(\bR\aderived\".\n" +
+	" \x01(\bR\aderived\x12\x18\n" +
+	"\alearned\x18\x14 \x03(\tR\alearned\".\n" +
 	"\n" +
 	"TenantSpec\x12 \n" +
 	"\vdescription\x18\x01 \x01(\tR\vdescription\"\x89\x01\n" +
@@ -1612,13 +1630,14 @@ const file_weft_v1_resource_proto_rawDesc = "" +
 	"\rVirtualSubnet\x12-\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x11.weft.v1.MetadataR\bmetadata\x12.\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1a.weft.v1.VirtualSubnetSpecR\x04spec\x12'\n" +
-	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"\x8d\x01\n" +
+	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"\xc1\x01\n" +
 	"\bPortSpec\x12\x16\n" +
 	"\x06subnet\x18\x01 \x01(\tR\x06subnet\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\tR\x03mac\x12\x1c\n" +
 	"\taddresses\x18\x03 \x03(\tR\taddresses\x12\x12\n" +
 	"\x04host\x18\x04 \x01(\tR\x04host\x12%\n" +
-	"\x0eallow_spoofing\x18\x05 \x01(\bR\rallowSpoofing\"\x85\x01\n" +
+	"\x0eallow_spoofing\x18\x05 \x01(\bR\rallowSpoofing\x122\n" +
+	"\x15dynamic_address_limit\x18\x06 \x01(\rR\x13dynamicAddressLimit\"\x85\x01\n" +
 	"\x04Port\x12-\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x11.weft.v1.MetadataR\bmetadata\x12%\n" +
 	"\x04spec\x18\x02 \x01(\v2\x11.weft.v1.PortSpecR\x04spec\x12'\n" +

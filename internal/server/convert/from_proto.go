@@ -106,7 +106,8 @@ func (rd *reader) virtualSubnet(p *weftv1.VirtualSubnet) model.Resource {
 
 func (rd *reader) port(p *weftv1.Port) model.Resource {
 	r, s := &model.Port{Metadata: rd.meta(model.KindPort, p.GetMetadata())}, p.GetSpec()
-	r.Spec = model.PortSpec{Subnet: s.GetSubnet(), MAC: rd.mac("spec.mac", s.GetMac()), Host: s.GetHost(), AllowSpoofing: s.GetAllowSpoofing()}
+	r.Spec = model.PortSpec{Subnet: s.GetSubnet(), MAC: rd.mac("spec.mac", s.GetMac()), Host: s.GetHost(), AllowSpoofing: s.GetAllowSpoofing(),
+		DynamicAddressLimit: s.GetDynamicAddressLimit()}
 	for i, t := range s.GetAddresses() {
 		r.Spec.Addresses = append(r.Spec.Addresses, rd.required(index("spec.addresses", i), t))
 	}

@@ -33,7 +33,8 @@ func WriteResource(r model.Resource, status *weftv1.Status) *weftv1.Resource {
 	case *model.Port:
 		return &weftv1.Resource{Kind: &weftv1.Resource_Port{Port: &weftv1.Port{Metadata: m, Status: status,
 			Spec: &weftv1.PortSpec{Subnet: r.Spec.Subnet, Mac: writeMAC(r.Spec.MAC), Addresses: writeAll(r.Spec.Addresses),
-				Host: r.Spec.Host, AllowSpoofing: r.Spec.AllowSpoofing}}}}
+				Host: r.Spec.Host, AllowSpoofing: r.Spec.AllowSpoofing,
+				DynamicAddressLimit: r.Spec.DynamicAddressLimit}}}}
 	case *model.CustomerRoute:
 		return &weftv1.Resource{Kind: &weftv1.Resource_CustomerRoute{CustomerRoute: &weftv1.CustomerRoute{Metadata: m, Status: status,
 			Spec: &weftv1.CustomerRouteSpec{Network: r.Spec.Network, Prefix: r.Spec.Prefix.String(),
