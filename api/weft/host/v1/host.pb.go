@@ -1113,6 +1113,7 @@ type Port struct {
 	Gateway6      []byte                 `protobuf:"bytes,10,opt,name=gateway6,proto3" json:"gateway6,omitempty"`
 	Pa            []byte                 `protobuf:"bytes,11,opt,name=pa,proto3" json:"pa,omitempty"`
 	Spoof         bool                   `protobuf:"varint,12,opt,name=spoof,proto3" json:"spoof,omitempty"`
+	Learn         uint32                 `protobuf:"varint,13,opt,name=learn,proto3" json:"learn,omitempty"` // how many addresses beside cas may be learned
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1229,6 +1230,13 @@ func (x *Port) GetSpoof() bool {
 		return x.Spoof
 	}
 	return false
+}
+
+func (x *Port) GetLearn() uint32 {
+	if x != nil {
+		return x.Learn
+	}
+	return 0
 }
 
 type Prefix struct {
@@ -2447,7 +2455,7 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	" \x03(\v2\x17.weft.host.v1.RecordKeyR\rdeleteRecords\x12;\n" +
 	"\rdelete_routes\x18\v \x03(\v2\x16.weft.host.v1.RouteKeyR\fdeleteRoutes\x12\x1d\n" +
 	"\n" +
-	"delete_pas\x18\f \x03(\fR\tdeletePas\"\xa4\x02\n" +
+	"delete_pas\x18\f \x03(\fR\tdeletePas\"\xba\x02\n" +
 	"\x04Port\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x0e\n" +
@@ -2461,7 +2469,8 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\bgateway6\x18\n" +
 	" \x01(\fR\bgateway6\x12\x0e\n" +
 	"\x02pa\x18\v \x01(\fR\x02pa\x12\x14\n" +
-	"\x05spoof\x18\f \x01(\bR\x05spoof\"6\n" +
+	"\x05spoof\x18\f \x01(\bR\x05spoof\x12\x14\n" +
+	"\x05learn\x18\r \x01(\rR\x05learn\"6\n" +
 	"\x06Prefix\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\fR\aaddress\x12\x12\n" +
 	"\x04bits\x18\x02 \x01(\rR\x04bits\"/\n" +
