@@ -71,14 +71,16 @@ type view struct {
 	failures []failure
 	facts    facts
 	uplinks  map[uint32]string
-	mtu      int // of guests
+	mtu      int  // of guests
+	probing  bool // the states of Provider Addresses may change at once
 }
 
 // facts is what only this host knows.
 type facts struct {
 	pas    []netip.Addr // sorted
-	mtu    int          // of the underlay, IP
-	decap  string       // strategy per uplink: "eth0=tcx"
+	states map[netip.Addr]addressState
+	mtu    int    // of the underlay, IP
+	decap  string // strategy per uplink: "eth0=tcx"
 	kernel string
 }
 
@@ -106,6 +108,7 @@ const (
 	reasonUnderlay      = "UnderlayUnusable"
 	reasonForeignPA     = "ProviderAddressNotOnHost"
 	reasonCache         = "CacheUnreadable"
+	reasonDuplicate     = "DuplicateAddress"
 )
 
 // Agent is one running agent.

@@ -43,6 +43,11 @@ type loop struct {
 	under   underlay
 	foreign []netip.Addr // PAs of policy that this host does not have
 
+	states map[netip.Addr]addressState // of this host's PAs
+	claims map[place]*claim            // what address conflict detection knows of them
+	ears   map[uint32]*ear             // by device
+	probe  *time.Timer                 // the next step of a claim
+
 	last    pass // what the last pass worked from
 	trouble bool // the last pass left what a retry may mend: do not skip the next
 	retry   *time.Timer
@@ -61,11 +66,12 @@ type pass struct {
 	devices map[model.PortID]device
 	ours    map[uint32]bool // devices that the switch must stay on, in policy or not
 	under   underlay
+	states  map[netip.Addr]addressState
 }
 
 func (p pass) equal(q pass) bool {
 	return p.goal == q.goal && p.synced == q.synced && maps.Equal(p.devices, q.devices) &&
-		maps.Equal(p.ours, q.ours) && p.under.equal(q.under)
+		maps.Equal(p.ours, q.ours) && p.under.equal(q.under) && maps.Equal(p.states, q.states)
 }
 
 // newLoop reads what earlier processes left: the cached Goal and the plugs.
@@ -73,6 +79,7 @@ func newLoop(ctx context.Context, a *Agent) (*loop, error) {
 	l := &loop{
 		Agent: a, plugs: map[model.Ref]*plug{}, unbind: map[model.Ref]bool{}, orphans: map[uint32]model.PortID{},
 		stale: netdev.ChangeAll, retry: time.NewTimer(0), delay: firstRetry,
+		ears: map[uint32]*ear{}, probe: time.NewTimer(0),
 	}
 	cached, err := readGoal(a.cfg.StateDir)
 	if err != nil {
@@ -104,6 +111,7 @@ func newLoop(ctx context.Context, a *Agent) (*loop, error) {
 func (l *loop) run(ctx context.Context) error {
 	audit := time.NewTicker(l.cfg.Audit)
 	defer audit.Stop()
+	defer l.stopListening()
 	for {
 		for _, f := range l.work.take() {
 			f()
@@ -114,6 +122,7 @@ func (l *loop) run(ctx context.Context) error {
 			return nil
 		case <-l.work.wait():
 		case <-l.retry.C:
+		case <-l.probe.C:
 		case <-audit.C:
 			l.audit()
 		}
@@ -129,13 +138,14 @@ func (l *loop) reconcile() {
 		l.cache = nil
 	}
 	standing, seen := l.look(h)
+	standing = append(standing, l.checkAddresses(h.goal.PAs, start)...)
 	l.nameOrphans(h)
-	now := pass{goal: h.goal, synced: h.synced, devices: l.devices(h.goal), ours: l.ours(), under: l.under}
+	now := pass{goal: h.goal, synced: h.synced, devices: l.devices(h.goal), ours: l.ours(), under: l.under, states: l.states}
 	if seen && now.equal(l.last) && !l.trouble && l.view.Load().settled {
 		l.publish(h, l.view.Load().want, standing)
 		return
 	}
-	want := render(h.goal, now.devices, l.under)
+	want := render(h.goal, now.devices, l.under, l.mayUse)
 	l.last = now
 	l.program(h, want)
 	l.detour(want)
@@ -400,14 +410,14 @@ func (l *loop) publish(h held, want table.Set, failures []failure) {
 	}
 	slices.SortFunc(failures, func(a, b failure) int { return cmp.Compare(a.String(), b.String()) })
 	v := &view{held: h, settled: true, want: want, plugs: plugs, failures: failures, facts: l.facts(),
-		uplinks: l.under.uplinks, mtu: l.under.guestMTU()}
+		uplinks: l.under.uplinks, mtu: l.under.guestMTU(), probing: l.probing()}
 	l.view.Store(v)
 	l.news.ring()
 }
 
 func (l *loop) facts() facts {
 	return facts{
-		pas: l.under.pas, mtu: l.under.mtu, decap: l.under.decap(l.sw.Strategies()), kernel: kernelRelease(),
+		pas: l.under.pas, states: maps.Clone(l.states), mtu: l.under.mtu, decap: l.under.decap(l.sw.Strategies()), kernel: kernelRelease(),
 	}
 }
 

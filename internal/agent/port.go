@@ -1,16 +1,22 @@
 package agent
 
 import (
+	"net/netip"
+
 	"github.com/weft-sdn/weft/internal/goal"
 	"github.com/weft-sdn/weft/internal/model"
 	"github.com/weft-sdn/weft/internal/table"
 )
 
 // renderPorts gives a row to every port of this host whose device is present.
-func renderPorts(set table.Set, g *goal.Goal, devices map[model.PortID]device, u underlay) {
+func renderPorts(set table.Set, g *goal.Goal, devices map[model.PortID]device, u underlay, mayUse func(netip.Addr) bool) {
 	for id, p := range g.Ports {
 		if d, ok := devices[id]; ok {
-			set.Ports[d.ifindex] = renderPort(p, d, u.guestMTU())
+			row := renderPort(p, d, u.guestMTU())
+			if !mayUse(row.PA) {
+				row.PA = netip.Addr{}
+			}
+			set.Ports[d.ifindex] = row
 		}
 	}
 }

@@ -100,7 +100,7 @@ func providerAddresses(cfg Config, addresses []netdev.Address, uplinks map[uint3
 	seen := map[uint32]bool{}
 	for _, a := range addresses {
 		pa := a.Prefix.Addr()
-		if !a.Usable || !pa.Is4() {
+		if !a.Lasting || !pa.Is4() {
 			continue
 		}
 		_, up := uplinks[a.IfIndex]

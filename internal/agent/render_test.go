@@ -39,7 +39,7 @@ func TestRenderJoinsGoalDevicesAndUnderlay(t *testing.T) {
 
 	peer := table.Peer{PA: addr("192.0.2.2"), IfIndex: 2, MTU: 1500, NextHop: mac(0xee), Source: mac(0xff)}
 	under := underlay{mtu: 1500, peers: map[netip.Addr]table.Peer{peer.PA: peer}}
-	got := render(g, map[model.PortID]device{1: {ifindex: 40, veth: true}}, under)
+	got := render(g, map[model.PortID]device{1: {ifindex: 40, veth: true}}, under, func(netip.Addr) bool { return true })
 
 	want := table.NewSet()
 	want.Ports[40] = table.Port{IfIndex: 40, ID: 1, VSID: 5001, Network: 7, MAC: mac(1), PA: addr("192.0.2.1"),

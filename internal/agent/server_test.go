@@ -54,6 +54,7 @@ type agentSession struct {
 	instance string
 	hello    *hostv1.Hello
 	facts    *hostv1.Facts
+	told     []*hostv1.Facts // all of them
 	ack      *hostv1.Ack
 	snapshot int // how many were sent
 	ask      chan *hostv1.Query
@@ -225,7 +226,7 @@ func (f *fleet) Session(ctx context.Context, stream *connect.BidiStream[hostv1.A
 	if err != nil {
 		return err
 	}
-	s := &agentSession{instance: m.GetHello().GetInstance(), hello: m.GetHello(), facts: m.GetHello().GetFacts(),
+	s := &agentSession{instance: m.GetHello().GetInstance(), hello: m.GetHello(), facts: m.GetHello().GetFacts(), told: []*hostv1.Facts{m.GetHello().GetFacts()},
 		ask: make(chan *hostv1.Query), answers: map[uint64]*hostv1.Answer{}}
 	f.mu.Lock()
 	if f.sessions[host] != nil {
@@ -261,6 +262,7 @@ func (f *fleet) hear(host string, s *agentSession, stream *connect.BidiStream[ho
 			s.ack = m.GetAck()
 		case m.GetFacts() != nil:
 			s.facts = m.GetFacts()
+			s.told = append(s.told, s.facts)
 		case m.GetAnswer() != nil:
 			s.answers[m.GetAnswer().GetId()] = m.GetAnswer()
 		}

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"net/http"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -86,8 +88,9 @@ func (s *server) set(c hostv1connect.HostServiceClient, why error) {
 
 // run keeps a session with the server until ctx ends.
 func (s *server) run(ctx context.Context) error {
-	// The first word to the server states facts, which the loop finds.
-	if err := s.await(ctx, func(v *view) bool { return v.settled }); err != nil {
+	// The first word to the server states facts, which the loop finds: also whether
+	// somebody else has an address that was well when an earlier process ran.
+	if err := s.await(ctx, func(v *view) bool { return v.settled && !v.probing }); err != nil {
 		return nil
 	}
 	delay := firstReconnect
@@ -282,6 +285,14 @@ func (f facts) message() *hostv1.Facts {
 	out := &hostv1.Facts{UnderlayMtu: uint32(f.mtu), Kernel: f.kernel, Decap: f.decap}
 	for _, pa := range f.pas {
 		out.ProviderAddresses = append(out.ProviderAddresses, pa.String())
+	}
+	for _, pa := range slices.SortedFunc(maps.Keys(f.states), netip.Addr.Compare) {
+		s := f.states[pa]
+		w := &hostv1.AddressState{Address: pa.String(), State: string(s.state)}
+		if !s.owner.IsZero() {
+			w.Owner = s.owner.String()
+		}
+		out.Addresses = append(out.Addresses, w)
 	}
 	return out
 }

@@ -18,10 +18,12 @@ const (
 // underlay is what a host knows of the physical network.
 type underlay struct {
 	uplinks map[uint32]string // devices by index, with their names
-	mtu     int               // smallest IP MTU of the uplinks; 0 if there is none
-	pas     []netip.Addr      // this host's, sorted
-	peers   map[netip.Addr]table.Peer
-	hops    map[netip.Addr]netdev.Neighbour // next hop of each peer that has a route
+	// addresses of all devices
+	addresses []netdev.Address
+	mtu       int          // smallest IP MTU of the uplinks; 0 if there is none
+	pas       []netip.Addr // this host's, sorted
+	peers     map[netip.Addr]table.Peer
+	hops      map[netip.Addr]netdev.Neighbour // next hop of each peer that has a route
 }
 
 // guestMTU is the largest IP packet of a guest that NVGRE carries whole.
@@ -49,7 +51,7 @@ func findUplinks(cfg Config, links map[uint32]netdev.Link) (underlay, error) {
 	if err != nil {
 		return underlay{}, err
 	}
-	u := underlay{uplinks: map[uint32]string{}}
+	u := underlay{uplinks: map[uint32]string{}, addresses: addresses}
 	for _, index := range chosen {
 		l, ok := links[index]
 		if !ok {

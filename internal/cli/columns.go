@@ -59,6 +59,7 @@ var kindColumns = map[model.Kind][]column{
 	model.KindProviderAddress: {
 		text("HOST", func(r *weftv1.Resource) string { return r.GetProviderAddress().GetSpec().GetHost() }),
 		text("ADDRESS", func(r *weftv1.Resource) string { return r.GetProviderAddress().GetSpec().GetAddress() }),
+		text("DAD", func(r *weftv1.Resource) string { return r.GetProviderAddress().GetStatus().GetAddressState() }),
 	},
 	model.KindVirtualNetwork: {
 		text("RDID", func(r *weftv1.Resource) string { return r.GetVirtualNetwork().GetSpec().GetRdid() }),

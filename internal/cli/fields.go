@@ -73,6 +73,8 @@ var fieldDocs = map[string]string{
 	"status.agentVersion":                  "Host: version of its agent.",
 	"status.acknowledgedRevision":          "Host: the newest policy revision that its kernel holds.",
 	"status.providerAddresses":             "Host: its addresses on the physical network, as its agent sees them.",
+	"status.addressState":                  "ProviderAddress: what duplicate address detection says: Invalid (not on the host, or its device is down), Tentative, Duplicate, Deprecated or Preferred. Only a Preferred one is used.",
+	"status.duplicateOwner":                "ProviderAddress: MAC of the other machine that has a Duplicate.",
 	"status.index":                         "VirtualNetwork, Port: the dense number by which the data plane knows it.",
 	"status.learned":                       "Port: addresses that were learned from the guest, the oldest first.",
 	"status.derived":                       "LookupRecord: true when it follows from a port, false when somebody wrote it.",

@@ -18,6 +18,7 @@ type networkChange struct {
 	digest  goal.Digest
 	records map[goal.RecordKey]*goal.Record // as before; nil: absent
 	routes  map[goal.RouteKey]*goal.Route
+	peers   map[goal.PeerKey]*goal.Peer
 	member  map[*host]bool // hosts that joined or left: were they members before?
 }
 
@@ -34,7 +35,7 @@ func newChange() *change {
 func (c *change) network(n *network) *networkChange {
 	nc := c.networks[n]
 	if nc == nil {
-		nc = &networkChange{n.digest, map[goal.RecordKey]*goal.Record{}, map[goal.RouteKey]*goal.Route{}, map[*host]bool{}}
+		nc = &networkChange{n.digest, map[goal.RecordKey]*goal.Record{}, map[goal.RouteKey]*goal.Route{}, map[goal.PeerKey]*goal.Peer{}, map[*host]bool{}}
 		c.networks[n] = nc
 	}
 	return nc
@@ -131,10 +132,10 @@ func merge(ds []goal.Delta) goal.Delta {
 	}
 	var p goal.Pending
 	for _, d := range ds {
-		p.Add(goal.Delta{DeletePorts: d.DeletePorts, DeleteRoutes: d.DeleteRoutes, DeleteRecords: d.DeleteRecords, DeletePAs: d.DeletePAs})
+		p.Add(goal.Delta{DeletePorts: d.DeletePorts, DeleteRoutes: d.DeleteRoutes, DeleteRecords: d.DeleteRecords, DeletePeers: d.DeletePeers, DeletePAs: d.DeletePAs})
 	}
 	for _, d := range ds {
-		p.Add(goal.Delta{PutPorts: d.PutPorts, PutRoutes: d.PutRoutes, PutRecords: d.PutRecords, PutPAs: d.PutPAs})
+		p.Add(goal.Delta{PutPorts: d.PutPorts, PutRoutes: d.PutRoutes, PutRecords: d.PutRecords, PutPeers: d.PutPeers, PutPAs: d.PutPAs})
 	}
 	return p.Take()
 }
@@ -183,6 +184,15 @@ func (nc *networkChange) delta(n *network) goal.Delta {
 			d.DeleteRoutes = append(d.DeleteRoutes, k)
 		}
 	}
+	for k, before := range nc.peers {
+		now, ok := n.peers[k]
+		switch {
+		case ok && (before == nil || *before != now):
+			d.PutPeers = append(d.PutPeers, goal.PeerRow{Key: k, Peer: now})
+		case !ok && before != nil:
+			d.DeletePeers = append(d.DeletePeers, k)
+		}
+	}
 	d.Sort()
 	return d
 }
@@ -200,7 +210,13 @@ func (nc *networkChange) nothing(n *network) goal.Delta {
 			d.DeleteRoutes = append(d.DeleteRoutes, k)
 		}
 	}
+	for k := range n.peers {
+		if before, touched := nc.peers[k]; !touched || before != nil {
+			d.DeletePeers = append(d.DeletePeers, k)
+		}
+	}
 	gone := nc.delta(n)
+	d.DeletePeers = append(d.DeletePeers, gone.DeletePeers...)
 	d.DeleteRecords = append(d.DeleteRecords, gone.DeleteRecords...)
 	d.DeleteRoutes = append(d.DeleteRoutes, gone.DeleteRoutes...)
 	d.Sort()

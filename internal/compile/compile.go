@@ -26,11 +26,12 @@ import (
 type Compiler struct {
 	resources map[model.Key]model.Resource
 
-	hosts    map[string]*host
-	networks map[model.Ref]*network
-	subnets  map[model.Ref]*subnet
-	ports    map[model.Ref]*port
-	statics  map[netip.Addr]map[*subnet]int // static records by Provider Address
+	hosts     map[string]*host
+	networks  map[model.Ref]*network
+	subnets   map[model.Ref]*subnet
+	ports     map[model.Ref]*port
+	primaries map[netip.Addr]map[*host]struct{}    // hosts by the address that records name
+	named     map[netip.Addr]map[*network]struct{} // networks whose records name an address
 
 	todo   *todo
 	change *change
@@ -44,7 +45,8 @@ func New() *Compiler {
 		networks:  map[model.Ref]*network{},
 		subnets:   map[model.Ref]*subnet{},
 		ports:     map[model.Ref]*port{},
-		statics:   map[netip.Addr]map[*subnet]int{},
+		primaries: map[netip.Addr]map[*host]struct{}{},
+		named:     map[netip.Addr]map[*network]struct{}{},
 	}
 }
 
@@ -124,11 +126,12 @@ type todo struct {
 	ports    map[*port]struct{}      // row of the port's own host
 	records  map[recordSpot]struct{} // one Customer Address
 	routes   map[routeSpot]struct{}  // one prefix
+	peers    map[peerSpot]struct{}   // one host that records name
 }
 
 func newTodo() *todo {
 	return &todo{map[*host]struct{}{}, map[*network]struct{}{}, map[*subnet]struct{}{},
-		map[*port]struct{}{}, map[recordSpot]struct{}{}, map[routeSpot]struct{}{}}
+		map[*port]struct{}{}, map[recordSpot]struct{}{}, map[routeSpot]struct{}{}, map[peerSpot]struct{}{}}
 }
 
 // settle computes again what todo names, from the outside in. Old rows go
@@ -157,6 +160,9 @@ func (c *Compiler) settle() {
 	}
 	for spot := range c.todo.records {
 		c.settleRecord(spot)
+	}
+	for spot := range c.todo.peers {
+		c.settlePeer(spot)
 	}
 	for n := range c.todo.networks {
 		c.touchRoutes(n)
@@ -220,6 +226,7 @@ func (c *Compiler) Goal(name string) *goal.Goal {
 	for n := range h.networks {
 		maps.Copy(g.Records, n.records)
 		maps.Copy(g.Routes, n.table)
+		maps.Copy(g.Peers, n.peers)
 	}
 	return g
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -22,17 +23,29 @@ func meta(tenant, name string) model.Metadata {
 // expected is the same rules again in slow and obvious code: the oracle.
 func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 	g := goal.New()
-	pasOf := func(host string) []netip.Addr {
-		var pas []netip.Addr
+	pasOf := func(host string) []*model.ProviderAddress {
+		var pas []*model.ProviderAddress
 		for _, r := range resources {
-			if pa, ok := r.(*model.ProviderAddress); ok && pa.Spec.Host == host && !slices.Contains(pas, pa.Spec.Address) {
-				pas = append(pas, pa.Spec.Address)
+			if pa, ok := r.(*model.ProviderAddress); ok && pa.Spec.Host == host {
+				pas = append(pas, pa)
 			}
 		}
-		slices.SortFunc(pas, netip.Addr.Compare)
+		// The oldest first, then the lowest.
+		slices.SortFunc(pas, func(a, b *model.ProviderAddress) int {
+			if !a.Metadata.CreatedAt.Equal(b.Metadata.CreatedAt) {
+				return a.Metadata.CreatedAt.Compare(b.Metadata.CreatedAt)
+			}
+			return a.Spec.Address.Compare(b.Spec.Address)
+		})
 		return pas
 	}
-	paOf := func(p *model.Port) netip.Addr { return model.ChoosePA(pasOf(p.Host()), p.ID) }
+	primaryOf := func(host string) netip.Addr {
+		for _, pa := range pasOf(host) {
+			return pa.Spec.Address
+		}
+		return netip.Addr{}
+	}
+	paOf := func(p *model.Port) netip.Addr { return primaryOf(p.Host()) }
 	subnetOf := func(tenant, name string) (*model.VirtualSubnet, *model.VirtualNetwork) {
 		s, _ := resources[model.Key{Kind: model.KindVirtualSubnet, Ref: model.Ref{Tenant: tenant, Name: name}}].(*model.VirtualSubnet)
 		if s == nil {
@@ -42,7 +55,7 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 		return s, n
 	}
 	for _, pa := range pasOf(host) {
-		g.PAs[pa] = struct{}{}
+		g.PAs[pa.Spec.Address] = struct{}{}
 	}
 	local := map[*model.VirtualNetwork]bool{}
 	for _, r := range resources {
@@ -135,6 +148,29 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 				g.Routes[goal.RouteKey{Network: n.Index, Prefix: p}] = goal.Route{VSID: s.Spec.VSID}
 			}
 		}
+		for k, r := range g.Records {
+			if !r.PA.IsValid() || !slices.ContainsFunc(slices.Collect(maps.Values(subnets)), func(s *model.VirtualSubnet) bool { return s.Spec.VSID == k.VSID }) {
+				continue
+			}
+			for _, h := range hosts { // the first that has the address as its primary
+				if primaryOf(h) != r.PA {
+					continue
+				}
+				var usable []netip.Addr
+				for _, pa := range pasOf(h) {
+					if (pa.State == "" || pa.State == "Preferred") && !slices.Contains(usable, pa.Spec.Address) {
+						usable = append(usable, pa.Spec.Address)
+					}
+				}
+				slices.SortFunc(usable, netip.Addr.Compare)
+				if len(usable) != 1 || usable[0] != r.PA {
+					var peer goal.Peer
+					copy(peer.PAs[:], usable)
+					g.Peers[goal.PeerKey{Network: n.Index, PA: r.PA}] = peer
+				}
+				break
+			}
+		}
 	}
 	return g
 }
@@ -165,7 +201,9 @@ func draw(t *rapid.T) model.Resource {
 		return r
 	case 3, 4:
 		i := number(5)
-		return &model.ProviderAddress{Metadata: meta("", fmt.Sprint("pa", i)),
+		m := meta("", fmt.Sprint("pa", i))
+		m.CreatedAt = time.Unix(int64(number(3)), 0)
+		return &model.ProviderAddress{Metadata: m, State: model.AddressState(pick("", "Preferred", "Duplicate", "Invalid")),
 			Spec: model.ProviderAddressSpec{Host: pick(hosts...), Address: addr(fmt.Sprintf("192.0.2.%d", i))}}
 	case 5, 6:
 		prefixes := []string{"0.0.0.0/0", "10.9.0.0/16", "10.0.1.0/24", "::/0"}
@@ -328,7 +366,7 @@ func TestIncrementalIsFullIsTheRules(t *testing.T) {
 			all = append(all, key)
 		}
 		c.Apply(nil, all)
-		if len(c.networks)+len(c.hosts)+len(c.ports)+len(c.statics)+len(c.resources) != 0 {
+		if len(c.networks)+len(c.hosts)+len(c.ports)+len(c.primaries)+len(c.named)+len(c.resources) != 0 {
 			t.Fatalf("left behind: %d networks, %d hosts, %d ports", len(c.networks), len(c.hosts), len(c.ports))
 		}
 	})
@@ -433,22 +471,54 @@ func move(c *Compiler, tenant, name, host string) *model.Port {
 	return &p
 }
 
-func TestPortsSpreadOverTheAddressesOfTheirHost(t *testing.T) {
+// Records name a host by its oldest address, whatever becomes of the others; where it
+// can be reached now is said once per network.
+func TestAddressesComeAndGo(t *testing.T) {
 	c := Full(demo())
-	c.Apply([]model.Resource{&model.ProviderAddress{Metadata: meta("", "h2-pb"),
-		Spec: model.ProviderAddressSpec{Host: "h2", Address: addr("192.0.2.9")}}}, nil)
-	g := c.Goal("h2")
-	used := map[netip.Addr]int{}
-	for id, p := range g.Ports {
-		used[p.PA]++
-		for _, ca := range p.CAs {
-			if r := g.Records[goal.RecordKey{VSID: p.VSID, CA: ca}]; r.PA != p.PA {
-				t.Errorf("port %d sends from %s and is found at %s", id, p.PA, r.PA)
+	pa := func(name, address string, state model.AddressState) *model.ProviderAddress {
+		r := &model.ProviderAddress{Metadata: meta("", name), State: state, Spec: model.ProviderAddressSpec{Host: "h2", Address: addr(address)}}
+		if name == "h2-pb" {
+			r.Metadata.CreatedAt = time.Unix(1, 0)
+		}
+		return r
+	}
+	old, _ := c.Resource(model.Key{Kind: model.KindProviderAddress, Ref: model.Ref{Name: "h2-pa"}})
+	primary := old.(*model.ProviderAddress).Spec.Address
+	for _, step := range []struct {
+		name   string
+		puts   []model.Resource
+		usable []string // of h2 as h1 is told; nil: nothing is said
+	}{
+		{"a lower address that is being probed", []model.Resource{pa("h2-pb", "192.0.2.0", model.AddressTentative)}, nil},
+		{"it may be used", []model.Resource{pa("h2-pb", "192.0.2.0", model.AddressPreferred)}, []string{"192.0.2.0", primary.String()}},
+		{"somebody else has the first", []model.Resource{pa("h2-pa", primary.String(), model.AddressDuplicate)}, []string{"192.0.2.0"}},
+		{"and the device of the second is down", []model.Resource{pa("h2-pb", "192.0.2.0", model.AddressInvalid)}, []string{}},
+		{"the first is well again", []model.Resource{pa("h2-pa", primary.String(), model.AddressPreferred)}, nil},
+	} {
+		deltas := c.Apply(step.puts, nil)
+		for h, d := range deltas {
+			if len(d.PutRecords)+len(d.DeleteRecords)+len(d.PutPorts) > 0 {
+				t.Errorf("%s: %s gets %+v", step.name, h, d)
 			}
 		}
-	}
-	if len(used) != 2 {
-		t.Errorf("all ports use %v", used)
+		for k, r := range c.Goal("h1").Records {
+			if p, remote := c.Goal("h2").Ports[r.Port]; remote && r.PA != primary {
+				t.Errorf("%s: %s of port %s is at %s, not %s", step.name, k.CA, p.Ref, r.PA, primary)
+			}
+		}
+		var told []string
+		for k, p := range c.Goal("h1").Peers {
+			if k.PA != primary {
+				t.Errorf("%s: a row for %s", step.name, k.PA)
+			}
+			told = []string{}
+			for _, a := range p.List() {
+				told = append(told, a.String())
+			}
+		}
+		if !slices.Equal(told, step.usable) || (told == nil) != (step.usable == nil) {
+			t.Errorf("%s: h1 is told %q, want %q", step.name, told, step.usable)
+		}
 	}
 }
 

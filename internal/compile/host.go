@@ -11,10 +11,12 @@ import (
 // host is what is known of one hypervisor. A Host resource adds nothing to it.
 type host struct {
 	name      string
-	addresses map[string]netip.Addr // of ProviderAddress resources, by their name
-	placed    map[*port]struct{}    // ports that say they are here
+	addresses map[string]*model.ProviderAddress // by their name
+	placed    map[*port]struct{}                // ports that say they are here
 
 	pas      []netip.Addr               // distinct and sorted: rows
+	primary  netip.Addr                 // that records name the host by
+	usable   []netip.Addr               // that packets may be sent to now
 	rows     map[model.PortID]goal.Port // rows
 	networks map[*network]struct{}      // those with a row here
 	own      goal.Digest                // of pas and rows
@@ -24,7 +26,7 @@ type host struct {
 func (c *Compiler) host(name string) *host {
 	h := c.hosts[name]
 	if h == nil {
-		h = &host{name: name, addresses: map[string]netip.Addr{}, placed: map[*port]struct{}{},
+		h = &host{name: name, addresses: map[string]*model.ProviderAddress{}, placed: map[*port]struct{}{},
 			rows: map[model.PortID]goal.Port{}, networks: map[*network]struct{}{}}
 		c.hosts[name] = h
 	}
@@ -37,17 +39,26 @@ func (c *Compiler) forgetHost(h *host) {
 	}
 }
 
-// settleHost takes over the host's Provider Addresses. Every port of the host
-// may get another one.
+// settleHost takes over the host's Provider Addresses.
 func (c *Compiler) settleHost(h *host) {
+	var sound []*model.ProviderAddress
 	var pas []netip.Addr
-	for _, a := range h.addresses {
-		if goal.CheckPA(a) == nil {
-			pas = append(pas, a)
+	for _, r := range h.addresses {
+		if a := r.Spec.Address.Unmap(); goal.CheckPA(a) == nil {
+			sound, pas = append(sound, r), append(pas, a)
 		}
 	}
 	slices.SortFunc(pas, netip.Addr.Compare)
-	pas = slices.Compact(pas)
+	c.settlePAs(h, slices.Compact(pas))
+	c.settlePrimary(h, model.PrimaryPA(sound))
+	if usable := model.UsablePAs(sound); !slices.Equal(usable, h.usable) {
+		h.usable = usable
+		c.touchPeers(h.primary)
+	}
+}
+
+// settlePAs takes over what is one of the host's addresses, usable or not.
+func (c *Compiler) settlePAs(h *host, pas []netip.Addr) {
 	if slices.Equal(pas, h.pas) {
 		return
 	}
@@ -61,12 +72,32 @@ func (c *Compiler) settleHost(h *host) {
 		h.own = h.own.Add(goal.DigestPA(a))
 	}
 	h.pas = pas
+}
+
+// settlePrimary takes over by which address records name the host. Every port of the
+// host gets another one.
+func (c *Compiler) settlePrimary(h *host, primary netip.Addr) {
+	if primary == h.primary {
+		return
+	}
+	c.touchPeers(h.primary)
+	c.touchPeers(primary)
+	if all := c.primaries[h.primary]; all != nil {
+		delete(all, h)
+		if len(all) == 0 {
+			delete(c.primaries, h.primary)
+		}
+	}
+	if primary.IsValid() {
+		if c.primaries[primary] == nil {
+			c.primaries[primary] = map[*host]struct{}{}
+		}
+		c.primaries[primary][h] = struct{}{}
+	}
+	h.primary = primary
 	for p := range h.placed {
 		c.touchPort(p)
 	}
 }
 
 func (h *host) has(pa netip.Addr) bool { return slices.Contains(h.pas, pa) }
-
-// pa is the Provider Address that a port of this host uses.
-func (h *host) pa(id model.PortID) netip.Addr { return model.ChoosePA(h.pas, id) }

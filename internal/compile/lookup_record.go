@@ -1,8 +1,6 @@
 package compile
 
 import (
-	"net/netip"
-
 	"github.com/weft-sdn/weft/internal/goal"
 	"github.com/weft-sdn/weft/internal/model"
 )
@@ -18,9 +16,7 @@ func (c *Compiler) addLookupRecord(r *model.LookupRecord) {
 	c.touchRecord(s, ca)
 	if r.Spec.Port != "" {
 		c.portOf(r).stands[recordSpot{s, ca}]++
-		return
 	}
-	c.mention(r.Spec.ProviderAddress.Unmap(), s, 1)
 }
 
 func (c *Compiler) removeLookupRecord(r *model.LookupRecord) {
@@ -33,7 +29,6 @@ func (c *Compiler) removeLookupRecord(r *model.LookupRecord) {
 	s.settleClaims(ca)
 	c.touchRecord(s, ca)
 	if r.Spec.Port == "" {
-		c.mention(r.Spec.ProviderAddress.Unmap(), s, -1)
 		return
 	}
 	p, spot := c.portOf(r), recordSpot{s, ca}
@@ -58,19 +53,6 @@ func (c *Compiler) staticRecord(s *subnet, r *model.LookupRecord) (goal.Record, 
 		return goal.Record{}, false
 	}
 	return p.record(), true
-}
-
-// mention counts the static records of a subnet behind a Provider Address.
-func (c *Compiler) mention(pa netip.Addr, s *subnet, by int) {
-	if c.statics[pa] == nil {
-		c.statics[pa] = map[*subnet]int{}
-	}
-	if c.statics[pa][s] += by; c.statics[pa][s] == 0 {
-		delete(c.statics[pa], s)
-	}
-	if len(c.statics[pa]) == 0 {
-		delete(c.statics, pa)
-	}
 }
 
 func staticSubnet(r *model.LookupRecord) model.Ref {

@@ -76,7 +76,7 @@ func (c *Compiler) touchPort(p *port) {
 
 // record leads an address to the port, which is placed.
 func (p *port) record() goal.Record {
-	return goal.Record{MAC: p.spec.Spec.MAC, PA: p.host.pa(p.spec.ID), Port: p.spec.ID}
+	return goal.Record{MAC: p.spec.Spec.MAC, PA: p.host.primary, Port: p.spec.ID}
 }
 
 func (c *Compiler) retractPort(p *port) {
@@ -104,7 +104,7 @@ func (c *Compiler) settlePort(p *port) {
 func (p *port) row() goal.Port {
 	s := p.subnet
 	row := goal.Port{Ref: p.ref, ID: p.spec.ID, VSID: s.vsid, Network: s.network.index, MAC: p.spec.Spec.MAC,
-		CAs: plain(p.spec.Spec.Addresses), PA: p.host.pa(p.spec.ID), Spoof: p.spec.Spec.AllowSpoofing,
+		CAs: plain(p.spec.Spec.Addresses), PA: p.host.primary, Spoof: p.spec.Spec.AllowSpoofing,
 		Learn: p.spec.Spec.DynamicAddressLimit}
 	for _, x := range s.spec.Spec.Prefixes {
 		row.Prefixes = append(row.Prefixes, x.Masked())

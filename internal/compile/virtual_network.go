@@ -20,7 +20,9 @@ type network struct {
 
 	records map[goal.RecordKey]goal.Record
 	table   map[goal.RouteKey]goal.Route
-	digest  goal.Digest   // of records and table
+	behind  map[netip.Addr]int // how many records name each Provider Address
+	peers   map[goal.PeerKey]goal.Peer
+	digest  goal.Digest   // of records, table and peers
 	hosts   map[*host]int // how many ports each member has
 	names   []string      // of hosts, sorted; nil: to be made
 }
@@ -30,7 +32,8 @@ func (c *Compiler) network(ref model.Ref) *network {
 	if n == nil {
 		n = &network{ref: ref, subnets: map[*subnet]struct{}{}, candidates: map[netip.Prefix][]*model.CustomerRoute{},
 			onLink: map[netip.Prefix]*subnet{}, records: map[goal.RecordKey]goal.Record{},
-			table: map[goal.RouteKey]goal.Route{}, hosts: map[*host]int{}}
+			table:  map[goal.RouteKey]goal.Route{},
+			behind: map[netip.Addr]int{}, peers: map[goal.PeerKey]goal.Peer{}, hosts: map[*host]int{}}
 		c.networks[ref] = n
 	}
 	return n
@@ -51,6 +54,12 @@ func (c *Compiler) removeVirtualNetwork(r *model.VirtualNetwork) {
 }
 
 func (c *Compiler) setIndex(n *network, index model.NetworkIndex) {
+	for k := range n.peers { // they carry the index
+		c.dropPeer(n, k)
+	}
+	for pa := range n.behind {
+		c.todo.peers[peerSpot{n, pa}] = struct{}{}
+	}
 	n.index = index
 	c.todo.networks[n] = struct{}{}
 	for s := range n.subnets {
@@ -91,6 +100,7 @@ func (c *Compiler) setRecord(n *network, row goal.RecordRow) {
 	c.dropRecord(n, row.Key)
 	note(c.change.network(n).records, n.records, row.Key)
 	n.records[row.Key] = row.Record
+	c.nameHost(n, row.Record.PA, 1)
 	n.digest = n.digest.Add(row.Digest())
 }
 
@@ -101,6 +111,7 @@ func (c *Compiler) dropRecord(n *network, k goal.RecordKey) {
 	}
 	note(c.change.network(n).records, n.records, k)
 	delete(n.records, k)
+	c.nameHost(n, old.PA, -1)
 	n.digest = n.digest.Sub(goal.RecordRow{Key: k, Record: old}.Digest())
 }
 
@@ -154,6 +165,9 @@ func (n *network) everything() goal.Delta {
 	var d goal.Delta
 	for k, r := range n.records {
 		d.PutRecords = append(d.PutRecords, goal.RecordRow{Key: k, Record: r})
+	}
+	for k, p := range n.peers {
+		d.PutPeers = append(d.PutPeers, goal.PeerRow{Key: k, Peer: p})
 	}
 	for k, r := range n.table {
 		d.PutRoutes = append(d.PutRoutes, goal.RouteRow{Key: k, Route: r})

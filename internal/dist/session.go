@@ -393,6 +393,10 @@ func bounded(f *hostv1.Facts) *hostv1.Facts {
 	for i, a := range f.ProviderAddresses {
 		f.ProviderAddresses[i] = clip(a)
 	}
+	f.Addresses = slices.Clone(f.Addresses[:min(len(f.Addresses), maxAddresses)])
+	for i, a := range f.Addresses {
+		f.Addresses[i] = &hostv1.AddressState{Address: clip(a.GetAddress()), State: clip(a.GetState()), Owner: clip(a.GetOwner())}
+	}
 	return f
 }
 

@@ -16,6 +16,7 @@ import (
 // is shared by all hosts that it concerns.
 type Delta struct {
 	PutPAs     []netip.Addr
+	PutPeers   []PeerRow
 	PutRecords []RecordRow
 	PutRoutes  []RouteRow
 	PutPorts   []Port
@@ -23,6 +24,7 @@ type Delta struct {
 	DeletePorts   []model.PortID
 	DeleteRoutes  []RouteKey
 	DeleteRecords []RecordKey
+	DeletePeers   []PeerKey
 	DeletePAs     []netip.Addr
 }
 
@@ -32,6 +34,11 @@ func Diff(from, to *Goal) Delta {
 	for pa := range to.PAs {
 		if _, ok := from.PAs[pa]; !ok {
 			d.PutPAs = append(d.PutPAs, pa)
+		}
+	}
+	for k, p := range to.Peers {
+		if old, ok := from.Peers[k]; !ok || old != p {
+			d.PutPeers = append(d.PutPeers, PeerRow{k, p})
 		}
 	}
 	for k, r := range to.Records {
@@ -52,6 +59,7 @@ func Diff(from, to *Goal) Delta {
 	d.DeletePorts = missing(from.Ports, to.Ports)
 	d.DeleteRoutes = missing(from.Routes, to.Routes)
 	d.DeleteRecords = missing(from.Records, to.Records)
+	d.DeletePeers = missing(from.Peers, to.Peers)
 	d.DeletePAs = missing(from.PAs, to.PAs)
 	d.Sort()
 	return d
@@ -70,12 +78,14 @@ func missing[K comparable, V any](from, to map[K]V) []K {
 // Sort orders every list by key, in place.
 func (d *Delta) Sort() {
 	slices.SortFunc(d.PutPAs, netip.Addr.Compare)
+	slices.SortFunc(d.PutPeers, func(a, b PeerRow) int { return a.Key.Compare(b.Key) })
 	slices.SortFunc(d.PutRecords, func(a, b RecordRow) int { return a.Key.Compare(b.Key) })
 	slices.SortFunc(d.PutRoutes, func(a, b RouteRow) int { return a.Key.Compare(b.Key) })
 	slices.SortFunc(d.PutPorts, func(a, b Port) int { return cmp.Compare(a.ID, b.ID) })
 	slices.Sort(d.DeletePorts)
 	slices.SortFunc(d.DeleteRoutes, RouteKey.Compare)
 	slices.SortFunc(d.DeleteRecords, RecordKey.Compare)
+	slices.SortFunc(d.DeletePeers, PeerKey.Compare)
 	slices.SortFunc(d.DeletePAs, netip.Addr.Compare)
 }
 
@@ -83,6 +93,9 @@ func (d *Delta) Sort() {
 func (d Delta) Apply(g *Goal) {
 	for _, pa := range d.PutPAs {
 		g.PAs[pa] = struct{}{}
+	}
+	for _, p := range d.PutPeers {
+		g.Peers[p.Key] = p.Peer
 	}
 	for _, r := range d.PutRecords {
 		g.Records[r.Key] = r.Record
@@ -102,6 +115,9 @@ func (d Delta) Apply(g *Goal) {
 	for _, k := range d.DeleteRecords {
 		delete(g.Records, k)
 	}
+	for _, k := range d.DeletePeers {
+		delete(g.Peers, k)
+	}
 	for _, pa := range d.DeletePAs {
 		delete(g.PAs, pa)
 	}
@@ -109,8 +125,8 @@ func (d Delta) Apply(g *Goal) {
 
 // Rows counts puts and deletes.
 func (d Delta) Rows() int {
-	return len(d.PutPAs) + len(d.PutRecords) + len(d.PutRoutes) + len(d.PutPorts) +
-		len(d.DeletePorts) + len(d.DeleteRoutes) + len(d.DeleteRecords) + len(d.DeletePAs)
+	return len(d.PutPAs) + len(d.PutPeers) + len(d.PutRecords) + len(d.PutRoutes) + len(d.PutPorts) +
+		len(d.DeletePorts) + len(d.DeleteRoutes) + len(d.DeleteRecords) + len(d.DeletePeers) + len(d.DeletePAs)
 }
 
 // Empty reports whether d changes nothing.
@@ -123,6 +139,7 @@ func (g *Goal) Clone() *Goal {
 		Records: maps.Clone(g.Records),
 		Routes:  maps.Clone(g.Routes),
 		PAs:     maps.Clone(g.PAs),
+		Peers:   maps.Clone(g.Peers),
 	}
 	for id, p := range g.Ports {
 		p.CAs, p.Prefixes = slices.Clone(p.CAs), slices.Clone(p.Prefixes)
@@ -134,11 +151,13 @@ func (g *Goal) Clone() *Goal {
 // Equal compares Goals by value.
 func (g *Goal) Equal(h *Goal) bool {
 	return maps.EqualFunc(g.Ports, h.Ports, Port.Equal) && maps.Equal(g.Records, h.Records) &&
-		maps.Equal(g.Routes, h.Routes) && maps.Equal(g.PAs, h.PAs)
+		maps.Equal(g.Routes, h.Routes) && maps.Equal(g.PAs, h.PAs) && maps.Equal(g.Peers, h.Peers)
 }
 
 // Rows counts all rows of g.
-func (g *Goal) Rows() int { return len(g.Ports) + len(g.Records) + len(g.Routes) + len(g.PAs) }
+func (g *Goal) Rows() int {
+	return len(g.Ports) + len(g.Records) + len(g.Routes) + len(g.PAs) + len(g.Peers)
+}
 
 // Pending gathers Deltas that a slow host has not been sent yet: later ones
 // overwrite earlier ones key by key, so it never grows beyond the keys touched.
@@ -147,15 +166,19 @@ type Pending struct {
 	records map[RecordKey]*Record
 	routes  map[RouteKey]*Route
 	pas     map[netip.Addr]bool
+	peers   map[PeerKey]*Peer
 }
 
 // Add appends d to what is pending.
 func (p *Pending) Add(d Delta) {
 	if p.ports == nil {
-		*p = Pending{map[model.PortID]*Port{}, map[RecordKey]*Record{}, map[RouteKey]*Route{}, map[netip.Addr]bool{}}
+		*p = Pending{map[model.PortID]*Port{}, map[RecordKey]*Record{}, map[RouteKey]*Route{}, map[netip.Addr]bool{}, map[PeerKey]*Peer{}}
 	}
 	for _, pa := range d.PutPAs {
 		p.pas[pa] = true
+	}
+	for i := range d.PutPeers {
+		p.peers[d.PutPeers[i].Key] = &d.PutPeers[i].Peer
 	}
 	for i := range d.PutRecords {
 		p.records[d.PutRecords[i].Key] = &d.PutRecords[i].Record
@@ -175,13 +198,18 @@ func (p *Pending) Add(d Delta) {
 	for _, k := range d.DeleteRecords {
 		p.records[k] = nil
 	}
+	for _, k := range d.DeletePeers {
+		p.peers[k] = nil
+	}
 	for _, pa := range d.DeletePAs {
 		p.pas[pa] = false
 	}
 }
 
 // Rows counts the keys touched.
-func (p *Pending) Rows() int { return len(p.ports) + len(p.records) + len(p.routes) + len(p.pas) }
+func (p *Pending) Rows() int {
+	return len(p.ports) + len(p.records) + len(p.routes) + len(p.pas) + len(p.peers)
+}
 
 // Take gives everything pending as one sorted Delta and empties p.
 func (p *Pending) Take() Delta {
@@ -192,6 +220,13 @@ func (p *Pending) Take() Delta {
 			continue
 		}
 		d.DeletePAs = append(d.DeletePAs, pa)
+	}
+	for k, peer := range p.peers {
+		if peer == nil {
+			d.DeletePeers = append(d.DeletePeers, k)
+			continue
+		}
+		d.PutPeers = append(d.PutPeers, PeerRow{k, *peer})
 	}
 	for k, r := range p.records {
 		if r == nil {

@@ -47,6 +47,7 @@ const (
 	kindRecord
 	kindRoute
 	kindPort
+	kindPeer
 )
 
 func hash(row []byte) Digest {
@@ -69,6 +70,12 @@ func (r RouteRow) Digest() Digest {
 	return hash(appendRoute(append(room[:0], kindRoute), r))
 }
 
+// Digest of the row.
+func (r PeerRow) Digest() Digest {
+	var room [256]byte
+	return hash(appendPeer(append(room[:0], kindPeer), r))
+}
+
 // DigestPA is the digest of a Provider Address as a row.
 func DigestPA(a netip.Addr) Digest {
 	var room [64]byte
@@ -87,6 +94,9 @@ func (g *Goal) Digest() Digest {
 	for k, r := range g.Routes {
 		sum = sum.Add(RouteRow{k, r}.Digest())
 	}
+	for k, p := range g.Peers {
+		sum = sum.Add(PeerRow{k, p}.Digest())
+	}
 	for pa := range g.PAs {
 		sum = sum.Add(DigestPA(pa))
 	}
@@ -101,6 +111,9 @@ func (d Delta) Digest(g *Goal, before Digest) Digest {
 		if _, ok := g.PAs[pa]; !ok {
 			sum = sum.Add(DigestPA(pa))
 		}
+	}
+	for _, p := range d.PutPeers {
+		sum = without(sum, g.Peers, p.Key, peerDigest).Add(p.Digest())
 	}
 	for _, r := range d.PutRecords {
 		sum = without(sum, g.Records, r.Key, recordDigest).Add(r.Digest())
@@ -120,6 +133,9 @@ func (d Delta) Digest(g *Goal, before Digest) Digest {
 	for _, k := range d.DeleteRecords {
 		sum = without(sum, g.Records, k, recordDigest)
 	}
+	for _, k := range d.DeletePeers {
+		sum = without(sum, g.Peers, k, peerDigest)
+	}
 	for _, pa := range d.DeletePAs {
 		if _, ok := g.PAs[pa]; ok {
 			sum = sum.Sub(DigestPA(pa))
@@ -136,5 +152,6 @@ func without[K comparable, V any](sum Digest, rows map[K]V, k K, digest func(K, 
 }
 
 func recordDigest(k RecordKey, r Record) Digest { return RecordRow{k, r}.Digest() }
+func peerDigest(k PeerKey, p Peer) Digest       { return PeerRow{k, p}.Digest() }
 func routeDigest(k RouteKey, r Route) Digest    { return RouteRow{k, r}.Digest() }
 func portDigest(_ model.PortID, p Port) Digest  { return p.Digest() }

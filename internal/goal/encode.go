@@ -14,7 +14,7 @@ import (
 // The encoded Goal, all integers big endian:
 //
 //	magic 8 | version u16 | revision u64 | length of the rows u64 |
-//	count u32 and rows, for PAs, Records, Routes, Ports | SHA-256 of all before
+//	count u32 and rows, for PAs, Records, Routes, Ports, Peers | SHA-256 of all before
 //
 // An address is its length (0, 4 or 16) in one byte and its bytes.
 const (
@@ -42,6 +42,7 @@ func (g *Goal) Encode(revision int64) []byte {
 	b = appendRows(b, all.PutRecords, appendRecord)
 	b = appendRows(b, all.PutRoutes, appendRoute)
 	b = appendRows(b, all.PutPorts, appendPort)
+	b = appendRows(b, all.PutPeers, appendPeer)
 	binary.BigEndian.PutUint64(b[headSize-8:], uint64(len(b)-headSize))
 	sum := sha256.Sum256(b)
 	return append(b, sum[:]...)
@@ -99,6 +100,13 @@ func decodeRows(b []byte) (*Goal, error) {
 		_, twice := g.Ports[p.ID]
 		r.once(twice)
 		g.Ports[p.ID] = p
+	}
+	for range r.count(9) {
+		row := r.peer()
+		r.check(row.Check())
+		_, twice := g.Peers[row.Key]
+		r.once(twice)
+		g.Peers[row.Key] = row.Peer
 	}
 	if r.err == nil && len(r.left) > 0 {
 		r.fail("%d bytes behind the last row", len(r.left))
@@ -158,6 +166,12 @@ func appendRoute(b []byte, r RouteRow) []byte {
 	b = appendPrefix(b, r.Key.Prefix)
 	b = binary.BigEndian.AppendUint32(b, uint32(r.Route.VSID))
 	return appendAddr(b, r.Route.NextHop)
+}
+
+func appendPeer(b []byte, r PeerRow) []byte {
+	b = binary.BigEndian.AppendUint32(b, uint32(r.Key.Network))
+	b = appendAddr(b, r.Key.PA)
+	return appendRows(b, r.Peer.List(), appendAddr)
 }
 
 func appendPort(b []byte, p Port) []byte {
@@ -274,6 +288,19 @@ func (r *reader) route() RouteRow {
 		Key:   RouteKey{Network: model.NetworkIndex(r.u32()), Prefix: r.prefix()},
 		Route: Route{VSID: model.VSID(r.u32()), NextHop: r.addr()},
 	}
+}
+
+func (r *reader) peer() PeerRow {
+	row := PeerRow{Key: PeerKey{Network: model.NetworkIndex(r.u32()), PA: r.addr()}}
+	n := r.count(1)
+	if n > len(row.Peer.PAs) {
+		r.fail("%d addresses of one peer", n)
+		return row
+	}
+	for i := range n {
+		row.Peer.PAs[i] = r.addr()
+	}
+	return row
 }
 
 func (r *reader) port() Port {

@@ -56,12 +56,37 @@ type Route struct {
 	NextHop netip.Addr // invalid: on-link
 }
 
+// PeerKey finds a Peer: a host as the records of a network name it, by its primary
+// Provider Address.
+type PeerKey struct {
+	Network model.NetworkIndex
+	PA      netip.Addr
+}
+
+// Peer lists the Provider Addresses by which a host can be reached now, from the
+// front, sorted; the rest is invalid. A host without a Peer is reached by the address
+// that records name; one with an empty Peer cannot be reached.
+type Peer struct {
+	PAs [model.MaxPAs]netip.Addr
+}
+
+// List gives the addresses.
+func (p Peer) List() []netip.Addr {
+	for i, a := range p.PAs {
+		if !a.IsValid() {
+			return p.PAs[:i]
+		}
+	}
+	return p.PAs[:]
+}
+
 // Goal is everything one host must contain.
 type Goal struct {
 	Ports   map[model.PortID]Port
 	Records map[RecordKey]Record
 	Routes  map[RouteKey]Route
 	PAs     map[netip.Addr]struct{} // this host's own Provider Addresses
+	Peers   map[PeerKey]Peer        // other hosts whose addresses are not just the one that records name
 }
 
 // New returns an empty Goal.
@@ -71,5 +96,6 @@ func New() *Goal {
 		Records: map[RecordKey]Record{},
 		Routes:  map[RouteKey]Route{},
 		PAs:     map[netip.Addr]struct{}{},
+		Peers:   map[PeerKey]Peer{},
 	}
 }

@@ -42,6 +42,11 @@ func drawGoal(t *rapid.T, label string) *Goal {
 		g.Routes[RouteKey{model.NetworkIndex(1 + number(2)), prefixes[number(3)]}] = Route{model.VSID(5001 + number(2)), optional(cas)}
 	}
 	for range number(4) {
+		var p Peer
+		copy(p.PAs[:], pas[number(4):])
+		g.Peers[PeerKey{model.NetworkIndex(1 + number(2)), pas[number(3)]}] = p
+	}
+	for range number(4) {
 		p := Port{Ref: model.Ref{Tenant: "red", Name: string(rune('a' + number(3)))}, ID: model.PortID(1 + number(3)), VSID: 5001,
 			Network: 1, MAC: mac(), PA: optional(pas), Gateway4: optional(cas[:2]), Gateway6: optional(cas[2:]), Spoof: number(2) == 1, Learn: uint32(number(3))}
 		p.CAs = append(p.CAs, cas[:number(4)]...)
@@ -160,24 +165,35 @@ func TestSealedNonsenseIsRefused(t *testing.T) {
 	pa := appendAddr(nil, netip.MustParseAddr("192.0.2.1"))
 	record := appendRecord(nil, RecordRow{RecordKey{5001, netip.MustParseAddr("10.0.0.5")}, Record{MAC: model.MAC{2}}})
 	route := appendRoute(nil, RouteRow{RouteKey{1, netip.MustParsePrefix("10.0.0.0/24")}, Route{VSID: 5001}})
+	peer := func(last ...byte) []byte {
+		b := appendAddr(binary.BigEndian.AppendUint32(nil, 1), netip.MustParseAddr("192.0.2.1"))
+		b = append(b, count(uint32(len(last)))...)
+		for _, n := range last {
+			b = append(b, 4, 192, 0, 2, n)
+		}
+		return b
+	}
 	for name, rows := range map[string][][]byte{
-		"count beyond the end":  {count(1 << 31), count(0), count(0), count(0)},
-		"mapped PA":             {count(1), {16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 1, 2, 3, 4}, count(0), count(0), count(0)},
-		"no PA":                 {count(1), {0}, count(0), count(0), count(0)},
-		"address of 5 bytes":    {count(1), {5, 1, 2, 3, 4, 5}, count(0), count(0), count(0)},
-		"record twice":          {count(0), count(2), record, record, count(0), count(0)},
-		"route unmasked":        {count(0), count(0), count(1), []byte("\x00\x00\x00\x01\x04\x0a\x00\x00\x05\x18\x00\x00\x13\x89\x00"), count(0)},
-		"route of 33 bits":      {count(0), count(0), count(1), []byte("\x00\x00\x00\x01\x04\x0a\x00\x00\x00\x21\x00\x00\x13\x89\x00"), count(0)},
-		"rows behind the last":  {pa, count(0), count(0), count(0), count(0), count(0)},
-		"truth value of 2":      {count(0), count(1), append(slices.Clone(record[:len(record)-1]), 2), count(0), count(0)},
-		"route twice":           {count(0), count(0), count(2), route, route, count(0)},
+		"count beyond the end":  {count(1 << 31), count(0), count(0), count(0), count(0)},
+		"mapped PA":             {count(1), {16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 1, 2, 3, 4}, count(0), count(0), count(0), count(0)},
+		"no PA":                 {count(1), {0}, count(0), count(0), count(0), count(0)},
+		"address of 5 bytes":    {count(1), {5, 1, 2, 3, 4, 5}, count(0), count(0), count(0), count(0)},
+		"record twice":          {count(0), count(2), record, record, count(0), count(0), count(0)},
+		"route unmasked":        {count(0), count(0), count(1), []byte("\x00\x00\x00\x01\x04\x0a\x00\x00\x05\x18\x00\x00\x13\x89\x00"), count(0), count(0)},
+		"route of 33 bits":      {count(0), count(0), count(1), []byte("\x00\x00\x00\x01\x04\x0a\x00\x00\x00\x21\x00\x00\x13\x89\x00"), count(0), count(0)},
+		"rows behind the last":  {pa, count(0), count(0), count(0), count(0), count(0), count(0)},
+		"truth value of 2":      {count(0), count(1), append(slices.Clone(record[:len(record)-1]), 2), count(0), count(0), count(0)},
+		"route twice":           {count(0), count(0), count(2), route, route, count(0), count(0)},
+		"peer twice":            {count(0), count(0), count(0), count(0), count(2), peer(1), peer(1)},
+		"peer out of order":     {count(0), count(0), count(0), count(0), count(1), peer(2, 1)},
+		"nine addresses":        {count(0), count(0), count(0), count(0), count(1), peer(1, 2, 3, 4, 5, 6, 7, 8, 9)},
 		"nothing but a counter": {count(0)},
 	} {
 		if _, _, err := Decode(seal(slices.Concat(rows...))); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	good := slices.Concat(count(1), pa, count(1), record, count(1), route, count(0))
+	good := slices.Concat(count(1), pa, count(1), record, count(1), route, count(0), count(1), peer(1))
 	if _, _, err := Decode(seal(good)); err != nil {
 		t.Errorf("the well-formed one: %v", err)
 	}
@@ -226,6 +242,7 @@ func sample() *Goal {
 	g.PAs[pa] = struct{}{}
 	g.Records[RecordKey{5001, v4}] = Record{MAC: mac, PA: pa, Port: 1}
 	g.Records[RecordKey{5001, netip.MustParseAddr("10.0.0.1")}] = Record{MAC: model.RouterMAC(5001), Router: true}
+	g.Peers[PeerKey{1, pa}] = Peer{[model.MaxPAs]netip.Addr{pa, netip.MustParseAddr("192.0.2.2")}}
 	g.Routes[RouteKey{1, netip.MustParsePrefix("10.0.0.0/24")}] = Route{VSID: 5001}
 	g.Routes[RouteKey{1, netip.MustParsePrefix("0.0.0.0/0")}] = Route{VSID: 5001, NextHop: v4}
 	g.Ports[1] = Port{Ref: model.Ref{Tenant: "red", Name: "web-1"}, ID: 1, VSID: 5001, Network: 1, MAC: mac,
@@ -239,6 +256,7 @@ func TestLinesReadAsPeopleDo(t *testing.T) {
 	added, removed := Difference(from, to)
 	want := []string{
 		"+ pa 192.0.2.1",
+		"+ peer 1 192.0.2.1 at 192.0.2.1,192.0.2.2",
 		"+ record 5001 10.0.0.1 02:77:66:00:13:89 -> router",
 		"+ record 5001 10.0.0.5 02:00:00:00:00:01 -> 192.0.2.1",
 		"+ route 1 0.0.0.0/0 -> 5001 via 10.0.0.5",

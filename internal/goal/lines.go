@@ -11,9 +11,12 @@ import (
 // Lines describes every row that d puts, one line each, in the order of d, with
 // mark in front: "+ record 5001 10.0.0.5 02:00:00:00:00:01 -> 192.0.2.1".
 func (d Delta) Lines(mark string) []string {
-	out := make([]string, 0, len(d.PutPAs)+len(d.PutRecords)+len(d.PutRoutes)+len(d.PutPorts))
+	out := make([]string, 0, len(d.PutPAs)+len(d.PutPeers)+len(d.PutRecords)+len(d.PutRoutes)+len(d.PutPorts))
 	for _, pa := range d.PutPAs {
 		out = append(out, fmt.Sprintf("%s pa %s", mark, pa))
+	}
+	for _, p := range d.PutPeers {
+		out = append(out, fmt.Sprintf("%s peer %d %s at %s", mark, p.Key.Network, p.Key.PA, list(p.Peer.List())))
 	}
 	for _, r := range d.PutRecords {
 		out = append(out, fmt.Sprintf("%s record %d %s %s -> %s", mark, r.Key.VSID, standsFor(r.Key.CA), r.Record.MAC, place(r.Record)))

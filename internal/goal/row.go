@@ -15,6 +15,12 @@ type RecordRow struct {
 	Record Record
 }
 
+// PeerRow is a Peer with its key.
+type PeerRow struct {
+	Key  PeerKey
+	Peer Peer
+}
+
 // RouteRow is a Route with its key.
 type RouteRow struct {
 	Key   RouteKey
@@ -107,6 +113,34 @@ func (k RouteKey) Check() error {
 	return nil
 }
 
+// Check tells whether r may stand in a Goal: addresses plain, sorted and unique, none
+// behind an invalid one.
+func (r PeerRow) Check() error {
+	if err := r.Key.Check(); err != nil {
+		return err
+	}
+	all := r.Peer.List()
+	for i, a := range all {
+		if !plain(a) || i > 0 && !all[i-1].Less(a) {
+			return wrong("peer %d %s: address %s is not plain, or not in order", r.Key.Network, r.Key.PA, a)
+		}
+	}
+	for _, a := range r.Peer.PAs[len(all):] {
+		if a.IsValid() {
+			return wrong("peer %d %s: address %s behind a gap", r.Key.Network, r.Key.PA, a)
+		}
+	}
+	return nil
+}
+
+// Check tells whether k may find a Peer.
+func (k PeerKey) Check() error {
+	if k.Network == 0 || !plain(k.PA) {
+		return wrong("peer %d %s: network not set or address not plain", k.Network, k.PA)
+	}
+	return nil
+}
+
 // CheckPA tells whether a may be a Provider Address of a host.
 func CheckPA(a netip.Addr) error {
 	if !plain(a) {
@@ -151,6 +185,14 @@ func (k RouteKey) Compare(l RouteKey) int {
 		return order(k.Network, l.Network)
 	}
 	return k.Prefix.Compare(l.Prefix)
+}
+
+// Compare orders peer keys by network, then address.
+func (k PeerKey) Compare(l PeerKey) int {
+	if k.Network != l.Network {
+		return order(k.Network, l.Network)
+	}
+	return k.PA.Compare(l.PA)
 }
 
 func order(a, b model.NetworkIndex) int {

@@ -37,6 +37,10 @@ func Updates(d goal.Delta, revision int64, digest goal.Digest, snapshot bool) []
 		u := c.room(1)
 		u.PutPas = append(u.PutPas, address(pa))
 	}
+	for _, p := range d.PutPeers {
+		u := c.room(1)
+		u.PutPeers = append(u.PutPeers, fromPeer(p))
+	}
 	for _, r := range d.PutRecords {
 		u := c.room(1)
 		u.PutRecords = append(u.PutRecords, fromRecord(r))
@@ -60,6 +64,10 @@ func Updates(d goal.Delta, revision int64, digest goal.Digest, snapshot bool) []
 	for _, k := range d.DeleteRecords {
 		u := c.room(1)
 		u.DeleteRecords = append(u.DeleteRecords, fromRecordKey(k))
+	}
+	for _, k := range d.DeletePeers {
+		u := c.room(1)
+		u.DeletePeers = append(u.DeletePeers, fromPeerKey(k))
 	}
 	for _, pa := range d.DeletePAs {
 		u := c.room(1)
@@ -93,17 +101,19 @@ func Delta(u *hostv1.Update) (goal.Delta, error) {
 	if n := Rows(u); n > PartWeight {
 		return d, wrong("a part of %d rows; at most %d are sent", n, PartWeight)
 	}
-	if u.GetSnapshot() && len(u.GetDeletePorts())+len(u.GetDeleteRoutes())+len(u.GetDeleteRecords())+len(u.GetDeletePas()) > 0 {
+	if u.GetSnapshot() && len(u.GetDeletePorts())+len(u.GetDeleteRoutes())+len(u.GetDeleteRecords())+len(u.GetDeletePas())+len(u.GetDeletePeers()) > 0 {
 		return d, wrong("a snapshot deletes rows")
 	}
 	var r rows
 	d.PutPAs = each(&r, "put_pas", u.GetPutPas(), toPA)
+	d.PutPeers = each(&r, "put_peers", u.GetPutPeers(), toPeer)
 	d.PutRecords = each(&r, "put_records", u.GetPutRecords(), toRecord)
 	d.PutRoutes = each(&r, "put_routes", u.GetPutRoutes(), toRoute)
 	d.PutPorts = each(&r, "put_ports", u.GetPutPorts(), toPort)
 	d.DeletePorts = each(&r, "delete_ports", u.GetDeletePorts(), toPortID)
 	d.DeleteRoutes = each(&r, "delete_routes", u.GetDeleteRoutes(), toRouteKey)
 	d.DeleteRecords = each(&r, "delete_records", u.GetDeleteRecords(), toRecordKey)
+	d.DeletePeers = each(&r, "delete_peers", u.GetDeletePeers(), toPeerKey)
 	d.DeletePAs = each(&r, "delete_pas", u.GetDeletePas(), toPA)
 	if r.err != nil {
 		return goal.Delta{}, r.err
@@ -113,7 +123,7 @@ func Delta(u *hostv1.Update) (goal.Delta, error) {
 
 // Rows counts the rows of one part.
 func Rows(u *hostv1.Update) int {
-	return len(u.GetPutPas()) + len(u.GetPutRecords()) + len(u.GetPutRoutes()) + len(u.GetPutPorts()) +
+	return len(u.GetPutPeers()) + len(u.GetDeletePeers()) + len(u.GetPutPas()) + len(u.GetPutRecords()) + len(u.GetPutRoutes()) + len(u.GetPutPorts()) +
 		len(u.GetDeletePas()) + len(u.GetDeleteRecords()) + len(u.GetDeleteRoutes()) + len(u.GetDeletePorts())
 }
 
@@ -197,6 +207,41 @@ func fromRouteKey(k goal.RouteKey) *hostv1.RouteKey {
 func toRouteKey(w *hostv1.RouteKey) (k goal.RouteKey, err error) {
 	if k.Prefix, err = toPrefix(w.GetPrefix()); err != nil {
 		return k, err
+	}
+	k.Network = model.NetworkIndex(w.GetNetwork())
+	return k, checked(k.Check())
+}
+
+func fromPeer(r goal.PeerRow) *hostv1.Peer {
+	w := &hostv1.Peer{Key: fromPeerKey(r.Key)}
+	for _, a := range r.Peer.List() {
+		w.Pas = append(w.Pas, address(a))
+	}
+	return w
+}
+
+func toPeer(w *hostv1.Peer) (row goal.PeerRow, err error) {
+	if row.Key, err = toPeerKey(w.GetKey()); err != nil {
+		return row, err
+	}
+	if n := len(w.GetPas()); n > len(row.Peer.PAs) {
+		return row, wrong("peer %s has %d addresses", row.Key.PA, n)
+	}
+	for i, b := range w.GetPas() {
+		if row.Peer.PAs[i], err = toPA(b); err != nil {
+			return row, err
+		}
+	}
+	return row, checked(row.Check())
+}
+
+func fromPeerKey(k goal.PeerKey) *hostv1.PeerKey {
+	return &hostv1.PeerKey{Network: uint32(k.Network), Pa: address(k.PA)}
+}
+
+func toPeerKey(w *hostv1.PeerKey) (k goal.PeerKey, err error) {
+	if k.PA, err = toAddress(w.GetPa()); err != nil {
+		return k, fmt.Errorf("pa: %w", err)
 	}
 	k.Network = model.NetworkIndex(w.GetNetwork())
 	return k, checked(k.Check())

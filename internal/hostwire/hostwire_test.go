@@ -28,6 +28,11 @@ func world(n, salt int) *goal.Goal {
 	if salt%2 == 1 {
 		g.PAs[pa2] = struct{}{}
 	}
+	g.Peers[goal.PeerKey{Network: 1, PA: pa1}] = goal.Peer{}
+	if salt > 1 {
+		g.Peers[goal.PeerKey{Network: 1, PA: pa1}] = goal.Peer{PAs: [model.MaxPAs]netip.Addr{pa1, pa2}}
+		g.Peers[goal.PeerKey{Network: 2, PA: pa1}] = goal.Peer{PAs: [model.MaxPAs]netip.Addr{pa2}}
+	}
 	v4, v6 := netip.MustParsePrefix("10.0.0.0/16"), netip.MustParsePrefix("fd00:a::/64")
 	g.Routes[goal.RouteKey{Network: 1, Prefix: v4}] = goal.Route{VSID: 5001}
 	g.Routes[goal.RouteKey{Network: 1, Prefix: v6}] = goal.Route{VSID: 5001}

@@ -558,7 +558,7 @@ func TestAWildcardFollowsItsPortAndComesAfterEveryAddress(t *testing.T) {
 		t.Fatalf("the other family is found as %v", r)
 	}
 	r, _ := w.state.Get(model.Key{Kind: model.KindLookupRecord, Ref: model.Ref{Tenant: "red", Name: "out"}})
-	if mac, pa := w.state.PlaceOf(r.(*model.LookupRecord)); mac != w.port("web-1").Spec.MAC || pa != w.state.PAOfPort(w.port("web-1")) {
+	if mac, pa := w.state.PlaceOf(r.(*model.LookupRecord)); mac != w.port("web-1").Spec.MAC || pa != w.state.PAOf(w.port("web-1").Host()) {
 		t.Fatalf("it is at %s, %s", mac, pa)
 	}
 	_, v := w.try(nil, portKey("red", "web-1"))

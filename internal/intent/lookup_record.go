@@ -143,7 +143,7 @@ func (s *State) Derived(r model.Resource) []*model.LookupRecord {
 const l2Only = "l2only"
 
 func (s *State) derivedOfPort(p *model.Port) []*model.LookupRecord {
-	pa := s.PAOfPort(p)
+	pa := s.PAOf(p.Host())
 	out := derive(p, derivedPort, p.Spec.Subnet, p.Spec.Addresses, p.Spec.MAC, pa)
 	learned := derive(p, derivedPort, p.Spec.Subnet, p.Learned, p.Spec.MAC, pa)
 	for _, l := range learned {
@@ -224,5 +224,5 @@ func (s *State) PlaceOf(l *model.LookupRecord) (model.MAC, netip.Addr) {
 	if l.Spec.Port == "" || !ok {
 		return l.Spec.MAC, l.Spec.ProviderAddress
 	}
-	return p.Spec.MAC, s.PAOfPort(p)
+	return p.Spec.MAC, s.PAOf(p.Host())
 }

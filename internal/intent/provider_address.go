@@ -15,7 +15,13 @@ func (providerAddressRules) clone(r model.Resource) model.Resource {
 	return &c
 }
 
-func (providerAddressRules) inherit(_, _ model.Resource) {}
+// inherit keeps what the host said, of the same address of the same host.
+func (providerAddressRules) inherit(r, old model.Resource) {
+	p := r.(*model.ProviderAddress)
+	if o, ok := old.(*model.ProviderAddress); ok && o.Spec == p.Spec {
+		p.State, p.Owner = o.State, o.Owner
+	}
+}
 
 func (providerAddressRules) check(a *admission, r, _ model.Resource) {
 	p, k := r.(*model.ProviderAddress), model.KeyOf(r)
@@ -44,7 +50,19 @@ func providerProblem(a netip.Addr) string {
 // ValidPA reports whether a may be a Provider Address.
 func ValidPA(a netip.Addr) bool { return providerProblem(a) == "" }
 
-func (providerAddressRules) allocate(*admission, model.Resource) {}
+// allocate keeps an address that nobody has looked at yet from being handed out, where
+// there is an agent that will look.
+func (providerAddressRules) allocate(a *admission, r model.Resource) {
+	p := r.(*model.ProviderAddress)
+	if p.State != model.AddressUnknown {
+		return
+	}
+	if slices.ContainsFunc(a.base.pas[p.Spec.Host], func(other *model.ProviderAddress) bool {
+		return other.State != model.AddressUnknown && model.KeyOf(other) != model.KeyOf(p)
+	}) {
+		p.State = model.AddressTentative
+	}
+}
 
 func (providerAddressRules) relate(*admission, model.Resource, model.Resource) {}
 
@@ -69,27 +87,32 @@ func (s *State) ProviderAddressOf(a netip.Addr) (*model.ProviderAddress, bool) {
 // PAsOf gives the Provider Addresses of a host, sorted by name.
 func (s *State) PAsOf(host string) []*model.ProviderAddress { return slices.Clone(s.pas[host]) }
 
-// PAOf gives the Provider Address of a host: its lowest, or an invalid one while it has none.
-func (s *State) PAOf(host string) netip.Addr {
-	var pa netip.Addr
-	for _, p := range s.pas[host] {
-		if !pa.IsValid() || p.Spec.Address.Less(pa) {
-			pa = p.Spec.Address
-		}
-	}
-	return pa
+// PAOf gives the Provider Address that lookup records name a host by, or an invalid
+// one while it has none.
+func (s *State) PAOf(host string) netip.Addr { return model.PrimaryPA(s.pas[host]) }
+
+// AddressReport is what a host says of one of its Provider Addresses.
+type AddressReport struct {
+	Address netip.Addr
+	State   model.AddressState
+	Owner   model.MAC // who has a Duplicate as well; zero: not known
 }
 
-// PAOfPort gives the Provider Address that a port is behind: of its host's addresses the
-// one that compilation chooses as well. Invalid while there is none.
-func (s *State) PAOfPort(p *model.Port) netip.Addr {
-	all := s.pas[p.Host()]
-	addresses := make([]netip.Addr, 0, len(all))
-	for _, pa := range all {
-		addresses = append(addresses, pa.Spec.Address)
+// AdmitAddressStates takes over what a host says of its own Provider Addresses. What
+// it says of others is no business of its, and left out.
+func AdmitAddressStates(s *State, host string, reports []AddressReport) *Result {
+	res := &Result{Cursors: s.cursors}
+	for _, r := range reports {
+		pa, ok := s.ProviderAddressOf(r.Address)
+		if !ok || pa.Spec.Host != host || pa.State == r.State && pa.Owner == r.Owner {
+			continue
+		}
+		next := providerAddressRules{}.clone(pa).(*model.ProviderAddress)
+		next.State, next.Owner = r.State, r.Owner
+		res.Changes = append(res.Changes, Change{Updated, model.KeyOf(pa), pa, next})
+		res.Puts = append(res.Puts, next)
 	}
-	slices.SortFunc(addresses, netip.Addr.Compare)
-	return model.ChoosePA(addresses, p.ID)
+	return res
 }
 
 func (s *State) addPA(p *model.ProviderAddress) {

@@ -177,6 +177,9 @@ type HostSpec struct {
 type ProviderAddress struct {
 	Metadata Metadata            `json:"metadata"`
 	Spec     ProviderAddressSpec `json:"spec"`
+	// State is what the host said last, Owner who has a Duplicate as well.
+	State AddressState `json:"state,omitempty"`
+	Owner MAC          `json:"owner,omitzero"`
 }
 
 // ProviderAddressSpec is what people say of a PA.

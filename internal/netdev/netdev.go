@@ -17,6 +17,7 @@ import (
 	"strings"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/weft-sdn/weft/internal/model"
 )
@@ -35,6 +36,8 @@ type Link struct {
 	MAC           model.MAC
 	MTU           int
 	Up            bool
+	Running       bool // up, and its link is there (carrier)
+	ARP           bool // neighbours are found by ARP and ND
 	Loopback      bool
 	PeerElsewhere bool   // a veth whose other end is in another namespace
 	Owner         string // what was given to CreateVeth; empty if the device is not ours
@@ -48,6 +51,8 @@ func linkOf(l netlink.Link) Link {
 		Kind:     l.Type(),
 		MTU:      a.MTU,
 		Up:       a.Flags&net.FlagUp != 0,
+		Running:  a.RawFlags&(unix.IFF_UP|unix.IFF_RUNNING) == unix.IFF_UP|unix.IFF_RUNNING,
+		ARP:      a.RawFlags&(unix.IFF_NOARP|unix.IFF_LOOPBACK) == 0 && len(a.HardwareAddr) == len(model.MAC{}),
 		Loopback: a.Flags&net.FlagLoopback != 0,
 	}
 	if len(a.HardwareAddr) == len(out.MAC) {
@@ -110,7 +115,10 @@ func Links() (map[uint32]Link, error) {
 type Address struct {
 	IfIndex uint32
 	Prefix  netip.Prefix // the address itself with the length of its subnet
-	Usable  bool         // global scope and not tentative
+	Lasting bool         // global scope, and no temporary address (RFC 8981)
+	// State is the kernel's, which looks for duplicates of IPv6 addresses only; IPv4
+	// is always Preferred here.
+	State model.AddressState
 }
 
 // Addresses lists the IPv4 and IPv6 addresses of this namespace.
@@ -129,10 +137,24 @@ func Addresses() ([]Address, error) {
 		out = append(out, Address{
 			IfIndex: uint32(a.LinkIndex),
 			Prefix:  netip.PrefixFrom(ip.Unmap(), bits),
-			Usable:  netlink.Scope(a.Scope) == netlink.SCOPE_UNIVERSE && a.Flags&tentative == 0,
+			Lasting: netlink.Scope(a.Scope) == netlink.SCOPE_UNIVERSE && (ip.Unmap().Is4() || a.Flags&unix.IFA_F_TEMPORARY == 0),
+			State:   stateOf(a.Flags),
 		})
 	}
 	return out, nil
+}
+
+// stateOf reads the flags of an address (linux/if_addr.h).
+func stateOf(flags int) model.AddressState {
+	switch {
+	case flags&unix.IFA_F_DADFAILED != 0:
+		return model.AddressDuplicate
+	case flags&tentative != 0:
+		return model.AddressTentative
+	case flags&unix.IFA_F_DEPRECATED != 0:
+		return model.AddressDeprecated
+	}
+	return model.AddressPreferred
 }
 
 // retryDump repeats a listing that the kernel changed underneath.

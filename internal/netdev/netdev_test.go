@@ -264,7 +264,7 @@ func TestRoutesAndManagedNeighbours(t *testing.T) {
 	addrs, err := Addresses()
 	found := false
 	for _, a := range addrs {
-		found = found || a == Address{link.Index, own, true}
+		found = found || a == Address{link.Index, own, true, model.AddressPreferred}
 	}
 	if err != nil || !found {
 		t.Errorf("addresses %v, %v", addrs, err)

@@ -217,6 +217,54 @@ func TestHostsSayTheirProviderAddresses(t *testing.T) {
 	}
 }
 
+// What a host says of an address is shown, and decides whether others are told of it.
+func TestUnusableAddressesAreHandedToNobody(t *testing.T) {
+	r := start(t, t.TempDir(), nil)
+	h1, h2 := joined(t, r, "h1"), joined(t, r, "h2")
+	says := func(states ...string) *hostv1.Facts {
+		f := facts("192.0.2.1", "192.0.2.5")
+		for i, s := range states {
+			a := &hostv1.AddressState{Address: f.ProviderAddresses[i], State: s}
+			if s == "Duplicate" {
+				a.Owner = "02:00:00:00:00:99"
+			}
+			f.Addresses = append(f.Addresses, a)
+		}
+		return f
+	}
+	a := attach(t, r, h1, says("Preferred", "Tentative"))
+	attach(t, r, h2, facts("192.0.2.2"))
+	shown := func(name string) *weftv1.Status {
+		return r.get(t, "ProviderAddress", "", name).GetProviderAddress().GetStatus()
+	}
+	eventually(t, "both states are shown", func() bool {
+		return len(r.list(t, "ProviderAddress", "")) == 3 && shown("h1-192-0-2-1").AddressState == "Preferred" && shown("h1-192-0-2-5").AddressState == "Tentative" &&
+			condition(shown("h1-192-0-2-5"), "Degraded").Reason == reasonUnusable
+	})
+	a.stream.Send(&hostv1.AgentMessage{Message: &hostv1.AgentMessage_Facts{Facts: says("Duplicate", "Preferred")}})
+	eventually(t, "the duplicate is shown, with who has it", func() bool {
+		s := shown("h1-192-0-2-1")
+		c := condition(s, "Degraded")
+		return s.AddressState == "Duplicate" && s.DuplicateOwner == "02:00:00:00:00:99" && c.Reason == reasonDuplicate && strings.Contains(c.Message, "02:00:00:00:00:99")
+	})
+	if c := condition(r.get(t, "Host", "", "h1").GetHost().Status, "Degraded"); c.Reason != reasonDuplicate {
+		t.Errorf("the host: %v", c)
+	}
+	// What people write meanwhile changes nothing of that, and what they add waits for the host's word.
+	r.apply(t, paOf("h1-192-0-2-1", "h1", "192.0.2.1"), paOf("mine", "h1", "192.0.2.77"))
+	if s := shown("h1-192-0-2-1").AddressState; s != "Duplicate" {
+		t.Errorf("after an apply it is %q", s)
+	}
+	if s := shown("mine").AddressState; s != "Tentative" {
+		t.Errorf("an address that no agent has looked at is %q", s)
+	}
+	a.stream.Send(&hostv1.AgentMessage{Message: &hostv1.AgentMessage_Facts{Facts: says("Preferred", "Nonsense")}})
+	eventually(t, "a state that is none shows as a contradiction, and the other counts", func() bool {
+		return shown("h1-192-0-2-1").AddressState == "Preferred" && shown("h1-192-0-2-5").AddressState == "Preferred" &&
+			strings.Contains(condition(r.get(t, "Host", "", "h1").GetHost().Status, "Degraded").Message, "Nonsense")
+	})
+}
+
 // watcher collects what a watch sends.
 type watcher struct {
 	t      *testing.T

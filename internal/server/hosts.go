@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -161,7 +162,8 @@ func (s *Server) place(ctx context.Context, host identity.Principal, port model.
 const autoLabel = "weft/from-host"
 
 // takeFacts makes the Provider Addresses that host says it has, and takes those away
-// that it had said before and does not any more. Addresses that people wrote stay.
+// that it had said before and does not any more. Addresses that people wrote stay. It
+// records the state of each.
 func (s *Server) takeFacts(ctx context.Context, host string, f *hostv1.Facts) {
 	var problems, foreign []string
 	var addrs []netip.Addr
@@ -173,12 +175,24 @@ func (s *Server) takeFacts(ctx context.Context, host string, f *hostv1.Facts) {
 		}
 		addrs = append(addrs, a.Unmap())
 	}
+	reports, wrong := addressReports(f)
+	problems = append(problems, wrong...)
 	err := s.policy.writeWhenPossible(ctx, func(st *intent.State) (*intent.Result, []intent.Violation) {
 		var puts []model.Resource
 		var deletes []intent.Deletion
 		puts, deletes, foreign = reconcilePAs(st, host, addrs)
+		for _, r := range puts {
+			pa := r.(*model.ProviderAddress)
+			report := reports[pa.Spec.Address]
+			pa.State, pa.Owner = report.State, report.Owner
+		}
 		return intent.Admit(st, puts, deletes, allocator())
 	})
+	if err == nil {
+		err = s.policy.writeWhenPossible(ctx, func(st *intent.State) (*intent.Result, []intent.Violation) {
+			return intent.AdmitAddressStates(st, host, slices.Collect(maps.Values(reports))), nil
+		})
+	}
 	if err != nil {
 		problems = append(problems, "its Provider Addresses could not be recorded: "+err.Error())
 	}
@@ -187,6 +201,24 @@ func (s *Server) takeFacts(ctx context.Context, host string, f *hostv1.Facts) {
 		s.log.Warn("host facts", "host", host, "problem", p)
 	}
 	s.problems.set(host, problems)
+}
+
+// addressReports reads what a host says of its addresses, one report of each.
+func addressReports(f *hostv1.Facts) (reports map[netip.Addr]intent.AddressReport, problems []string) {
+	reports = map[netip.Addr]intent.AddressReport{}
+	for _, w := range f.GetAddresses() {
+		a, err := netip.ParseAddr(w.GetAddress())
+		r := intent.AddressReport{Address: a.Unmap(), State: model.AddressState(w.GetState())}
+		if err != nil || !r.State.Known() {
+			problems = append(problems, fmt.Sprintf("it says that %.60q is %.60q, which is no address or no state", w.GetAddress(), w.GetState()))
+			continue
+		}
+		if r.State == model.AddressDuplicate {
+			r.Owner, _ = model.ParseMAC(w.GetOwner()) // it is not always known
+		}
+		reports[r.Address] = r
+	}
+	return reports, problems
 }
 
 // reconcilePAs says what to write so that host has addrs.

@@ -82,7 +82,7 @@ func lookup(st *intent.State, vsid model.VSID, ca netip.Addr) (*weftv1.LookupRes
 	switch r := r.(type) {
 	case *model.Port:
 		out.Kind, out.Port, out.Host, out.Mac = "port", r.Metadata.Ref().String(), r.Host(), r.Spec.MAC.String()
-		out.Pa = convert.Addr(st.PAOfPort(r))
+		out.Pa = convert.Addr(st.PAOf(r.Host()))
 		if slices.Contains(r.Learned, ca) {
 			out.Kind = "dynamic"
 		}

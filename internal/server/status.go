@@ -29,6 +29,8 @@ const (
 	reasonNoPA        = "HostHasNoProviderAddress"
 	reasonHostAway    = "HostNotConnected"
 	reasonHostFacts   = "HostFactsContradictPolicy"
+	reasonDuplicate   = "DuplicateAddress"
+	reasonUnusable    = "AddressNotUsable"
 	statusTrue        = "True"
 	statusFalse       = "False"
 	encapsulationSize = 42 // outer IPv4, GRE and inner Ethernet (RFC 7637), which a guest's MTU leaves room for
@@ -107,6 +109,8 @@ func (s *viewer) statusOf(r model.Resource) *weftv1.Status {
 		s.hostView(r, st, degraded)
 	case *model.Port:
 		s.portView(r, st, kernels, degraded)
+	case *model.ProviderAddress:
+		addressView(r, st, degraded)
 	case *model.VirtualNetwork:
 		st.Index = uint32(r.Index)
 	case *model.LookupRecord:
@@ -227,18 +231,47 @@ func (s *viewer) portView(p *model.Port, st *weftv1.Status, programmed, degraded
 	}
 }
 
+// addressView shows what duplicate address detection says, and that an address is not
+// used because of it.
+func addressView(r *model.ProviderAddress, st *weftv1.Status, degraded *weftv1.Condition) {
+	st.AddressState = string(r.State)
+	switch {
+	case r.State == model.AddressDuplicate:
+		if !r.Owner.IsZero() {
+			st.DuplicateOwner = r.Owner.String()
+		}
+		degrade(degraded, reasonDuplicate, duplicateText(r))
+	case !r.State.Usable():
+		degrade(degraded, reasonUnusable, fmt.Sprintf("The address is %s on host %s: no other host sends to it until it is Preferred.", r.State, r.Spec.Host))
+	}
+}
+
+func duplicateText(r *model.ProviderAddress) string {
+	who := "another machine"
+	if !r.Owner.IsZero() {
+		who = "the machine with MAC " + r.Owner.String()
+	}
+	return fmt.Sprintf("%s has %s as well as host %s: nobody uses the address until one of the two gives it up.", who, r.Spec.Address, r.Spec.Host)
+}
+
 func (s *viewer) hostView(h *model.Host, st *weftv1.Status, degraded *weftv1.Condition) {
 	name := h.Metadata.Name
 	host := s.host(name)
 	st.Connected, st.AgentVersion, st.AcknowledgedRevision = host.Connected, host.Version, host.Acknowledged
+	var duplicates []string
 	s.policy.read(func(state *intent.State) {
 		for _, pa := range state.PAsOf(name) {
 			st.ProviderAddresses = append(st.ProviderAddresses, pa.Spec.Address.String())
+			if pa.State == model.AddressDuplicate {
+				duplicates = append(duplicates, duplicateText(pa))
+			}
 		}
 	})
 	switch problems := s.problems.of(name); {
 	case !host.Connected:
 		degrade(degraded, reasonHostAway, "The agent is not connected; the host forwards by the last policy it received.")
+	case len(duplicates) > 0:
+		degrade(degraded, reasonDuplicate, failureText(duplicates))
 	case len(problems) > 0:
 		degrade(degraded, reasonHostFacts, failureText(problems))
 	case len(host.Failures) > 0:

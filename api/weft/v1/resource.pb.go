@@ -293,9 +293,13 @@ type Status struct {
 	// LookupRecord: Static or Dynamic; derived from a port or written.
 	Derived bool `protobuf:"varint,10,opt,name=derived,proto3" json:"derived,omitempty"`
 	// Port: addresses that were learned, the oldest first.
-	Learned       []string `protobuf:"bytes,20,rep,name=learned,proto3" json:"learned,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Learned []string `protobuf:"bytes,20,rep,name=learned,proto3" json:"learned,omitempty"`
+	// ProviderAddress: Invalid, Tentative, Duplicate, Deprecated or Preferred, as the
+	// host said last; empty while no host has. Only a Preferred one is used.
+	AddressState   string `protobuf:"bytes,11,opt,name=address_state,json=addressState,proto3" json:"address_state,omitempty"`
+	DuplicateOwner string `protobuf:"bytes,12,opt,name=duplicate_owner,json=duplicateOwner,proto3" json:"duplicate_owner,omitempty"` // MAC of who else has a Duplicate
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Status) Reset() {
@@ -403,6 +407,20 @@ func (x *Status) GetLearned() []string {
 		return x.Learned
 	}
 	return nil
+}
+
+func (x *Status) GetAddressState() string {
+	if x != nil {
+		return x.AddressState
+	}
+	return ""
+}
+
+func (x *Status) GetDuplicateOwner() string {
+	if x != nil {
+		return x.DuplicateOwner
+	}
+	return ""
 }
 
 type TenantSpec struct {
@@ -1592,7 +1610,7 @@ const file_weft_v1_resource_proto_rawDesc = "" +
 	"\acurrent\x18\x02 \x01(\x05R\acurrent\x12\x18\n" +
 	"\afailing\x18\x03 \x01(\x05R\afailing\x12\x1d\n" +
 	"\n" +
-	"oldest_lag\x18\x04 \x01(\tR\toldestLag\"\xff\x02\n" +
+	"oldest_lag\x18\x04 \x01(\tR\toldestLag\"\xcd\x03\n" +
 	"\x06Status\x122\n" +
 	"\n" +
 	"conditions\x18\x01 \x03(\v2\x12.weft.v1.ConditionR\n" +
@@ -1607,7 +1625,9 @@ const file_weft_v1_resource_proto_rawDesc = "" +
 	"\x05index\x18\t \x01(\rR\x05index\x12\x18\n" +
 	"\aderived\x18\n" +
 	" \x01(\bR\aderived\x12\x18\n" +
-	"\alearned\x18\x14 \x03(\tR\alearned\".\n" +
+	"\alearned\x18\x14 \x03(\tR\alearned\x12#\n" +
+	"\raddress_state\x18\v \x01(\tR\faddressState\x12'\n" +
+	"\x0fduplicate_owner\x18\f \x01(\tR\x0eduplicateOwner\".\n" +
 	"\n" +
 	"TenantSpec\x12 \n" +
 	"\vdescription\x18\x01 \x01(\tR\vdescription\"\x89\x01\n" +

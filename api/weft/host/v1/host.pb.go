@@ -559,8 +559,11 @@ type Facts struct {
 	UnderlayMtu       uint32                 `protobuf:"varint,2,opt,name=underlay_mtu,json=underlayMtu,proto3" json:"underlay_mtu,omitempty"`
 	Kernel            string                 `protobuf:"bytes,3,opt,name=kernel,proto3" json:"kernel,omitempty"`
 	Decap             string                 `protobuf:"bytes,4,opt,name=decap,proto3" json:"decap,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// State of each Provider Address that the host has or that policy gives it. One
+	// that is not Preferred is handed to nobody.
+	Addresses     []*AddressState `protobuf:"bytes,5,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Facts) Reset() {
@@ -621,6 +624,73 @@ func (x *Facts) GetDecap() string {
 	return ""
 }
 
+func (x *Facts) GetAddresses() []*AddressState {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+type AddressState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"` // Invalid | Tentative | Duplicate | Deprecated | Preferred
+	Owner         string                 `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"` // MAC of who else has a Duplicate, as far as known
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddressState) Reset() {
+	*x = AddressState{}
+	mi := &file_weft_host_v1_host_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddressState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddressState) ProtoMessage() {}
+
+func (x *AddressState) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_host_v1_host_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddressState.ProtoReflect.Descriptor instead.
+func (*AddressState) Descriptor() ([]byte, []int) {
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *AddressState) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *AddressState) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *AddressState) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
 type Heartbeat struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -629,7 +699,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[9]
+	mi := &file_weft_host_v1_host_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -641,7 +711,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[9]
+	mi := &file_weft_host_v1_host_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -654,7 +724,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{9}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{10}
 }
 
 // Ack says that the kernel holds revision, but for the failures: every Ack
@@ -672,7 +742,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[10]
+	mi := &file_weft_host_v1_host_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -684,7 +754,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[10]
+	mi := &file_weft_host_v1_host_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -697,7 +767,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{10}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Ack) GetRevision() int64 {
@@ -734,7 +804,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[11]
+	mi := &file_weft_host_v1_host_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -746,7 +816,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[11]
+	mi := &file_weft_host_v1_host_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -759,7 +829,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{11}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Failure) GetKind() string {
@@ -812,7 +882,7 @@ type ServerMessage struct {
 
 func (x *ServerMessage) Reset() {
 	*x = ServerMessage{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[12]
+	mi := &file_weft_host_v1_host_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -824,7 +894,7 @@ func (x *ServerMessage) String() string {
 func (*ServerMessage) ProtoMessage() {}
 
 func (x *ServerMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[12]
+	mi := &file_weft_host_v1_host_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -837,7 +907,7 @@ func (x *ServerMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerMessage.ProtoReflect.Descriptor instead.
 func (*ServerMessage) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{12}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ServerMessage) GetMessage() isServerMessage_Message {
@@ -921,7 +991,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[13]
+	mi := &file_weft_host_v1_host_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -933,7 +1003,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[13]
+	mi := &file_weft_host_v1_host_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -946,7 +1016,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{13}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Welcome) GetVersion() string {
@@ -981,13 +1051,15 @@ type Update struct {
 	DeleteRecords []*RecordKey           `protobuf:"bytes,10,rep,name=delete_records,json=deleteRecords,proto3" json:"delete_records,omitempty"`
 	DeleteRoutes  []*RouteKey            `protobuf:"bytes,11,rep,name=delete_routes,json=deleteRoutes,proto3" json:"delete_routes,omitempty"`
 	DeletePas     [][]byte               `protobuf:"bytes,12,rep,name=delete_pas,json=deletePas,proto3" json:"delete_pas,omitempty"`
+	PutPeers      []*Peer                `protobuf:"bytes,13,rep,name=put_peers,json=putPeers,proto3" json:"put_peers,omitempty"`
+	DeletePeers   []*PeerKey             `protobuf:"bytes,14,rep,name=delete_peers,json=deletePeers,proto3" json:"delete_peers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Update) Reset() {
 	*x = Update{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[14]
+	mi := &file_weft_host_v1_host_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -999,7 +1071,7 @@ func (x *Update) String() string {
 func (*Update) ProtoMessage() {}
 
 func (x *Update) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[14]
+	mi := &file_weft_host_v1_host_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1012,7 +1084,7 @@ func (x *Update) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Update.ProtoReflect.Descriptor instead.
 func (*Update) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{14}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Update) GetRevision() int64 {
@@ -1099,6 +1171,126 @@ func (x *Update) GetDeletePas() [][]byte {
 	return nil
 }
 
+func (x *Update) GetPutPeers() []*Peer {
+	if x != nil {
+		return x.PutPeers
+	}
+	return nil
+}
+
+func (x *Update) GetDeletePeers() []*PeerKey {
+	if x != nil {
+		return x.DeletePeers
+	}
+	return nil
+}
+
+// Peer lists the addresses by which a host can be reached now; without one, it is
+// the address that records name.
+type PeerKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Network       uint32                 `protobuf:"varint,1,opt,name=network,proto3" json:"network,omitempty"`
+	Pa            []byte                 `protobuf:"bytes,2,opt,name=pa,proto3" json:"pa,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerKey) Reset() {
+	*x = PeerKey{}
+	mi := &file_weft_host_v1_host_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerKey) ProtoMessage() {}
+
+func (x *PeerKey) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_host_v1_host_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerKey.ProtoReflect.Descriptor instead.
+func (*PeerKey) Descriptor() ([]byte, []int) {
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *PeerKey) GetNetwork() uint32 {
+	if x != nil {
+		return x.Network
+	}
+	return 0
+}
+
+func (x *PeerKey) GetPa() []byte {
+	if x != nil {
+		return x.Pa
+	}
+	return nil
+}
+
+type Peer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           *PeerKey               `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Pas           [][]byte               `protobuf:"bytes,2,rep,name=pas,proto3" json:"pas,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Peer) Reset() {
+	*x = Peer{}
+	mi := &file_weft_host_v1_host_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Peer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Peer) ProtoMessage() {}
+
+func (x *Peer) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_host_v1_host_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Peer.ProtoReflect.Descriptor instead.
+func (*Peer) Descriptor() ([]byte, []int) {
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Peer) GetKey() *PeerKey {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *Peer) GetPas() [][]byte {
+	if x != nil {
+		return x.Pas
+	}
+	return nil
+}
+
 type Port struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Tenant        string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
@@ -1120,7 +1312,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[15]
+	mi := &file_weft_host_v1_host_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1132,7 +1324,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[15]
+	mi := &file_weft_host_v1_host_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1145,7 +1337,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{15}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Port) GetTenant() string {
@@ -1249,7 +1441,7 @@ type Prefix struct {
 
 func (x *Prefix) Reset() {
 	*x = Prefix{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[16]
+	mi := &file_weft_host_v1_host_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1261,7 +1453,7 @@ func (x *Prefix) String() string {
 func (*Prefix) ProtoMessage() {}
 
 func (x *Prefix) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[16]
+	mi := &file_weft_host_v1_host_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1274,7 +1466,7 @@ func (x *Prefix) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prefix.ProtoReflect.Descriptor instead.
 func (*Prefix) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{16}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Prefix) GetAddress() []byte {
@@ -1301,7 +1493,7 @@ type RecordKey struct {
 
 func (x *RecordKey) Reset() {
 	*x = RecordKey{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[17]
+	mi := &file_weft_host_v1_host_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1313,7 +1505,7 @@ func (x *RecordKey) String() string {
 func (*RecordKey) ProtoMessage() {}
 
 func (x *RecordKey) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[17]
+	mi := &file_weft_host_v1_host_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1326,7 +1518,7 @@ func (x *RecordKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordKey.ProtoReflect.Descriptor instead.
 func (*RecordKey) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{17}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RecordKey) GetVsid() uint32 {
@@ -1356,7 +1548,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[18]
+	mi := &file_weft_host_v1_host_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1368,7 +1560,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[18]
+	mi := &file_weft_host_v1_host_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1381,7 +1573,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{18}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Record) GetKey() *RecordKey {
@@ -1429,7 +1621,7 @@ type RouteKey struct {
 
 func (x *RouteKey) Reset() {
 	*x = RouteKey{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[19]
+	mi := &file_weft_host_v1_host_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1441,7 +1633,7 @@ func (x *RouteKey) String() string {
 func (*RouteKey) ProtoMessage() {}
 
 func (x *RouteKey) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[19]
+	mi := &file_weft_host_v1_host_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1454,7 +1646,7 @@ func (x *RouteKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteKey.ProtoReflect.Descriptor instead.
 func (*RouteKey) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{19}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RouteKey) GetNetwork() uint32 {
@@ -1482,7 +1674,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[20]
+	mi := &file_weft_host_v1_host_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1494,7 +1686,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[20]
+	mi := &file_weft_host_v1_host_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1507,7 +1699,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{20}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Route) GetKey() *RouteKey {
@@ -1547,7 +1739,7 @@ type Query struct {
 
 func (x *Query) Reset() {
 	*x = Query{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[21]
+	mi := &file_weft_host_v1_host_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1559,7 +1751,7 @@ func (x *Query) String() string {
 func (*Query) ProtoMessage() {}
 
 func (x *Query) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[21]
+	mi := &file_weft_host_v1_host_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1572,7 +1764,7 @@ func (x *Query) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Query.ProtoReflect.Descriptor instead.
 func (*Query) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{21}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Query) GetId() uint64 {
@@ -1662,7 +1854,7 @@ type DropsQuery struct {
 
 func (x *DropsQuery) Reset() {
 	*x = DropsQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[22]
+	mi := &file_weft_host_v1_host_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1674,7 +1866,7 @@ func (x *DropsQuery) String() string {
 func (*DropsQuery) ProtoMessage() {}
 
 func (x *DropsQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[22]
+	mi := &file_weft_host_v1_host_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1687,7 +1879,7 @@ func (x *DropsQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropsQuery.ProtoReflect.Descriptor instead.
 func (*DropsQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{22}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DropsQuery) GetPort() uint32 {
@@ -1705,7 +1897,7 @@ type VerifyQuery struct {
 
 func (x *VerifyQuery) Reset() {
 	*x = VerifyQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[23]
+	mi := &file_weft_host_v1_host_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1717,7 +1909,7 @@ func (x *VerifyQuery) String() string {
 func (*VerifyQuery) ProtoMessage() {}
 
 func (x *VerifyQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[23]
+	mi := &file_weft_host_v1_host_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1730,7 +1922,7 @@ func (x *VerifyQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyQuery.ProtoReflect.Descriptor instead.
 func (*VerifyQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{23}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{26}
 }
 
 type Answer struct {
@@ -1750,7 +1942,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[24]
+	mi := &file_weft_host_v1_host_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1762,7 +1954,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[24]
+	mi := &file_weft_host_v1_host_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1775,7 +1967,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{24}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Answer) GetId() uint64 {
@@ -1872,7 +2064,7 @@ type DropsAnswer struct {
 
 func (x *DropsAnswer) Reset() {
 	*x = DropsAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[25]
+	mi := &file_weft_host_v1_host_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1884,7 +2076,7 @@ func (x *DropsAnswer) String() string {
 func (*DropsAnswer) ProtoMessage() {}
 
 func (x *DropsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[25]
+	mi := &file_weft_host_v1_host_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1897,7 +2089,7 @@ func (x *DropsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropsAnswer.ProtoReflect.Descriptor instead.
 func (*DropsAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{25}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *DropsAnswer) GetRows() []*DropRow {
@@ -1921,7 +2113,7 @@ type DropRow struct {
 
 func (x *DropRow) Reset() {
 	*x = DropRow{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[26]
+	mi := &file_weft_host_v1_host_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1933,7 +2125,7 @@ func (x *DropRow) String() string {
 func (*DropRow) ProtoMessage() {}
 
 func (x *DropRow) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[26]
+	mi := &file_weft_host_v1_host_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1946,7 +2138,7 @@ func (x *DropRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropRow.ProtoReflect.Descriptor instead.
 func (*DropRow) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{26}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DropRow) GetPort() uint32 {
@@ -2001,7 +2193,7 @@ type VerifyAnswer struct {
 
 func (x *VerifyAnswer) Reset() {
 	*x = VerifyAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[27]
+	mi := &file_weft_host_v1_host_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2013,7 +2205,7 @@ func (x *VerifyAnswer) String() string {
 func (*VerifyAnswer) ProtoMessage() {}
 
 func (x *VerifyAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[27]
+	mi := &file_weft_host_v1_host_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2026,7 +2218,7 @@ func (x *VerifyAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyAnswer.ProtoReflect.Descriptor instead.
 func (*VerifyAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{27}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *VerifyAnswer) GetRevision() int64 {
@@ -2057,7 +2249,7 @@ type TraceQuery struct {
 
 func (x *TraceQuery) Reset() {
 	*x = TraceQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[28]
+	mi := &file_weft_host_v1_host_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2069,7 +2261,7 @@ func (x *TraceQuery) String() string {
 func (*TraceQuery) ProtoMessage() {}
 
 func (x *TraceQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[28]
+	mi := &file_weft_host_v1_host_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2082,7 +2274,7 @@ func (x *TraceQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceQuery.ProtoReflect.Descriptor instead.
 func (*TraceQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{28}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *TraceQuery) GetFrom() isTraceQuery_From {
@@ -2144,7 +2336,7 @@ type TracePacket struct {
 
 func (x *TracePacket) Reset() {
 	*x = TracePacket{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[29]
+	mi := &file_weft_host_v1_host_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2156,7 +2348,7 @@ func (x *TracePacket) String() string {
 func (*TracePacket) ProtoMessage() {}
 
 func (x *TracePacket) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[29]
+	mi := &file_weft_host_v1_host_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2169,7 +2361,7 @@ func (x *TracePacket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TracePacket.ProtoReflect.Descriptor instead.
 func (*TracePacket) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{29}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *TracePacket) GetPort() uint32 {
@@ -2238,7 +2430,7 @@ type TraceAnswer struct {
 
 func (x *TraceAnswer) Reset() {
 	*x = TraceAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[30]
+	mi := &file_weft_host_v1_host_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2250,7 +2442,7 @@ func (x *TraceAnswer) String() string {
 func (*TraceAnswer) ProtoMessage() {}
 
 func (x *TraceAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[30]
+	mi := &file_weft_host_v1_host_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2263,7 +2455,7 @@ func (x *TraceAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceAnswer.ProtoReflect.Descriptor instead.
 func (*TraceAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{30}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *TraceAnswer) GetRuns() []*v1.TraceRun {
@@ -2291,7 +2483,7 @@ type ExamineQuery struct {
 
 func (x *ExamineQuery) Reset() {
 	*x = ExamineQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[31]
+	mi := &file_weft_host_v1_host_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2303,7 +2495,7 @@ func (x *ExamineQuery) String() string {
 func (*ExamineQuery) ProtoMessage() {}
 
 func (x *ExamineQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[31]
+	mi := &file_weft_host_v1_host_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2316,7 +2508,7 @@ func (x *ExamineQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExamineQuery.ProtoReflect.Descriptor instead.
 func (*ExamineQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{31}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ExamineQuery) GetClock() bool {
@@ -2336,7 +2528,7 @@ type ExamineAnswer struct {
 
 func (x *ExamineAnswer) Reset() {
 	*x = ExamineAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[32]
+	mi := &file_weft_host_v1_host_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2348,7 +2540,7 @@ func (x *ExamineAnswer) String() string {
 func (*ExamineAnswer) ProtoMessage() {}
 
 func (x *ExamineAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[32]
+	mi := &file_weft_host_v1_host_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2361,7 +2553,7 @@ func (x *ExamineAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExamineAnswer.ProtoReflect.Descriptor instead.
 func (*ExamineAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{32}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ExamineAnswer) GetFindings() []*v1.Finding {
@@ -2413,12 +2605,17 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\binstance\x18\x03 \x01(\tR\binstance\x12\x1a\n" +
 	"\brevision\x18\x04 \x01(\x03R\brevision\x12\x16\n" +
 	"\x06digest\x18\x05 \x01(\fR\x06digest\x12)\n" +
-	"\x05facts\x18\x06 \x01(\v2\x13.weft.host.v1.FactsR\x05facts\"\x87\x01\n" +
+	"\x05facts\x18\x06 \x01(\v2\x13.weft.host.v1.FactsR\x05facts\"\xc1\x01\n" +
 	"\x05Facts\x12-\n" +
 	"\x12provider_addresses\x18\x01 \x03(\tR\x11providerAddresses\x12!\n" +
 	"\funderlay_mtu\x18\x02 \x01(\rR\vunderlayMtu\x12\x16\n" +
 	"\x06kernel\x18\x03 \x01(\tR\x06kernel\x12\x14\n" +
-	"\x05decap\x18\x04 \x01(\tR\x05decap\"\v\n" +
+	"\x05decap\x18\x04 \x01(\tR\x05decap\x128\n" +
+	"\taddresses\x18\x05 \x03(\v2\x1a.weft.host.v1.AddressStateR\taddresses\"T\n" +
+	"\fAddressState\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x14\n" +
+	"\x05owner\x18\x03 \x01(\tR\x05owner\"\v\n" +
 	"\tHeartbeat\"l\n" +
 	"\x03Ack\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x16\n" +
@@ -2438,7 +2635,7 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\amessage\"P\n" +
 	"\aWelcome\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12+\n" +
-	"\x11heartbeat_seconds\x18\x02 \x01(\rR\x10heartbeatSeconds\"\xe0\x03\n" +
+	"\x11heartbeat_seconds\x18\x02 \x01(\rR\x10heartbeatSeconds\"\xcb\x04\n" +
 	"\x06Update\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x1a\n" +
@@ -2455,7 +2652,15 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	" \x03(\v2\x17.weft.host.v1.RecordKeyR\rdeleteRecords\x12;\n" +
 	"\rdelete_routes\x18\v \x03(\v2\x16.weft.host.v1.RouteKeyR\fdeleteRoutes\x12\x1d\n" +
 	"\n" +
-	"delete_pas\x18\f \x03(\fR\tdeletePas\"\xba\x02\n" +
+	"delete_pas\x18\f \x03(\fR\tdeletePas\x12/\n" +
+	"\tput_peers\x18\r \x03(\v2\x12.weft.host.v1.PeerR\bputPeers\x128\n" +
+	"\fdelete_peers\x18\x0e \x03(\v2\x15.weft.host.v1.PeerKeyR\vdeletePeers\"3\n" +
+	"\aPeerKey\x12\x18\n" +
+	"\anetwork\x18\x01 \x01(\rR\anetwork\x12\x0e\n" +
+	"\x02pa\x18\x02 \x01(\fR\x02pa\"A\n" +
+	"\x04Peer\x12'\n" +
+	"\x03key\x18\x01 \x01(\v2\x15.weft.host.v1.PeerKeyR\x03key\x12\x10\n" +
+	"\x03pas\x18\x02 \x03(\fR\x03pas\"\xba\x02\n" +
 	"\x04Port\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x0e\n" +
@@ -2563,7 +2768,7 @@ func file_weft_host_v1_host_proto_rawDescGZIP() []byte {
 	return file_weft_host_v1_host_proto_rawDescData
 }
 
-var file_weft_host_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_weft_host_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_weft_host_v1_host_proto_goTypes = []any{
 	(*JoinRequest)(nil),      // 0: weft.host.v1.JoinRequest
 	(*RenewRequest)(nil),     // 1: weft.host.v1.RenewRequest
@@ -2574,82 +2779,89 @@ var file_weft_host_v1_host_proto_goTypes = []any{
 	(*Devices)(nil),          // 6: weft.host.v1.Devices
 	(*Hello)(nil),            // 7: weft.host.v1.Hello
 	(*Facts)(nil),            // 8: weft.host.v1.Facts
-	(*Heartbeat)(nil),        // 9: weft.host.v1.Heartbeat
-	(*Ack)(nil),              // 10: weft.host.v1.Ack
-	(*Failure)(nil),          // 11: weft.host.v1.Failure
-	(*ServerMessage)(nil),    // 12: weft.host.v1.ServerMessage
-	(*Welcome)(nil),          // 13: weft.host.v1.Welcome
-	(*Update)(nil),           // 14: weft.host.v1.Update
-	(*Port)(nil),             // 15: weft.host.v1.Port
-	(*Prefix)(nil),           // 16: weft.host.v1.Prefix
-	(*RecordKey)(nil),        // 17: weft.host.v1.RecordKey
-	(*Record)(nil),           // 18: weft.host.v1.Record
-	(*RouteKey)(nil),         // 19: weft.host.v1.RouteKey
-	(*Route)(nil),            // 20: weft.host.v1.Route
-	(*Query)(nil),            // 21: weft.host.v1.Query
-	(*DropsQuery)(nil),       // 22: weft.host.v1.DropsQuery
-	(*VerifyQuery)(nil),      // 23: weft.host.v1.VerifyQuery
-	(*Answer)(nil),           // 24: weft.host.v1.Answer
-	(*DropsAnswer)(nil),      // 25: weft.host.v1.DropsAnswer
-	(*DropRow)(nil),          // 26: weft.host.v1.DropRow
-	(*VerifyAnswer)(nil),     // 27: weft.host.v1.VerifyAnswer
-	(*TraceQuery)(nil),       // 28: weft.host.v1.TraceQuery
-	(*TracePacket)(nil),      // 29: weft.host.v1.TracePacket
-	(*TraceAnswer)(nil),      // 30: weft.host.v1.TraceAnswer
-	(*ExamineQuery)(nil),     // 31: weft.host.v1.ExamineQuery
-	(*ExamineAnswer)(nil),    // 32: weft.host.v1.ExamineAnswer
-	(*v1.TraceRun)(nil),      // 33: weft.v1.TraceRun
-	(*v1.Finding)(nil),       // 34: weft.v1.Finding
+	(*AddressState)(nil),     // 9: weft.host.v1.AddressState
+	(*Heartbeat)(nil),        // 10: weft.host.v1.Heartbeat
+	(*Ack)(nil),              // 11: weft.host.v1.Ack
+	(*Failure)(nil),          // 12: weft.host.v1.Failure
+	(*ServerMessage)(nil),    // 13: weft.host.v1.ServerMessage
+	(*Welcome)(nil),          // 14: weft.host.v1.Welcome
+	(*Update)(nil),           // 15: weft.host.v1.Update
+	(*PeerKey)(nil),          // 16: weft.host.v1.PeerKey
+	(*Peer)(nil),             // 17: weft.host.v1.Peer
+	(*Port)(nil),             // 18: weft.host.v1.Port
+	(*Prefix)(nil),           // 19: weft.host.v1.Prefix
+	(*RecordKey)(nil),        // 20: weft.host.v1.RecordKey
+	(*Record)(nil),           // 21: weft.host.v1.Record
+	(*RouteKey)(nil),         // 22: weft.host.v1.RouteKey
+	(*Route)(nil),            // 23: weft.host.v1.Route
+	(*Query)(nil),            // 24: weft.host.v1.Query
+	(*DropsQuery)(nil),       // 25: weft.host.v1.DropsQuery
+	(*VerifyQuery)(nil),      // 26: weft.host.v1.VerifyQuery
+	(*Answer)(nil),           // 27: weft.host.v1.Answer
+	(*DropsAnswer)(nil),      // 28: weft.host.v1.DropsAnswer
+	(*DropRow)(nil),          // 29: weft.host.v1.DropRow
+	(*VerifyAnswer)(nil),     // 30: weft.host.v1.VerifyAnswer
+	(*TraceQuery)(nil),       // 31: weft.host.v1.TraceQuery
+	(*TracePacket)(nil),      // 32: weft.host.v1.TracePacket
+	(*TraceAnswer)(nil),      // 33: weft.host.v1.TraceAnswer
+	(*ExamineQuery)(nil),     // 34: weft.host.v1.ExamineQuery
+	(*ExamineAnswer)(nil),    // 35: weft.host.v1.ExamineAnswer
+	(*v1.TraceRun)(nil),      // 36: weft.v1.TraceRun
+	(*v1.Finding)(nil),       // 37: weft.v1.Finding
 }
 var file_weft_host_v1_host_proto_depIdxs = []int32{
 	7,  // 0: weft.host.v1.AgentMessage.hello:type_name -> weft.host.v1.Hello
-	10, // 1: weft.host.v1.AgentMessage.ack:type_name -> weft.host.v1.Ack
-	24, // 2: weft.host.v1.AgentMessage.answer:type_name -> weft.host.v1.Answer
+	11, // 1: weft.host.v1.AgentMessage.ack:type_name -> weft.host.v1.Ack
+	27, // 2: weft.host.v1.AgentMessage.answer:type_name -> weft.host.v1.Answer
 	8,  // 3: weft.host.v1.AgentMessage.facts:type_name -> weft.host.v1.Facts
-	9,  // 4: weft.host.v1.AgentMessage.heartbeat:type_name -> weft.host.v1.Heartbeat
+	10, // 4: weft.host.v1.AgentMessage.heartbeat:type_name -> weft.host.v1.Heartbeat
 	6,  // 5: weft.host.v1.AgentMessage.devices:type_name -> weft.host.v1.Devices
 	8,  // 6: weft.host.v1.Hello.facts:type_name -> weft.host.v1.Facts
-	11, // 7: weft.host.v1.Ack.failures:type_name -> weft.host.v1.Failure
-	13, // 8: weft.host.v1.ServerMessage.welcome:type_name -> weft.host.v1.Welcome
-	14, // 9: weft.host.v1.ServerMessage.update:type_name -> weft.host.v1.Update
-	21, // 10: weft.host.v1.ServerMessage.query:type_name -> weft.host.v1.Query
-	9,  // 11: weft.host.v1.ServerMessage.heartbeat:type_name -> weft.host.v1.Heartbeat
-	15, // 12: weft.host.v1.Update.put_ports:type_name -> weft.host.v1.Port
-	18, // 13: weft.host.v1.Update.put_records:type_name -> weft.host.v1.Record
-	20, // 14: weft.host.v1.Update.put_routes:type_name -> weft.host.v1.Route
-	17, // 15: weft.host.v1.Update.delete_records:type_name -> weft.host.v1.RecordKey
-	19, // 16: weft.host.v1.Update.delete_routes:type_name -> weft.host.v1.RouteKey
-	16, // 17: weft.host.v1.Port.prefixes:type_name -> weft.host.v1.Prefix
-	17, // 18: weft.host.v1.Record.key:type_name -> weft.host.v1.RecordKey
-	16, // 19: weft.host.v1.RouteKey.prefix:type_name -> weft.host.v1.Prefix
-	19, // 20: weft.host.v1.Route.key:type_name -> weft.host.v1.RouteKey
-	22, // 21: weft.host.v1.Query.drops:type_name -> weft.host.v1.DropsQuery
-	23, // 22: weft.host.v1.Query.verify:type_name -> weft.host.v1.VerifyQuery
-	28, // 23: weft.host.v1.Query.trace:type_name -> weft.host.v1.TraceQuery
-	31, // 24: weft.host.v1.Query.examine:type_name -> weft.host.v1.ExamineQuery
-	25, // 25: weft.host.v1.Answer.drops:type_name -> weft.host.v1.DropsAnswer
-	27, // 26: weft.host.v1.Answer.verify:type_name -> weft.host.v1.VerifyAnswer
-	30, // 27: weft.host.v1.Answer.trace:type_name -> weft.host.v1.TraceAnswer
-	32, // 28: weft.host.v1.Answer.examine:type_name -> weft.host.v1.ExamineAnswer
-	26, // 29: weft.host.v1.DropsAnswer.rows:type_name -> weft.host.v1.DropRow
-	29, // 30: weft.host.v1.TraceQuery.packet:type_name -> weft.host.v1.TracePacket
-	33, // 31: weft.host.v1.TraceAnswer.runs:type_name -> weft.v1.TraceRun
-	34, // 32: weft.host.v1.ExamineAnswer.findings:type_name -> weft.v1.Finding
-	0,  // 33: weft.host.v1.HostService.Join:input_type -> weft.host.v1.JoinRequest
-	1,  // 34: weft.host.v1.HostService.Renew:input_type -> weft.host.v1.RenewRequest
-	5,  // 35: weft.host.v1.HostService.Session:input_type -> weft.host.v1.AgentMessage
-	3,  // 36: weft.host.v1.HostService.BindPort:input_type -> weft.host.v1.BindPortRequest
-	3,  // 37: weft.host.v1.HostService.UnbindPort:input_type -> weft.host.v1.BindPortRequest
-	2,  // 38: weft.host.v1.HostService.Join:output_type -> weft.host.v1.JoinResponse
-	2,  // 39: weft.host.v1.HostService.Renew:output_type -> weft.host.v1.JoinResponse
-	12, // 40: weft.host.v1.HostService.Session:output_type -> weft.host.v1.ServerMessage
-	4,  // 41: weft.host.v1.HostService.BindPort:output_type -> weft.host.v1.BindPortResponse
-	4,  // 42: weft.host.v1.HostService.UnbindPort:output_type -> weft.host.v1.BindPortResponse
-	38, // [38:43] is the sub-list for method output_type
-	33, // [33:38] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	9,  // 7: weft.host.v1.Facts.addresses:type_name -> weft.host.v1.AddressState
+	12, // 8: weft.host.v1.Ack.failures:type_name -> weft.host.v1.Failure
+	14, // 9: weft.host.v1.ServerMessage.welcome:type_name -> weft.host.v1.Welcome
+	15, // 10: weft.host.v1.ServerMessage.update:type_name -> weft.host.v1.Update
+	24, // 11: weft.host.v1.ServerMessage.query:type_name -> weft.host.v1.Query
+	10, // 12: weft.host.v1.ServerMessage.heartbeat:type_name -> weft.host.v1.Heartbeat
+	18, // 13: weft.host.v1.Update.put_ports:type_name -> weft.host.v1.Port
+	21, // 14: weft.host.v1.Update.put_records:type_name -> weft.host.v1.Record
+	23, // 15: weft.host.v1.Update.put_routes:type_name -> weft.host.v1.Route
+	20, // 16: weft.host.v1.Update.delete_records:type_name -> weft.host.v1.RecordKey
+	22, // 17: weft.host.v1.Update.delete_routes:type_name -> weft.host.v1.RouteKey
+	17, // 18: weft.host.v1.Update.put_peers:type_name -> weft.host.v1.Peer
+	16, // 19: weft.host.v1.Update.delete_peers:type_name -> weft.host.v1.PeerKey
+	16, // 20: weft.host.v1.Peer.key:type_name -> weft.host.v1.PeerKey
+	19, // 21: weft.host.v1.Port.prefixes:type_name -> weft.host.v1.Prefix
+	20, // 22: weft.host.v1.Record.key:type_name -> weft.host.v1.RecordKey
+	19, // 23: weft.host.v1.RouteKey.prefix:type_name -> weft.host.v1.Prefix
+	22, // 24: weft.host.v1.Route.key:type_name -> weft.host.v1.RouteKey
+	25, // 25: weft.host.v1.Query.drops:type_name -> weft.host.v1.DropsQuery
+	26, // 26: weft.host.v1.Query.verify:type_name -> weft.host.v1.VerifyQuery
+	31, // 27: weft.host.v1.Query.trace:type_name -> weft.host.v1.TraceQuery
+	34, // 28: weft.host.v1.Query.examine:type_name -> weft.host.v1.ExamineQuery
+	28, // 29: weft.host.v1.Answer.drops:type_name -> weft.host.v1.DropsAnswer
+	30, // 30: weft.host.v1.Answer.verify:type_name -> weft.host.v1.VerifyAnswer
+	33, // 31: weft.host.v1.Answer.trace:type_name -> weft.host.v1.TraceAnswer
+	35, // 32: weft.host.v1.Answer.examine:type_name -> weft.host.v1.ExamineAnswer
+	29, // 33: weft.host.v1.DropsAnswer.rows:type_name -> weft.host.v1.DropRow
+	32, // 34: weft.host.v1.TraceQuery.packet:type_name -> weft.host.v1.TracePacket
+	36, // 35: weft.host.v1.TraceAnswer.runs:type_name -> weft.v1.TraceRun
+	37, // 36: weft.host.v1.ExamineAnswer.findings:type_name -> weft.v1.Finding
+	0,  // 37: weft.host.v1.HostService.Join:input_type -> weft.host.v1.JoinRequest
+	1,  // 38: weft.host.v1.HostService.Renew:input_type -> weft.host.v1.RenewRequest
+	5,  // 39: weft.host.v1.HostService.Session:input_type -> weft.host.v1.AgentMessage
+	3,  // 40: weft.host.v1.HostService.BindPort:input_type -> weft.host.v1.BindPortRequest
+	3,  // 41: weft.host.v1.HostService.UnbindPort:input_type -> weft.host.v1.BindPortRequest
+	2,  // 42: weft.host.v1.HostService.Join:output_type -> weft.host.v1.JoinResponse
+	2,  // 43: weft.host.v1.HostService.Renew:output_type -> weft.host.v1.JoinResponse
+	13, // 44: weft.host.v1.HostService.Session:output_type -> weft.host.v1.ServerMessage
+	4,  // 45: weft.host.v1.HostService.BindPort:output_type -> weft.host.v1.BindPortResponse
+	4,  // 46: weft.host.v1.HostService.UnbindPort:output_type -> weft.host.v1.BindPortResponse
+	42, // [42:47] is the sub-list for method output_type
+	37, // [37:42] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_weft_host_v1_host_proto_init() }
@@ -2665,25 +2877,25 @@ func file_weft_host_v1_host_proto_init() {
 		(*AgentMessage_Heartbeat)(nil),
 		(*AgentMessage_Devices)(nil),
 	}
-	file_weft_host_v1_host_proto_msgTypes[12].OneofWrappers = []any{
+	file_weft_host_v1_host_proto_msgTypes[13].OneofWrappers = []any{
 		(*ServerMessage_Welcome)(nil),
 		(*ServerMessage_Update)(nil),
 		(*ServerMessage_Query)(nil),
 		(*ServerMessage_Heartbeat)(nil),
 	}
-	file_weft_host_v1_host_proto_msgTypes[21].OneofWrappers = []any{
+	file_weft_host_v1_host_proto_msgTypes[24].OneofWrappers = []any{
 		(*Query_Drops)(nil),
 		(*Query_Verify)(nil),
 		(*Query_Trace)(nil),
 		(*Query_Examine)(nil),
 	}
-	file_weft_host_v1_host_proto_msgTypes[24].OneofWrappers = []any{
+	file_weft_host_v1_host_proto_msgTypes[27].OneofWrappers = []any{
 		(*Answer_Drops)(nil),
 		(*Answer_Verify)(nil),
 		(*Answer_Trace)(nil),
 		(*Answer_Examine)(nil),
 	}
-	file_weft_host_v1_host_proto_msgTypes[28].OneofWrappers = []any{
+	file_weft_host_v1_host_proto_msgTypes[31].OneofWrappers = []any{
 		(*TraceQuery_Packet)(nil),
 		(*TraceQuery_Frame)(nil),
 	}
@@ -2693,7 +2905,7 @@ func file_weft_host_v1_host_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_host_v1_host_proto_rawDesc), len(file_weft_host_v1_host_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   33,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
