@@ -10,6 +10,7 @@
 package kernels
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,6 +25,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weft-sdn/weft/test/interop"
 	"github.com/weft-sdn/weft/test/kernels/job"
 )
 
@@ -64,7 +66,7 @@ func TestKernels(t *testing.T) {
 	if !all() {
 		t.Skip("only with " + envAll + "=1, which make test-kernels sets")
 	}
-	programs := build(t, "internal/datapath", "test/packet", "test/taps", "cmd/weftd", "cmd/weft")
+	programs := build(t, "internal/datapath", "test/packet", "test/taps", "test/interop", "cmd/weftd", "cmd/weft")
 	for _, target := range targets {
 		t.Run(target.suite, func(t *testing.T) {
 			k, err := getKernel(target.suite, true)
@@ -75,6 +77,7 @@ func TestKernels(t *testing.T) {
 				test("taps", ".", "", "WEFT_STRATEGY="+target.strategy),
 				test("datapath", "^Test(VerifierBudget|AttachIsIdempotentAndForgetsTheDead|GuestsTalk|TapGuestsTalk|XDPStripsBeforeGRO)$", ""),
 				test("packet", "^Test(StoriesInTheProgram|SuperPackets)$", ""),
+				test("interop", ".", "", "WEFT_EMULATED=1"),
 				{Name: "demo", Args: []string{"/bin/weftd", "lab", "demo", "-f", "/examples/demo-lab.yaml"}},
 			}
 			judge(t, k, programs, jobs, 15*time.Minute)
@@ -149,12 +152,37 @@ func judge(t *testing.T, k kernel, programs map[string]string, jobs []job.Job, l
 			if strings.HasPrefix(j.Args[0], "/tests/") && !strings.Contains(o.output, "--- PASS: ") {
 				t.Errorf("no test passed:\n%s", end(o.output))
 			}
+			captures(t, o.output)
 			if j.Name == "demo" {
 				t.Log("\n" + end(o.output))
 			}
 		})
 	}
 	t.Run("verifier", func(t *testing.T) { verifier(t, k, outcomes["datapath"].output) })
+}
+
+// captures lets tshark look at what a job captured on an underlay.
+func captures(t *testing.T, output string) {
+	for line := range strings.Lines(output) {
+		text, ok := strings.CutPrefix(strings.TrimSpace(line), interop.CapturePrefix)
+		if !ok {
+			continue
+		}
+		name, encoded, _ := strings.Cut(text, " ")
+		pcap, err := base64.StdEncoding.DecodeString(encoded)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		report, err := interop.Examine(pcap)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		t.Logf("%s: tshark reads %d tunnelled frames", name, report.Tunnelled)
+		if len(report.Malformed) > 0 || report.Tunnelled < 40 {
+			t.Errorf("%s: %d tunnelled frames, malformed: %s", name, report.Tunnelled, strings.Join(report.Malformed, "\n"))
+		}
+	}
 }
 
 var verdict = regexp.MustCompile(`(?m)^ *--- (PASS|FAIL|SKIP): (.*)$`)

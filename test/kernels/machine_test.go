@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,10 +20,13 @@ import (
 
 // tools of this machine that the tests run, and the demo; they go into the virtual
 // machine with their libraries.
-var tools = []string{"ip", "ethtool", "ping", "sysctl", "cat", "sh"}
+var tools = []string{"ip", "bridge", "ethtool", "ping", "sysctl", "cat", "sh", "ovsdb-tool", "ovsdb-server", "ovs-vswitchd", "ovs-vsctl", "ovs-ofctl"}
 
 // modules that the tests need and distributions do not build in.
-var modules = []string{"veth", "tun", "vxlan"}
+var modules = []string{"veth", "tun", "bridge", "vxlan", "ip_gre", "openvswitch", "vport-gre", "vport-vxlan"}
+
+// files of this machine that the tools read.
+var files = []string{"/usr/share/openvswitch/vswitch.ovsschema"}
 
 // outcome is what became of one job.
 type outcome struct {
@@ -135,7 +139,7 @@ func fileSystem(t *testing.T, k kernel, programs map[string]string, jobs []job.J
 	for to, from := range programs {
 		a.File(to, read(t, from))
 	}
-	for _, from := range libraries(t) {
+	for _, from := range slices.Concat(libraries(t), files) {
 		a.File(strings.TrimPrefix(from, "/"), read(t, from))
 	}
 	for _, name := range tools {
@@ -178,7 +182,7 @@ func tool(t *testing.T, name string) string {
 func libraries(t *testing.T) []string {
 	t.Helper()
 	found := map[string]bool{}
-	var files []string
+	var needed []string
 	for _, name := range tools {
 		out, err := exec.Command("ldd", tool(t, name)).Output()
 		if err != nil {
@@ -187,9 +191,9 @@ func libraries(t *testing.T) []string {
 		for field := range strings.FieldsSeq(string(out)) {
 			if filepath.IsAbs(field) && !found[field] {
 				found[field] = true
-				files = append(files, field)
+				needed = append(needed, field)
 			}
 		}
 	}
-	return files
+	return needed
 }

@@ -69,8 +69,9 @@ type World struct {
 	Hosts  [2]*Host
 	Guests []*Guest
 
-	t     testing.TB
-	decap string
+	t       testing.TB
+	decap   string
+	foreign bool // the second host is not ours
 }
 
 // Underlay is the name of the underlay device in both hosts.
@@ -80,17 +81,31 @@ const Underlay = "underlay0"
 // one of datapath's.
 func New(t testing.TB, prefix, decap string, guests []*Guest) *World {
 	t.Helper()
+	return build(t, &World{Prefix: prefix, Guests: guests, t: t, decap: decap})
+}
+
+// NewForeign builds a world whose second host has no switch: its guests are only known
+// to the first host's policy, and the test puts another implementation in its place.
+func NewForeign(t testing.TB, prefix string, guests []*Guest) *World {
+	t.Helper()
+	return build(t, &World{Prefix: prefix, Guests: guests, t: t, decap: datapath.DecapAuto, foreign: true})
+}
+
+func build(t testing.TB, w *World) *World {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("needs root: makes network namespaces and loads eBPF")
 	}
-	w := &World{Prefix: prefix, Guests: guests, t: t, decap: decap}
 	w.underlay()
-	for i, g := range guests {
+	for i, g := range w.Guests {
 		g.ID = model.PortID(i + 1)
-		w.plug(g)
+		if !w.foreign || g.Host == 0 {
+			w.plug(g)
+		}
 	}
-	for i := range w.Hosts {
-		w.open(i)
+	w.open(0)
+	if !w.foreign {
+		w.open(1)
 	}
 	return w
 }
@@ -104,8 +119,8 @@ func (w *World) IP(format string, args ...any) {
 	}
 }
 
-// namespace makes a namespace; one left by a run that was killed goes first.
-func (w *World) namespace(name string) string {
+// Namespace makes a namespace; one left by a run that was killed goes first.
+func (w *World) Namespace(name string) string {
 	w.t.Helper()
 	ns := w.Prefix + name
 	_ = exec.Command("ip", "netns", "del", ns).Run()
@@ -119,7 +134,7 @@ func (w *World) underlay() {
 	w.t.Helper()
 	for i := range w.Hosts {
 		w.Hosts[i] = &Host{
-			NS:  w.namespace(fmt.Sprintf("h%d", i+1)),
+			NS:  w.Namespace(fmt.Sprintf("h%d", i+1)),
 			PA:  netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)}),
 			mac: model.MAC{0x02, 0xee, 0, 0, 0, byte(i + 1)},
 		}
@@ -145,7 +160,7 @@ func (w *World) plug(g *Guest) {
 	if g.Tap {
 		w.IP("-n %s tuntap add dev %s mode tap vnet_hdr", host.NS, Device(g))
 	} else {
-		ns := w.namespace(g.Name)
+		ns := w.Namespace(g.Name)
 		w.IP("-n %s link add %s type veth peer name eth0 address %s netns %s", host.NS, Device(g), g.MAC, ns)
 		w.IP("-n %s link set eth0 mtu %d up", ns, GuestMTU)
 		for i, ca := range g.CAs {

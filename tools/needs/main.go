@@ -27,7 +27,7 @@ var (
 		{"/usr/include/google/protobuf/timestamp.proto", "libprotobuf-dev"}}
 
 	test = []need{{"tshark", "tshark"}, {"qemu-system-x86_64", "qemu-system-x86"}, {"iperf3", "iperf3"}, {"ethtool", "ethtool"}, {"nsenter", "util-linux"},
-		{"dpkg-deb", "dpkg"}, {"xz", "xz-utils"}, {"bpftool", "bpftool"}, {"curl", "curl"}, {"/etc/ssl/certs/ca-certificates.crt", "ca-certificates"}}
+		{"dpkg-deb", "dpkg"}, {"xz", "xz-utils"}, {"bpftool", "bpftool"}, {"curl", "curl"}, {"ovs-vswitchd", "openvswitch-switch"}, {"/etc/ssl/certs/ca-certificates.crt", "ca-certificates"}}
 )
 
 // inGuest goes from here into the virtual machines of test/kernels.
