@@ -11,6 +11,7 @@
 
 #include "gen/verdict.h"
 #include "lib/ctx.h"
+#include "maps/own.h"
 #include "maps/peer.h"
 #include "maps/port.h"
 #include "maps/record.h"
@@ -23,8 +24,11 @@
 
 static __always_inline bool admit_own(const struct port *port, const union addr *ca)
 {
-	const struct record *r = record_find(port->vsid, ca);
+	const struct record *r;
 
+	if (own_has(port, ca))
+		return true;
+	r = record_find(port->vsid, ca);
 	return r && !(r->flags & RECORD_ROUTER) && r->ifindex == port->ifindex;
 }
 

@@ -24,6 +24,10 @@ func (s *Switch) Apply(want table.Set, sweep bool) error {
 	if err := s.fits(want, d, sweep); err != nil {
 		return err
 	}
+	lost, err := s.disown(want, sweep)
+	if err != nil {
+		return err
+	}
 	errs := s.syncStale()
 	if sweep {
 		// Only what must make room goes first: the rest goes after what replaces it.
@@ -43,6 +47,10 @@ func (s *Switch) Apply(want table.Set, sweep bool) error {
 		errs = append(errs, s.deletePeers(d.delPeers)...)
 		errs = append(errs, s.deleteLocalPAs(d.delPAs)...)
 	}
+	if lost || len(d.putPorts) > 0 {
+		d.putRecords = s.localRecords()
+	}
+	errs = append(errs, s.ownUp(d.putRecords))
 	if s.behind {
 		errs = append(errs, s.commit())
 	}

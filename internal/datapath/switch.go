@@ -41,6 +41,7 @@ type Switch struct {
 	have   table.Set         // what the maps hold
 	slots  map[uint32]uint32 // of ports, by ifindex
 	free   []uint32          // slots
+	own    map[uint32]ownRow // what the map own holds, by ifindex
 	peers  peerIndex
 	links  map[linkName]link.Link
 	stale  map[localMACKey]struct{} // rows of local_mac that could not be written
@@ -143,7 +144,7 @@ func (s *Switch) spec() (*ebpf.CollectionSpec, error) {
 		return nil, err
 	}
 	for name, n := range map[string]uint32{
-		"port": s.opts.MaxPorts, "local_mac": s.opts.MaxPorts, "traffic": s.opts.MaxPorts,
+		"port": s.opts.MaxPorts, "local_mac": s.opts.MaxPorts, "traffic": s.opts.MaxPorts, "own": s.opts.MaxPorts,
 		"record": s.opts.MaxRecords, "route": s.opts.MaxRoutes, "peer": s.opts.MaxPeers + 1,
 		"drop": uint32(dropRows(s.opts.MaxPorts)), "uplink": maxUplinks, "local_pa": maxLocalPAs,
 		"flood": s.opts.MaxPorts, "storm": s.opts.MaxPorts,
@@ -337,7 +338,7 @@ func (s *Switch) recall() error {
 	for m := range held.set.Members {
 		s.peers.hold(m.PA)
 	}
-	return s.mend(held)
+	return errors.Join(s.mend(held), s.recallOwn())
 }
 
 // commit makes the new programs and maps the pinned ones.

@@ -24,6 +24,7 @@ const (
 	vswitchMapFloodProg     = "flood_prog"
 	vswitchMapLocalMac      = "local_mac"
 	vswitchMapLocalPa       = "local_pa"
+	vswitchMapOwn           = "own"
 	vswitchMapPeer          = "peer"
 	vswitchMapPort          = "port"
 	vswitchMapRecord        = "record"
@@ -106,6 +107,7 @@ type vswitchMapSpecs struct {
 	FloodProg *ebpf.MapSpec `ebpf:"flood_prog"`
 	LocalMac  *ebpf.MapSpec `ebpf:"local_mac"`
 	LocalPa   *ebpf.MapSpec `ebpf:"local_pa"`
+	Own       *ebpf.MapSpec `ebpf:"own"`
 	Peer      *ebpf.MapSpec `ebpf:"peer"`
 	Port      *ebpf.MapSpec `ebpf:"port"`
 	Record    *ebpf.MapSpec `ebpf:"record"`
@@ -152,6 +154,7 @@ type vswitchMaps struct {
 	FloodProg *ebpf.Map `ebpf:"flood_prog"`
 	LocalMac  *ebpf.Map `ebpf:"local_mac"`
 	LocalPa   *ebpf.Map `ebpf:"local_pa"`
+	Own       *ebpf.Map `ebpf:"own"`
 	Peer      *ebpf.Map `ebpf:"peer"`
 	Port      *ebpf.Map `ebpf:"port"`
 	Record    *ebpf.Map `ebpf:"record"`
@@ -171,6 +174,7 @@ func (m *vswitchMaps) Close() error {
 		m.FloodProg,
 		m.LocalMac,
 		m.LocalPa,
+		m.Own,
 		m.Peer,
 		m.Port,
 		m.Record,
