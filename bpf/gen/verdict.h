@@ -80,13 +80,13 @@ enum verdict {
 	V_NO_UNDERLAY_ROUTE = 112,
 	/* The underlay next hop has no link-layer address yet. */
 	V_NEIGHBOUR_UNRESOLVED = 113,
-	/* A packet to a Provider Address that is not whole NVGRE: lengths, GRE bits, protocol type or checksum. */
+	/* A packet to a Provider Address that is not whole NVGRE or VXLAN: lengths, flags, protocol type or header checksum. */
 	V_OUTER_MALFORMED = 128,
 	/* A fragment of an encapsulated packet; nobody may fragment these. */
 	V_OUTER_FRAGMENT = 129,
 	/* A VSID outside 4096..16777214 on the wire. */
 	V_VSID_RESERVED = 130,
-	/* The encapsulated frame carries an 802.1Q tag, which NVGRE forbids. */
+	/* The encapsulated frame carries an 802.1Q tag, which NVGRE and VXLAN forbid. */
 	V_INNER_VLAN = 131,
 	/* The inner source, in this subnet, does not belong to the outer source Provider Address. */
 	V_SOURCE_NOT_IN_POLICY = 132,
@@ -94,6 +94,8 @@ enum verdict {
 	V_NOT_LOCAL = 133,
 	/* The kernel refused to strip the outer headers. */
 	V_DECAP_FAILED = 134,
+	/* The outer UDP checksum of a VXLAN packet is there and wrong. */
+	V_OUTER_CHECKSUM = 135,
 	/* The destination port is not in the packet's subnet. */
 	V_VSID_MISMATCH = 144,
 	/* Something on the host other than the switch tried to send into a port. */

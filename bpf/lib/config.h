@@ -29,8 +29,10 @@ const volatile __u8 rehearse SEC(".rodata.config") = 0;
 struct meta {
 	__u32 magic;
 	__u32 vsid;
-	__be32 outer_src;
-	__u32 zero;
+	__u32 outer_len; /* of what was stripped */
+	__be32 outer_src[4];
 };
+
+_Static_assert(sizeof(struct meta) == 28, "metadata: at most 32, a multiple of 4");
 
 #endif

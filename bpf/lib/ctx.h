@@ -32,6 +32,7 @@ struct pkt {
 	union addr src; /* IP source; ARP sender */
 	union addr dst; /* IP destination; ARP target */
 	union addr hop; /* next hop; before routing, the target of NS and NA */
+	union addr outer_src;
 
 	const struct port *port;  /* that sent it */
 	const struct port *dport; /* of this host, that it goes to */
@@ -52,8 +53,6 @@ struct pkt {
 	__u32 vsid;    /* of the next hop; on receive, the wire's */
 	__u32 port_id; /* that drops are counted for */
 	__u32 out;     /* device it leaves by */
-	__be32 outer_src;
-	__be32 via; /* next hop in the underlay; 0: not known */
 
 	__u16 sport, dport_l4; /* host order; 0 where not read */
 	__u8 proto;
@@ -72,6 +71,8 @@ struct pkt {
 	__u8 bare : 1;     /* outer headers that the kernel knows nothing of */
 	__u8 stripped : 1; /* outer headers were removed at tcx */
 	__u8 detour : 1;   /* lib/dx2.h */
+	__u8 vxlan : 1;    /* the transport; else NVGRE */
+	__u8 outer6 : 1;   /* its outer IP is IPv6 */
 };
 
 static __always_inline bool load(const struct __sk_buff *skb, __u32 at, void *to, __u32 len)
@@ -96,6 +97,12 @@ static __always_inline bool load_head(const struct __sk_buff *skb, __u32 at, voi
 static __always_inline bool same_addr(const union addr *a, const union addr *b)
 {
 	return a->d[0] == b->d[0] && a->d[1] == b->d[1];
+}
+
+/* Whether there is a device toward the peer, and an address of its family to send from. */
+static __always_inline bool reaches(const struct port *from, const struct peer *to)
+{
+	return to->ifindex && from->pa.w[3] && addr_is4(&from->pa) == addr_is4(&to->pa);
 }
 
 /* The MAC of the distributed router in a subnet: 02:77:66 and the VSID. */

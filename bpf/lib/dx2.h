@@ -17,13 +17,12 @@
 #include "maps/port.h"
 #include "wire/ethernet.h"
 #include "wire/ip.h"
-#include "wire/nvgre.h"
 
 /* The detour for decapsulation. Without ADJ_ROOM_DECAP_L4_GRE a stripped super-packet
  * still counts as a tunnel's, and a tap gets it cut to pieces. The kernel forgets the
  * tunnel itself where it decapsulates, and one such place takes a whole Ethernet frame:
  * the segment routing action End.DX2 (RFC 8986 section 4.9). So decap puts IPv6 in the
- * place of IPv4 and GRE, addressed to a segment that only this host knows; the kernel
+ * place of the outer headers, addressed to a segment that only this host knows; the kernel
  * strips it and sends the frame out of a device that leads nowhere, and there from_dx2
  * hands it to its port. All TCP to such a port goes this way, whole or not: what did
  * not would overtake it. */
@@ -63,7 +62,7 @@ static __always_inline bool dx2_wanted(const struct pkt *p)
 	return d && d->ifindex && d->lost < (d->proven ? DX2_MAX_LOST : 1);
 }
 
-/* Outer IPv4 and GRE, 28 bytes, become IPv6, 40 bytes. */
+/* The outer IP, GRE or UDP and VXLAN become IPv6 alone. */
 static __always_inline enum verdict dx2_wrap(struct __sk_buff *skb, struct pkt *p)
 {
 	/* Hop limit 1: should the route be lost, a host that forwards sends no tenant's bytes away.
@@ -76,7 +75,7 @@ static __always_inline enum verdict dx2_wrap(struct __sk_buff *skb, struct pkt *
 	if (!load(skb, 0, &o.eth, sizeof(o.eth)))
 		return V_DECAP_FAILED;
 	if (bpf_skb_adjust_room(skb, sizeof(ip), BPF_ADJ_ROOM_MAC, DX2_FLAGS) ||
-	    bpf_skb_adjust_room(skb, -(int)(OUTER_LEN - sizeof(struct eth)), BPF_ADJ_ROOM_MAC, DX2_FLAGS | DX2_TO_IPV6))
+	    bpf_skb_adjust_room(skb, -(int)(p->base - sizeof(struct eth)), BPF_ADJ_ROOM_MAC, DX2_FLAGS | DX2_TO_IPV6))
 		return V_DECAP_FAILED;
 	o.eth.type = bpf_htons(TYPE_IPV6);
 	ip.version_class_flow = bpf_htonl(6u << 28);

@@ -19,6 +19,7 @@
 
 #define PACKET_HOST 0
 #define FAMILY_INET 2
+#define FAMILY_INET6 10
 
 static __always_inline void count_out(const struct pkt *p)
 {
@@ -112,10 +113,21 @@ static __noinline void report(struct __sk_buff *skb, const struct pkt *p, __u32 
 /* A known next hop saves the lookup of a route for each packet. */
 static __always_inline int redirect_neighbour(const struct pkt *p)
 {
-	struct bpf_redir_neigh to = {.nh_family = FAMILY_INET, .ipv4_nh = p->via};
+	struct bpf_redir_neigh to = {};
+	const union addr *via;
 
-	if (!p->via)
+	if (!p->peer)
+		return TC_ACT_SHOT;
+	via = &p->peer->via;
+	if (!via->w[3])
 		return bpf_redirect_neigh(p->out, NULL, 0, 0);
+	if (p->outer6) {
+		to.nh_family = FAMILY_INET6;
+		__builtin_memcpy(to.ipv6_nh, via, sizeof(to.ipv6_nh));
+	} else {
+		to.nh_family = FAMILY_INET;
+		to.ipv4_nh = via->w[3];
+	}
 	return bpf_redirect_neigh(p->out, &to, sizeof(to), 0);
 }
 

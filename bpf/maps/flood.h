@@ -13,6 +13,7 @@
  * miss    nothing is flooded in the subnet
  * full    Apply refuses before it writes anything */
 #define FLOOD_L2 1          /* broadcast and multicast reach every member */
+#define FLOOD_VXLAN 2       /* the subnet's transport; without, NVGRE */
 #define FLOOD_MAX_LOCALS 256
 #define FLOOD_MAX_HOSTS 128
 

@@ -18,15 +18,16 @@
 
 struct peer {
 	union addr pa;
+	union addr via; /* IP next hop, of pa's family; zero: the kernel looks the route up, packet by packet */
 	__u32 ifindex; /* underlay device; 0: no route now */
 	__u16 mtu;     /* outer IP MTU */
 	__u16 flags;
 	__u8 next_hop[6]; /* for bare frames, such as ARP; zero: unresolved */
 	__u8 source[6];
-	__be32 via; /* IP next hop; 0: the kernel looks the route up, packet by packet */
+	__u32 zero;
 };
 
-_Static_assert(sizeof(struct peer) == 40, "peer");
+_Static_assert(sizeof(struct peer) == 56, "peer");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -12,13 +12,15 @@
 #include "lib/config.h"
 #include "lib/ctx.h"
 #include "lib/offload.h"
+#include "lib/udpsum.h"
 #include "maps/local_pa.h"
 #include "maps/port.h"
+#include "maps/setting.h"
 #include "wire/arp.h"
 #include "wire/ethernet.h"
 #include "wire/icmp.h"
 #include "wire/ip.h"
-#include "wire/nvgre.h"
+#include "wire/outer.h"
 
 /* Find the port and the headers; drop what is not a whole frame. */
 
@@ -317,52 +319,137 @@ static __always_inline bool parse_meta(struct __sk_buff *skb, struct pkt *p)
 	if ((void *)(m + 1) > data || m->magic != META_MAGIC)
 		return false;
 	p->vsid = m->vsid;
-	p->outer_src = m->outer_src;
-	p->len = skb->len + OUTER_LEN;
+	__builtin_memcpy(&p->outer_src, m->outer_src, sizeof(p->outer_src));
+	p->len = skb->len + m->outer_len;
 	p->end = skb->len;
 	return true;
 }
 
-static __always_inline enum verdict parse_nvgre(struct pkt *p, const struct nvgre *gre)
+static __always_inline enum verdict parse_vsid(struct pkt *p, __be32 key)
 {
-	if ((gre->flags & bpf_htons(GRE_MUST_MATCH)) != bpf_htons(GRE_KEY))
-		return V_OUTER_MALFORMED;
-	if (gre->type != bpf_htons(GRE_TYPE_ETHERNET))
-		return V_OUTER_MALFORMED;
-	p->vsid = bpf_ntohl(gre->key) >> 8;
+	p->vsid = bpf_ntohl(key) >> 8;
 	return p->vsid < VSID_MIN || p->vsid > VSID_MAX ? V_VSID_RESERVED : V_CONTINUE;
 }
 
-static __always_inline enum verdict parse_outer(struct __sk_buff *skb, struct pkt *p)
+static __always_inline enum verdict parse_nvgre(struct __sk_buff *skb, struct pkt *p, __u32 at)
+{
+	struct nvgre gre;
+
+	if (!load_head(skb, at, &gre, sizeof(gre)))
+		return V_OUTER_MALFORMED;
+	if ((gre.flags & bpf_htons(GRE_MUST_MATCH)) != bpf_htons(GRE_KEY))
+		return V_OUTER_MALFORMED;
+	if (gre.type != bpf_htons(GRE_TYPE_ETHERNET))
+		return V_OUTER_MALFORMED;
+	return parse_vsid(p, gre.key);
+}
+
+static __always_inline enum verdict parse_vxlan(struct __sk_buff *skb, struct pkt *p, const union addr *dst, __u32 at)
+{
+	struct udp udp;
+	struct vxlan vxlan;
+
+	if (!load_head(skb, at, &udp, sizeof(udp)) || !load_head(skb, at + sizeof(udp), &vxlan, sizeof(vxlan)))
+		return V_OUTER_MALFORMED;
+	if (bpf_ntohs(udp.len) != p->end - at)
+		return V_OUTER_MALFORMED;
+	if (udp.check && !udpsum_right(skb, p, dst, at))
+		return V_OUTER_CHECKSUM;
+	if (!(vxlan.flags & VXLAN_VNI))
+		return V_OUTER_MALFORMED;
+	return parse_vsid(p, vxlan.vni);
+}
+
+/* Whether an outer packet says that it is for us; of UDP, by its port. */
+static __always_inline bool parse_is_ours(struct __sk_buff *skb, struct pkt *p, __u8 proto, __u32 at)
+{
+	const struct setting *s;
+	struct udp udp;
+
+	if (proto == PROTO_GRE)
+		return true;
+	if (proto != PROTO_UDP || !load_head(skb, at, &udp, sizeof(udp)))
+		return false;
+	s = settings();
+	p->vxlan = 1;
+	return s && s->vxlan_port && udp.dport == s->vxlan_port;
+}
+
+static __always_inline enum verdict parse_tunnel(struct __sk_buff *skb, struct pkt *p, const union addr *dst, __u32 at)
+{
+	p->base = outer_len(p->vxlan, p->outer6);
+	return p->vxlan ? parse_vxlan(skb, p, dst, at) : parse_nvgre(skb, p, at);
+}
+
+static __always_inline enum verdict parse_outer4(struct __sk_buff *skb, struct pkt *p)
 {
 	struct ipv4 ip;
-	struct nvgre gre;
+	const __u32 at = sizeof(struct eth) + sizeof(ip);
 	__be16 type;
 	union addr pa;
 	__u32 total;
 
-	if (parse_meta(skb, p))
-		return V_CONTINUE;
-	if (skb->pkt_type != 0 /* PACKET_HOST */ || skb->protocol != bpf_htons(TYPE_IPV4) || skb->vlan_present)
-		return V_PASS;
 	if (!load_head(skb, 2 * MAC_LEN, &type, sizeof(type)) || type != bpf_htons(TYPE_IPV4))
 		return V_PASS;
-	if (!load_head(skb, sizeof(struct eth), &ip, sizeof(ip)) || ip.proto != PROTO_GRE)
+	if (!load_head(skb, sizeof(struct eth), &ip, sizeof(ip)))
+		return V_PASS;
+	if (ip.proto == PROTO_UDP && (ip.version_ihl != 0x45 || ip.frag & bpf_htons(IPV4_OFFSET)))
+		return V_PASS; /* the port is elsewhere */
+	if (!parse_is_ours(skb, p, ip.proto, at))
 		return V_PASS;
 	addr_set4(&pa, ip.dst);
 	if (!bpf_map_lookup_elem(&local_pa, &pa))
 		return V_PASS;
 	total = bpf_ntohs(ip.total_len);
-	if (ip.version_ihl != 0x45 || total < OUTER_LEN || total > p->len - sizeof(struct eth) || csum_fold(csum_ipv4(&ip)))
+	if (ip.version_ihl != 0x45 || total < outer_len(p->vxlan, false) || total > p->len - sizeof(struct eth) ||
+	    csum_fold(csum_ipv4(&ip)))
 		return V_OUTER_MALFORMED;
 	if (ip.frag & bpf_htons(IPV4_MF | IPV4_OFFSET))
 		return V_OUTER_FRAGMENT;
-	if (!load_head(skb, sizeof(struct eth) + sizeof(ip), &gre, sizeof(gre)))
-		return V_OUTER_MALFORMED;
-	p->outer_src = ip.src;
-	p->base = OUTER_LEN;
+	addr_set4(&p->outer_src, ip.src);
 	p->end = sizeof(struct eth) + total;
-	return parse_nvgre(p, &gre);
+	return parse_tunnel(skb, p, &pa, at);
+}
+
+static __always_inline enum verdict parse_outer6(struct __sk_buff *skb, struct pkt *p)
+{
+	struct ipv6 ip;
+	const __u32 at = sizeof(struct eth) + sizeof(ip);
+	__be16 type;
+	union addr pa;
+	__u32 total;
+
+	if (!load_head(skb, 2 * MAC_LEN, &type, sizeof(type)) || type != bpf_htons(TYPE_IPV6))
+		return V_PASS;
+	if (!load_head(skb, sizeof(struct eth), &ip, sizeof(ip)))
+		return V_PASS;
+	if (!parse_is_ours(skb, p, ip.next, at))
+		return V_PASS;
+	addr_set6(&pa, ip.dst);
+	addr_set6(&p->outer_src, ip.src);
+	/* A mapped address would be taken for IPv4 in the tables. */
+	if (addr_is4(&pa) || !bpf_map_lookup_elem(&local_pa, &pa))
+		return V_PASS;
+	p->outer6 = 1;
+	total = sizeof(ip) + bpf_ntohs(ip.payload_len);
+	if (bpf_ntohl(ip.version_class_flow) >> 28 != 6 || total < outer_len(p->vxlan, true) || total > p->len - sizeof(struct eth) ||
+	    addr_is4(&p->outer_src) || addr6_multicast(&p->outer_src))
+		return V_OUTER_MALFORMED;
+	p->end = sizeof(struct eth) + total;
+	return parse_tunnel(skb, p, &pa, at);
+}
+
+static __always_inline enum verdict parse_outer(struct __sk_buff *skb, struct pkt *p)
+{
+	if (parse_meta(skb, p))
+		return V_CONTINUE;
+	if (skb->pkt_type != 0 /* PACKET_HOST */ || skb->vlan_present)
+		return V_PASS;
+	if (skb->protocol == bpf_htons(TYPE_IPV4))
+		return parse_outer4(skb, p);
+	if (skb->protocol == bpf_htons(TYPE_IPV6))
+		return parse_outer6(skb, p);
+	return V_PASS;
 }
 
 static __always_inline enum verdict parse_inner(struct __sk_buff *skb, struct pkt *p)

@@ -140,13 +140,11 @@ static __always_inline enum verdict admit_port(const struct pkt *p)
 static __always_inline bool admit_at(const struct pkt *p, __u32 idx)
 {
 	const struct peer *host;
-	union addr pa;
 
 	if (idx == 0)
 		return false;
 	host = bpf_map_lookup_elem(&peer, &idx);
-	addr_set4(&pa, p->outer_src);
-	return host && same_addr(&host->pa, &pa);
+	return host && same_addr(&host->pa, &p->outer_src);
 }
 
 /* Whether a record's address lives behind the outer source. */

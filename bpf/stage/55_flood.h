@@ -17,6 +17,7 @@
 #include "maps/peer.h"
 #include "maps/port.h"
 #include "maps/record.h"
+#include "maps/scratch.h"
 #include "stage/20_admit.h"
 #include "stage/70_encap.h"
 #include "wire/arp.h"
@@ -172,10 +173,13 @@ static __always_inline enum verdict flood_remote(struct flooding *f, __u32 idx)
 	struct pkt *p = f->p;
 	__u8 none[MAC_LEN] = {};
 	const struct peer *to = bpf_map_lookup_elem(&peer, &idx);
+	struct scratch *s = scratch_room(); /* the stack has no room for outer headers here */
 
-	if (!to || !to->ifindex || !p->port || !p->port->pa.w[3])
+	if (!to || !p->port || !reaches(p->port, to))
 		return V_NO_UNDERLAY_ROUTE;
-	if (f->size + OUTER_LEN > to->mtu)
+	p->vxlan = (f->row->flags & FLOOD_VXLAN) != 0;
+	p->outer6 = !addr_is4(&to->pa); /* the same for all: it is the port's family */
+	if (f->size + outer_len(p->vxlan, p->outer6) > to->mtu)
 		return V_TOO_BIG;
 	if (same_mac(to->next_hop, none))
 		return V_NEIGHBOUR_UNRESOLVED;
@@ -184,7 +188,7 @@ static __always_inline enum verdict flood_remote(struct flooding *f, __u32 idx)
 		return V_ENCAP_FAILED;
 	f->pushed = 1;
 	p->bare = 1; /* a copy goes out as it is: with its Ethernet header */
-	if (encap_write(f->skb, p, &p->eth))
+	if (!s || encap_write(f->skb, p, &p->eth, (struct outer_frame *)s->w))
 		return V_ENCAP_FAILED;
 	f->skb->mark = 0;
 	return flood_send(f, to->ifindex) ? V_CONTINUE : V_COPY_FAILED;

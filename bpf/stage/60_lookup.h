@@ -104,8 +104,12 @@ static __always_inline enum verdict lookup(struct __sk_buff *skb, struct pkt *p)
 	if (ifindex == p->port->ifindex)
 		return V_ROUTE_TO_SELF;
 	if (idx) {
+		p->vxlan = (r->flags & RECORD_VXLAN) != 0;
 		p->peer = bpf_map_lookup_elem(&peer, &idx);
-		return p->peer && p->peer->ifindex && p->port->pa.w[3] ? V_CONTINUE : V_NO_UNDERLAY_ROUTE;
+		if (!p->peer || !reaches(p->port, p->peer))
+			return V_NO_UNDERLAY_ROUTE;
+		p->outer6 = !addr_is4(&p->peer->pa);
+		return V_CONTINUE;
 	}
 	if (!ifindex)
 		return V_PORT_DOWN;

@@ -14,35 +14,27 @@
 #include "lib/config.h"
 #include "lib/ctx.h"
 #include "lib/dx2.h"
+#include "lib/flow.h"
 #include "lib/icmp.h"
 #include "maps/peer.h"
 #include "maps/port.h"
 #include "maps/record.h"
+#include "maps/setting.h"
 #include "wire/ethernet.h"
 #include "wire/ip.h"
-#include "wire/nvgre.h"
+#include "wire/outer.h"
 
 /* Size check, inner Ethernet, outer headers; and the other way around, decap. */
 
 /* The inner Ethernet header belongs to the outer headers as far as GSO is concerned. */
 #define ENCAP_FLAGS                                                                                                    \
-	(BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_GRE | BPF_F_ADJ_ROOM_ENCAP_L2_ETH |                    \
-	 BPF_F_ADJ_ROOM_ENCAP_L2(sizeof(struct eth)) | BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET)
+	(BPF_F_ADJ_ROOM_ENCAP_L2_ETH | BPF_F_ADJ_ROOM_ENCAP_L2(sizeof(struct eth)) | BPF_F_ADJ_ROOM_FIXED_GSO |        \
+	 BPF_F_ADJ_ROOM_NO_CSUM_RESET)
 
+#define ADJ_ROOM_DECAP_L3_IPV4 (1ull << 7)
 #define ADJ_ROOM_DECAP_L3_IPV6 (1ull << 8)
 
 #define EALREADY 114
-
-/* Two bytes in front make the headers of IP and GRE lie at multiples of 4, to be written in words. */
-struct encap_frame {
-	__u16 shift;
-	struct nvgre_outer outer;
-	struct eth inner;
-} __attribute__((packed, aligned(8)));
-
-#define ENCAP_FRAME (OUTER_LEN + sizeof(struct eth))
-
-_Static_assert(__builtin_offsetof(struct encap_frame, outer.ip) == 16, "aligned outer IP header");
 
 /* The size of the IP packet; of a GSO packet, the largest that it will be cut into. */
 static __always_inline __u32 encap_size(struct __sk_buff *skb, const struct pkt *p)
@@ -61,10 +53,10 @@ static __always_inline __u32 encap_size(struct __sk_buff *skb, const struct pkt 
 
 static __always_inline enum verdict encap_check_size(struct __sk_buff *skb, struct pkt *p)
 {
-	__u32 limit = p->peer ? p->peer->mtu : p->dport->mtu;
+	__u32 limit = p->peer ? p->peer->mtu : p->dport->mtu, room = outer_len(p->vxlan, p->outer6);
 
 	if (p->peer)
-		limit = limit > OUTER_LEN ? limit - OUTER_LEN : 0;
+		limit = limit > room ? limit - room : 0;
 	if (encap_size(skb, p) <= limit)
 		return V_CONTINUE;
 	icmp_error(skb, p, true, limit);
@@ -91,34 +83,20 @@ static __always_inline bool encap_ttl(struct __sk_buff *skb, const struct pkt *p
 	return bpf_skb_store_bytes(skb, at + 8, &h, sizeof(h), 0) == 0;
 }
 
-static __always_inline __u32 encap_fold(const union addr *a)
-{
-	return bpf_ntohl(a->w[0] ^ a->w[1] ^ a->w[2] ^ a->w[3]);
-}
-
-/* FlowID (RFC 7637 section 3.2): entropy for the underlay, the same for a whole flow. */
-static __always_inline __u8 encap_flow_id(const struct pkt *p)
-{
-	__u32 h, id;
-
-	if (p->type == TYPE_ARP)
-		return 0;
-	h = encap_fold(&p->src) ^ encap_fold(&p->dst) ^ (__u32)(p->sport ^ p->dport_l4) ^ ((__u32)p->proto << 16);
-	id = (h * 0x9e3779b1u) >> 24;
-	return id ? id : 1;
-}
-
 /* Makes room for the outer headers. What bpf_skb_adjust_room refuses goes bare: the kernel
  * learns nothing of the outer headers, so that its neighbour code cannot be used and GSO
  * packets cannot be cut. That is ARP, and what counts as encapsulated already: a veth guest
  * tunnels by itself, or passes on what came out of a tunnel. */
 static __always_inline enum verdict encap_room(struct __sk_buff *skb, struct pkt *p)
 {
+	__u64 flags = ENCAP_FLAGS | (p->outer6 ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 : BPF_F_ADJ_ROOM_ENCAP_L3_IPV4) |
+		      (p->vxlan ? BPF_F_ADJ_ROOM_ENCAP_L4_UDP : BPF_F_ADJ_ROOM_ENCAP_L4_GRE);
+	__u32 room = outer_len(p->vxlan, p->outer6);
 	__u8 none[MAC_LEN] = {};
 	long err = -EALREADY;
 
 	if (p->type != TYPE_ARP)
-		err = bpf_skb_adjust_room(skb, OUTER_LEN, BPF_ADJ_ROOM_MAC, ENCAP_FLAGS);
+		err = bpf_skb_adjust_room(skb, room, BPF_ADJ_ROOM_MAC, flags);
 	if (!err)
 		return V_CONTINUE;
 	if (err != -EALREADY || skb->gso_size)
@@ -126,35 +104,125 @@ static __always_inline enum verdict encap_room(struct __sk_buff *skb, struct pkt
 	if (same_mac(p->peer->next_hop, none))
 		return V_NEIGHBOUR_UNRESOLVED;
 	p->bare = 1;
-	return bpf_skb_change_head(skb, OUTER_LEN, 0) ? V_ENCAP_FAILED : V_CONTINUE;
+	return bpf_skb_change_head(skb, room, 0) ? V_ENCAP_FAILED : V_CONTINUE;
+}
+
+static __always_inline struct eth outer_eth(const struct pkt *p)
+{
+	struct eth eth = {.type = p->outer6 ? bpf_htons(TYPE_IPV6) : bpf_htons(TYPE_IPV4)};
+
+	if (p->bare) {
+		__builtin_memcpy(eth.dst, p->peer->next_hop, MAC_LEN);
+		__builtin_memcpy(eth.src, p->peer->source, MAC_LEN);
+	}
+	return eth;
+}
+
+static __always_inline struct ipv4 outer_ipv4(struct __sk_buff *skb, const struct pkt *p, __u8 proto)
+{
+	struct ipv4 ip = {
+		.version_ihl = 0x45,
+		.tos = p->dscp,
+		.total_len = bpf_htons((__u16)(skb->len - sizeof(struct eth))),
+		.frag = bpf_htons(IPV4_DF),
+		.ttl = 64,
+		.proto = proto,
+		.src = p->port->pa.w[3],
+		.dst = p->peer->pa.w[3],
+	};
+
+	ip.check = csum_fold(csum_ipv4(&ip));
+	return ip;
+}
+
+/* The flow label is entropy, too (RFC 6438). */
+static __always_inline struct ipv6 outer_ipv6(struct __sk_buff *skb, const struct pkt *p, __u8 proto, __u32 hash)
+{
+	struct ipv6 ip = {
+		.version_class_flow = bpf_htonl(6u << 28 | (__u32)p->dscp << 20 | hash >> 12),
+		.payload_len = bpf_htons((__u16)(skb->len - sizeof(struct eth) - sizeof(struct ipv6))),
+		.next = proto,
+		.hop_limit = 64,
+	};
+
+	__builtin_memcpy(ip.src, &p->port->pa, sizeof(ip.src));
+	__builtin_memcpy(ip.dst, &p->peer->pa, sizeof(ip.dst));
+	return ip;
+}
+
+/* FlowID (RFC 7637 section 3.2): 0 says that there is none. */
+static __always_inline struct nvgre outer_nvgre(const struct pkt *p, __u32 hash)
+{
+	__u32 id = hash >> 24;
+
+	if (!id && p->type != TYPE_ARP)
+		id = 1;
+	return (struct nvgre){
+		.flags = bpf_htons(GRE_KEY),
+		.type = bpf_htons(GRE_TYPE_ETHERNET),
+		.key = bpf_htonl(p->vsid << 8 | id),
+	};
+}
+
+static __always_inline struct udp outer_udp(__u32 len, __be16 port, __u32 hash)
+{
+	return (struct udp){
+		.sport = bpf_htons((__u16)(VXLAN_SPORT | hash >> 18)),
+		.dport = port,
+		.len = bpf_htons((__u16)len),
+	};
+}
+
+static __always_inline struct vxlan outer_vxlan(const struct pkt *p)
+{
+	return (struct vxlan){.flags = VXLAN_VNI, .vni = bpf_htonl(p->vsid << 8)};
+}
+
+/* Writes the outer headers, and the inner Ethernet header with them; returns their length. */
+static __always_inline __u32 outer_write(struct __sk_buff *skb, const struct pkt *p, const struct eth *inner,
+					 struct outer_frame *f)
+{
+	const struct setting *s;
+	__u32 hash = flow_hash(p);
+	__u8 proto = p->vxlan ? PROTO_UDP : PROTO_GRE;
+
+	f->nvgre4.eth = outer_eth(p);
+	if (p->outer6)
+		f->nvgre6.ip = outer_ipv6(skb, p, proto, hash);
+	else
+		f->nvgre4.ip = outer_ipv4(skb, p, proto);
+	if (!p->vxlan && !p->outer6) {
+		f->nvgre4.gre = outer_nvgre(p, hash);
+		f->nvgre4.inner = *inner;
+		return sizeof(f->nvgre4);
+	}
+	if (!p->vxlan) {
+		f->nvgre6.gre = outer_nvgre(p, hash);
+		f->nvgre6.inner = *inner;
+		return sizeof(f->nvgre6);
+	}
+	s = settings();
+	if (!s)
+		return 0;
+	if (!p->outer6) {
+		f->vxlan4.udp = outer_udp(skb->len - offsetof(struct vxlan4_frame, udp), s->vxlan_port, hash);
+		f->vxlan4.vxlan = outer_vxlan(p);
+		f->vxlan4.inner = *inner;
+		return sizeof(f->vxlan4);
+	}
+	f->vxlan6.udp = outer_udp(skb->len - offsetof(struct vxlan6_frame, udp), s->vxlan_port, hash);
+	f->vxlan6.vxlan = outer_vxlan(p);
+	f->vxlan6.inner = *inner;
+	return sizeof(f->vxlan6);
 }
 
 /* Writes the outer headers into the room made for them, and the inner Ethernet header. */
-static __always_inline enum verdict encap_write(struct __sk_buff *skb, const struct pkt *p, const struct eth *inner)
+static __always_inline enum verdict encap_write(struct __sk_buff *skb, const struct pkt *p, const struct eth *inner,
+						struct outer_frame *f)
 {
-	struct encap_frame f = {};
-	struct ipv4 ip = {};
+	__u32 len = outer_write(skb, p, inner, f);
 
-	if (p->bare) {
-		__builtin_memcpy(f.outer.eth.dst, p->peer->next_hop, MAC_LEN);
-		__builtin_memcpy(f.outer.eth.src, p->peer->source, MAC_LEN);
-	}
-	f.outer.eth.type = bpf_htons(TYPE_IPV4);
-	ip.version_ihl = 0x45;
-	ip.tos = p->dscp;
-	ip.total_len = bpf_htons((__u16)(skb->len - sizeof(struct eth)));
-	ip.frag = bpf_htons(IPV4_DF);
-	ip.ttl = 64;
-	ip.proto = PROTO_GRE;
-	ip.src = p->port->pa.w[3];
-	ip.dst = p->peer->pa.w[3];
-	ip.check = csum_fold(csum_ipv4(&ip));
-	f.outer.ip = ip;
-	f.outer.gre.flags = bpf_htons(GRE_KEY);
-	f.outer.gre.type = bpf_htons(GRE_TYPE_ETHERNET);
-	f.outer.gre.key = bpf_htonl(p->vsid << 8 | encap_flow_id(p));
-	f.inner = *inner;
-	if (bpf_skb_store_bytes(skb, 0, &f.outer, ENCAP_FRAME, 0))
+	if (!len || len > OUTER_FRAME_MAX || bpf_skb_store_bytes(skb, 0, &f->nvgre4, len, 0))
 		return V_ENCAP_FAILED;
 	return V_CONTINUE;
 }
@@ -162,8 +230,9 @@ static __always_inline enum verdict encap_write(struct __sk_buff *skb, const str
 static __always_inline enum verdict encap_remote(struct __sk_buff *skb, struct pkt *p, const struct eth *inner)
 {
 	enum verdict v = encap_room(skb, p);
+	struct outer_frame f = {};
 
-	return v ? v : encap_write(skb, p, inner);
+	return v ? v : encap_write(skb, p, inner, &f);
 }
 
 static __always_inline enum verdict encap(struct __sk_buff *skb, struct pkt *p)
@@ -198,9 +267,9 @@ static __always_inline enum verdict decap_strip(struct __sk_buff *skb, struct pk
 {
 	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET | decap_flags;
 
-	if (p->type == TYPE_IPV6)
-		flags |= ADJ_ROOM_DECAP_L3_IPV6;
-	if (bpf_skb_adjust_room(skb, -OUTER_LEN, BPF_ADJ_ROOM_MAC, flags))
+	if ((p->type == TYPE_IPV6) != p->outer6)
+		flags |= p->outer6 ? ADJ_ROOM_DECAP_L3_IPV4 : ADJ_ROOM_DECAP_L3_IPV6;
+	if (bpf_skb_adjust_room(skb, -(int)p->base, BPF_ADJ_ROOM_MAC, flags))
 		return V_DECAP_FAILED;
 	if (bpf_skb_store_bytes(skb, 0, &p->eth, sizeof(p->eth), 0))
 		return V_DECAP_FAILED;

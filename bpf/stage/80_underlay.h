@@ -17,7 +17,6 @@ static __always_inline enum verdict underlay(struct pkt *p)
 	if (!p->peer)
 		return V_CONTINUE;
 	p->out = p->peer->ifindex;
-	p->via = p->peer->via;
 	/* The kernel's neighbour code goes by skb->protocol, which is wrong for a bare frame;
 	 * such a frame carries its addresses already. */
 	p->action = p->bare ? ACT_DEVICE : ACT_NEIGHBOUR;

@@ -4,9 +4,6 @@
 
 #include <linux/types.h>
 
-#include "wire/ethernet.h"
-#include "wire/ip.h"
-
 /* NVGRE (RFC 7637): GRE with a key of VSID and FlowID in front of an untagged
  * Ethernet frame. */
 #define GRE_KEY 0x2000
@@ -19,18 +16,6 @@ struct nvgre {
 	__be32 key; /* VSID << 8 | FlowID */
 };
 
-/* All that precedes the inner frame. */
-struct nvgre_outer {
-	struct eth eth;
-	struct ipv4 ip;
-	struct nvgre gre;
-} __attribute__((packed, aligned(2)));
-
-#define OUTER_LEN 42
-#define VSID_MIN 0x1000
-#define VSID_MAX 0xfffffe
-
 _Static_assert(sizeof(struct nvgre) == 8, "NVGRE header");
-_Static_assert(sizeof(struct nvgre_outer) == OUTER_LEN, "outer headers");
 
 #endif

@@ -71,8 +71,8 @@ type view struct {
 	failures []failure
 	facts    facts
 	uplinks  map[uint32]string
-	mtu      int  // of guests
-	probing  bool // the states of Provider Addresses may change at once
+	mtus     map[model.NetworkIndex]int // of guests
+	probing  bool                       // the states of Provider Addresses may change at once
 }
 
 // facts is what only this host knows.

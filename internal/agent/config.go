@@ -163,8 +163,8 @@ func (c Config) check() error {
 		return fmt.Errorf("agent configuration: audit %s is less than a second", c.Audit)
 	}
 	for _, pa := range c.ProviderAddresses {
-		if a, err := netip.ParseAddr(pa); err != nil || !a.Is4() {
-			return fmt.Errorf("agent configuration: providerAddresses: %q is not an IPv4 address", pa)
+		if a, err := netip.ParseAddr(pa); err != nil || a.Is4In6() || a.Zone() != "" {
+			return fmt.Errorf("agent configuration: providerAddresses: %q is not an IPv4 or IPv6 address", pa)
 		}
 	}
 	return nil

@@ -28,13 +28,13 @@ func TestConfigTakesLists(t *testing.T) {
 
 func TestConfigRefuses(t *testing.T) {
 	for text, want := range map[string]string{
-		"hots: h1":                          "hots",
-		"server: http://x:1":                "https://",
-		"decap: fast":                       "decap",
-		"providerAddresses: [\"fd00::1\"]":  "providerAddresses",
-		"audit: 1ms":                        "audit",
-		"socket: \"\"":                      "socket",
-		"limits: {ports: 10, gremlins: 11}": "gremlins",
+		"hots: h1":                              "hots",
+		"server: http://x:1":                    "https://",
+		"decap: fast":                           "decap",
+		"providerAddresses: [\"fe80::1%eth0\"]": "providerAddresses",
+		"audit: 1ms":                            "audit",
+		"socket: \"\"":                          "socket",
+		"limits: {ports: 10, gremlins: 11}":     "gremlins",
 	} {
 		if _, err := ParseConfig([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", text, err)

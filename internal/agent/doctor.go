@@ -195,17 +195,16 @@ func join(addrs []netip.Addr) string {
 
 // guests compares what guests were given with what the uplinks carry.
 func (e *examination) guests(v *view, links map[uint32]netdev.Link) {
-	carried := v.facts.mtu - table.OverheadNVGRE4
 	wrong := 0
 	for index, p := range v.want.Ports {
-		if link, ok := links[index]; ok && link.MTU > carried {
+		if link, ok := links[index]; ok && link.MTU > int(p.MTU) {
 			wrong++
 			e.add(severityFail, "guest mtu", "weft plug again, or raise the MTU of the underlay",
-				"device %s of port %s has MTU %d, the uplinks carry %d", link.Name, v.goal.Ports[p.ID].Ref, link.MTU, carried)
+				"device %s of port %s has MTU %d, the uplinks carry %d", link.Name, v.goal.Ports[p.ID].Ref, link.MTU, p.MTU)
 		}
 	}
 	if wrong == 0 && v.facts.mtu > 0 {
-		e.ok("guest mtu", "guests have %d, the uplinks' %d less %d", carried, v.facts.mtu, table.OverheadNVGRE4)
+		e.ok("guest mtu", "the uplinks' %d carry what guests send with every transport of their networks", v.facts.mtu)
 	}
 }
 

@@ -149,7 +149,7 @@ func (l *loop) reconcile() {
 	l.last = now
 	l.program(h, want)
 	l.detour(want)
-	failures := append(l.rowFailures(h), l.attach()...)
+	failures := append(l.rowFailures(h), l.attach(want)...)
 	l.trouble = !seen || len(failures) > 0
 	l.counts.reconciled(time.Since(start), l.trouble)
 	l.schedule()
@@ -308,7 +308,7 @@ func (l *loop) rowFailures(h held) []failure {
 // attach puts the switch on uplinks and plugged devices and takes it off what
 // is neither. It comes after the rows, so that a guest's first frame finds its
 // port; a device that is attached and has no row only drops.
-func (l *loop) attach() []failure {
+func (l *loop) attach(want table.Set) []failure {
 	ports, uplinks, err := l.sw.Attached()
 	if err != nil {
 		return []failure{l.hostFailure(reasonAttach, err.Error())}
@@ -323,7 +323,7 @@ func (l *loop) attach() []failure {
 		out = append(out, l.detachUplinks(uplinks)...)
 	}
 	for ref, p := range l.plugs {
-		if err := l.attachPlug(p, slices.Contains(ports, p.ifindex)); err != nil {
+		if err := l.attachPlug(p, slices.Contains(ports, p.ifindex), int(want.Ports[p.ifindex].MTU)); err != nil {
 			p.problem = err
 			out = append(out, failure{model.KindPort, ref, reasonAttach, err.Error()})
 		}
@@ -352,7 +352,7 @@ func (l *loop) detachUplinks(attached []uint32) []failure {
 	return out
 }
 
-func (l *loop) attachPlug(p *plug, attached bool) error {
+func (l *loop) attachPlug(p *plug, attached bool, mtu int) error {
 	if p.ifindex == 0 {
 		return nil
 	}
@@ -365,17 +365,20 @@ func (l *loop) attachPlug(p *plug, attached bool) error {
 			return fmt.Errorf("device %s: %w", p.Device, err)
 		}
 	}
-	if !attached || !link.Up || p.prepared != l.under.guestMTU() {
-		if p.Netns != "" && link.MTU != l.under.guestMTU() {
-			if err := netdev.ResizeVeth(p.Device, p.Netns, l.under.guestMTU()); err != nil {
+	if mtu == 0 { // policy knows no such port: nothing passes
+		mtu = cmp.Or(p.prepared, l.under.guestMTU(table.Overhead(model.NVGRE, netip.IPv4Unspecified())))
+	}
+	if !attached || !link.Up || p.prepared != mtu {
+		if p.Netns != "" && link.MTU != mtu {
+			if err := netdev.ResizeVeth(p.Device, p.Netns, mtu); err != nil {
 				// The port works; larger packets of the guest are answered with the right size.
-				l.log.Warn("the guest's MTU could not be changed", "device", p.Device, "mtu", l.under.guestMTU(), "error", err)
+				l.log.Warn("the guest's MTU could not be changed", "device", p.Device, "mtu", mtu, "error", err)
 			}
 		}
-		if err := netdev.PreparePort(p.ifindex, l.under.guestMTU()); err != nil {
+		if err := netdev.PreparePort(p.ifindex, mtu); err != nil {
 			return err
 		}
-		p.prepared = l.under.guestMTU()
+		p.prepared = mtu
 	}
 	p.problem, p.attached = nil, true
 	return nil
@@ -410,7 +413,7 @@ func (l *loop) publish(h held, want table.Set, failures []failure) {
 	}
 	slices.SortFunc(failures, func(a, b failure) int { return cmp.Compare(a.String(), b.String()) })
 	v := &view{held: h, settled: true, want: want, plugs: plugs, failures: failures, facts: l.facts(),
-		uplinks: l.under.uplinks, mtu: l.under.guestMTU(), probing: l.probing()}
+		uplinks: l.under.uplinks, mtus: l.under.guestMTUs(h.goal), probing: l.probing()}
 	l.view.Store(v)
 	l.news.ring()
 }

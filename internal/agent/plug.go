@@ -384,7 +384,7 @@ func (a *Agent) plugBound(ctx context.Context, l *loop, r plugRequest) (pluggedP
 	if port == nil {
 		return pluggedPort{}, fmt.Errorf("%w: %s has left this host", errProgram, r.ref())
 	}
-	out := describe(port, r.device, v.mtu)
+	out := describe(port, r.device, v.mtus[port.Network])
 	p := &plug{portName: r.portName, Device: r.device, Pending: true}
 	if r.netns != "" {
 		p.Device, p.Created = "wfp"+strconv.FormatUint(uint64(port.ID), 10), true

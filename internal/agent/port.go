@@ -9,10 +9,10 @@ import (
 )
 
 // renderPorts gives a row to every port of this host whose device is present.
-func renderPorts(set table.Set, g *goal.Goal, devices map[model.PortID]device, u underlay, mayUse func(netip.Addr) bool) {
+func renderPorts(set table.Set, g *goal.Goal, devices map[model.PortID]device, mtus map[model.NetworkIndex]int, mayUse func(netip.Addr) bool) {
 	for id, p := range g.Ports {
 		if d, ok := devices[id]; ok {
-			row := renderPort(p, d, u.guestMTU())
+			row := renderPort(p, d, mtus[p.Network])
 			if !mayUse(row.PA) {
 				row.PA = netip.Addr{}
 			}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -98,9 +99,13 @@ func (u *underlay) resolve(sweep bool) error {
 func providerAddresses(cfg Config, addresses []netdev.Address, uplinks map[uint32]string) []netip.Addr {
 	var out []netip.Addr
 	seen := map[uint32]bool{}
-	for _, a := range addresses {
+	// IPv4 first: an uplink that has both families gives its IPv4 address.
+	byFamily := slices.SortedStableFunc(slices.Values(addresses), func(a, b netdev.Address) int {
+		return cmp.Compare(a.Prefix.Addr().BitLen(), b.Prefix.Addr().BitLen())
+	})
+	for _, a := range byFamily {
 		pa := a.Prefix.Addr()
-		if !a.Lasting || !pa.Is4() {
+		if !a.Lasting {
 			continue
 		}
 		_, up := uplinks[a.IfIndex]

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"net/netip"
 
 	"github.com/weft-sdn/weft/internal/goal"
@@ -18,9 +19,15 @@ type device struct {
 // with the underlay. It is pure: the same input gives the same Set.
 func render(g *goal.Goal, devices map[model.PortID]device, u underlay, mayUse func(netip.Addr) bool) table.Set {
 	set := table.NewSet()
-	renderPorts(set, g, devices, u, mayUse)
+	renderSettings(&set, g)
+	renderPorts(set, g, devices, u.guestMTUs(g), mayUse)
 	renderRecords(set, g, devices)
 	renderRoutes(set, g)
 	renderPAs(set, g, u)
 	return set
+}
+
+// renderSettings takes the fleet's settings, or the defaults while no server has told any.
+func renderSettings(set *table.Set, g *goal.Goal) {
+	set.Settings.VXLANPort = cmp.Or(g.Settings.VXLANPort, table.DefaultSettings.VXLANPort)
 }

@@ -62,7 +62,7 @@ func TestRenderJoinsGoalDevicesAndUnderlay(t *testing.T) {
 
 func TestGuestMTUFollowsTheNarrowestUplink(t *testing.T) {
 	for mtu, want := range map[int]int{0: 1458, 1500: 1458, 9000: 8958, 65536: 65493} {
-		if got := (underlay{mtu: mtu}).guestMTU(); got != want {
+		if got := (underlay{mtu: mtu}).guestMTU(42); got != want {
 			t.Errorf("underlay MTU %d: guests get %d, want %d", mtu, got, want)
 		}
 	}

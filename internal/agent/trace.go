@@ -92,16 +92,16 @@ func deviceOf(s table.Set, id model.PortID) (uint32, bool) {
 // traceArrival receives a frame from the underlay on the uplink that has its
 // destination, as the kernel would hand it over: to the device's own MAC.
 func (a *Agent) traceArrival(v *view, frame []byte) (traced, error) {
-	outer, err := wire.ParseIPv4(after(frame, wire.EthernetLen))
+	outer, err := readOuterIP(after(frame, wire.EthernetLen))
 	if err != nil {
 		return traced{}, fmt.Errorf("frame from the underlay: %w", err)
 	}
-	uplink, err := uplinkOf(v, outer.Destination)
+	uplink, err := uplinkOf(v, outer.destination)
 	if err != nil {
 		return traced{}, err
 	}
 	frame = bytes.Clone(frame)
-	written(wire.Ethernet{Dst: uplink.MAC, Src: model.MAC{2}, Type: wire.TypeIPv4}.Encode(frame))
+	written(wire.Ethernet{Dst: uplink.MAC, Src: model.MAC{2}, Type: outer.etherType}.Encode(frame))
 	return a.traceRun(v, datapath.FromUplink, uplink.Index, frame)
 }
 
@@ -187,20 +187,6 @@ func deviceName(ifindex uint32) string {
 		return l.Name
 	}
 	return fmt.Sprintf("device %d", ifindex)
-}
-
-// outerOf reads the headers of a frame that the switch made.
-func outerOf(frame []byte) *weftv1.TraceOuter {
-	ip, err := wire.ParseIPv4(after(frame, wire.EthernetLen))
-	if err != nil {
-		return nil
-	}
-	gre, err := wire.ParseNVGRE(after(frame, wire.EthernetLen+ip.HeaderLen))
-	if err != nil {
-		return nil
-	}
-	return &weftv1.TraceOuter{Source: ip.Source.String(), Destination: ip.Destination.String(), Length: uint32(ip.TotalLen),
-		Ttl: uint32(ip.TTL), Dscp: uint32(ip.TOS >> 2), Protocol: uint32(ip.Proto), Vsid: uint32(gre.VSID), FlowId: uint32(gre.FlowID)}
 }
 
 func after(b []byte, n int) []byte { return b[min(n, len(b)):] }

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/weft-sdn/weft/internal/goal"
+	"github.com/weft-sdn/weft/internal/model"
 	"github.com/weft-sdn/weft/internal/netdev"
 	"github.com/weft-sdn/weft/internal/table"
 )
@@ -26,13 +28,48 @@ type underlay struct {
 	hops      map[netip.Addr]netdev.Neighbour // next hop of each peer that has a route
 }
 
-// guestMTU is the largest IP packet of a guest that NVGRE carries whole.
-func (u underlay) guestMTU() int {
+// guestMTU is the largest IP packet of a guest that the underlay carries whole with so much overhead.
+func (u underlay) guestMTU(overhead int) int {
 	mtu := u.mtu
 	if mtu == 0 {
 		mtu = ethernetMTU
 	}
-	return min(mtu, largestMTU) - table.OverheadNVGRE4
+	return min(mtu, largestMTU) - overhead
+}
+
+// guestMTUs gives every routing domain one MTU. A guest's packet may leave by the transport of any
+// subnet of its domain, because of a route, so the MTU fits the domain's largest overhead. A subnet
+// counts from the day that it is there, not from its first guest: the MTU of guests should change
+// as seldom as can be.
+func (u underlay) guestMTUs(g *goal.Goal) map[model.NetworkIndex]int {
+	here := anyOf(g.PAs)
+	subnets := map[model.VSID]int{}
+	for k, r := range g.Records {
+		subnets[k.VSID] = max(subnets[k.VSID], table.Overhead(r.Transport, r.PA), table.Overhead(r.Transport, here))
+	}
+	overheads := map[model.NetworkIndex]int{}
+	for k, r := range g.Routes {
+		overheads[k.Network] = max(overheads[k.Network], subnets[r.VSID])
+	}
+	for _, p := range g.Ports {
+		overheads[p.Network] = max(overheads[p.Network], subnets[p.VSID])
+	}
+	out := map[model.NetworkIndex]int{}
+	for network, overhead := range overheads {
+		out[network] = u.guestMTU(overhead)
+	}
+	return out
+}
+
+// anyOf gives an IPv6 address if there is one: it is the one that costs more.
+func anyOf(pas map[netip.Addr]struct{}) netip.Addr {
+	var out netip.Addr
+	for pa := range pas {
+		if !out.Is6() {
+			out = pa
+		}
+	}
+	return out
 }
 
 func (u underlay) equal(v underlay) bool {

@@ -126,8 +126,12 @@ func printVerdict(w io.Writer, r *weftv1.TraceRun) {
 		fmt.Fprintf(w, "     out of %s: %s\n", r.GetOutDevice(), r.GetOutPacket())
 	}
 	if o := r.GetOuter(); o != nil {
-		fmt.Fprintf(w, "     outer: %s > %s, %d bytes, TTL %d, DSCP %d, protocol %d, VSID %d, FlowID %d\n",
-			o.GetSource(), o.GetDestination(), o.GetLength(), o.GetTtl(), o.GetDscp(), o.GetProtocol(), o.GetVsid(), o.GetFlowId())
+		tunnel := fmt.Sprintf("FlowID %d", o.GetFlowId())
+		if o.GetDestinationPort() != 0 {
+			tunnel = fmt.Sprintf("VXLAN, UDP %d > %d", o.GetSourcePort(), o.GetDestinationPort())
+		}
+		fmt.Fprintf(w, "     outer: %s > %s, %d bytes, TTL %d, DSCP %d, protocol %d, VSID %d, %s\n",
+			o.GetSource(), o.GetDestination(), o.GetLength(), o.GetTtl(), o.GetDscp(), o.GetProtocol(), o.GetVsid(), tunnel)
 	}
 	if drop && r.GetAction() != "" {
 		fmt.Fprintf(w, "     what to do: %s\n", r.GetAction())

@@ -33,8 +33,9 @@ type Compiler struct {
 	primaries map[netip.Addr]map[*host]struct{}    // hosts by the address that records name
 	named     map[netip.Addr]map[*network]struct{} // networks whose records name an address
 
-	todo   *todo
-	change *change
+	settings goal.Settings
+	todo     *todo
+	change   *change
 }
 
 // New returns a Compiler without resources.
@@ -54,6 +55,12 @@ func New() *Compiler {
 func Full(resources []model.Resource) *Compiler {
 	c := New()
 	c.take(resources, nil)
+	return c
+}
+
+// With gives every Goal the settings of the fleet. They are known before anything else and stay.
+func (c *Compiler) With(s goal.Settings) *Compiler {
+	c.settings = s
 	return c
 }
 
@@ -213,6 +220,7 @@ func (c *Compiler) Resources() []model.Resource { return slices.Collect(maps.Val
 // must not be written to. A host that nobody speaks of has the empty Goal.
 func (c *Compiler) Goal(name string) *goal.Goal {
 	g := goal.New()
+	g.Settings = c.settings
 	h := c.hosts[name]
 	if h == nil {
 		return g
@@ -234,9 +242,9 @@ func (c *Compiler) Goal(name string) *goal.Goal {
 // Digest of a host's Goal, without making the Goal.
 func (c *Compiler) Digest(name string) goal.Digest {
 	if h := c.hosts[name]; h != nil {
-		return h.digest
+		return h.digest.Add(c.settings.Digest())
 	}
-	return goal.Digest{}
+	return c.settings.Digest()
 }
 
 // Rows counts the ports and records of a host's Goal.

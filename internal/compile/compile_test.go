@@ -102,9 +102,9 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 				switch {
 				case rival:
 				case l.Spec.Port == "":
-					g.Records[k] = goal.Record{MAC: l.Spec.MAC, PA: l.Spec.ProviderAddress}
+					g.Records[k] = goal.Record{MAC: l.Spec.MAC, PA: l.Spec.ProviderAddress, Transport: transport(subnets[l.Spec.Subnet])}
 				case p != nil && p.Spec.Subnet == l.Spec.Subnet && p.Host() != "":
-					g.Records[k] = goal.Record{MAC: p.Spec.MAC, PA: paOf(p), Port: p.ID}
+					g.Records[k] = goal.Record{MAC: p.Spec.MAC, PA: paOf(p), Port: p.ID, Transport: transport(subnets[l.Spec.Subnet])}
 				}
 			}
 		}
@@ -120,7 +120,7 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 			for _, ca := range cas {
 				k := goal.RecordKey{VSID: subnets[p.Spec.Subnet].Spec.VSID, CA: ca}
 				if old := g.Records[k]; old.Port == 0 || old.Port > p.ID {
-					g.Records[k] = goal.Record{MAC: p.Spec.MAC, PA: paOf(p), Port: p.ID}
+					g.Records[k] = goal.Record{MAC: p.Spec.MAC, PA: paOf(p), Port: p.ID, Transport: transport(subnets[p.Spec.Subnet])}
 				}
 			}
 		}
@@ -142,7 +142,7 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 		}
 		for _, s := range subnets {
 			for _, a := range s.Spec.Gateway {
-				g.Records[goal.RecordKey{VSID: s.Spec.VSID, CA: a}] = goal.Record{MAC: model.RouterMAC(s.Spec.VSID), Router: true}
+				g.Records[goal.RecordKey{VSID: s.Spec.VSID, CA: a}] = goal.Record{MAC: model.RouterMAC(s.Spec.VSID), Router: true, Transport: transport(s)}
 			}
 			for _, p := range s.Spec.Prefixes {
 				g.Routes[goal.RouteKey{Network: n.Index, Prefix: p}] = goal.Route{VSID: s.Spec.VSID}
@@ -175,6 +175,13 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 	return g
 }
 
+func transport(s *model.VirtualSubnet) model.TransportID {
+	if s.Spec.Transport == model.TransportVXLAN {
+		return model.VXLAN
+	}
+	return model.NVGRE
+}
+
 var (
 	tenants = []string{"red", "blue"}
 	nets    = []string{"prod", "test"}
@@ -195,8 +202,9 @@ func draw(t *rapid.T) model.Resource {
 		i := number(3)
 		r := &model.VirtualSubnet{Metadata: meta(tenant, subs[i]), Spec: model.VirtualSubnetSpec{
 			Network: pick(nets...), VSID: model.VSID(5001 + number(8)),
-			Prefixes: []netip.Prefix{prefix(fmt.Sprintf("10.0.%d.0/24", i)), prefix(fmt.Sprintf("fd00:%d::/64", i))},
-			Gateway:  []netip.Addr{addr(fmt.Sprintf("10.0.%d.%d", i, 1+number(6))), addr(fmt.Sprintf("fd00:%d::1", i))}}}
+			Prefixes:  []netip.Prefix{prefix(fmt.Sprintf("10.0.%d.0/24", i)), prefix(fmt.Sprintf("fd00:%d::/64", i))},
+			Transport: model.Transport(pick("", "nvgre", "vxlan")),
+			Gateway:   []netip.Addr{addr(fmt.Sprintf("10.0.%d.%d", i, 1+number(6))), addr(fmt.Sprintf("fd00:%d::1", i))}}}
 		r.Spec.Prefixes, r.Spec.Gateway = r.Spec.Prefixes[:1+number(2)], r.Spec.Gateway[:number(3)]
 		return r
 	case 3, 4:
@@ -204,7 +212,7 @@ func draw(t *rapid.T) model.Resource {
 		m := meta("", fmt.Sprint("pa", i))
 		m.CreatedAt = time.Unix(int64(number(3)), 0)
 		return &model.ProviderAddress{Metadata: m, State: model.AddressState(pick("", "Preferred", "Duplicate", "Invalid")),
-			Spec: model.ProviderAddressSpec{Host: pick(hosts...), Address: addr(fmt.Sprintf("192.0.2.%d", i))}}
+			Spec: model.ProviderAddressSpec{Host: pick(hosts...), Address: addr(pick(fmt.Sprintf("192.0.2.%d", i), fmt.Sprintf("2001:db8::%d", i)))}}
 	case 5, 6:
 		prefixes := []string{"0.0.0.0/0", "10.9.0.0/16", "10.0.1.0/24", "::/0"}
 		hops := []string{"10.0.0.5", "10.0.1.6", "10.0.2.5", "fd00:0::5", "172.16.0.1"}

@@ -113,6 +113,7 @@ func (c *Compiler) settleRecord(spot recordSpot) {
 	c.dropRecord(s.network, key)
 	delete(s.rows, spot.ca)
 	record, ok := c.record(s, spot.ca)
+	record.Transport = s.spec.Spec.Transport.ID()
 	row := goal.RecordRow{Key: key, Record: record}
 	if !ok || row.Check() != nil {
 		return

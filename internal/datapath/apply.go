@@ -33,6 +33,7 @@ func (s *Switch) Apply(want table.Set, sweep bool) error {
 		// Only what must make room goes first: the rest goes after what replaces it.
 		errs = append(errs, s.makeRoom(d)...)
 	}
+	errs = append(errs, s.putSettings(want.Settings))
 	errs = append(errs, s.putLocalPAs(d.putPAs)...)
 	errs = append(errs, s.putPeers(want, d.putPeers)...)
 	errs = append(errs, s.putRecords(want, d.putRecords)...)
@@ -218,6 +219,17 @@ func (s *Switch) makeRoom(d *delta) []error {
 	return errs
 }
 
+func (s *Switch) putSettings(want table.Settings) error {
+	if want == s.have.Settings {
+		return nil
+	}
+	if err := s.maps["setting"].Put(uint32(0), encodeSettings(want)); err != nil {
+		return fmt.Errorf("settings: %w", err)
+	}
+	s.have.Settings = want
+	return nil
+}
+
 func (s *Switch) putLocalPAs(keys []netip.Addr) []error {
 	var errs []error
 	for _, pa := range keys {
@@ -259,9 +271,6 @@ func (s *Switch) putPeers(want table.Set, keys []netip.Addr) []error {
 }
 
 func (s *Switch) putPeer(pa netip.Addr, p *table.Peer) error {
-	if !pa.Is4() {
-		return fmt.Errorf("peer %s: the underlay is IPv4 only", pa)
-	}
 	idx, _, err := s.peers.index(pa)
 	if err == nil {
 		err = s.maps["peer"].Put(idx, encodePeer(pa, p))
@@ -308,7 +317,7 @@ func (s *Switch) putRecords(want table.Set, keys []table.RecordKey) []error {
 			continue
 		}
 		ks = append(ks, encodeRecordKey(k))
-		vs = append(vs, recordRow{MAC: r.MAC, Flags: flag[uint16](r.Router, recordRouter), Peer: idx, IfIndex: r.IfIndex, Port: uint32(r.Port)})
+		vs = append(vs, encodeRecord(r, idx))
 		placed = append(placed, k)
 	}
 	failed := putAll(s.maps["record"], ks, vs, func(i int) string {
@@ -333,8 +342,8 @@ func (s *Switch) putRecords(want table.Set, keys []table.RecordKey) []error {
 // recordPeer gives a record's PA its index, and an index its row: a PA without a
 // Peer has no way to it, but its records still prove where a source lives.
 func (s *Switch) recordPeer(pa netip.Addr) (uint32, error) {
-	if pa.IsValid() && !pa.Is4() {
-		return 0, errors.New("the underlay is IPv4 only")
+	if pa.Is4In6() {
+		return 0, fmt.Errorf("provider address %s is IPv4 inside IPv6", pa)
 	}
 	idx, fresh, err := s.peers.index(pa)
 	if err != nil || !fresh {
@@ -398,9 +407,6 @@ func (s *Switch) putPorts(want table.Set, keys []uint32) []error {
 func (s *Switch) putPort(ifindex uint32, p table.Port) error {
 	if p.IfIndex != ifindex {
 		return fmt.Errorf("the row says device %d", p.IfIndex)
-	}
-	if p.PA.IsValid() && !p.PA.Is4() {
-		return errors.New("the underlay is IPv4 only")
 	}
 	slot, err := s.slot(ifindex, p.ID)
 	if err != nil {

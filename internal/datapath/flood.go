@@ -18,6 +18,7 @@ var floodPrograms = []string{"flood_port", "flood_uplink"}
 
 const (
 	floodL2      = 1
+	floodVXLAN   = 2
 	memberL2Only = 1
 	maxCopyFrame = 4096
 	// A copy for each member and a frame of 4 KiB each.
@@ -139,7 +140,7 @@ func (s *Switch) allMembers(want table.Set) map[table.Member]table.MemberInfo {
 }
 
 func (s *Switch) putFlood(vsid model.VSID, f table.Flood, members []table.Member, want table.Set) error {
-	row := floodRow{VSID: uint32(vsid), Flags: flag[uint32](f.L2, floodL2), Rate: f.Rate}
+	row := floodRow{VSID: uint32(vsid), Flags: flag[uint32](f.L2, floodL2) | flag[uint32](f.Transport == model.VXLAN, floodVXLAN), Rate: f.Rate}
 	var err error
 	if row.Group, err = s.recordPeer(f.Group); err != nil {
 		return err
@@ -225,7 +226,11 @@ func (h *held) readFlood(vsid uint32, r floodRow, pas map[uint32]netip.Addr) err
 		}
 		found[table.Member{VSID: model.VSID(vsid), PA: pa}] = table.MemberInfo{L2Only: m.Flags&memberL2Only != 0}
 	}
-	h.set.Floods[model.VSID(vsid)] = table.Flood{L2: r.Flags&floodL2 != 0, Rate: r.Rate, Group: group}
+	f := table.Flood{L2: r.Flags&floodL2 != 0, Rate: r.Rate, Group: group}
+	if r.Flags&floodVXLAN != 0 {
+		f.Transport = model.VXLAN
+	}
+	h.set.Floods[model.VSID(vsid)] = f
 	maps.Copy(h.set.Members, found)
 	return nil
 }

@@ -156,7 +156,7 @@ func (f *fabric) addGuest(i int, g *guest) {
 	g.ns, g.host = namespace(t, g.name), f.hosts[i%2]
 	g.v4, g.v6 = addr(fmt.Sprintf("10.0.%d.%d", third, 10+n)), addr(fmt.Sprintf("fd00:%s::%d", group, 10+n))
 	if g.mtu == 0 {
-		g.mtu = underlayMTU - table.OverheadNVGRE4
+		g.mtu = underlayMTU - 42
 	}
 	dev := fmt.Sprintf("p%d", i)
 	if g.tap {

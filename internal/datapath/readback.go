@@ -47,6 +47,10 @@ func readSet(maps map[string]*ebpf.Map) (held, error) {
 		return h, err
 	}
 	err = errors.Join(
+		readAll(maps["setting"], func(_ uint32, r settingRow) error {
+			h.set.Settings = decodeSettings(r)
+			return nil
+		}),
 		readAll(maps["port"], func(ifindex uint32, r portRow) error {
 			h.set.Ports[ifindex] = decodePort(r)
 			h.slots[ifindex] = r.Slot
@@ -58,8 +62,7 @@ func readSet(maps map[string]*ebpf.Map) (held, error) {
 				h.odd = append(h.odd, oddRow{"record", k, fmt.Errorf("record %v: peer %d has no address", decodeRecordKey(k), r.Peer)})
 				return nil
 			}
-			h.set.Records[decodeRecordKey(k)] = table.Record{MAC: r.MAC, PA: pa, Router: r.Flags&recordRouter != 0,
-				IfIndex: r.IfIndex, Port: model.PortID(r.Port)}
+			h.set.Records[decodeRecordKey(k)] = decodeRecord(r, pa)
 			return nil
 		}),
 		walk(maps["route"], func(k routeKey, r routeRow) error {

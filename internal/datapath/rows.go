@@ -32,8 +32,13 @@ type localMACKey struct {
 	Zero uint16
 }
 
+// Flags of a record. The transport is recordVXLAN or, without, NVGRE.
 const (
-	recordRouter   = 1
+	recordRouter = 1 << iota
+	recordVXLAN
+)
+
+const (
 	recordWildcard = 1 << 31 // in the VSID of a key: the row of the unspecified address
 )
 
@@ -70,12 +75,18 @@ const peerPresent = 1
 
 type peerRow struct {
 	PA      [16]byte
+	Via     [16]byte // zero: none
 	IfIndex uint32
 	MTU     uint16
 	Flags   uint16
 	NextHop model.MAC
 	Source  model.MAC
-	Via     [4]byte
+	Zero    uint32
+}
+
+type settingRow struct {
+	VXLANPort [2]byte // network order
+	Zero      [14]byte
 }
 
 type uplinkRow struct {
@@ -157,6 +168,19 @@ func decodeRecordKey(k recordKey) table.RecordKey {
 	return table.RecordKey{VSID: model.VSID(k.VSID &^ recordWildcard), CA: model.From16(k.CA)}
 }
 
+func encodeRecord(r table.Record, peer uint32) recordRow {
+	return recordRow{MAC: r.MAC, Flags: flag[uint16](r.Router, recordRouter) | flag[uint16](r.Transport == model.VXLAN, recordVXLAN),
+		Peer: peer, IfIndex: r.IfIndex, Port: uint32(r.Port)}
+}
+
+func decodeRecord(r recordRow, pa netip.Addr) table.Record {
+	v := table.Record{MAC: r.MAC, PA: pa, Router: r.Flags&recordRouter != 0, IfIndex: r.IfIndex, Port: model.PortID(r.Port)}
+	if r.Flags&recordVXLAN != 0 {
+		v.Transport = model.VXLAN
+	}
+	return v
+}
+
 func encodeRoute(k table.RouteKey, v table.Route) (routeKey, routeRow) {
 	key := encodeRouteKey(k)
 	return key, routeRow{uint32(v.VSID), flag[uint32](!v.NextHop.IsValid(), routeOnLink), addr16(v.NextHop)}
@@ -202,17 +226,20 @@ func encodePeer(pa netip.Addr, p *table.Peer) peerRow {
 	if p == nil {
 		return r
 	}
-	r.IfIndex, r.MTU, r.Flags, r.NextHop, r.Source = p.IfIndex, p.MTU, peerPresent, p.NextHop, p.Source
-	if p.Via.Is4() {
-		r.Via = p.Via.As4()
-	}
+	r.IfIndex, r.MTU, r.Flags, r.NextHop, r.Source, r.Via = p.IfIndex, p.MTU, peerPresent, p.NextHop, p.Source, addr16(p.Via)
 	return r
 }
 
 func decodePeer(r peerRow) table.Peer {
-	p := table.Peer{PA: from16(r.PA), IfIndex: r.IfIndex, MTU: r.MTU, NextHop: r.NextHop, Source: r.Source}
-	if r.Via != [4]byte{} {
-		p.Via = netip.AddrFrom4(r.Via)
-	}
-	return p
+	return table.Peer{PA: from16(r.PA), IfIndex: r.IfIndex, MTU: r.MTU, NextHop: r.NextHop, Source: r.Source, Via: from16(r.Via)}
+}
+
+func encodeSettings(s table.Settings) settingRow {
+	var r settingRow
+	binary.BigEndian.PutUint16(r.VXLANPort[:], s.VXLANPort)
+	return r
+}
+
+func decodeSettings(r settingRow) table.Settings {
+	return table.Settings{VXLANPort: binary.BigEndian.Uint16(r.VXLANPort[:])}
 }

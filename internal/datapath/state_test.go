@@ -106,7 +106,7 @@ func TestOneBadRowCostsOnlyItself(t *testing.T) {
 	w := newWorld(t, Options{})
 	bad := w.policy()
 	k := table.RecordKey{VSID: web, CA: addr("10.0.0.99")}
-	bad.Records[k] = table.Record{MAC: macR, PA: addr("2001:db8::1")}
+	bad.Records[k] = table.Record{MAC: macR, PA: addr("::ffff:192.0.2.9")}
 	good := table.RecordKey{VSID: web, CA: addr("10.0.0.98")}
 	bad.Records[good] = table.Record{MAC: macR, PA: paR}
 	err := w.Apply(bad, true)

@@ -50,10 +50,12 @@ func TestXDPStripsPerfectNVGREAlone(t *testing.T) {
 	padded := append(bytes.Clone(good), 0, 0, 0, 0, 0)
 	for name, frame := range map[string][]byte{"whole": good, "padded": padded} {
 		meta, left := w.stripAtXDP(frame)
-		want := make([]byte, 16)
+		want := make([]byte, 28)
 		binary.NativeEndian.PutUint32(want, 0x77656678)
 		binary.NativeEndian.PutUint32(want[4:], uint32(web))
-		copy(want[8:], paR.AsSlice())
+		binary.NativeEndian.PutUint32(want[8:], 42)
+		paR16 := paR.As16()
+		copy(want[12:], paR16[:])
 		if !bytes.Equal(meta, want) || !bytes.Equal(left, inner) {
 			t.Errorf("%s: metadata % x, frame % x; want % x and % x", name, meta, left, want, inner)
 		}

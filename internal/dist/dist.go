@@ -33,6 +33,7 @@ type Config struct {
 	Heartbeat time.Duration    // between heartbeats, both ways; default 10 s; three missed end a session
 	Now       func() time.Time // default: time.Now
 	Version   string           // of the server, for the agents' logs
+	Settings  goal.Settings    // of the fleet
 
 	// Host names the host that a request comes from, out of its verified client
 	// certificate. An error refuses the request.
@@ -84,7 +85,7 @@ func New(cfg Config) *Distributor {
 	}
 	return &Distributor{
 		cfg:      cfg,
-		compiled: compile.New(),
+		compiled: compile.New().With(cfg.Settings),
 		changed:  map[model.Key]int64{},
 		hosts:    map[string]*host{},
 		leaving:  map[model.Key]map[*host]int64{},
@@ -100,7 +101,7 @@ func (d *Distributor) Sync(resources []model.Resource, revision int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	before := d.compiled
-	after := compile.Full(resources)
+	after := compile.Full(resources).With(d.cfg.Settings)
 	d.ready, d.revision, d.compiled = true, revision, after
 
 	keys := differing(before, after)

@@ -16,6 +16,7 @@ import (
 
 	hostv1 "github.com/weft-sdn/weft/api/weft/host/v1"
 	"github.com/weft-sdn/weft/api/weft/host/v1/hostv1connect"
+	"github.com/weft-sdn/weft/internal/hostwire"
 	"github.com/weft-sdn/weft/internal/identity"
 	"github.com/weft-sdn/weft/internal/model"
 )
@@ -523,10 +524,10 @@ func TestWhoIsRefused(t *testing.T) {
 	hello := func(m *hostv1.AgentMessage) error {
 		return f.open("h0", 0, fresh(), m).listen().refused()
 	}
-	if err := hello(&hostv1.AgentMessage{Message: &hostv1.AgentMessage_Hello{Hello: &hostv1.Hello{Protocol: 2}}}); !strings.Contains(err.Error(), "upgrade") {
+	if err := hello(&hostv1.AgentMessage{Message: &hostv1.AgentMessage_Hello{Hello: &hostv1.Hello{Protocol: hostwire.Protocol + 1}}}); !strings.Contains(err.Error(), "upgrade") {
 		t.Errorf("another protocol: %v", err)
 	}
-	if err := hello(&hostv1.AgentMessage{Message: &hostv1.AgentMessage_Hello{Hello: &hostv1.Hello{Protocol: 1, Instance: "x", Digest: []byte{1}}}}); connect.CodeOf(err) != connect.CodeInvalidArgument {
+	if err := hello(&hostv1.AgentMessage{Message: &hostv1.AgentMessage_Hello{Hello: &hostv1.Hello{Protocol: hostwire.Protocol, Instance: "x", Digest: []byte{1}}}}); connect.CodeOf(err) != connect.CodeInvalidArgument {
 		t.Errorf("a short digest: %v", err)
 	}
 	if err := hello(&hostv1.AgentMessage{}); connect.CodeOf(err) != connect.CodeInvalidArgument {

@@ -15,11 +15,12 @@ import (
 // No key is both put and deleted. Readers must not change the slices: one Delta
 // is shared by all hosts that it concerns.
 type Delta struct {
-	PutPAs     []netip.Addr
-	PutPeers   []PeerRow
-	PutRecords []RecordRow
-	PutRoutes  []RouteRow
-	PutPorts   []Port
+	PutSettings *Settings // nil: as they were
+	PutPAs      []netip.Addr
+	PutPeers    []PeerRow
+	PutRecords  []RecordRow
+	PutRoutes   []RouteRow
+	PutPorts    []Port
 
 	DeletePorts   []model.PortID
 	DeleteRoutes  []RouteKey
@@ -31,6 +32,9 @@ type Delta struct {
 // Diff gives the Delta that leads from one Goal to another, every list sorted.
 func Diff(from, to *Goal) Delta {
 	var d Delta
+	if from.Settings != to.Settings {
+		d.PutSettings = &to.Settings
+	}
 	for pa := range to.PAs {
 		if _, ok := from.PAs[pa]; !ok {
 			d.PutPAs = append(d.PutPAs, pa)
@@ -91,6 +95,9 @@ func (d *Delta) Sort() {
 
 // Apply changes g as d says.
 func (d Delta) Apply(g *Goal) {
+	if d.PutSettings != nil {
+		g.Settings = *d.PutSettings
+	}
 	for _, pa := range d.PutPAs {
 		g.PAs[pa] = struct{}{}
 	}
@@ -125,7 +132,11 @@ func (d Delta) Apply(g *Goal) {
 
 // Rows counts puts and deletes.
 func (d Delta) Rows() int {
-	return len(d.PutPAs) + len(d.PutPeers) + len(d.PutRecords) + len(d.PutRoutes) + len(d.PutPorts) +
+	n := 0
+	if d.PutSettings != nil {
+		n = 1
+	}
+	return n + len(d.PutPAs) + len(d.PutPeers) + len(d.PutRecords) + len(d.PutRoutes) + len(d.PutPorts) +
 		len(d.DeletePorts) + len(d.DeleteRoutes) + len(d.DeleteRecords) + len(d.DeletePeers) + len(d.DeletePAs)
 }
 
@@ -140,6 +151,8 @@ func (g *Goal) Clone() *Goal {
 		Routes:  maps.Clone(g.Routes),
 		PAs:     maps.Clone(g.PAs),
 		Peers:   maps.Clone(g.Peers),
+
+		Settings: g.Settings,
 	}
 	for id, p := range g.Ports {
 		p.CAs, p.Prefixes = slices.Clone(p.CAs), slices.Clone(p.Prefixes)
@@ -151,10 +164,10 @@ func (g *Goal) Clone() *Goal {
 // Equal compares Goals by value.
 func (g *Goal) Equal(h *Goal) bool {
 	return maps.EqualFunc(g.Ports, h.Ports, Port.Equal) && maps.Equal(g.Records, h.Records) &&
-		maps.Equal(g.Routes, h.Routes) && maps.Equal(g.PAs, h.PAs) && maps.Equal(g.Peers, h.Peers)
+		maps.Equal(g.Routes, h.Routes) && maps.Equal(g.PAs, h.PAs) && maps.Equal(g.Peers, h.Peers) && g.Settings == h.Settings
 }
 
-// Rows counts all rows of g.
+// Rows counts all rows of g but its settings.
 func (g *Goal) Rows() int {
 	return len(g.Ports) + len(g.Records) + len(g.Routes) + len(g.PAs) + len(g.Peers)
 }
@@ -167,12 +180,17 @@ type Pending struct {
 	routes  map[RouteKey]*Route
 	pas     map[netip.Addr]bool
 	peers   map[PeerKey]*Peer
+
+	settings *Settings
 }
 
 // Add appends d to what is pending.
 func (p *Pending) Add(d Delta) {
 	if p.ports == nil {
-		*p = Pending{map[model.PortID]*Port{}, map[RecordKey]*Record{}, map[RouteKey]*Route{}, map[netip.Addr]bool{}, map[PeerKey]*Peer{}}
+		*p = Pending{ports: map[model.PortID]*Port{}, records: map[RecordKey]*Record{}, routes: map[RouteKey]*Route{}, pas: map[netip.Addr]bool{}, peers: map[PeerKey]*Peer{}}
+	}
+	if d.PutSettings != nil {
+		p.settings = d.PutSettings
 	}
 	for _, pa := range d.PutPAs {
 		p.pas[pa] = true
@@ -208,12 +226,16 @@ func (p *Pending) Add(d Delta) {
 
 // Rows counts the keys touched.
 func (p *Pending) Rows() int {
-	return len(p.ports) + len(p.records) + len(p.routes) + len(p.pas) + len(p.peers)
+	n := len(p.ports) + len(p.records) + len(p.routes) + len(p.pas) + len(p.peers)
+	if p.settings != nil {
+		n++
+	}
+	return n
 }
 
 // Take gives everything pending as one sorted Delta and empties p.
 func (p *Pending) Take() Delta {
-	var d Delta
+	d := Delta{PutSettings: p.settings}
 	for pa, put := range p.pas {
 		if put {
 			d.PutPAs = append(d.PutPAs, pa)

@@ -48,6 +48,7 @@ const (
 	kindRoute
 	kindPort
 	kindPeer
+	kindSettings
 )
 
 func hash(row []byte) Digest {
@@ -82,9 +83,17 @@ func DigestPA(a netip.Addr) Digest {
 	return hash(appendAddr(append(room[:0], kindPA), a))
 }
 
+// Digest of the row; that of settings that nobody has told is zero.
+func (s Settings) Digest() Digest {
+	if s == (Settings{}) {
+		return Digest{}
+	}
+	return hash(appendSettings([]byte{kindSettings}, s))
+}
+
 // Digest of the whole Goal. The empty Goal has the zero Digest.
 func (g *Goal) Digest() Digest {
-	var sum Digest
+	sum := g.Settings.Digest()
 	for _, p := range g.Ports {
 		sum = sum.Add(p.Digest())
 	}
@@ -107,6 +116,9 @@ func (g *Goal) Digest() Digest {
 // before now. It costs as much as d is long, not as g is large.
 func (d Delta) Digest(g *Goal, before Digest) Digest {
 	sum := before
+	if d.PutSettings != nil {
+		sum = sum.Sub(g.Settings.Digest()).Add(d.PutSettings.Digest())
+	}
 	for _, pa := range d.PutPAs {
 		if _, ok := g.PAs[pa]; !ok {
 			sum = sum.Add(DigestPA(pa))

@@ -14,7 +14,7 @@ import (
 // The encoded Goal, all integers big endian:
 //
 //	magic 8 | version u16 | revision u64 | length of the rows u64 |
-//	count u32 and rows, for PAs, Records, Routes, Ports, Peers | SHA-256 of all before
+//	settings | count u32 and rows, for PAs, Records, Routes, Ports, Peers | SHA-256 of all before
 //
 // An address is its length (0, 4 or 16) in one byte and its bytes.
 const (
@@ -38,6 +38,7 @@ func (g *Goal) Encode(revision int64) []byte {
 	b := binary.BigEndian.AppendUint16([]byte(magic), version)
 	b = binary.BigEndian.AppendUint64(b, uint64(revision))
 	b = binary.BigEndian.AppendUint64(b, 0)
+	b = appendSettings(b, g.Settings)
 	b = appendRows(b, all.PutPAs, appendAddr)
 	b = appendRows(b, all.PutRecords, appendRecord)
 	b = appendRows(b, all.PutRoutes, appendRoute)
@@ -75,12 +76,16 @@ func Decode(b []byte) (*Goal, int64, error) {
 func decodeRows(b []byte) (*Goal, error) {
 	g := New()
 	r := reader{left: b}
+	g.Settings = r.settings()
+	if g.Settings != (Settings{}) {
+		r.check(g.Settings.Check())
+	}
 	for range r.count(2) {
 		pa := r.addr()
 		r.check(CheckPA(pa))
 		g.PAs[pa] = struct{}{}
 	}
-	for range r.count(16) {
+	for range r.count(17) {
 		row := r.record()
 		r.check(row.Check())
 		_, twice := g.Records[row.Key]
@@ -158,7 +163,12 @@ func appendRecord(b []byte, r RecordRow) []byte {
 	b = append(b, r.Record.MAC[:]...)
 	b = appendAddr(b, r.Record.PA)
 	b = binary.BigEndian.AppendUint32(b, uint32(r.Record.Port))
-	return appendBool(b, r.Record.Router)
+	b = appendBool(b, r.Record.Router)
+	return append(b, byte(r.Record.Transport))
+}
+
+func appendSettings(b []byte, s Settings) []byte {
+	return binary.BigEndian.AppendUint16(b, s.VXLANPort)
 }
 
 func appendRoute(b []byte, r RouteRow) []byte {
@@ -250,6 +260,10 @@ func (r *reader) text() string {
 	return string(r.take(n))
 }
 
+func (r *reader) u16() uint16 { return binary.BigEndian.Uint16(r.take(2)) }
+
+func (r *reader) settings() Settings { return Settings{VXLANPort: r.u16()} }
+
 func (r *reader) mac() model.MAC { return model.MAC(r.take(6)) }
 
 func (r *reader) bool() bool {
@@ -278,8 +292,9 @@ func (r *reader) prefix() netip.Prefix { return netip.PrefixFrom(r.addr(), int(r
 
 func (r *reader) record() RecordRow {
 	return RecordRow{
-		Key:    RecordKey{VSID: model.VSID(r.u32()), CA: r.addr()},
-		Record: Record{MAC: r.mac(), PA: r.addr(), Port: model.PortID(r.u32()), Router: r.bool()},
+		Key: RecordKey{VSID: model.VSID(r.u32()), CA: r.addr()},
+		Record: Record{MAC: r.mac(), PA: r.addr(), Port: model.PortID(r.u32()), Router: r.bool(),
+			Transport: model.TransportID(r.take(1)[0])},
 	}
 }
 

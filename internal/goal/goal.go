@@ -42,6 +42,8 @@ type Record struct {
 	PA     netip.Addr   // invalid for Router and for ports whose host has no PA yet
 	Port   model.PortID // 0 for Router and static records
 	Router bool
+	// Transport of the subnet: how packets get to PA.
+	Transport model.TransportID
 }
 
 // RouteKey finds a Route.
@@ -87,6 +89,13 @@ type Goal struct {
 	Routes  map[RouteKey]Route
 	PAs     map[netip.Addr]struct{} // this host's own Provider Addresses
 	Peers   map[PeerKey]Peer        // other hosts whose addresses are not just the one that records name
+	// Settings of the fleet; the zero value as long as no server has told any.
+	Settings Settings
+}
+
+// Settings are what all hosts of a fleet must agree on. They are one row of the Goal.
+type Settings struct {
+	VXLANPort uint16 // UDP destination port
 }
 
 // New returns an empty Goal.

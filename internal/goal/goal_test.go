@@ -28,12 +28,13 @@ func drawGoal(t *rapid.T, label string) *Goal {
 		}
 		return netip.Addr{}
 	}
+	g.Settings.VXLANPort = uint16(number(3)) // 0: nobody has told
 	for range number(4) {
 		g.PAs[pas[number(3)]] = struct{}{}
 	}
 	for range number(6) {
 		k := RecordKey{model.VSID(5001 + number(2)), cas[number(3)]}
-		g.Records[k] = Record{MAC: mac(), PA: optional(pas), Port: model.PortID(number(3))}
+		g.Records[k] = Record{MAC: mac(), PA: optional(pas), Port: model.PortID(number(3)), Transport: model.TransportID(number(3))}
 		if number(4) == 0 {
 			g.Records[k] = Record{MAC: model.RouterMAC(k.VSID), Router: true}
 		}
@@ -162,6 +163,7 @@ func TestDamagedGoalIsRefused(t *testing.T) {
 // A right checksum over wrong rows: what a fuzzer would hardly find.
 func TestSealedNonsenseIsRefused(t *testing.T) {
 	count := func(n uint32) []byte { return binary.BigEndian.AppendUint32(nil, n) }
+	settings := appendSettings(nil, Settings{VXLANPort: 4789})
 	pa := appendAddr(nil, netip.MustParseAddr("192.0.2.1"))
 	record := appendRecord(nil, RecordRow{RecordKey{5001, netip.MustParseAddr("10.0.0.5")}, Record{MAC: model.MAC{2}}})
 	route := appendRoute(nil, RouteRow{RouteKey{1, netip.MustParsePrefix("10.0.0.0/24")}, Route{VSID: 5001}})
@@ -182,18 +184,22 @@ func TestSealedNonsenseIsRefused(t *testing.T) {
 		"route unmasked":        {count(0), count(0), count(1), []byte("\x00\x00\x00\x01\x04\x0a\x00\x00\x05\x18\x00\x00\x13\x89\x00"), count(0), count(0)},
 		"route of 33 bits":      {count(0), count(0), count(1), []byte("\x00\x00\x00\x01\x04\x0a\x00\x00\x00\x21\x00\x00\x13\x89\x00"), count(0), count(0)},
 		"rows behind the last":  {pa, count(0), count(0), count(0), count(0), count(0), count(0)},
-		"truth value of 2":      {count(0), count(1), append(slices.Clone(record[:len(record)-1]), 2), count(0), count(0), count(0)},
+		"truth value of 2":      {count(0), count(1), append(slices.Clone(record[:len(record)-2]), 2, 0), count(0), count(0), count(0)},
+		"an unknown transport":  {count(0), count(1), append(slices.Clone(record[:len(record)-1]), 200), count(0), count(0), count(0)},
 		"route twice":           {count(0), count(0), count(2), route, route, count(0), count(0)},
 		"peer twice":            {count(0), count(0), count(0), count(0), count(2), peer(1), peer(1)},
 		"peer out of order":     {count(0), count(0), count(0), count(0), count(1), peer(2, 1)},
 		"nine addresses":        {count(0), count(0), count(0), count(0), count(1), peer(1, 2, 3, 4, 5, 6, 7, 8, 9)},
 		"nothing but a counter": {count(0)},
 	} {
-		if _, _, err := Decode(seal(slices.Concat(rows...))); !errors.Is(err, ErrCorrupt) {
+		if _, _, err := Decode(seal(slices.Concat(settings, slices.Concat(rows...)))); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	good := slices.Concat(count(1), pa, count(1), record, count(1), route, count(0), count(1), peer(1))
+	if _, _, err := Decode(seal(slices.Concat(settings[:1], count(0)))); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("half of the settings: %v", err)
+	}
+	good := slices.Concat(settings, count(1), pa, count(1), record, count(1), route, count(0), count(1), peer(1))
 	if _, _, err := Decode(seal(good)); err != nil {
 		t.Errorf("the well-formed one: %v", err)
 	}

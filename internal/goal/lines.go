@@ -12,6 +12,9 @@ import (
 // mark in front: "+ record 5001 10.0.0.5 02:00:00:00:00:01 -> 192.0.2.1".
 func (d Delta) Lines(mark string) []string {
 	out := make([]string, 0, len(d.PutPAs)+len(d.PutPeers)+len(d.PutRecords)+len(d.PutRoutes)+len(d.PutPorts))
+	if s := d.PutSettings; s != nil && *s != (Settings{}) {
+		out = append(out, fmt.Sprintf("%s settings vxlan port %d", mark, s.VXLANPort))
+	}
 	for _, pa := range d.PutPAs {
 		out = append(out, fmt.Sprintf("%s pa %s", mark, pa))
 	}
@@ -49,6 +52,9 @@ func place(r Record) string {
 		return "router"
 	case !r.PA.IsValid():
 		return "nowhere yet"
+	}
+	if r.Transport != model.NVGRE {
+		return r.PA.String() + " by " + r.Transport.String()
 	}
 	return r.PA.String()
 }

@@ -83,7 +83,18 @@ func (r RecordRow) Check() error {
 	if r.Record.Router && (r.Record.PA.IsValid() || r.Record.Port != 0) {
 		return wrong("record %d %s: a router has no PA and no port", r.Key.VSID, r.Key.CA)
 	}
+	if !r.Record.Transport.Valid() {
+		return wrong("record %d %s: %s is not known", r.Key.VSID, r.Key.CA, r.Record.Transport)
+	}
 	return checkOptional(r.Record.PA, fmt.Sprintf("record %d %s: PA", r.Key.VSID, r.Key.CA))
+}
+
+// Check tells whether s may stand in a Goal.
+func (s Settings) Check() error {
+	if s.VXLANPort == 0 {
+		return wrong("settings: the VXLAN port is 0")
+	}
+	return nil
 }
 
 // Check tells whether k may find a Record.

@@ -9,6 +9,7 @@ package hostwire
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 
 	hostv1 "github.com/weft-sdn/weft/api/weft/host/v1"
@@ -17,7 +18,7 @@ import (
 )
 
 // Protocol is the version of the stream that both ends must speak.
-const Protocol = 1
+const Protocol = 2
 
 // Bounds of the stream.
 const (
@@ -33,6 +34,9 @@ var ErrMessage = errors.New("message of the host stream is not valid")
 // then has the digest. There is at least one, even for an empty d.
 func Updates(d goal.Delta, revision int64, digest goal.Digest, snapshot bool) []*hostv1.Update {
 	c := cutter{revision: revision, digest: digest, snapshot: snapshot}
+	if d.PutSettings != nil {
+		c.room(1).Settings = &hostv1.Settings{VxlanPort: uint32(d.PutSettings.VXLANPort)}
+	}
 	for _, pa := range d.PutPAs {
 		u := c.room(1)
 		u.PutPas = append(u.PutPas, address(pa))
@@ -104,6 +108,10 @@ func Delta(u *hostv1.Update) (goal.Delta, error) {
 	if u.GetSnapshot() && len(u.GetDeletePorts())+len(u.GetDeleteRoutes())+len(u.GetDeleteRecords())+len(u.GetDeletePas())+len(u.GetDeletePeers()) > 0 {
 		return d, wrong("a snapshot deletes rows")
 	}
+	var err error
+	if d.PutSettings, err = toSettings(u.GetSettings()); err != nil {
+		return goal.Delta{}, fmt.Errorf("settings: %w", err)
+	}
 	var r rows
 	d.PutPAs = each(&r, "put_pas", u.GetPutPas(), toPA)
 	d.PutPeers = each(&r, "put_peers", u.GetPutPeers(), toPeer)
@@ -156,7 +164,7 @@ func each[W, G any](r *rows, field string, from []W, read func(W) (G, error)) []
 
 func fromRecord(r goal.RecordRow) *hostv1.Record {
 	return &hostv1.Record{Key: fromRecordKey(r.Key), Mac: r.Record.MAC[:], Pa: address(r.Record.PA),
-		Port: uint32(r.Record.Port), Router: r.Record.Router}
+		Port: uint32(r.Record.Port), Router: r.Record.Router, Transport: uint32(r.Record.Transport)}
 }
 
 func toRecord(w *hostv1.Record) (row goal.RecordRow, err error) {
@@ -170,7 +178,22 @@ func toRecord(w *hostv1.Record) (row goal.RecordRow, err error) {
 		return row, fmt.Errorf("pa: %w", err)
 	}
 	row.Record.Port, row.Record.Router = model.PortID(w.GetPort()), w.GetRouter()
+	if row.Record.Transport = model.TransportID(w.GetTransport()); uint32(row.Record.Transport) != w.GetTransport() {
+		return row, wrong("transport %d", w.GetTransport())
+	}
 	return row, checked(row.Check())
+}
+
+// toSettings gives nil for an Update that says nothing of them.
+func toSettings(w *hostv1.Settings) (*goal.Settings, error) {
+	if w == nil {
+		return nil, nil
+	}
+	if w.GetVxlanPort() > math.MaxUint16 {
+		return nil, wrong("vxlan_port %d", w.GetVxlanPort())
+	}
+	s := &goal.Settings{VXLANPort: uint16(w.GetVxlanPort())}
+	return s, checked(s.Check())
 }
 
 func fromRecordKey(k goal.RecordKey) *hostv1.RecordKey {

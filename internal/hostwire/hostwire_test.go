@@ -25,6 +25,7 @@ var (
 func world(n, salt int) *goal.Goal {
 	g := goal.New()
 	g.PAs[pa1] = struct{}{}
+	g.Settings.VXLANPort = uint16(4789 + salt)
 	if salt%2 == 1 {
 		g.PAs[pa2] = struct{}{}
 	}
@@ -47,7 +48,7 @@ func world(n, salt int) *goal.Goal {
 		g.Ports[id] = goal.Port{Ref: model.Ref{Tenant: "red", Name: fmt.Sprintf("p-%d", i)}, ID: id, VSID: 5001, Network: 1, MAC: mac,
 			CAs: cas, Prefixes: []netip.Prefix{v4, v6}, Gateway4: netip.MustParseAddr("10.0.0.1"), Gateway6: netip.MustParseAddr("fd00:a::1"), PA: pa1}
 		for _, a := range cas {
-			g.Records[goal.RecordKey{VSID: 5001, CA: a}] = goal.Record{MAC: mac, PA: pa1, Port: id}
+			g.Records[goal.RecordKey{VSID: 5001, CA: a}] = goal.Record{MAC: mac, PA: pa1, Port: id, Transport: model.TransportID(salt % 3)}
 		}
 	}
 	return g
@@ -200,6 +201,10 @@ func TestUnsoundRowsAreRefusedByName(t *testing.T) {
 		"5 bytes, not 6":                    {Digest: digest, PutRecords: []*hostv1.Record{{Key: key, Mac: mac[:5]}}},
 		"put_records[0]: pa":                {Digest: digest, PutRecords: []*hostv1.Record{{Key: key, Mac: mac, Pa: []byte{1}}}},
 		"no PA and no port":                 {Digest: digest, PutRecords: []*hostv1.Record{{Key: key, Mac: mac, Router: true, Port: 1}}},
+		"transport 3 is not known":          {Digest: digest, PutRecords: []*hostv1.Record{{Key: key, Mac: mac, Transport: 3}}},
+		"transport 256":                     {Digest: digest, PutRecords: []*hostv1.Record{{Key: key, Mac: mac, Transport: 256}}},
+		"the VXLAN port is 0":               {Digest: digest, Settings: &hostv1.Settings{}},
+		"vxlan_port 65536":                  {Digest: digest, Settings: &hostv1.Settings{VxlanPort: 65536}},
 		"VSID out of range":                 {Digest: digest, DeleteRecords: []*hostv1.RecordKey{{Vsid: 0xffffff, Ca: ca}}},
 		"put_routes[0]: message":            {Digest: digest, PutRoutes: []*hostv1.Route{{}}},
 		"33 bits":                           {Digest: digest, DeleteRoutes: []*hostv1.RouteKey{{Network: 1, Prefix: &hostv1.Prefix{Address: ca, Bits: 33}}}},

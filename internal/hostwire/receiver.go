@@ -1,6 +1,7 @@
 package hostwire
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -102,7 +103,8 @@ func (r *Receiver) add(u *hostv1.Update) error {
 
 func concat(a, b goal.Delta) goal.Delta {
 	return goal.Delta{
-		PutPAs: append(a.PutPAs, b.PutPAs...), PutPeers: append(a.PutPeers, b.PutPeers...), PutRecords: append(a.PutRecords, b.PutRecords...),
+		PutSettings: cmp.Or(b.PutSettings, a.PutSettings),
+		PutPAs:      append(a.PutPAs, b.PutPAs...), PutPeers: append(a.PutPeers, b.PutPeers...), PutRecords: append(a.PutRecords, b.PutRecords...),
 		PutRoutes: append(a.PutRoutes, b.PutRoutes...), PutPorts: append(a.PutPorts, b.PutPorts...),
 		DeletePorts: append(a.DeletePorts, b.DeletePorts...), DeleteRoutes: append(a.DeleteRoutes, b.DeleteRoutes...),
 		DeleteRecords: append(a.DeleteRecords, b.DeleteRecords...), DeletePeers: append(a.DeletePeers, b.DeletePeers...), DeletePAs: append(a.DeletePAs, b.DeletePAs...),

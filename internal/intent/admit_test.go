@@ -237,7 +237,6 @@ func TestRules(t *testing.T) {
 		{name: "overlap inside the set", puts: []model.Resource{subnet("red", "s", 0, "10.9.0.0/24"), subnet("red", "u", 0, "10.9.0.0/25")}, key: "VirtualSubnet red/u", field: "spec.prefixes[0]", says: "VirtualSubnet red/s"},
 		{name: "the same prefix in another tenant", puts: []model.Resource{subnet("blue", "s", 0, "10.0.1.0/24")}},
 		{name: "the same prefix in another network of the tenant", puts: []model.Resource{network("red", "test"), with(subnet("red", "s", 0, "10.0.0.0/24"), func(s *model.VirtualSubnet) { s.Spec.Network = "test" })}},
-		{name: "vxlan", puts: []model.Resource{with(subnet("red", "s", 0, "10.9.0.0/24"), func(s *model.VirtualSubnet) { s.Spec.Transport = model.TransportVXLAN })}, key: "VirtualSubnet red/s", field: "spec.transport", says: "not supported yet"},
 		{name: "rewrite", puts: []model.Resource{with(subnet("red", "s", 0, "10.9.0.0/24"), func(s *model.VirtualSubnet) { s.Spec.Transport = model.TransportRewrite })}, key: "VirtualSubnet red/s", field: "spec.transport", says: "not supported yet"},
 		{name: "an unknown transport", puts: []model.Resource{with(subnet("red", "s", 0, "10.9.0.0/24"), func(s *model.VirtualSubnet) { s.Spec.Transport = "gre" })}, key: "VirtualSubnet red/s", field: "spec.transport", says: "not a transport"},
 		{name: "an unknown network", puts: []model.Resource{with(subnet("red", "s", 0, "10.9.0.0/24"), func(s *model.VirtualSubnet) { s.Spec.Network = "x" })}, key: "VirtualSubnet red/s", field: "spec.network", says: "does not exist"},
@@ -280,7 +279,7 @@ func TestRules(t *testing.T) {
 		// Provider Addresses.
 		{name: "a PA on an unknown host", puts: []model.Resource{pa("p", "h9", "192.0.2.9")}, key: "ProviderAddress p", field: "spec.host", says: "does not exist"},
 		{name: "a PA of another host", puts: []model.Resource{pa("p", "h2", "192.0.2.1")}, key: "ProviderAddress p", field: "spec.address", says: `ProviderAddress pa1 of host "h1"`},
-		{name: "an IPv6 PA", puts: []model.Resource{pa("p", "h2", "2001:db8::1")}, key: "ProviderAddress p", field: "spec.address", says: "IPv4 only so far"},
+		{name: "a link-local PA", puts: []model.Resource{pa("p", "h2", "fe80::1")}, key: "ProviderAddress p", field: "spec.address", says: "not for hosts"},
 		{name: "a multicast PA", puts: []model.Resource{pa("p", "h2", "239.1.1.1")}, key: "ProviderAddress p", field: "spec.address", says: "not for hosts"},
 		{name: "a loopback PA", puts: []model.Resource{pa("p", "h2", "127.0.0.1")}, key: "ProviderAddress p", field: "spec.address", says: "not for hosts"},
 		{name: "no PA", puts: []model.Resource{pa("p", "h2", "")}, key: "ProviderAddress p", field: "spec.address", says: "is required"},
@@ -309,7 +308,7 @@ func TestRules(t *testing.T) {
 		{name: "a record without MAC", puts: []model.Resource{record("red", "l", "web", "10.0.0.88", "", "192.0.2.9")}, key: "LookupRecord red/l", field: "spec.mac", says: "is required"},
 		{name: "a record with a router's MAC", puts: []model.Resource{record("red", "l", "web", "10.0.0.88", "02:77:66:00:13:89", "192.0.2.9")}, key: "LookupRecord red/l", field: "spec.mac", says: "distributed routers"},
 		{name: "a record without PA", puts: []model.Resource{record("red", "l", "web", "10.0.0.88", "02:00:00:00:00:99", "")}, key: "LookupRecord red/l", field: "spec.providerAddress", says: "is required"},
-		{name: "a record with an IPv6 PA", puts: []model.Resource{record("red", "l", "web", "10.0.0.88", "02:00:00:00:00:99", "2001:db8::1")}, key: "LookupRecord red/l", field: "spec.providerAddress", says: "IPv4 only"},
+		{name: "a record with a link-local PA", puts: []model.Resource{record("red", "l", "web", "10.0.0.88", "02:00:00:00:00:99", "fe80::1")}, key: "LookupRecord red/l", field: "spec.providerAddress", says: "not for hosts"},
 		{name: "a record under a derived name", puts: []model.Resource{record("red", "port:web-1:10.0.0.5", "web", "10.0.0.88", "02:00:00:00:00:99", "192.0.2.9")}, key: "LookupRecord red/port:web-1:10.0.0.5", says: "derived and read-only"},
 		{name: "a record in another subnet", puts: []model.Resource{record("red", "old-box", "db", "10.0.1.77", "02:00:00:00:00:77", "198.51.100.7")}, key: "LookupRecord red/old-box", field: "spec.subnet", says: "cannot change"},
 

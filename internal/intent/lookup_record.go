@@ -60,7 +60,7 @@ func checkRecordPlace(a *admission, l *model.LookupRecord) {
 	} else {
 		checkPortMAC(a, k, l.Spec.MAC)
 	}
-	if problem := providerProblem(l.Spec.ProviderAddress); problem != "" {
+	if problem := addressProblem(l.Spec.ProviderAddress); problem != "" {
 		a.fail(k, "spec.providerAddress", "%s %s", l.Spec.ProviderAddress, problem)
 	}
 }

@@ -26,7 +26,7 @@ func (providerAddressRules) inherit(r, old model.Resource) {
 func (providerAddressRules) check(a *admission, r, _ model.Resource) {
 	p, k := r.(*model.ProviderAddress), model.KeyOf(r)
 	a.refer(k, "spec.host", hostKey(p.Spec.Host))
-	if problem := providerProblem(p.Spec.Address); problem != "" {
+	if problem := addressProblem(p.Spec.Address); problem != "" {
 		a.fail(k, "spec.address", "%s %s", p.Spec.Address, problem)
 		return
 	}
@@ -36,19 +36,8 @@ func (providerAddressRules) check(a *admission, r, _ model.Resource) {
 	}
 }
 
-// providerProblem says why a cannot be a PA, or "".
-func providerProblem(a netip.Addr) string {
-	if problem := addressProblem(a); problem != "" {
-		return problem
-	}
-	if !isIPv4(a) {
-		return "is IPv6; Provider Addresses are IPv4 only so far: use an IPv4 address of the host"
-	}
-	return ""
-}
-
 // ValidPA reports whether a may be a Provider Address.
-func ValidPA(a netip.Addr) bool { return providerProblem(a) == "" }
+func ValidPA(a netip.Addr) bool { return addressProblem(a) == "" }
 
 // allocate keeps an address that nobody has looked at yet from being handed out, where
 // there is an agent that will look.

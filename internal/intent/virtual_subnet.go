@@ -44,11 +44,11 @@ func (virtualSubnetRules) check(a *admission, r, old model.Resource) {
 	}
 	a.refer(k, "spec.network", networkKey(s.Metadata.Tenant, s.Spec.Network))
 	switch s.Spec.Transport {
-	case model.TransportNVGRE:
-	case model.TransportVXLAN, model.TransportRewrite:
-		a.fail(k, "spec.transport", "%s is not supported yet; use nvgre", s.Spec.Transport)
+	case model.TransportNVGRE, model.TransportVXLAN:
+	case model.TransportRewrite:
+		a.fail(k, "spec.transport", "%s is not supported yet; use nvgre or vxlan", s.Spec.Transport)
 	default:
-		a.fail(k, "spec.transport", "%.40q is not a transport; use nvgre", s.Spec.Transport)
+		a.fail(k, "spec.transport", "%.40q is not a transport; use nvgre or vxlan", s.Spec.Transport)
 	}
 	checkVSID(a, s)
 	checkPrefixes(a, s)

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -75,12 +76,39 @@ func KeyOf(r Resource) Key { return Key{r.Kind(), r.Meta().Ref()} }
 // Transport carries a subnet's packets between hosts.
 type Transport string
 
-// The transports. Only NVGRE is admitted so far.
+// The transports. Rewrite is not admitted yet.
 const (
 	TransportNVGRE   Transport = "nvgre"
 	TransportVXLAN   Transport = "vxlan"
 	TransportRewrite Transport = "rewrite"
 )
+
+// TransportID is the dense form of a Transport, which rows carry.
+type TransportID uint8
+
+// The transports as rows carry them.
+const (
+	NVGRE TransportID = iota
+	VXLAN
+	Rewrite
+)
+
+var transportNames = [...]Transport{TransportNVGRE, TransportVXLAN, TransportRewrite}
+
+// ID is the dense form of t; an unknown transport is NVGRE, which is the default.
+func (t Transport) ID() TransportID {
+	return TransportID(max(0, slices.Index(transportNames[:], t)))
+}
+
+// Valid reports whether id names a transport.
+func (id TransportID) Valid() bool { return int(id) < len(transportNames) }
+
+func (id TransportID) String() string {
+	if !id.Valid() {
+		return fmt.Sprintf("transport %d", uint8(id))
+	}
+	return string(transportNames[id])
+}
 
 // Tenant owns virtual networks and everything in them.
 type Tenant struct {

@@ -83,13 +83,13 @@ const (
 	VerdictNoUnderlayRoute Verdict = 112
 	// VerdictNeighbourUnresolved: The underlay next hop has no link-layer address yet.
 	VerdictNeighbourUnresolved Verdict = 113
-	// VerdictOuterMalformed: A packet to a Provider Address that is not whole NVGRE: lengths, GRE bits, protocol type or checksum.
+	// VerdictOuterMalformed: A packet to a Provider Address that is not whole NVGRE or VXLAN: lengths, flags, protocol type or header checksum.
 	VerdictOuterMalformed Verdict = 128
 	// VerdictOuterFragment: A fragment of an encapsulated packet; nobody may fragment these.
 	VerdictOuterFragment Verdict = 129
 	// VerdictVsidReserved: A VSID outside 4096..16777214 on the wire.
 	VerdictVsidReserved Verdict = 130
-	// VerdictInnerVlan: The encapsulated frame carries an 802.1Q tag, which NVGRE forbids.
+	// VerdictInnerVlan: The encapsulated frame carries an 802.1Q tag, which NVGRE and VXLAN forbid.
 	VerdictInnerVlan Verdict = 131
 	// VerdictSourceNotInPolicy: The inner source, in this subnet, does not belong to the outer source Provider Address.
 	VerdictSourceNotInPolicy Verdict = 132
@@ -97,6 +97,8 @@ const (
 	VerdictNotLocal Verdict = 133
 	// VerdictDecapFailed: The kernel refused to strip the outer headers.
 	VerdictDecapFailed Verdict = 134
+	// VerdictOuterChecksum: The outer UDP checksum of a VXLAN packet is there and wrong.
+	VerdictOuterChecksum Verdict = 135
 	// VerdictVsidMismatch: The destination port is not in the packet's subnet.
 	VerdictVsidMismatch Verdict = 144
 	// VerdictNotFromSwitch: Something on the host other than the switch tried to send into a port.
@@ -142,13 +144,14 @@ var verdicts = map[Verdict]VerdictInfo{
 	VerdictEncapFailed:         {Verdict: VerdictEncapFailed, Name: "ENCAP_FAILED", Stage: "encap", Class: "fault", Sentence: "The kernel refused to make room for the outer headers.", Action: "Report it with the version of the kernel and what `weft status` says of the host."},
 	VerdictNoUnderlayRoute:     {Verdict: VerdictNoUnderlayRoute, Name: "NO_UNDERLAY_ROUTE", Stage: "underlay", Class: "fault", Sentence: "This host has no usable underlay interface toward the remote Provider Address.", Action: "Look at the host's routing table and links: `ip route get PA`."},
 	VerdictNeighbourUnresolved: {Verdict: VerdictNeighbourUnresolved, Name: "NEIGHBOUR_UNRESOLVED", Stage: "underlay", Class: "fault", Sentence: "The underlay next hop has no link-layer address yet.", Action: "Look at `ip neigh`; the next hop or a switch in between is down."},
-	VerdictOuterMalformed:      {Verdict: VerdictOuterMalformed, Name: "OUTER_MALFORMED", Stage: "parse", Class: "malformed", Sentence: "A packet to a Provider Address that is not whole NVGRE: lengths, GRE bits, protocol type or checksum.", Action: "Find the sender by its outer source address; it is not a weft host, or its NIC corrupts packets."},
+	VerdictOuterMalformed:      {Verdict: VerdictOuterMalformed, Name: "OUTER_MALFORMED", Stage: "parse", Class: "malformed", Sentence: "A packet to a Provider Address that is not whole NVGRE or VXLAN: lengths, flags, protocol type or header checksum.", Action: "Find the sender by its outer source address; it is not a weft host, or its NIC corrupts packets."},
 	VerdictOuterFragment:       {Verdict: VerdictOuterFragment, Name: "OUTER_FRAGMENT", Stage: "parse", Class: "capacity", Sentence: "A fragment of an encapsulated packet; nobody may fragment these.", Action: "Raise the underlay's MTU on the path from the sender."},
 	VerdictVsidReserved:        {Verdict: VerdictVsidReserved, Name: "VSID_RESERVED", Stage: "parse", Class: "malformed", Sentence: "A VSID outside 4096..16777214 on the wire.", Action: "Find the sender by its outer source address."},
-	VerdictInnerVlan:           {Verdict: VerdictInnerVlan, Name: "INNER_VLAN", Stage: "parse", Class: "malformed", Sentence: "The encapsulated frame carries an 802.1Q tag, which NVGRE forbids.", Action: "Correct the configuration of the sender, a foreign implementation."},
+	VerdictInnerVlan:           {Verdict: VerdictInnerVlan, Name: "INNER_VLAN", Stage: "parse", Class: "malformed", Sentence: "The encapsulated frame carries an 802.1Q tag, which NVGRE and VXLAN forbid.", Action: "Correct the configuration of the sender, a foreign implementation."},
 	VerdictSourceNotInPolicy:   {Verdict: VerdictSourceNotInPolicy, Name: "SOURCE_NOT_IN_POLICY", Stage: "admit", Class: "security", Sentence: "The inner source, in this subnet, does not belong to the outer source Provider Address.", Action: "Policy may just be moving (a migration); if it lasts, somebody in the underlay forges packets: find the outer source."},
 	VerdictNotLocal:            {Verdict: VerdictNotLocal, Name: "NOT_LOCAL", Stage: "lookup", Class: "fault", Sentence: "Addressed to a MAC that no port of this subnet has on this host.", Action: "The sender's policy is behind; `weft status` shows which host is."},
 	VerdictDecapFailed:         {Verdict: VerdictDecapFailed, Name: "DECAP_FAILED", Stage: "parse", Class: "fault", Sentence: "The kernel refused to strip the outer headers.", Action: "Report it with the version of the kernel and what `weft status` says of the host."},
+	VerdictOuterChecksum:       {Verdict: VerdictOuterChecksum, Name: "OUTER_CHECKSUM", Stage: "parse", Class: "malformed", Sentence: "The outer UDP checksum of a VXLAN packet is there and wrong.", Action: "Find the sender by its outer source address; a NIC on the way corrupts packets."},
 	VerdictVsidMismatch:        {Verdict: VerdictVsidMismatch, Name: "VSID_MISMATCH", Stage: "deliver", Class: "security", Sentence: "The destination port is not in the packet's subnet.", Action: "Run `weft verify` on the host: its tables contradict each other."},
 	VerdictNotFromSwitch:       {Verdict: VerdictNotFromSwitch, Name: "NOT_FROM_SWITCH", Stage: "deliver", Class: "security", Sentence: "Something on the host other than the switch tried to send into a port.", Action: "Remove addresses, bridges and routes that name the port's device on the host."},
 }

@@ -64,9 +64,17 @@ func routeError(dst netip.Addr, err error) error {
 	return fmt.Errorf("route to %s: %w", dst, err)
 }
 
-// DefaultRouteLinks lists the devices that IPv4 default routes lead over.
+// DefaultRouteLinks lists the devices that IPv4 default routes lead over; where there are none, those of IPv6.
 func DefaultRouteLinks() ([]uint32, error) {
-	routes, err := retryDump(func() ([]netlink.Route, error) { return netlink.RouteList(nil, netlink.FAMILY_V4) })
+	links, err := defaultRouteLinks(netlink.FAMILY_V4)
+	if err != nil || len(links) > 0 {
+		return links, err
+	}
+	return defaultRouteLinks(netlink.FAMILY_V6)
+}
+
+func defaultRouteLinks(family int) ([]uint32, error) {
+	routes, err := retryDump(func() ([]netlink.Route, error) { return netlink.RouteList(nil, family) })
 	if err != nil {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}

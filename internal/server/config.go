@@ -14,6 +14,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/weft-sdn/weft/internal/goal"
 	"github.com/weft-sdn/weft/internal/identity"
 )
 
@@ -32,6 +33,7 @@ type Config struct {
 	Authority AuthorityConfig `yaml:"authority"`
 	Store     StoreConfig     `yaml:"store"`
 	Metrics   string          `yaml:"metrics"`
+	Fleet     FleetConfig     `yaml:"fleet"`
 
 	// Ready is called once, when policy was read and all listeners serve. For
 	// programs that run a server inside themselves.
@@ -50,6 +52,16 @@ type ListenConfig struct {
 type AuthorityConfig struct {
 	Certificate string `yaml:"certificate"`
 	Key         string `yaml:"key"`
+}
+
+// FleetConfig is what all hosts must agree on. Servers that share a store must agree on it too.
+type FleetConfig struct {
+	VXLANPort uint16 `yaml:"vxlanPort"`
+}
+
+// settings of the fleet, as Goals carry them.
+func (c FleetConfig) settings() goal.Settings {
+	return goal.Settings{VXLANPort: c.VXLANPort}
 }
 
 // StoreConfig says where policy is kept.
@@ -120,6 +132,9 @@ func (c Config) check() error {
 	}
 	if len(c.Store.Endpoints) == 0 && (c.Store.TLS != StoreTLSConfig{} || c.Store.Username != "") {
 		errs = append(errs, errors.New("store: tls and username need endpoints"))
+	}
+	if c.Fleet.VXLANPort == 0 {
+		errs = append(errs, errors.New("fleet.vxlanPort: must be 1 to 65535; 4789 is the standard"))
 	}
 	if c.Socket == "" && c.Listen.API == "" {
 		errs = append(errs, errors.New("socket, listen.api: one of them is needed to reach the server"))

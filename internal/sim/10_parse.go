@@ -189,55 +189,139 @@ func (p *packet) parseND(frame []byte) model.Verdict {
 
 // outer is what carried a frame over the underlay.
 type outer struct {
-	src  netip.Addr // Provider Address of the sender
-	vsid model.VSID
+	src, dst netip.Addr // Provider Addresses
+	vsid     model.VSID
+	vxlan    bool // else NVGRE
+	at       int  // where the tunnel's header starts, behind IP
+	end      int  // where the outer packet ends
 }
 
 // uplinkParse10 takes the outer headers off and reads the inner ones.
 func (w *walk) uplinkParse10() model.Verdict {
 	if !w.isForUs() {
-		return w.say(model.VerdictPass, "parse", "not NVGRE for a Provider Address of this host")
+		return w.say(model.VerdictPass, "parse", "neither NVGRE nor VXLAN for a Provider Address of this host")
 	}
-	ip, err := wire.ParseIPv4(w.frame[l3:])
-	if err != nil || ip.HeaderLen != wire.IPv4Len ||
-		int(ip.TotalLen) < wire.IPv4Len+wire.NVGRELen+wire.EthernetLen ||
-		wire.Checksum(w.frame[l3:l3+wire.IPv4Len], 0) != 0 {
-		return w.say(model.VerdictOuterMalformed, "parse", "the outer IPv4 header is refused")
+	if v := w.outerIPHeader(); v != model.VerdictContinue {
+		return v
 	}
-	if ip.MoreFrags || ip.FragOffset != 0 {
-		return w.say(model.VerdictOuterFragment, "parse", "the outer packet is a fragment")
+	room := wire.NVGRELen
+	parse := w.outerNVGRE
+	if w.outer.vxlan {
+		room, parse = wire.UDPLen+wire.VXLANLen, w.outerVXLAN
 	}
-	w.outer.src = ip.Source
-	gre, err := wire.ParseNVGRE(w.frame[l3+wire.IPv4Len:])
-	if err != nil {
-		return w.say(model.VerdictOuterMalformed, "parse", "the GRE header is refused: %v", err)
+	if v := parse(w.frame[w.outer.at:w.outer.end]); v != model.VerdictContinue {
+		return v
 	}
-	w.outer.vsid = gre.VSID
-	if !gre.VSID.Valid() {
-		return w.say(model.VerdictVsidReserved, "parse", "VSID %d is reserved", gre.VSID)
+	if !w.outer.vsid.Valid() {
+		return w.say(model.VerdictVsidReserved, "parse", "VSID %d is reserved", w.outer.vsid)
 	}
-	w.frame = w.frame[l3+wire.IPv4Len+wire.NVGRELen : l3+int(ip.TotalLen)]
-	w.say(model.VerdictContinue, "parse", "NVGRE from %s, VSID %d", ip.Source, gre.VSID)
+	w.frame = w.frame[w.outer.at+room : w.outer.end]
+	w.say(model.VerdictContinue, "parse", "%s from %s, VSID %d", w.outer.transport(), w.outer.src, w.outer.vsid)
 	if eth, _ := wire.ParseEthernet(w.frame); wire.IsTag(eth.Type) {
 		return w.say(model.VerdictInnerVlan, "parse", "the inner frame carries a VLAN tag")
 	}
 	return w.parseFrame()
 }
 
-// isForUs tells whether the frame is addressed to this host and says that it is GRE
-// for one of its Provider Addresses.
+func (o outer) transport() string {
+	if o.vxlan {
+		return "VXLAN"
+	}
+	return "NVGRE"
+}
+
+// least is the shortest outer packet behind its IP header: the tunnel's headers and an inner Ethernet header.
+func (o outer) least() int {
+	if o.vxlan {
+		return wire.UDPLen + wire.VXLANLen + wire.EthernetLen
+	}
+	return wire.NVGRELen + wire.EthernetLen
+}
+
+// outerIPHeader checks the outer IP header, of which isForUs has read the addresses.
+func (w *walk) outerIPHeader() model.Verdict {
+	o := &w.outer
+	refused := func(family string) model.Verdict {
+		return w.say(model.VerdictOuterMalformed, "parse", "the outer %s header is refused", family)
+	}
+	if o.dst.Is6() {
+		ip, err := wire.ParseIPv6(w.frame[l3:])
+		if err != nil || int(ip.PayloadLen) < o.least() {
+			return refused("IPv6")
+		}
+		o.end = o.at + int(ip.PayloadLen)
+		return model.VerdictContinue
+	}
+	ip, err := wire.ParseIPv4(w.frame[l3:])
+	if err != nil || ip.HeaderLen != wire.IPv4Len || int(ip.TotalLen) < wire.IPv4Len+o.least() ||
+		wire.Checksum(w.frame[l3:l3+wire.IPv4Len], 0) != 0 {
+		return refused("IPv4")
+	}
+	if ip.MoreFrags || ip.FragOffset != 0 {
+		return w.say(model.VerdictOuterFragment, "parse", "the outer packet is a fragment")
+	}
+	o.end = l3 + int(ip.TotalLen)
+	return model.VerdictContinue
+}
+
+func (w *walk) outerNVGRE(b []byte) model.Verdict {
+	gre, err := wire.ParseNVGRE(b)
+	if err != nil {
+		return w.say(model.VerdictOuterMalformed, "parse", "the GRE header is refused: %v", err)
+	}
+	w.outer.vsid = gre.VSID
+	return model.VerdictContinue
+}
+
+func (w *walk) outerVXLAN(b []byte) model.Verdict {
+	udp, _ := wire.ParseUDP(b)
+	if int(udp.Length) != len(b) {
+		return w.say(model.VerdictOuterMalformed, "parse", "UDP says %d bytes, IP %d", udp.Length, len(b))
+	}
+	if udp.Checksum != 0 && wire.Checksum(b, wire.PseudoHeader(w.outer.src, w.outer.dst, wire.ProtoUDP, len(b))) != 0 {
+		return w.say(model.VerdictOuterChecksum, "parse", "the outer UDP checksum is wrong")
+	}
+	vxlan, err := wire.ParseVXLAN(b[wire.UDPLen:])
+	if err != nil {
+		return w.say(model.VerdictOuterMalformed, "parse", "the VXLAN header is refused: %v", err)
+	}
+	w.outer.vsid = vxlan.VSID
+	return model.VerdictContinue
+}
+
+// isForUs tells whether the frame is addressed to this host and says that it is GRE, or UDP
+// to the port of VXLAN, for one of its Provider Addresses. By hand: a header that is
+// refused later may still be ours, and is a drop then.
 func (w *walk) isForUs() bool {
 	eth, err := wire.ParseEthernet(w.frame)
-	if err != nil || eth.Type != wire.TypeIPv4 || len(w.frame) < l3+wire.IPv4Len {
+	if err != nil {
 		return false
 	}
 	if mac, known := w.Devices[w.ifindex]; known && eth.Dst != mac {
 		return false
 	}
-	// By hand: a header that ParseIPv4 refuses may still be ours, and is a drop then.
-	if w.frame[l3+9] != wire.ProtoGRE {
+	o, ip := &w.outer, w.frame[l3:]
+	var proto uint8
+	switch {
+	case eth.Type == wire.TypeIPv4 && len(ip) >= wire.IPv4Len:
+		o.src, o.dst = netip.AddrFrom4([4]byte(ip[12:16])), netip.AddrFrom4([4]byte(ip[16:20]))
+		o.at, proto = l3+wire.IPv4Len, ip[9]
+		if proto == wire.ProtoUDP && (ip[0] != 0x45 || word(ip[6:])&0x1fff != 0) {
+			return false // the port is elsewhere
+		}
+	case eth.Type == wire.TypeIPv6 && len(ip) >= wire.IPv6Len:
+		o.src, o.dst = netip.AddrFrom16([16]byte(ip[8:24])), netip.AddrFrom16([16]byte(ip[24:40]))
+		o.at, proto = l3+wire.IPv6Len, ip[6]
+	default:
 		return false
 	}
-	_, ours := w.Set.LocalPAs[netip.AddrFrom4([4]byte(w.frame[l3+16:l3+20]))]
-	return ours
+	if _, ours := w.Set.LocalPAs[o.dst]; !ours {
+		return false
+	}
+	if proto == wire.ProtoUDP {
+		udp, err := wire.ParseUDP(w.frame[o.at:])
+		o.vxlan = err == nil && w.Set.Settings.VXLANPort != 0 && udp.Destination == w.Set.Settings.VXLANPort
+		return o.vxlan
+	}
+	return proto == wire.ProtoGRE
 }

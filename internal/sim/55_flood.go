@@ -163,12 +163,14 @@ func (w *walk) copyToPort(m table.Member, size int) {
 
 func (w *walk) copyToHost(pa netip.Addr, size int) {
 	peer, ok := w.Set.Peers[pa]
+	transport := w.Set.Floods[w.port.VSID].Transport
+	overhead := table.Overhead(transport, pa)
 	switch {
-	case !ok || peer.IfIndex == 0 || !w.port.PA.IsValid():
+	case !ok || !w.reaches(peer):
 		w.lose(model.VerdictNoUnderlayRoute, "no way to Provider Address %s", pa)
 		return
-	case size > int(peer.MTU)-table.OverheadNVGRE4:
-		w.lose(model.VerdictTooBig, "%d bytes, the path to %s carries %d", size, pa, max(0, int(peer.MTU)-table.OverheadNVGRE4))
+	case size > int(peer.MTU)-overhead:
+		w.lose(model.VerdictTooBig, "%d bytes, the path to %s carries %d", size, pa, max(0, int(peer.MTU)-overhead))
 		return
 	case peer.NextHop.IsZero():
 		w.lose(model.VerdictNeighbourUnresolved, "no link-layer address toward %s", pa)
@@ -176,8 +178,8 @@ func (w *walk) copyToHost(pa netip.Addr, size int) {
 	}
 	inner := w.frame
 	w.peer, w.hop = &peer, &hop{vsid: w.port.VSID}
-	w.encapsulate()
-	must(wire.Ethernet{Dst: peer.NextHop, Src: peer.Source, Type: wire.TypeIPv4}.Encode(w.frame))
+	w.encapsulate(transport)
+	must(wire.Ethernet{Dst: peer.NextHop, Src: peer.Source, Type: etherTypeOf(pa)}.Encode(w.frame))
 	w.result.Copies = append(w.result.Copies, Copy{IfIndex: peer.IfIndex, Frame: w.frame})
 	w.frame = inner
 }

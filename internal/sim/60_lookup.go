@@ -2,6 +2,7 @@ package sim
 
 import (
 	"github.com/weft-sdn/weft/internal/model"
+	"github.com/weft-sdn/weft/internal/table"
 	"github.com/weft-sdn/weft/internal/wire"
 )
 
@@ -28,7 +29,7 @@ func (w *walk) lookup60() model.Verdict {
 
 func (w *walk) lookupPeer() model.Verdict {
 	peer, ok := w.Set.Peers[w.record.PA]
-	if !ok || peer.IfIndex == 0 || !w.port.PA.IsValid() {
+	if !ok || !w.reaches(peer) {
 		return w.say(model.VerdictNoUnderlayRoute, "lookup", "no way to Provider Address %s", w.record.PA)
 	}
 	w.peer = &peer
@@ -104,4 +105,9 @@ func (w *walk) uplinkLookup60() model.Verdict {
 		}
 	}
 	return w.say(model.VerdictNotLocal, "lookup", "no port of subnet %d here has MAC %s", w.outer.vsid, w.packet.eth.Dst)
+}
+
+// reaches tells whether there is a device toward a peer, and an address of its family to send from.
+func (w *walk) reaches(peer table.Peer) bool {
+	return peer.IfIndex != 0 && w.port.PA.IsValid() && w.port.PA.Is6() == peer.PA.Is6()
 }

@@ -14,7 +14,7 @@ func (w *walk) encap70() model.Verdict {
 	}
 	w.rewriteInner()
 	if w.peer != nil {
-		w.encapsulate()
+		w.encapsulate(w.record.Transport)
 	}
 	return model.VerdictContinue
 }
@@ -51,7 +51,7 @@ func (w *walk) pathMTU() int {
 	if w.peer == nil {
 		return int(w.to.MTU)
 	}
-	return max(0, int(w.peer.MTU)-table.OverheadNVGRE4)
+	return max(0, int(w.peer.MTU)-table.Overhead(w.record.Transport, w.peer.PA))
 }
 
 // rewriteInner is what the guest at the other end sees of the forwarding.
@@ -77,19 +77,48 @@ func (w *walk) setTTL(ttl uint8) {
 	putWord(ip[10:], wire.UpdateChecksum(word(ip[10:]), old, word(ip[8:])))
 }
 
-// encapsulate puts NVGRE around the frame and leaves room for the outer Ethernet header.
-func (w *walk) encapsulate() {
-	const room = wire.EthernetLen + wire.IPv4Len + wire.NVGRELen
-	out := make([]byte, room+len(w.frame))
-	copy(out[room:], w.frame)
+// encapsulate puts the transport's headers around the frame and leaves room for the outer Ethernet header.
+func (w *walk) encapsulate(transport model.TransportID) {
+	hash := w.packet.flowHash()
+	if transport == model.VXLAN {
+		w.encapsulateVXLAN(hash)
+		return
+	}
+	gre := make([]byte, wire.NVGRELen)
+	id := w.packet.flowID(hash)
+	must(wire.NVGRE{VSID: w.hop.vsid, FlowID: id}.Encode(gre))
+	w.frame = w.outerIP(wire.ProtoGRE, hash, gre)
+	w.say(model.VerdictContinue, "encap", "NVGRE %s to %s, VSID %d, FlowID %d", w.port.PA, w.peer.PA, w.hop.vsid, id)
+}
+
+func (w *walk) encapsulateVXLAN(hash uint32) {
+	header := make([]byte, wire.UDPLen+wire.VXLANLen)
+	port := uint16(wire.VXLANFirstPort + hash>>18)
+	must(wire.UDP{Source: port, Destination: w.Set.Settings.VXLANPort, Length: uint16(len(header) + len(w.frame))}.Encode(header))
+	must(wire.VXLAN{VSID: w.hop.vsid}.Encode(header[wire.UDPLen:]))
+	w.frame = w.outerIP(wire.ProtoUDP, hash, header)
+	w.say(model.VerdictContinue, "encap", "VXLAN %s to %s, VSID %d, source port %d", w.port.PA, w.peer.PA, w.hop.vsid, port)
+}
+
+// outerIP is the frame behind room for Ethernet, the outer IP header and the tunnel's.
+func (w *walk) outerIP(proto uint8, hash uint32, tunnel []byte) []byte {
+	if w.peer.PA.Is6() {
+		out := make([]byte, l3+wire.IPv6Len, l3+wire.IPv6Len+len(tunnel)+len(w.frame))
+		out = append(append(out, tunnel...), w.frame...)
+		must(wire.IPv6{
+			Class: w.packet.dscp() << 2, Flow: hash >> 12, PayloadLen: uint16(len(out) - l3 - wire.IPv6Len),
+			Next: proto, HopLimit: 64, Source: w.port.PA, Destination: w.peer.PA,
+		}.Encode(out[l3:]))
+		return out
+	}
+	out := make([]byte, l3+wire.IPv4Len, l3+wire.IPv4Len+len(tunnel)+len(w.frame))
+	out = append(append(out, tunnel...), w.frame...)
 	must(wire.IPv4{
-		HeaderLen: wire.IPv4Len, TOS: w.packet.dscp() << 2, TotalLen: uint16(len(out) - wire.EthernetLen),
-		DontFrag: true, TTL: 64, Proto: wire.ProtoGRE, Source: w.port.PA, Destination: w.peer.PA,
+		HeaderLen: wire.IPv4Len, TOS: w.packet.dscp() << 2, TotalLen: uint16(len(out) - l3),
+		DontFrag: true, TTL: 64, Proto: proto, Source: w.port.PA, Destination: w.peer.PA,
 	}.Encode(out[l3:]))
 	must(wire.SealIPv4(out[l3 : l3+wire.IPv4Len]))
-	must(wire.NVGRE{VSID: w.hop.vsid, FlowID: w.packet.flowID()}.Encode(out[l3+wire.IPv4Len:]))
-	w.frame = out
-	w.say(model.VerdictContinue, "encap", "NVGRE %s to %s, VSID %d, FlowID %d", w.port.PA, w.peer.PA, w.hop.vsid, w.packet.flowID())
+	return out
 }
 
 // dscp is the six bits of the packet's differentiated services field; ARP has 0.
@@ -103,17 +132,21 @@ func (p *packet) dscp() uint8 {
 	return 0
 }
 
-// flowID spreads flows over the underlay's paths; never 0 for IP.
-func (p *packet) flowID() uint8 {
+// flowHash is what spreads flows over the underlay's paths; 0 for ARP.
+func (p *packet) flowHash() uint32 {
 	if p.isARP() {
 		return 0
 	}
 	h := fold32(p.src) ^ fold32(p.dst) ^ uint32(p.ports.Source^p.ports.Destination) ^ uint32(p.proto)<<16
-	id := uint8(h * 0x9e3779b1 >> 24)
-	if id == 0 {
+	return h * 0x9e3779b1
+}
+
+// flowID is what NVGRE shows of the hash; never 0 for IP.
+func (p *packet) flowID(hash uint32) uint8 {
+	if hash>>24 == 0 && !p.isARP() {
 		return 1
 	}
-	return id
+	return uint8(hash >> 24)
 }
 
 // fold32 is the exclusive or of the 32-bit words of an address. (IPv4 in its

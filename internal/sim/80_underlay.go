@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"net/netip"
+
 	"github.com/weft-sdn/weft/internal/model"
 	"github.com/weft-sdn/weft/internal/wire"
 )
@@ -10,7 +12,7 @@ func (w *walk) underlay80() model.Verdict {
 	if w.peer == nil {
 		return model.VerdictContinue
 	}
-	outer := wire.Ethernet{Type: wire.TypeIPv4} // the kernel's to fill, except for ARP
+	outer := wire.Ethernet{Type: etherTypeOf(w.peer.PA)} // the addresses are the kernel's to fill, except for ARP
 	if w.packet.isARP() {
 		if w.peer.NextHop.IsZero() {
 			return w.say(model.VerdictNeighbourUnresolved, "underlay", "no link-layer address toward %s", w.peer.PA)
@@ -20,4 +22,11 @@ func (w *walk) underlay80() model.Verdict {
 	must(outer.Encode(w.frame))
 	w.send(w.peer.IfIndex, w.frame)
 	return w.say(model.VerdictEncapsulated, "underlay", "out of device %d", w.peer.IfIndex)
+}
+
+func etherTypeOf(a netip.Addr) uint16 {
+	if a.Is6() {
+		return wire.TypeIPv6
+	}
+	return wire.TypeIPv4
 }

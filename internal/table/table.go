@@ -43,6 +43,8 @@ type Record struct {
 	PA      netip.Addr // remote Provider Address; invalid when local or Router
 	IfIndex uint32     // local device; 0 when remote, Router, or not plugged
 	Port    model.PortID
+	// Transport of the subnet: how packets get to PA.
+	Transport model.TransportID
 }
 
 // RouteKey finds a Route by longest prefix within a routing domain.
@@ -63,7 +65,7 @@ type Peer struct {
 	PA      netip.Addr // the key
 	IfIndex uint32     // underlay device; 0: no route now
 	MTU     uint16     // outer IP MTU toward it
-	Via     netip.Addr // IPv4 next hop on that device; invalid: the kernel looks the route up, packet by packet
+	Via     netip.Addr // next hop on that device, of PA's family; invalid: the kernel looks the route up, packet by packet
 	NextHop model.MAC  // link-layer next hop for non-IP frames; zero: unresolved
 	Source  model.MAC  // MAC of the underlay device
 }
@@ -74,6 +76,8 @@ type Flood struct {
 	L2    bool
 	Rate  uint32     // packets per second that one port may have flooded
 	Group netip.Addr // multicast PA of all hosts with members; invalid: each host gets its own copy
+	// Transport of the subnet.
+	Transport model.TransportID
 }
 
 // Member is somebody who gets copies of what a subnet floods: a port of this host, by its
@@ -104,7 +108,16 @@ type Set struct {
 	LocalPAs map[netip.Addr]struct{} // outer destinations that are ours
 	Floods   map[model.VSID]Flood
 	Members  map[Member]MemberInfo // of subnets in Floods
+	Settings Settings
 }
+
+// Settings are what all hosts of a fleet agree on.
+type Settings struct {
+	VXLANPort uint16 // UDP destination port
+}
+
+// DefaultSettings hold until a server tells others.
+var DefaultSettings = Settings{VXLANPort: 4789}
 
 // NewSet returns an empty Set, ready for writing.
 func NewSet() Set {
@@ -116,9 +129,19 @@ func NewSet() Set {
 		LocalPAs: map[netip.Addr]struct{}{},
 		Floods:   map[model.VSID]Flood{},
 		Members:  map[Member]MemberInfo{},
+		Settings: DefaultSettings,
 	}
 }
 
-// OverheadNVGRE4 is what NVGRE over IPv4 takes from the underlay's IP MTU:
-// IPv4 20 + GRE 8 + inner Ethernet 14 (RFC 7637 section 3).
-const OverheadNVGRE4 = 42
+// Overhead is what a transport to the Provider Address pa takes from the underlay's IP MTU: IPv4 20 or
+// IPv6 40, GRE 8 (RFC 7637 section 3) or UDP and VXLAN 16 (RFC 7348 section 5), inner Ethernet 14.
+func Overhead(t model.TransportID, pa netip.Addr) int {
+	n := 20 + 14
+	if pa.Is6() {
+		n = 40 + 14
+	}
+	if t == model.VXLAN {
+		return n + 16
+	}
+	return n + 8
+}

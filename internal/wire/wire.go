@@ -30,6 +30,8 @@ var (
 	ErrOption = errors.New("broken Neighbour Discovery option")
 	// ErrGRE: not the GRE header of NVGRE.
 	ErrGRE = errors.New("not an NVGRE header")
+	// ErrVXLAN: a VXLAN header without the I flag.
+	ErrVXLAN = errors.New("not a VXLAN header that names a network")
 )
 
 func be16(b []byte) uint16 { return uint16(b[0])<<8 | uint16(b[1]) }

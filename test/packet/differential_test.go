@@ -124,7 +124,7 @@ func (d duel) differ(tb testing.TB, set table.Set, in packetIn) bool {
 func (d duel) shrink(tb testing.TB, set table.Set, in packetIn) (table.Set, packetIn) {
 	tb.Helper()
 	set = table.Set{Ports: maps.Clone(set.Ports), Records: maps.Clone(set.Records), Routes: maps.Clone(set.Routes),
-		Peers: maps.Clone(set.Peers), LocalPAs: maps.Clone(set.LocalPAs),
+		Peers: maps.Clone(set.Peers), LocalPAs: maps.Clone(set.LocalPAs), Settings: set.Settings,
 		Floods: maps.Clone(set.Floods), Members: maps.Clone(set.Members)}
 	if !d.differ(tb, set, in) {
 		tb.Log("does not differ when run again: the program remembers something")

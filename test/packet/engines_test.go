@@ -134,11 +134,7 @@ func (o outcome) equal(other outcome) bool {
 }
 
 func (o outcome) settled() []byte {
-	const inner = wire.EthernetLen + table.OverheadNVGRE4 // where the inner EtherType ends
-	if o.verdict != model.VerdictEncapsulated || len(o.frame) < inner {
-		return o.frame
-	}
-	if etherType := uint16(o.frame[inner-2])<<8 | uint16(o.frame[inner-1]); etherType == wire.TypeARP {
+	if o.verdict != model.VerdictEncapsulated || innerType(o.frame) == wire.TypeARP {
 		return o.frame
 	}
 	return o.frame[wire.EthernetLen:]

@@ -1,9 +1,9 @@
 package packet
 
 import (
-	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
@@ -58,6 +58,12 @@ func newWires(t *testing.T, decap string) *wires {
 		name := near + strconv.Itoa(portDevices+i)
 		ip(t, "route", "add", "198.51.100.0/24", "via", "192.0.2.254", "dev", name, "onlink", "metric", strconv.Itoa(int(w.uplinks[i])))
 		ip(t, "neigh", "add", "192.0.2.254", "lladdr", uplinkNextHop.String(), "dev", name, "nud", "permanent")
+		sysctl6(t, name, "addr_gen_mode", "1") // without an address the device has nothing to say of its own
+		sysctl6(t, name, "disable_ipv6", "0")
+		for _, prefix := range []string{"2001:db8:fe::/64", "2001:db8:2::/64"} {
+			ip(t, "route", "add", prefix, "via", "fe80::fe", "dev", name, "onlink", "metric", strconv.Itoa(int(w.uplinks[i])))
+		}
+		ip(t, "neigh", "add", "fe80::fe", "lladdr", uplinkNextHop.String(), "dev", name, "nud", "permanent")
 	}
 	w.sw = loadWith(t, decap)
 	for _, ifindex := range append(w.ports[:], w.unknown) {
@@ -91,10 +97,14 @@ func ip(t *testing.T, args ...string) {
 // quiet keeps the kernel from sending anything of its own in the namespace of the calling thread.
 func quiet(t *testing.T) {
 	t.Helper()
-	for _, which := range []string{"all", "default"} {
-		if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+which+"/disable_ipv6", []byte("1"), 0); err != nil {
-			t.Fatal(err)
-		}
+	sysctl6(t, "all", "disable_ipv6", "1")
+	sysctl6(t, "default", "disable_ipv6", "1")
+}
+
+func sysctl6(t *testing.T, device, name, value string) {
+	t.Helper()
+	if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+device+"/"+name, []byte(value), 0); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -228,14 +238,23 @@ func (w *wires) noise(ifindex uint32, f []byte) bool {
 	if ifindex != w.uplinks[0] && ifindex != w.uplinks[1] {
 		return false
 	}
-	return len(f) < 34 || f[12] != 8 || f[13] != 0 || f[23] != wire.ProtoGRE
+	if len(f) < 54 {
+		return true
+	}
+	proto := f[23]
+	if f[12] == 0x86 && f[13] == 0xdd {
+		proto = f[20]
+	} else if f[12] != 8 || f[13] != 0 {
+		return true
+	}
+	return proto != wire.ProtoGRE && proto != wire.ProtoUDP
 }
 
 // predict is the oracle's word for a frame on a device, and the length that the kernel counts there.
 func (w *wires) predict(set table.Set, in packetIn) (sim.Result, packetIn) {
 	r := oracle(w.site, set, in)
-	if r.Verdict == model.VerdictEncapsulated && !bytes.Equal(r.Frame[54:56], []byte{8, 6}) {
-		must(wire.Ethernet{Dst: uplinkNextHop, Src: w.macs[r.IfIndex], Type: wire.TypeIPv4}.Encode(r.Frame))
+	if r.Verdict == model.VerdictEncapsulated && innerType(r.Frame) != wire.TypeARP {
+		must(wire.Ethernet{Dst: uplinkNextHop, Src: w.macs[r.IfIndex], Type: etherTypeOf(r.Frame[14:])}.Encode(r.Frame))
 	}
 	counted := in
 	if in.program == datapath.FromPort && wire.IsTag(uint16(in.frame[12])<<8|uint16(in.frame[13])) {
@@ -247,10 +266,16 @@ func (w *wires) predict(set table.Set, in packetIn) (sim.Result, packetIn) {
 // untrailed is a frame of the underlay without what trails the outer packet. XDP takes that off
 // with the outer headers, so what is dropped later counts without it.
 func untrailed(f []byte) []byte {
-	if len(f) < 34 || f[12] != 8 || f[13] != 0 {
+	header, end := 34, 0
+	switch {
+	case len(f) >= 34 && f[12] == 8 && f[13] == 0:
+		end = wire.EthernetLen + (int(f[16])<<8 | int(f[17]))
+	case len(f) >= 54 && f[12] == 0x86 && f[13] == 0xdd:
+		header, end = 54, 54+(int(f[18])<<8|int(f[19]))
+	default:
 		return f
 	}
-	return f[:min(len(f), max(34, wire.EthernetLen+(int(f[16])<<8|int(f[17]))))]
+	return f[:min(len(f), max(header, end))]
 }
 
 // lostBeforeUs tells whether the kernel itself drops the frame before any program: a tag
@@ -373,6 +398,10 @@ func TestDifferentialOnDevices(t *testing.T) {
 			for policy := range uint64(livePolicies) {
 				rng := rand.New(rand.NewPCG(seed, policy))
 				writer := writer{rng, randomWorld(rng, w.site), true}
+				for pa, p := range writer.set.Peers {
+					p.Via = netip.Addr{} // the kernel knows the way here
+					writer.set.Peers[pa] = p
+				}
 				apply(t, w.sw, writer.set)
 				var frames []packetIn
 				for len(frames) < livePacketsPerPolicy {

@@ -224,7 +224,7 @@ func TestSuperPackets(t *testing.T) {
 func (w *wires) same(t *testing.T, got []byte, want sim.Result) {
 	t.Helper()
 	if want.Verdict == model.VerdictEncapsulated {
-		must(wire.Ethernet{Dst: uplinkNextHop, Src: w.macs[want.IfIndex], Type: wire.TypeIPv4}.Encode(want.Frame))
+		must(wire.Ethernet{Dst: uplinkNextHop, Src: w.macs[want.IfIndex], Type: etherTypeOf(want.Frame[14:])}.Encode(want.Frame))
 	}
 	if want.Verdict == model.VerdictTooBig {
 		// The checksum in the quote is finished over the quote, by whoever finishes checksums; what must be right then

@@ -41,7 +41,7 @@ func (w writer) packet() packetIn {
 	default:
 		in = packetIn{program: datapath.FromUplink, ifindex: pick(w.Rand, w.uplinks[:])}
 		in.frame = w.inbound(in.ifindex)
-		if !w.live && chance(w.Rand, 2) {
+		if !w.live && !summed(in.frame) && chance(w.Rand, 2) {
 			in.frame, in.gsoSize = untrailed(in.frame), 1+uint16(w.IntN(1500)) // nothing trails what GRO made
 		}
 	}
@@ -158,19 +158,54 @@ func (w writer) inbound(uplink uint32) []byte {
 	case n < 16:
 		inner = tagged(inner, pick(w.Rand, []uint16{wire.TypeVLAN, wire.TypeQinQ}), uint16(w.IntN(3)))
 	}
-	us := localPAs[0]
-	if chance(w.Rand, 10) {
-		us = localPAs[1]
-	}
+	t := tunnel{transport: w.transportOf(vsid), from: pa, to: w.localOf(pa), vsid: vsid, hash: w.Uint32(), tos: byte(w.Uint32()), sum: chance(w.Rand, 25)}
 	outerDst := w.macs[uplink]
 	if chance(w.Rand, 2) {
 		outerDst = pick(w.Rand, []model.MAC{everyone, newMAC(w.Rand)})
 	}
-	f := nvgre(outerDst, uplinkNextHop, pa, us, vsid, byte(w.Uint32()), byte(w.Uint32()), inner)
+	f := t.around(outerDst, uplinkNextHop, inner)
+	if t.transport == model.VXLAN {
+		w.toFleetPort(t, f)
+	}
 	if chance(w.Rand, 10) {
 		f = append(f, zeros(w.IntN(30))...)
 	}
-	return w.mutateOuter(f)
+	return w.mutateOuter(t, f)
+}
+
+// transportOf is mostly that of the subnet.
+func (w writer) transportOf(vsid model.VSID) model.TransportID {
+	for _, s := range w.subnets {
+		if s.vsid == vsid && !chance(w.Rand, 5) {
+			return s.transport
+		}
+	}
+	return model.TransportID(w.IntN(2))
+}
+
+// localOf is a PA of this host, mostly, of the family of pa.
+func (w writer) localOf(pa netip.Addr) netip.Addr {
+	of := localPAs4
+	if pa.Is6() {
+		of = localPAs6
+	}
+	if chance(w.Rand, 10) {
+		return of[1]
+	}
+	return of[0]
+}
+
+// toFleetPort sends the datagram in f to the fleet's port, and seals it again.
+func (w writer) toFleetPort(t tunnel, f []byte) {
+	datagram := f[14+t.ipLen():]
+	port := w.set.Settings.VXLANPort
+	if chance(w.Rand, 2) {
+		port = uint16(w.Uint32())
+	}
+	datagram[2], datagram[3] = byte(port>>8), byte(port)
+	if t.sum && !chance(w.Rand, 10) {
+		sealUDP(datagram, t.from, t.to)
+	}
 }
 
 // sender is a member that may send to p from the underlay, and the PA that it uses.
@@ -199,7 +234,7 @@ func (w writer) sender(p table.Port) (member, netip.Addr) {
 			}
 		}
 	}
-	m := member{ca: w.anyAddress(), mac: newMAC(w.Rand), pa: pick(w.Rand, remotePAs)}
+	m := member{ca: w.anyAddress(), mac: newMAC(w.Rand), pa: pick(w.Rand, w.remotePAs)}
 	n := w.IntN(100)
 	switch {
 	case n < 65 && len(near) > 0:
@@ -208,7 +243,7 @@ func (w writer) sender(p table.Port) (member, netip.Addr) {
 		m = pick(w.Rand, far)
 	}
 	if chance(w.Rand, 3) {
-		return m, pick(w.Rand, remotePAs)
+		return m, pick(w.Rand, w.remotePAs)
 	}
 	return m, m.pa
 }
@@ -598,26 +633,32 @@ func (w writer) mutateOnce(f []byte) []byte {
 	return f
 }
 
-// mutateOuter is mutate for the 42 outer bytes; the checksum is mostly made right again.
-func (w writer) mutateOuter(f []byte) []byte {
-	if !chance(w.Rand, 25) || len(f) < 42 {
+// mutateOuter is mutate for the outer headers; the checksums are mostly made right again.
+func (w writer) mutateOuter(t tunnel, f []byte) []byte {
+	ip, all := t.ipLen(), t.overhead()
+	if !chance(w.Rand, 25) || len(f) < all {
 		return f
 	}
+	at := wire.EthernetLen + ip
 	switch w.IntN(6) {
 	case 0:
 		f = f[:wire.EthernetLen+w.IntN(len(f)-wire.EthernetLen)]
 	case 1:
-		f[12+w.IntN(30)] ^= 1 << w.IntN(8)
+		f[12+w.IntN(all-12)] ^= 1 << w.IntN(8)
 	case 2:
-		f[14+w.IntN(20)] += byte(w.IntN(5) - 2)
+		f[14+w.IntN(ip)] += byte(w.IntN(5) - 2)
 	case 3:
-		f[34+w.IntN(8)] ^= 1 << w.IntN(8)
+		f[at+w.IntN(all-at)] ^= 1 << w.IntN(8)
 	case 4: // flags and fragment offset
 		f[20+w.IntN(2)] = byte(w.Uint32())
 	case 5: // lengths
-		f[16], f[17] = byte(w.IntN(2)), byte(w.Uint32())
+		at := 16
+		if t.from.Is6() {
+			at = 18
+		}
+		f[at], f[at+1] = byte(w.IntN(2)), byte(w.Uint32())
 	}
-	if chance(w.Rand, 75) && len(f) >= 34 {
+	if !t.from.Is6() && chance(w.Rand, 75) && len(f) >= 34 {
 		must(wire.SealIPv4(f[14:34]))
 	}
 	return f

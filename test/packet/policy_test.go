@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 
 	"github.com/weft-sdn/weft/internal/model"
 	"github.com/weft-sdn/weft/internal/table"
@@ -16,16 +17,19 @@ type world struct {
 	set     table.Set
 	subnets []subnet
 	ports   []table.Port
+
+	localPAs, remotePAs []netip.Addr // of one family, or of both
 }
 
 type subnet struct {
-	vsid     model.VSID
-	network  model.NetworkIndex
-	p4, p6   netip.Prefix
-	gw4, gw6 netip.Addr // invalid if it has none
-	members  []member
-	gateways []member // that stand for all others
-	portMAC  map[model.MAC]bool
+	vsid      model.VSID
+	network   model.NetworkIndex
+	transport model.TransportID
+	p4, p6    netip.Prefix
+	gw4, gw6  netip.Addr // invalid if it has none
+	members   []member
+	gateways  []member // that stand for all others
+	portMAC   map[model.MAC]bool
 }
 
 // member is one record of a subnet.
@@ -42,12 +46,22 @@ var (
 	pool4 = prefixes("10.0.0.0/24", "10.0.1.0/24", "10.0.0.0/16", "192.168.7.0/29", "169.254.9.0/24", "172.16.0.0/12", "240.0.0.0/28")
 	pool6 = prefixes("fd00:0:0:1::/64", "fd00:0:0:2::/64", "fd00::/48", "2001:db8::/32", "64:ff9b::/96", "fd00:0:0:1::5:0/125", "::100:0/104")
 
-	localPAs  = []netip.Addr{addr("192.0.2.1"), addr("192.0.2.2")}
-	remotePAs = []netip.Addr{addr("198.51.100.1"), addr("198.51.100.2"), addr("198.51.100.3"), addr("198.51.100.4"), addr("198.51.100.5")}
+	localPAs4  = addrs("192.0.2.1", "192.0.2.2")
+	localPAs6  = addrs("2001:db8:ff::1", "2001:db8:ff::2")
+	remotePAs4 = addrs("198.51.100.1", "198.51.100.2", "198.51.100.3", "198.51.100.4", "198.51.100.5")
+	remotePAs6 = addrs("2001:db8:fe::1", "2001:db8:fe::2", "2001:db8:fe::3", "2001:db8:fe::4", "2001:db8:fe::5")
 
-	pathMTUs = []uint16{1500, 1500, 1500, 9000, 1280, 1322, 600, 150, 62, 42, 20, 65535}
+	pathMTUs = []uint16{1500, 1500, 1500, 9000, 1280, 1322, 600, 150, 90, 70, 62, 50, 42, 20, 65535}
 	portMTUs = []uint16{1458, 1458, 1500, 1280, 576, 100, 65535}
 )
+
+func addrs(s ...string) []netip.Addr {
+	out := make([]netip.Addr, len(s))
+	for i := range s {
+		out[i] = addr(s[i])
+	}
+	return out
+}
 
 func prefixes(s ...string) []netip.Prefix {
 	out := make([]netip.Prefix, len(s))
@@ -78,10 +92,18 @@ func host(p netip.Prefix, n uint32) netip.Addr {
 
 // randomWorld writes a policy: overlapping tenants, and some tables that contradict each other.
 func randomWorld(rng *rand.Rand, s site) *world {
-	w := &world{site: s, set: table.NewSet()}
-	for _, pa := range localPAs[:1+rng.IntN(2)] {
+	w := &world{site: s, set: table.NewSet(), localPAs: localPAs4, remotePAs: remotePAs4}
+	switch rng.IntN(3) {
+	case 0:
+		w.localPAs, w.remotePAs = localPAs6, remotePAs6
+	case 1:
+		w.localPAs = slices.Concat(localPAs4[:1], localPAs6[:1])
+		w.remotePAs = slices.Concat(remotePAs4[:3], remotePAs6[:3])
+	}
+	for _, pa := range w.localPAs[:1+rng.IntN(2)] {
 		w.set.LocalPAs[pa] = struct{}{}
 	}
+	w.set.Settings.VXLANPort = pick(rng, []uint16{4789, 4789, 8472, 53, 1, 65535})
 	for network := range model.NetworkIndex(1 + rng.IntN(3)) {
 		w.addNetwork(rng, network+1)
 	}
@@ -104,7 +126,7 @@ func randomWorld(rng *rand.Rand, s site) *world {
 	for range rng.IntN(8) {
 		w.addRoute(rng)
 	}
-	for _, pa := range remotePAs {
+	for _, pa := range w.remotePAs {
 		if chance(rng, 85) {
 			w.addPeer(rng, pa)
 		}
@@ -115,7 +137,7 @@ func randomWorld(rng *rand.Rand, s site) *world {
 func (w *world) addNetwork(rng *rand.Rand, network model.NetworkIndex) {
 	order4, order6 := rng.Perm(len(pool4)), rng.Perm(len(pool6))
 	for i := range 1 + rng.IntN(3) {
-		sub := subnet{vsid: w.newVSID(rng), network: network, portMAC: map[model.MAC]bool{}}
+		sub := subnet{vsid: w.newVSID(rng), network: network, transport: model.TransportID(rng.IntN(2)), portMAC: map[model.MAC]bool{}}
 		if chance(rng, 85) {
 			sub.p4 = pool4[order4[i]]
 			w.addOnLink(sub, sub.p4)
@@ -173,7 +195,7 @@ func (w *world) addPort(rng *rand.Rand, ifindex uint32) {
 	sub.portMAC[mac] = true
 	p := table.Port{
 		IfIndex: ifindex, ID: model.PortID(ifindex + 1000), VSID: sub.vsid, Network: sub.network, MAC: mac,
-		PA: pick(rng, localPAs), MTU: pick(rng, portMTUs), Spoof: chance(rng, 15), Peer: chance(rng, 50),
+		PA: pick(rng, w.localPAs), MTU: pick(rng, portMTUs), Spoof: chance(rng, 15), Peer: chance(rng, 50),
 	}
 	if chance(rng, 90) {
 		p.Gateway4, p.Gateway6 = sub.gw4, sub.gw6
@@ -198,13 +220,16 @@ func (w *world) addElsewhere(rng *rand.Rand, sub *subnet) {
 	case n == 2:
 		r.IfIndex = w.site.unknown
 	default:
-		r.PA = pick(rng, remotePAs)
+		r.PA = pick(rng, w.remotePAs)
 	}
 	w.addRecord(rng, sub, r)
 }
 
 // addRecord gives the record an address, or one of each family.
 func (w *world) addRecord(rng *rand.Rand, sub *subnet, r table.Record) {
+	if r.Transport = sub.transport; chance(rng, 2) { // tables that contradict each other
+		r.Transport = model.TransportID(rng.IntN(2))
+	}
 	for _, p := range []netip.Prefix{sub.p4, sub.p6} {
 		if !p.IsValid() || chance(rng, 15) {
 			continue
@@ -229,7 +254,7 @@ func (w *world) addGateways(rng *rand.Rand, sub *subnet) {
 		}
 		m := pick(rng, sub.members)
 		if chance(rng, 10) {
-			m = member{mac: newMAC(rng), pa: pick(rng, remotePAs)}
+			m = member{mac: newMAC(rng), pa: pick(rng, w.remotePAs)}
 		}
 		w.set.Records[table.RecordKey{VSID: sub.vsid, CA: any}] = table.Record{MAC: m.mac, PA: m.pa, IfIndex: m.dev}
 		sub.gateways = append(sub.gateways, m)
@@ -297,17 +322,20 @@ func (w *world) addPeer(rng *rand.Rand, pa netip.Addr) {
 	if chance(rng, 80) {
 		p.NextHop = model.MAC{2, 0xaa, 0, 0, 0, byte(rng.IntN(256))}
 	}
+	if chance(rng, 50) { // another address of its family
+		p.Via = pa.Next()
+	}
 	w.set.Peers[pa] = p
 }
 
 // addFlood has a subnet flooded, to most of its members and some that are none.
 func (w *world) addFlood(rng *rand.Rand, sub *subnet) {
-	f := table.Flood{L2: chance(rng, 70), Rate: math.MaxUint32}
+	f := table.Flood{L2: chance(rng, 70), Rate: math.MaxUint32, Transport: sub.transport}
 	if chance(rng, 5) {
 		f.Rate = 0
 	}
 	if chance(rng, 20) {
-		f.Group = pick(rng, remotePAs)
+		f.Group = pick(rng, w.remotePAs)
 	}
 	w.set.Floods[sub.vsid] = f
 	put := func(m table.Member) {

@@ -14,7 +14,7 @@ import (
 func stories(s site) []story {
 	return slices.Concat(
 		parseStories(s), admitStories(s), arpStories(s), ndStories(s), routeStories(s),
-		lookupStories(s), encapStories(s), uplinkStories(s), toPortStories(s),
+		lookupStories(s), encapStories(s), uplinkStories(s), transportStories(s), toPortStories(s),
 		wildcardStories(s), floodStories(s),
 	)
 }
@@ -444,12 +444,14 @@ func toPortStories(s site) []story {
 }
 
 // flowOf is 70.3 worked out for the datagrams of this page: ports 4000 and 53, protocol 17.
-func flowOf(src, dst netip.Addr) uint8 {
+func flowOf(src, dst netip.Addr) uint8 { return uint8(hashOf(src, dst) >> 24) }
+
+func hashOf(src, dst netip.Addr) uint32 {
 	h := uint32(4000^53) ^ 17<<16
 	for _, a := range [2]netip.Addr{src, dst} {
 		for i, b := range a.AsSlice() {
 			h ^= uint32(b) << (24 - 8*(i%4))
 		}
 	}
-	return uint8(h * 0x9e3779b1 >> 24) // none of the street's is 0
+	return h * 0x9e3779b1 // none of the street's begins with a byte of 0
 }

@@ -27,7 +27,7 @@ import (
 )
 
 // GuestMTU is what an underlay of 1500 leaves to guests.
-const GuestMTU = 1500 - table.OverheadNVGRE4
+const GuestMTU = 1500 - 42
 
 // Subnet is one virtual subnet of a network.
 type Subnet struct {

@@ -1148,19 +1148,22 @@ func (x *TraceStep) GetText() string {
 	return ""
 }
 
-// TraceOuter is the outer IPv4 header and the GRE header (RFC 7637).
+// TraceOuter is the outer IP header, and the GRE header (RFC 7637) or the UDP and VXLAN headers (RFC 7348).
 type TraceOuter struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Source        string                 `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
-	Destination   string                 `protobuf:"bytes,2,opt,name=destination,proto3" json:"destination,omitempty"`
-	Length        uint32                 `protobuf:"varint,3,opt,name=length,proto3" json:"length,omitempty"` // of the outer IP packet, in bytes
-	Ttl           uint32                 `protobuf:"varint,4,opt,name=ttl,proto3" json:"ttl,omitempty"`
-	Dscp          uint32                 `protobuf:"varint,5,opt,name=dscp,proto3" json:"dscp,omitempty"`
-	Protocol      uint32                 `protobuf:"varint,6,opt,name=protocol,proto3" json:"protocol,omitempty"`
-	Vsid          uint32                 `protobuf:"varint,7,opt,name=vsid,proto3" json:"vsid,omitempty"`
-	FlowId        uint32                 `protobuf:"varint,8,opt,name=flow_id,json=flowId,proto3" json:"flow_id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Source          string                 `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	Destination     string                 `protobuf:"bytes,2,opt,name=destination,proto3" json:"destination,omitempty"`
+	Length          uint32                 `protobuf:"varint,3,opt,name=length,proto3" json:"length,omitempty"` // of the outer IP packet, in bytes
+	Ttl             uint32                 `protobuf:"varint,4,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	Dscp            uint32                 `protobuf:"varint,5,opt,name=dscp,proto3" json:"dscp,omitempty"`
+	Protocol        uint32                 `protobuf:"varint,6,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Vsid            uint32                 `protobuf:"varint,7,opt,name=vsid,proto3" json:"vsid,omitempty"`
+	FlowId          uint32                 `protobuf:"varint,8,opt,name=flow_id,json=flowId,proto3" json:"flow_id,omitempty"`             // of NVGRE
+	SourcePort      uint32                 `protobuf:"varint,9,opt,name=source_port,json=sourcePort,proto3" json:"source_port,omitempty"` // of VXLAN's UDP; 0: NVGRE
+	DestinationPort uint32                 `protobuf:"varint,10,opt,name=destination_port,json=destinationPort,proto3" json:"destination_port,omitempty"`
+	FlowLabel       uint32                 `protobuf:"varint,11,opt,name=flow_label,json=flowLabel,proto3" json:"flow_label,omitempty"` // of IPv6
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *TraceOuter) Reset() {
@@ -1245,6 +1248,27 @@ func (x *TraceOuter) GetVsid() uint32 {
 func (x *TraceOuter) GetFlowId() uint32 {
 	if x != nil {
 		return x.FlowId
+	}
+	return 0
+}
+
+func (x *TraceOuter) GetSourcePort() uint32 {
+	if x != nil {
+		return x.SourcePort
+	}
+	return 0
+}
+
+func (x *TraceOuter) GetDestinationPort() uint32 {
+	if x != nil {
+		return x.DestinationPort
+	}
+	return 0
+}
+
+func (x *TraceOuter) GetFlowLabel() uint32 {
+	if x != nil {
+		return x.FlowLabel
 	}
 	return 0
 }
@@ -1616,7 +1640,7 @@ const file_weft_v1_operate_proto_rawDesc = "" +
 	"\tframe_out\x18\x10 \x01(\fR\bframeOut\"5\n" +
 	"\tTraceStep\x12\x14\n" +
 	"\x05stage\x18\x01 \x01(\tR\x05stage\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\tR\x04text\"\xcd\x01\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"\xb8\x02\n" +
 	"\n" +
 	"TraceOuter\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12 \n" +
@@ -1626,7 +1650,13 @@ const file_weft_v1_operate_proto_rawDesc = "" +
 	"\x04dscp\x18\x05 \x01(\rR\x04dscp\x12\x1a\n" +
 	"\bprotocol\x18\x06 \x01(\rR\bprotocol\x12\x12\n" +
 	"\x04vsid\x18\a \x01(\rR\x04vsid\x12\x17\n" +
-	"\aflow_id\x18\b \x01(\rR\x06flowId\"#\n" +
+	"\aflow_id\x18\b \x01(\rR\x06flowId\x12\x1f\n" +
+	"\vsource_port\x18\t \x01(\rR\n" +
+	"sourcePort\x12)\n" +
+	"\x10destination_port\x18\n" +
+	" \x01(\rR\x0fdestinationPort\x12\x1d\n" +
+	"\n" +
+	"flow_label\x18\v \x01(\rR\tflowLabel\"#\n" +
 	"\rDoctorRequest\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\">\n" +
 	"\x0eDoctorResponse\x12,\n" +

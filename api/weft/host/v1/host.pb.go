@@ -470,7 +470,7 @@ func (x *Devices) GetPorts() []uint32 {
 
 type Hello struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Protocol      uint32                 `protobuf:"varint,1,opt,name=protocol,proto3" json:"protocol,omitempty"` // 1
+	Protocol      uint32                 `protobuf:"varint,1,opt,name=protocol,proto3" json:"protocol,omitempty"` // 2
 	Version       string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
 	Instance      string                 `protobuf:"bytes,3,opt,name=instance,proto3" json:"instance,omitempty"`  // random per process; tells a restart from an impostor
 	Revision      int64                  `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"` // of the Goal held (from the disk cache), or 0
@@ -1053,6 +1053,7 @@ type Update struct {
 	DeletePas     [][]byte               `protobuf:"bytes,12,rep,name=delete_pas,json=deletePas,proto3" json:"delete_pas,omitempty"`
 	PutPeers      []*Peer                `protobuf:"bytes,13,rep,name=put_peers,json=putPeers,proto3" json:"put_peers,omitempty"`
 	DeletePeers   []*PeerKey             `protobuf:"bytes,14,rep,name=delete_peers,json=deletePeers,proto3" json:"delete_peers,omitempty"`
+	Settings      *Settings              `protobuf:"bytes,15,opt,name=settings,proto3" json:"settings,omitempty"` // absent: as they were; a snapshot always has them
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1185,6 +1186,58 @@ func (x *Update) GetDeletePeers() []*PeerKey {
 	return nil
 }
 
+func (x *Update) GetSettings() *Settings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+// Settings are what all hosts of a fleet must agree on.
+type Settings struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	VxlanPort     uint32                 `protobuf:"varint,1,opt,name=vxlan_port,json=vxlanPort,proto3" json:"vxlan_port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Settings) Reset() {
+	*x = Settings{}
+	mi := &file_weft_host_v1_host_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Settings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Settings) ProtoMessage() {}
+
+func (x *Settings) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_host_v1_host_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Settings.ProtoReflect.Descriptor instead.
+func (*Settings) Descriptor() ([]byte, []int) {
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Settings) GetVxlanPort() uint32 {
+	if x != nil {
+		return x.VxlanPort
+	}
+	return 0
+}
+
 // Peer lists the addresses by which a host can be reached now; without one, it is
 // the address that records name.
 type PeerKey struct {
@@ -1197,7 +1250,7 @@ type PeerKey struct {
 
 func (x *PeerKey) Reset() {
 	*x = PeerKey{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[16]
+	mi := &file_weft_host_v1_host_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1209,7 +1262,7 @@ func (x *PeerKey) String() string {
 func (*PeerKey) ProtoMessage() {}
 
 func (x *PeerKey) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[16]
+	mi := &file_weft_host_v1_host_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1222,7 +1275,7 @@ func (x *PeerKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerKey.ProtoReflect.Descriptor instead.
 func (*PeerKey) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{16}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PeerKey) GetNetwork() uint32 {
@@ -1249,7 +1302,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[17]
+	mi := &file_weft_host_v1_host_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1261,7 +1314,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[17]
+	mi := &file_weft_host_v1_host_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1274,7 +1327,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{17}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Peer) GetKey() *PeerKey {
@@ -1312,7 +1365,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[18]
+	mi := &file_weft_host_v1_host_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1324,7 +1377,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[18]
+	mi := &file_weft_host_v1_host_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1337,7 +1390,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{18}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Port) GetTenant() string {
@@ -1441,7 +1494,7 @@ type Prefix struct {
 
 func (x *Prefix) Reset() {
 	*x = Prefix{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[19]
+	mi := &file_weft_host_v1_host_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1453,7 +1506,7 @@ func (x *Prefix) String() string {
 func (*Prefix) ProtoMessage() {}
 
 func (x *Prefix) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[19]
+	mi := &file_weft_host_v1_host_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1466,7 +1519,7 @@ func (x *Prefix) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prefix.ProtoReflect.Descriptor instead.
 func (*Prefix) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{19}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Prefix) GetAddress() []byte {
@@ -1493,7 +1546,7 @@ type RecordKey struct {
 
 func (x *RecordKey) Reset() {
 	*x = RecordKey{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[20]
+	mi := &file_weft_host_v1_host_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1505,7 +1558,7 @@ func (x *RecordKey) String() string {
 func (*RecordKey) ProtoMessage() {}
 
 func (x *RecordKey) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[20]
+	mi := &file_weft_host_v1_host_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1518,7 +1571,7 @@ func (x *RecordKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordKey.ProtoReflect.Descriptor instead.
 func (*RecordKey) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{20}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RecordKey) GetVsid() uint32 {
@@ -1542,13 +1595,14 @@ type Record struct {
 	Pa            []byte                 `protobuf:"bytes,3,opt,name=pa,proto3" json:"pa,omitempty"`
 	Port          uint32                 `protobuf:"varint,4,opt,name=port,proto3" json:"port,omitempty"`
 	Router        bool                   `protobuf:"varint,5,opt,name=router,proto3" json:"router,omitempty"`
+	Transport     uint32                 `protobuf:"varint,6,opt,name=transport,proto3" json:"transport,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[21]
+	mi := &file_weft_host_v1_host_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1560,7 +1614,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[21]
+	mi := &file_weft_host_v1_host_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1573,7 +1627,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{21}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Record) GetKey() *RecordKey {
@@ -1611,6 +1665,13 @@ func (x *Record) GetRouter() bool {
 	return false
 }
 
+func (x *Record) GetTransport() uint32 {
+	if x != nil {
+		return x.Transport
+	}
+	return 0
+}
+
 type RouteKey struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Network       uint32                 `protobuf:"varint,1,opt,name=network,proto3" json:"network,omitempty"`
@@ -1621,7 +1682,7 @@ type RouteKey struct {
 
 func (x *RouteKey) Reset() {
 	*x = RouteKey{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[22]
+	mi := &file_weft_host_v1_host_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1633,7 +1694,7 @@ func (x *RouteKey) String() string {
 func (*RouteKey) ProtoMessage() {}
 
 func (x *RouteKey) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[22]
+	mi := &file_weft_host_v1_host_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1646,7 +1707,7 @@ func (x *RouteKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteKey.ProtoReflect.Descriptor instead.
 func (*RouteKey) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{22}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RouteKey) GetNetwork() uint32 {
@@ -1674,7 +1735,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[23]
+	mi := &file_weft_host_v1_host_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1686,7 +1747,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[23]
+	mi := &file_weft_host_v1_host_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1699,7 +1760,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{23}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Route) GetKey() *RouteKey {
@@ -1739,7 +1800,7 @@ type Query struct {
 
 func (x *Query) Reset() {
 	*x = Query{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[24]
+	mi := &file_weft_host_v1_host_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1751,7 +1812,7 @@ func (x *Query) String() string {
 func (*Query) ProtoMessage() {}
 
 func (x *Query) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[24]
+	mi := &file_weft_host_v1_host_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1764,7 +1825,7 @@ func (x *Query) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Query.ProtoReflect.Descriptor instead.
 func (*Query) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{24}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Query) GetId() uint64 {
@@ -1854,7 +1915,7 @@ type DropsQuery struct {
 
 func (x *DropsQuery) Reset() {
 	*x = DropsQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[25]
+	mi := &file_weft_host_v1_host_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1866,7 +1927,7 @@ func (x *DropsQuery) String() string {
 func (*DropsQuery) ProtoMessage() {}
 
 func (x *DropsQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[25]
+	mi := &file_weft_host_v1_host_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1879,7 +1940,7 @@ func (x *DropsQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropsQuery.ProtoReflect.Descriptor instead.
 func (*DropsQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{25}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *DropsQuery) GetPort() uint32 {
@@ -1897,7 +1958,7 @@ type VerifyQuery struct {
 
 func (x *VerifyQuery) Reset() {
 	*x = VerifyQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[26]
+	mi := &file_weft_host_v1_host_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1909,7 +1970,7 @@ func (x *VerifyQuery) String() string {
 func (*VerifyQuery) ProtoMessage() {}
 
 func (x *VerifyQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[26]
+	mi := &file_weft_host_v1_host_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1922,7 +1983,7 @@ func (x *VerifyQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyQuery.ProtoReflect.Descriptor instead.
 func (*VerifyQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{26}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{27}
 }
 
 type Answer struct {
@@ -1942,7 +2003,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[27]
+	mi := &file_weft_host_v1_host_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1954,7 +2015,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[27]
+	mi := &file_weft_host_v1_host_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1967,7 +2028,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{27}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Answer) GetId() uint64 {
@@ -2064,7 +2125,7 @@ type DropsAnswer struct {
 
 func (x *DropsAnswer) Reset() {
 	*x = DropsAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[28]
+	mi := &file_weft_host_v1_host_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2076,7 +2137,7 @@ func (x *DropsAnswer) String() string {
 func (*DropsAnswer) ProtoMessage() {}
 
 func (x *DropsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[28]
+	mi := &file_weft_host_v1_host_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2089,7 +2150,7 @@ func (x *DropsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropsAnswer.ProtoReflect.Descriptor instead.
 func (*DropsAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{28}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DropsAnswer) GetRows() []*DropRow {
@@ -2113,7 +2174,7 @@ type DropRow struct {
 
 func (x *DropRow) Reset() {
 	*x = DropRow{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[29]
+	mi := &file_weft_host_v1_host_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2125,7 +2186,7 @@ func (x *DropRow) String() string {
 func (*DropRow) ProtoMessage() {}
 
 func (x *DropRow) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[29]
+	mi := &file_weft_host_v1_host_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2138,7 +2199,7 @@ func (x *DropRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropRow.ProtoReflect.Descriptor instead.
 func (*DropRow) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{29}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *DropRow) GetPort() uint32 {
@@ -2193,7 +2254,7 @@ type VerifyAnswer struct {
 
 func (x *VerifyAnswer) Reset() {
 	*x = VerifyAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[30]
+	mi := &file_weft_host_v1_host_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2205,7 +2266,7 @@ func (x *VerifyAnswer) String() string {
 func (*VerifyAnswer) ProtoMessage() {}
 
 func (x *VerifyAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[30]
+	mi := &file_weft_host_v1_host_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2218,7 +2279,7 @@ func (x *VerifyAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyAnswer.ProtoReflect.Descriptor instead.
 func (*VerifyAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{30}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *VerifyAnswer) GetRevision() int64 {
@@ -2249,7 +2310,7 @@ type TraceQuery struct {
 
 func (x *TraceQuery) Reset() {
 	*x = TraceQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[31]
+	mi := &file_weft_host_v1_host_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2261,7 +2322,7 @@ func (x *TraceQuery) String() string {
 func (*TraceQuery) ProtoMessage() {}
 
 func (x *TraceQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[31]
+	mi := &file_weft_host_v1_host_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2274,7 +2335,7 @@ func (x *TraceQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceQuery.ProtoReflect.Descriptor instead.
 func (*TraceQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{31}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *TraceQuery) GetFrom() isTraceQuery_From {
@@ -2336,7 +2397,7 @@ type TracePacket struct {
 
 func (x *TracePacket) Reset() {
 	*x = TracePacket{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[32]
+	mi := &file_weft_host_v1_host_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2348,7 +2409,7 @@ func (x *TracePacket) String() string {
 func (*TracePacket) ProtoMessage() {}
 
 func (x *TracePacket) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[32]
+	mi := &file_weft_host_v1_host_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2361,7 +2422,7 @@ func (x *TracePacket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TracePacket.ProtoReflect.Descriptor instead.
 func (*TracePacket) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{32}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *TracePacket) GetPort() uint32 {
@@ -2430,7 +2491,7 @@ type TraceAnswer struct {
 
 func (x *TraceAnswer) Reset() {
 	*x = TraceAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[33]
+	mi := &file_weft_host_v1_host_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2442,7 +2503,7 @@ func (x *TraceAnswer) String() string {
 func (*TraceAnswer) ProtoMessage() {}
 
 func (x *TraceAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[33]
+	mi := &file_weft_host_v1_host_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2455,7 +2516,7 @@ func (x *TraceAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceAnswer.ProtoReflect.Descriptor instead.
 func (*TraceAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{33}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *TraceAnswer) GetRuns() []*v1.TraceRun {
@@ -2483,7 +2544,7 @@ type ExamineQuery struct {
 
 func (x *ExamineQuery) Reset() {
 	*x = ExamineQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[34]
+	mi := &file_weft_host_v1_host_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2495,7 +2556,7 @@ func (x *ExamineQuery) String() string {
 func (*ExamineQuery) ProtoMessage() {}
 
 func (x *ExamineQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[34]
+	mi := &file_weft_host_v1_host_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2508,7 +2569,7 @@ func (x *ExamineQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExamineQuery.ProtoReflect.Descriptor instead.
 func (*ExamineQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{34}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ExamineQuery) GetClock() bool {
@@ -2528,7 +2589,7 @@ type ExamineAnswer struct {
 
 func (x *ExamineAnswer) Reset() {
 	*x = ExamineAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[35]
+	mi := &file_weft_host_v1_host_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2540,7 +2601,7 @@ func (x *ExamineAnswer) String() string {
 func (*ExamineAnswer) ProtoMessage() {}
 
 func (x *ExamineAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[35]
+	mi := &file_weft_host_v1_host_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2553,7 +2614,7 @@ func (x *ExamineAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExamineAnswer.ProtoReflect.Descriptor instead.
 func (*ExamineAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{35}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ExamineAnswer) GetFindings() []*v1.Finding {
@@ -2635,7 +2696,7 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\amessage\"P\n" +
 	"\aWelcome\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12+\n" +
-	"\x11heartbeat_seconds\x18\x02 \x01(\rR\x10heartbeatSeconds\"\xcb\x04\n" +
+	"\x11heartbeat_seconds\x18\x02 \x01(\rR\x10heartbeatSeconds\"\xff\x04\n" +
 	"\x06Update\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x1a\n" +
@@ -2654,7 +2715,11 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\n" +
 	"delete_pas\x18\f \x03(\fR\tdeletePas\x12/\n" +
 	"\tput_peers\x18\r \x03(\v2\x12.weft.host.v1.PeerR\bputPeers\x128\n" +
-	"\fdelete_peers\x18\x0e \x03(\v2\x15.weft.host.v1.PeerKeyR\vdeletePeers\"3\n" +
+	"\fdelete_peers\x18\x0e \x03(\v2\x15.weft.host.v1.PeerKeyR\vdeletePeers\x122\n" +
+	"\bsettings\x18\x0f \x01(\v2\x16.weft.host.v1.SettingsR\bsettings\")\n" +
+	"\bSettings\x12\x1d\n" +
+	"\n" +
+	"vxlan_port\x18\x01 \x01(\rR\tvxlanPort\"3\n" +
 	"\aPeerKey\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\rR\anetwork\x12\x0e\n" +
 	"\x02pa\x18\x02 \x01(\fR\x02pa\"A\n" +
@@ -2681,13 +2746,14 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\x04bits\x18\x02 \x01(\rR\x04bits\"/\n" +
 	"\tRecordKey\x12\x12\n" +
 	"\x04vsid\x18\x01 \x01(\rR\x04vsid\x12\x0e\n" +
-	"\x02ca\x18\x02 \x01(\fR\x02ca\"\x81\x01\n" +
+	"\x02ca\x18\x02 \x01(\fR\x02ca\"\x9f\x01\n" +
 	"\x06Record\x12)\n" +
 	"\x03key\x18\x01 \x01(\v2\x17.weft.host.v1.RecordKeyR\x03key\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\fR\x03mac\x12\x0e\n" +
 	"\x02pa\x18\x03 \x01(\fR\x02pa\x12\x12\n" +
 	"\x04port\x18\x04 \x01(\rR\x04port\x12\x16\n" +
-	"\x06router\x18\x05 \x01(\bR\x06router\"R\n" +
+	"\x06router\x18\x05 \x01(\bR\x06router\x12\x1c\n" +
+	"\ttransport\x18\x06 \x01(\rR\ttransport\"R\n" +
 	"\bRouteKey\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\rR\anetwork\x12,\n" +
 	"\x06prefix\x18\x02 \x01(\v2\x14.weft.host.v1.PrefixR\x06prefix\"`\n" +
@@ -2768,7 +2834,7 @@ func file_weft_host_v1_host_proto_rawDescGZIP() []byte {
 	return file_weft_host_v1_host_proto_rawDescData
 }
 
-var file_weft_host_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_weft_host_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_weft_host_v1_host_proto_goTypes = []any{
 	(*JoinRequest)(nil),      // 0: weft.host.v1.JoinRequest
 	(*RenewRequest)(nil),     // 1: weft.host.v1.RenewRequest
@@ -2786,33 +2852,34 @@ var file_weft_host_v1_host_proto_goTypes = []any{
 	(*ServerMessage)(nil),    // 13: weft.host.v1.ServerMessage
 	(*Welcome)(nil),          // 14: weft.host.v1.Welcome
 	(*Update)(nil),           // 15: weft.host.v1.Update
-	(*PeerKey)(nil),          // 16: weft.host.v1.PeerKey
-	(*Peer)(nil),             // 17: weft.host.v1.Peer
-	(*Port)(nil),             // 18: weft.host.v1.Port
-	(*Prefix)(nil),           // 19: weft.host.v1.Prefix
-	(*RecordKey)(nil),        // 20: weft.host.v1.RecordKey
-	(*Record)(nil),           // 21: weft.host.v1.Record
-	(*RouteKey)(nil),         // 22: weft.host.v1.RouteKey
-	(*Route)(nil),            // 23: weft.host.v1.Route
-	(*Query)(nil),            // 24: weft.host.v1.Query
-	(*DropsQuery)(nil),       // 25: weft.host.v1.DropsQuery
-	(*VerifyQuery)(nil),      // 26: weft.host.v1.VerifyQuery
-	(*Answer)(nil),           // 27: weft.host.v1.Answer
-	(*DropsAnswer)(nil),      // 28: weft.host.v1.DropsAnswer
-	(*DropRow)(nil),          // 29: weft.host.v1.DropRow
-	(*VerifyAnswer)(nil),     // 30: weft.host.v1.VerifyAnswer
-	(*TraceQuery)(nil),       // 31: weft.host.v1.TraceQuery
-	(*TracePacket)(nil),      // 32: weft.host.v1.TracePacket
-	(*TraceAnswer)(nil),      // 33: weft.host.v1.TraceAnswer
-	(*ExamineQuery)(nil),     // 34: weft.host.v1.ExamineQuery
-	(*ExamineAnswer)(nil),    // 35: weft.host.v1.ExamineAnswer
-	(*v1.TraceRun)(nil),      // 36: weft.v1.TraceRun
-	(*v1.Finding)(nil),       // 37: weft.v1.Finding
+	(*Settings)(nil),         // 16: weft.host.v1.Settings
+	(*PeerKey)(nil),          // 17: weft.host.v1.PeerKey
+	(*Peer)(nil),             // 18: weft.host.v1.Peer
+	(*Port)(nil),             // 19: weft.host.v1.Port
+	(*Prefix)(nil),           // 20: weft.host.v1.Prefix
+	(*RecordKey)(nil),        // 21: weft.host.v1.RecordKey
+	(*Record)(nil),           // 22: weft.host.v1.Record
+	(*RouteKey)(nil),         // 23: weft.host.v1.RouteKey
+	(*Route)(nil),            // 24: weft.host.v1.Route
+	(*Query)(nil),            // 25: weft.host.v1.Query
+	(*DropsQuery)(nil),       // 26: weft.host.v1.DropsQuery
+	(*VerifyQuery)(nil),      // 27: weft.host.v1.VerifyQuery
+	(*Answer)(nil),           // 28: weft.host.v1.Answer
+	(*DropsAnswer)(nil),      // 29: weft.host.v1.DropsAnswer
+	(*DropRow)(nil),          // 30: weft.host.v1.DropRow
+	(*VerifyAnswer)(nil),     // 31: weft.host.v1.VerifyAnswer
+	(*TraceQuery)(nil),       // 32: weft.host.v1.TraceQuery
+	(*TracePacket)(nil),      // 33: weft.host.v1.TracePacket
+	(*TraceAnswer)(nil),      // 34: weft.host.v1.TraceAnswer
+	(*ExamineQuery)(nil),     // 35: weft.host.v1.ExamineQuery
+	(*ExamineAnswer)(nil),    // 36: weft.host.v1.ExamineAnswer
+	(*v1.TraceRun)(nil),      // 37: weft.v1.TraceRun
+	(*v1.Finding)(nil),       // 38: weft.v1.Finding
 }
 var file_weft_host_v1_host_proto_depIdxs = []int32{
 	7,  // 0: weft.host.v1.AgentMessage.hello:type_name -> weft.host.v1.Hello
 	11, // 1: weft.host.v1.AgentMessage.ack:type_name -> weft.host.v1.Ack
-	27, // 2: weft.host.v1.AgentMessage.answer:type_name -> weft.host.v1.Answer
+	28, // 2: weft.host.v1.AgentMessage.answer:type_name -> weft.host.v1.Answer
 	8,  // 3: weft.host.v1.AgentMessage.facts:type_name -> weft.host.v1.Facts
 	10, // 4: weft.host.v1.AgentMessage.heartbeat:type_name -> weft.host.v1.Heartbeat
 	6,  // 5: weft.host.v1.AgentMessage.devices:type_name -> weft.host.v1.Devices
@@ -2821,47 +2888,48 @@ var file_weft_host_v1_host_proto_depIdxs = []int32{
 	12, // 8: weft.host.v1.Ack.failures:type_name -> weft.host.v1.Failure
 	14, // 9: weft.host.v1.ServerMessage.welcome:type_name -> weft.host.v1.Welcome
 	15, // 10: weft.host.v1.ServerMessage.update:type_name -> weft.host.v1.Update
-	24, // 11: weft.host.v1.ServerMessage.query:type_name -> weft.host.v1.Query
+	25, // 11: weft.host.v1.ServerMessage.query:type_name -> weft.host.v1.Query
 	10, // 12: weft.host.v1.ServerMessage.heartbeat:type_name -> weft.host.v1.Heartbeat
-	18, // 13: weft.host.v1.Update.put_ports:type_name -> weft.host.v1.Port
-	21, // 14: weft.host.v1.Update.put_records:type_name -> weft.host.v1.Record
-	23, // 15: weft.host.v1.Update.put_routes:type_name -> weft.host.v1.Route
-	20, // 16: weft.host.v1.Update.delete_records:type_name -> weft.host.v1.RecordKey
-	22, // 17: weft.host.v1.Update.delete_routes:type_name -> weft.host.v1.RouteKey
-	17, // 18: weft.host.v1.Update.put_peers:type_name -> weft.host.v1.Peer
-	16, // 19: weft.host.v1.Update.delete_peers:type_name -> weft.host.v1.PeerKey
-	16, // 20: weft.host.v1.Peer.key:type_name -> weft.host.v1.PeerKey
-	19, // 21: weft.host.v1.Port.prefixes:type_name -> weft.host.v1.Prefix
-	20, // 22: weft.host.v1.Record.key:type_name -> weft.host.v1.RecordKey
-	19, // 23: weft.host.v1.RouteKey.prefix:type_name -> weft.host.v1.Prefix
-	22, // 24: weft.host.v1.Route.key:type_name -> weft.host.v1.RouteKey
-	25, // 25: weft.host.v1.Query.drops:type_name -> weft.host.v1.DropsQuery
-	26, // 26: weft.host.v1.Query.verify:type_name -> weft.host.v1.VerifyQuery
-	31, // 27: weft.host.v1.Query.trace:type_name -> weft.host.v1.TraceQuery
-	34, // 28: weft.host.v1.Query.examine:type_name -> weft.host.v1.ExamineQuery
-	28, // 29: weft.host.v1.Answer.drops:type_name -> weft.host.v1.DropsAnswer
-	30, // 30: weft.host.v1.Answer.verify:type_name -> weft.host.v1.VerifyAnswer
-	33, // 31: weft.host.v1.Answer.trace:type_name -> weft.host.v1.TraceAnswer
-	35, // 32: weft.host.v1.Answer.examine:type_name -> weft.host.v1.ExamineAnswer
-	29, // 33: weft.host.v1.DropsAnswer.rows:type_name -> weft.host.v1.DropRow
-	32, // 34: weft.host.v1.TraceQuery.packet:type_name -> weft.host.v1.TracePacket
-	36, // 35: weft.host.v1.TraceAnswer.runs:type_name -> weft.v1.TraceRun
-	37, // 36: weft.host.v1.ExamineAnswer.findings:type_name -> weft.v1.Finding
-	0,  // 37: weft.host.v1.HostService.Join:input_type -> weft.host.v1.JoinRequest
-	1,  // 38: weft.host.v1.HostService.Renew:input_type -> weft.host.v1.RenewRequest
-	5,  // 39: weft.host.v1.HostService.Session:input_type -> weft.host.v1.AgentMessage
-	3,  // 40: weft.host.v1.HostService.BindPort:input_type -> weft.host.v1.BindPortRequest
-	3,  // 41: weft.host.v1.HostService.UnbindPort:input_type -> weft.host.v1.BindPortRequest
-	2,  // 42: weft.host.v1.HostService.Join:output_type -> weft.host.v1.JoinResponse
-	2,  // 43: weft.host.v1.HostService.Renew:output_type -> weft.host.v1.JoinResponse
-	13, // 44: weft.host.v1.HostService.Session:output_type -> weft.host.v1.ServerMessage
-	4,  // 45: weft.host.v1.HostService.BindPort:output_type -> weft.host.v1.BindPortResponse
-	4,  // 46: weft.host.v1.HostService.UnbindPort:output_type -> weft.host.v1.BindPortResponse
-	42, // [42:47] is the sub-list for method output_type
-	37, // [37:42] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	19, // 13: weft.host.v1.Update.put_ports:type_name -> weft.host.v1.Port
+	22, // 14: weft.host.v1.Update.put_records:type_name -> weft.host.v1.Record
+	24, // 15: weft.host.v1.Update.put_routes:type_name -> weft.host.v1.Route
+	21, // 16: weft.host.v1.Update.delete_records:type_name -> weft.host.v1.RecordKey
+	23, // 17: weft.host.v1.Update.delete_routes:type_name -> weft.host.v1.RouteKey
+	18, // 18: weft.host.v1.Update.put_peers:type_name -> weft.host.v1.Peer
+	17, // 19: weft.host.v1.Update.delete_peers:type_name -> weft.host.v1.PeerKey
+	16, // 20: weft.host.v1.Update.settings:type_name -> weft.host.v1.Settings
+	17, // 21: weft.host.v1.Peer.key:type_name -> weft.host.v1.PeerKey
+	20, // 22: weft.host.v1.Port.prefixes:type_name -> weft.host.v1.Prefix
+	21, // 23: weft.host.v1.Record.key:type_name -> weft.host.v1.RecordKey
+	20, // 24: weft.host.v1.RouteKey.prefix:type_name -> weft.host.v1.Prefix
+	23, // 25: weft.host.v1.Route.key:type_name -> weft.host.v1.RouteKey
+	26, // 26: weft.host.v1.Query.drops:type_name -> weft.host.v1.DropsQuery
+	27, // 27: weft.host.v1.Query.verify:type_name -> weft.host.v1.VerifyQuery
+	32, // 28: weft.host.v1.Query.trace:type_name -> weft.host.v1.TraceQuery
+	35, // 29: weft.host.v1.Query.examine:type_name -> weft.host.v1.ExamineQuery
+	29, // 30: weft.host.v1.Answer.drops:type_name -> weft.host.v1.DropsAnswer
+	31, // 31: weft.host.v1.Answer.verify:type_name -> weft.host.v1.VerifyAnswer
+	34, // 32: weft.host.v1.Answer.trace:type_name -> weft.host.v1.TraceAnswer
+	36, // 33: weft.host.v1.Answer.examine:type_name -> weft.host.v1.ExamineAnswer
+	30, // 34: weft.host.v1.DropsAnswer.rows:type_name -> weft.host.v1.DropRow
+	33, // 35: weft.host.v1.TraceQuery.packet:type_name -> weft.host.v1.TracePacket
+	37, // 36: weft.host.v1.TraceAnswer.runs:type_name -> weft.v1.TraceRun
+	38, // 37: weft.host.v1.ExamineAnswer.findings:type_name -> weft.v1.Finding
+	0,  // 38: weft.host.v1.HostService.Join:input_type -> weft.host.v1.JoinRequest
+	1,  // 39: weft.host.v1.HostService.Renew:input_type -> weft.host.v1.RenewRequest
+	5,  // 40: weft.host.v1.HostService.Session:input_type -> weft.host.v1.AgentMessage
+	3,  // 41: weft.host.v1.HostService.BindPort:input_type -> weft.host.v1.BindPortRequest
+	3,  // 42: weft.host.v1.HostService.UnbindPort:input_type -> weft.host.v1.BindPortRequest
+	2,  // 43: weft.host.v1.HostService.Join:output_type -> weft.host.v1.JoinResponse
+	2,  // 44: weft.host.v1.HostService.Renew:output_type -> weft.host.v1.JoinResponse
+	13, // 45: weft.host.v1.HostService.Session:output_type -> weft.host.v1.ServerMessage
+	4,  // 46: weft.host.v1.HostService.BindPort:output_type -> weft.host.v1.BindPortResponse
+	4,  // 47: weft.host.v1.HostService.UnbindPort:output_type -> weft.host.v1.BindPortResponse
+	43, // [43:48] is the sub-list for method output_type
+	38, // [38:43] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_weft_host_v1_host_proto_init() }
@@ -2883,19 +2951,19 @@ func file_weft_host_v1_host_proto_init() {
 		(*ServerMessage_Query)(nil),
 		(*ServerMessage_Heartbeat)(nil),
 	}
-	file_weft_host_v1_host_proto_msgTypes[24].OneofWrappers = []any{
+	file_weft_host_v1_host_proto_msgTypes[25].OneofWrappers = []any{
 		(*Query_Drops)(nil),
 		(*Query_Verify)(nil),
 		(*Query_Trace)(nil),
 		(*Query_Examine)(nil),
 	}
-	file_weft_host_v1_host_proto_msgTypes[27].OneofWrappers = []any{
+	file_weft_host_v1_host_proto_msgTypes[28].OneofWrappers = []any{
 		(*Answer_Drops)(nil),
 		(*Answer_Verify)(nil),
 		(*Answer_Trace)(nil),
 		(*Answer_Examine)(nil),
 	}
-	file_weft_host_v1_host_proto_msgTypes[31].OneofWrappers = []any{
+	file_weft_host_v1_host_proto_msgTypes[32].OneofWrappers = []any{
 		(*TraceQuery_Packet)(nil),
 		(*TraceQuery_Frame)(nil),
 	}
@@ -2905,7 +2973,7 @@ func file_weft_host_v1_host_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_host_v1_host_proto_rawDesc), len(file_weft_host_v1_host_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   36,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
