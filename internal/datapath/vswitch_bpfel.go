@@ -29,6 +29,8 @@ const (
 	vswitchMapPort          = "port"
 	vswitchMapRecord        = "record"
 	vswitchMapRoute         = "route"
+	vswitchMapScratch       = "scratch"
+	vswitchMapSetting       = "setting"
 	vswitchMapStorm         = "storm"
 	vswitchMapTraffic       = "traffic"
 	vswitchMapUplink        = "uplink"
@@ -112,6 +114,8 @@ type vswitchMapSpecs struct {
 	Port      *ebpf.MapSpec `ebpf:"port"`
 	Record    *ebpf.MapSpec `ebpf:"record"`
 	Route     *ebpf.MapSpec `ebpf:"route"`
+	Scratch   *ebpf.MapSpec `ebpf:"scratch"`
+	Setting   *ebpf.MapSpec `ebpf:"setting"`
 	Storm     *ebpf.MapSpec `ebpf:"storm"`
 	Traffic   *ebpf.MapSpec `ebpf:"traffic"`
 	Uplink    *ebpf.MapSpec `ebpf:"uplink"`
@@ -159,6 +163,8 @@ type vswitchMaps struct {
 	Port      *ebpf.Map `ebpf:"port"`
 	Record    *ebpf.Map `ebpf:"record"`
 	Route     *ebpf.Map `ebpf:"route"`
+	Scratch   *ebpf.Map `ebpf:"scratch"`
+	Setting   *ebpf.Map `ebpf:"setting"`
 	Storm     *ebpf.Map `ebpf:"storm"`
 	Traffic   *ebpf.Map `ebpf:"traffic"`
 	Uplink    *ebpf.Map `ebpf:"uplink"`
@@ -179,6 +185,8 @@ func (m *vswitchMaps) Close() error {
 		m.Port,
 		m.Record,
 		m.Route,
+		m.Scratch,
+		m.Setting,
 		m.Storm,
 		m.Traffic,
 		m.Uplink,
