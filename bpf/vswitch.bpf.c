@@ -16,6 +16,7 @@
 #include "stage/70_encap.h"
 #include "stage/80_underlay.h"
 #include "stage/90_deliver.h"
+#include "lib/capture.h"
 #include "lib/dx2.h"
 #include "lib/finish.h"
 #include "lib/rows.h"
@@ -29,6 +30,7 @@ int from_port(struct __sk_buff *skb)
 	enum verdict v;
 
 	(v = parse_port(skb, &p))
+	|| (v = capture_arrival(skb, &p))
 	|| (v = admit_port(&p))
 	|| (v = respond(skb, &p))
 	|| (v = route_packet(skb, &p))
@@ -71,6 +73,7 @@ int from_uplink(struct __sk_buff *skb)
 		bpf_tail_call(skb, &flood_prog, FLOOD_UPLINK);
 	v
 	|| (v = lookup_local(&p))
+	|| (v = capture_arrival(skb, &p))
 	|| (v = admit_remote(&p))
 	|| (v = decap(skb, &p))
 	|| (v = deliver(&p));

@@ -20,6 +20,9 @@ const volatile __u64 event_interval SEC(".rodata.config") = 100000000;
  * then recorded in `copy` and not sent. */
 const volatile __u8 rehearse SEC(".rodata.config") = 0;
 
+/* 1: packets are shown to captures (lib/capture.h). */
+const volatile __u32 capture_on SEC(".rodata.config") = 0;
+
 /* Marks what the switch itself sends into a port's device; to_port drops all else. */
 #define SWITCH_MARK 0x77656674
 

@@ -8,6 +8,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "gen/verdict.h"
+#include "lib/capture.h"
 #include "lib/config.h"
 #include "lib/ctx.h"
 #include "maps/drop.h"
@@ -159,6 +160,7 @@ static __always_inline int finish(struct __sk_buff *skb, const struct pkt *p, en
 	skb->cb[1] = p->action == ACT_NONE ? 0 : p->out;
 	if (v == V_PASS)
 		return TC_ACT_UNSPEC;
+	capture_end(skb, p, v);
 	if (v >= V_FIRST_DROP || v == V_CONTINUE) {
 		report(skb, p, v);
 		return act(skb, p); /* an ICMP error, if a stage made one */

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/cilium/ebpf"
@@ -36,6 +37,7 @@ type Switch struct {
 	maps     map[string]*ebpf.Map
 	gre      bool // the kernel has adjRoomDecapL4GRE
 	trace    tracer
+	capture  capturer
 
 	mu     sync.Mutex
 	have   table.Set         // what the maps hold
@@ -170,8 +172,12 @@ func rehearse(spec *ebpf.CollectionSpec) error {
 	return spec.Variables["rehearse"].Set(uint8(1))
 }
 
-// pinnable: settings belong to the programs and are made anew with them.
-func pinnable(name string) bool { return name[0] != '.' }
+// pinnable: settings belong to the programs and are made anew with them, and captures
+// end with the process.
+func pinnable(name string) bool { return !ofPrograms(name) && !strings.HasPrefix(name, "capture") }
+
+// ofPrograms tells the maps that each set of programs has its own of.
+func ofPrograms(name string) bool { return name[0] == '.' }
 
 func (s *Switch) mapDir() string { return filepath.Join(s.opts.PinDir, fmt.Sprintf("maps-%d", layout)) }
 
@@ -387,9 +393,9 @@ func (s *Switch) removeOldMaps() error {
 // Close lets go of the switch. What is pinned stays and keeps forwarding; what is
 // not is detached.
 func (s *Switch) Close() error {
+	err := s.closeCaptures()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var err error
 	for _, n := range slices.SortedFunc(maps.Keys(s.links), detachOrder) {
 		err = errors.Join(err, s.links[n].Close())
 	}
