@@ -17,7 +17,7 @@ const module = "github.com/weft-sdn/weft/"
 // a lower rank, and those inside its own directory. The tens are the levels of
 // the architecture; the units order what depends on a neighbour of its level.
 var rank = map[string]int{
-	"internal/model": 0, "internal/wire": 1, "internal/table": 1,
+	"internal/model": 0, "internal/pcapng": 0, "internal/wire": 1, "internal/table": 1,
 	"internal/goal":   10,
 	"internal/intent": 11, "internal/compile": 11, "internal/sim": 11,
 	"api":            12, // below what converts it, above what may never know it

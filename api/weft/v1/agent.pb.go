@@ -709,7 +709,7 @@ const file_weft_v1_agent_proto_rawDesc = "" +
 	"\x05decap\x18\b \x01(\tR\x05decap\"\x13\n" +
 	"\x11LocalDropsRequest\"\x14\n" +
 	"\x12LocalVerifyRequest\"\x14\n" +
-	"\x12LocalDoctorRequest2\xda\x03\n" +
+	"\x12LocalDoctorRequest2\x9f\x04\n" +
 	"\fAgentService\x123\n" +
 	"\x04Plug\x12\x14.weft.v1.PlugRequest\x1a\x15.weft.v1.PlugResponse\x129\n" +
 	"\x06Unplug\x12\x16.weft.v1.UnplugRequest\x1a\x17.weft.v1.UnplugResponse\x12B\n" +
@@ -718,7 +718,8 @@ const file_weft_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"LocalDrops\x12\x1a.weft.v1.LocalDropsRequest\x1a\x16.weft.v1.DropsResponse\x12E\n" +
 	"\vLocalVerify\x12\x1b.weft.v1.LocalVerifyRequest\x1a\x19.weft.v1.HostVerification\x12C\n" +
-	"\vLocalDoctor\x12\x1b.weft.v1.LocalDoctorRequest\x1a\x17.weft.v1.DoctorResponseB-Z+github.com/weft-sdn/weft/api/weft/v1;weftv1b\x06proto3"
+	"\vLocalDoctor\x12\x1b.weft.v1.LocalDoctorRequest\x1a\x17.weft.v1.DoctorResponse\x12C\n" +
+	"\fLocalCapture\x12\x17.weft.v1.CaptureRequest\x1a\x18.weft.v1.CaptureResponse0\x01B-Z+github.com/weft-sdn/weft/api/weft/v1;weftv1b\x06proto3"
 
 var (
 	file_weft_v1_agent_proto_rawDescOnce sync.Once
@@ -746,9 +747,11 @@ var file_weft_v1_agent_proto_goTypes = []any{
 	(*LocalDropsRequest)(nil),   // 9: weft.v1.LocalDropsRequest
 	(*LocalVerifyRequest)(nil),  // 10: weft.v1.LocalVerifyRequest
 	(*LocalDoctorRequest)(nil),  // 11: weft.v1.LocalDoctorRequest
-	(*DropsResponse)(nil),       // 12: weft.v1.DropsResponse
-	(*HostVerification)(nil),    // 13: weft.v1.HostVerification
-	(*DoctorResponse)(nil),      // 14: weft.v1.DoctorResponse
+	(*CaptureRequest)(nil),      // 12: weft.v1.CaptureRequest
+	(*DropsResponse)(nil),       // 13: weft.v1.DropsResponse
+	(*HostVerification)(nil),    // 14: weft.v1.HostVerification
+	(*DoctorResponse)(nil),      // 15: weft.v1.DoctorResponse
+	(*CaptureResponse)(nil),     // 16: weft.v1.CaptureResponse
 }
 var file_weft_v1_agent_proto_depIdxs = []int32{
 	6,  // 0: weft.v1.ListPlugsResponse.plugs:type_name -> weft.v1.Plug
@@ -759,15 +762,17 @@ var file_weft_v1_agent_proto_depIdxs = []int32{
 	9,  // 5: weft.v1.AgentService.LocalDrops:input_type -> weft.v1.LocalDropsRequest
 	10, // 6: weft.v1.AgentService.LocalVerify:input_type -> weft.v1.LocalVerifyRequest
 	11, // 7: weft.v1.AgentService.LocalDoctor:input_type -> weft.v1.LocalDoctorRequest
-	1,  // 8: weft.v1.AgentService.Plug:output_type -> weft.v1.PlugResponse
-	3,  // 9: weft.v1.AgentService.Unplug:output_type -> weft.v1.UnplugResponse
-	5,  // 10: weft.v1.AgentService.ListPlugs:output_type -> weft.v1.ListPlugsResponse
-	8,  // 11: weft.v1.AgentService.AgentStatus:output_type -> weft.v1.AgentStatusResponse
-	12, // 12: weft.v1.AgentService.LocalDrops:output_type -> weft.v1.DropsResponse
-	13, // 13: weft.v1.AgentService.LocalVerify:output_type -> weft.v1.HostVerification
-	14, // 14: weft.v1.AgentService.LocalDoctor:output_type -> weft.v1.DoctorResponse
-	8,  // [8:15] is the sub-list for method output_type
-	1,  // [1:8] is the sub-list for method input_type
+	12, // 8: weft.v1.AgentService.LocalCapture:input_type -> weft.v1.CaptureRequest
+	1,  // 9: weft.v1.AgentService.Plug:output_type -> weft.v1.PlugResponse
+	3,  // 10: weft.v1.AgentService.Unplug:output_type -> weft.v1.UnplugResponse
+	5,  // 11: weft.v1.AgentService.ListPlugs:output_type -> weft.v1.ListPlugsResponse
+	8,  // 12: weft.v1.AgentService.AgentStatus:output_type -> weft.v1.AgentStatusResponse
+	13, // 13: weft.v1.AgentService.LocalDrops:output_type -> weft.v1.DropsResponse
+	14, // 14: weft.v1.AgentService.LocalVerify:output_type -> weft.v1.HostVerification
+	15, // 15: weft.v1.AgentService.LocalDoctor:output_type -> weft.v1.DoctorResponse
+	16, // 16: weft.v1.AgentService.LocalCapture:output_type -> weft.v1.CaptureResponse
+	9,  // [9:17] is the sub-list for method output_type
+	1,  // [1:9] is the sub-list for method input_type
 	1,  // [1:1] is the sub-list for extension type_name
 	1,  // [1:1] is the sub-list for extension extendee
 	0,  // [0:1] is the sub-list for field type_name

@@ -53,6 +53,9 @@ const (
 	// AgentServiceLocalDoctorProcedure is the fully-qualified name of the AgentService's LocalDoctor
 	// RPC.
 	AgentServiceLocalDoctorProcedure = "/weft.v1.AgentService/LocalDoctor"
+	// AgentServiceLocalCaptureProcedure is the fully-qualified name of the AgentService's LocalCapture
+	// RPC.
+	AgentServiceLocalCaptureProcedure = "/weft.v1.AgentService/LocalCapture"
 )
 
 // AgentServiceClient is a client for the weft.v1.AgentService service.
@@ -68,6 +71,8 @@ type AgentServiceClient interface {
 	LocalVerify(context.Context, *connect.Request[v1.LocalVerifyRequest]) (*connect.Response[v1.HostVerification], error)
 	// LocalDoctor examines this host alone.
 	LocalDoctor(context.Context, *connect.Request[v1.LocalDoctorRequest]) (*connect.Response[v1.DoctorResponse], error)
+	// LocalCapture shows packets of this host; its own name as host, or none.
+	LocalCapture(context.Context, *connect.Request[v1.CaptureRequest]) (*connect.ServerStreamForClient[v1.CaptureResponse], error)
 }
 
 // NewAgentServiceClient constructs a client for the weft.v1.AgentService service. By default, it
@@ -123,18 +128,25 @@ func NewAgentServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(agentServiceMethods.ByName("LocalDoctor")),
 			connect.WithClientOptions(opts...),
 		),
+		localCapture: connect.NewClient[v1.CaptureRequest, v1.CaptureResponse](
+			httpClient,
+			baseURL+AgentServiceLocalCaptureProcedure,
+			connect.WithSchema(agentServiceMethods.ByName("LocalCapture")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // agentServiceClient implements AgentServiceClient.
 type agentServiceClient struct {
-	plug        *connect.Client[v1.PlugRequest, v1.PlugResponse]
-	unplug      *connect.Client[v1.UnplugRequest, v1.UnplugResponse]
-	listPlugs   *connect.Client[v1.ListPlugsRequest, v1.ListPlugsResponse]
-	agentStatus *connect.Client[v1.AgentStatusRequest, v1.AgentStatusResponse]
-	localDrops  *connect.Client[v1.LocalDropsRequest, v1.DropsResponse]
-	localVerify *connect.Client[v1.LocalVerifyRequest, v1.HostVerification]
-	localDoctor *connect.Client[v1.LocalDoctorRequest, v1.DoctorResponse]
+	plug         *connect.Client[v1.PlugRequest, v1.PlugResponse]
+	unplug       *connect.Client[v1.UnplugRequest, v1.UnplugResponse]
+	listPlugs    *connect.Client[v1.ListPlugsRequest, v1.ListPlugsResponse]
+	agentStatus  *connect.Client[v1.AgentStatusRequest, v1.AgentStatusResponse]
+	localDrops   *connect.Client[v1.LocalDropsRequest, v1.DropsResponse]
+	localVerify  *connect.Client[v1.LocalVerifyRequest, v1.HostVerification]
+	localDoctor  *connect.Client[v1.LocalDoctorRequest, v1.DoctorResponse]
+	localCapture *connect.Client[v1.CaptureRequest, v1.CaptureResponse]
 }
 
 // Plug calls weft.v1.AgentService.Plug.
@@ -172,6 +184,11 @@ func (c *agentServiceClient) LocalDoctor(ctx context.Context, req *connect.Reque
 	return c.localDoctor.CallUnary(ctx, req)
 }
 
+// LocalCapture calls weft.v1.AgentService.LocalCapture.
+func (c *agentServiceClient) LocalCapture(ctx context.Context, req *connect.Request[v1.CaptureRequest]) (*connect.ServerStreamForClient[v1.CaptureResponse], error) {
+	return c.localCapture.CallServerStream(ctx, req)
+}
+
 // AgentServiceHandler is an implementation of the weft.v1.AgentService service.
 type AgentServiceHandler interface {
 	// Plug attaches a device to a port, waits until it is programmed, and says
@@ -185,6 +202,8 @@ type AgentServiceHandler interface {
 	LocalVerify(context.Context, *connect.Request[v1.LocalVerifyRequest]) (*connect.Response[v1.HostVerification], error)
 	// LocalDoctor examines this host alone.
 	LocalDoctor(context.Context, *connect.Request[v1.LocalDoctorRequest]) (*connect.Response[v1.DoctorResponse], error)
+	// LocalCapture shows packets of this host; its own name as host, or none.
+	LocalCapture(context.Context, *connect.Request[v1.CaptureRequest], *connect.ServerStream[v1.CaptureResponse]) error
 }
 
 // NewAgentServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -236,6 +255,12 @@ func NewAgentServiceHandler(svc AgentServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(agentServiceMethods.ByName("LocalDoctor")),
 		connect.WithHandlerOptions(opts...),
 	)
+	agentServiceLocalCaptureHandler := connect.NewServerStreamHandler(
+		AgentServiceLocalCaptureProcedure,
+		svc.LocalCapture,
+		connect.WithSchema(agentServiceMethods.ByName("LocalCapture")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/weft.v1.AgentService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case AgentServicePlugProcedure:
@@ -252,6 +277,8 @@ func NewAgentServiceHandler(svc AgentServiceHandler, opts ...connect.HandlerOpti
 			agentServiceLocalVerifyHandler.ServeHTTP(w, r)
 		case AgentServiceLocalDoctorProcedure:
 			agentServiceLocalDoctorHandler.ServeHTTP(w, r)
+		case AgentServiceLocalCaptureProcedure:
+			agentServiceLocalCaptureHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -287,4 +314,8 @@ func (UnimplementedAgentServiceHandler) LocalVerify(context.Context, *connect.Re
 
 func (UnimplementedAgentServiceHandler) LocalDoctor(context.Context, *connect.Request[v1.LocalDoctorRequest]) (*connect.Response[v1.DoctorResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("weft.v1.AgentService.LocalDoctor is not implemented"))
+}
+
+func (UnimplementedAgentServiceHandler) LocalCapture(context.Context, *connect.Request[v1.CaptureRequest], *connect.ServerStream[v1.CaptureResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("weft.v1.AgentService.LocalCapture is not implemented"))
 }

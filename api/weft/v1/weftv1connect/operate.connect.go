@@ -46,6 +46,8 @@ const (
 	OperateServiceVerifyProcedure = "/weft.v1.OperateService/Verify"
 	// OperateServiceTraceProcedure is the fully-qualified name of the OperateService's Trace RPC.
 	OperateServiceTraceProcedure = "/weft.v1.OperateService/Trace"
+	// OperateServiceCaptureProcedure is the fully-qualified name of the OperateService's Capture RPC.
+	OperateServiceCaptureProcedure = "/weft.v1.OperateService/Capture"
 	// OperateServiceDoctorProcedure is the fully-qualified name of the OperateService's Doctor RPC.
 	OperateServiceDoctorProcedure = "/weft.v1.OperateService/Doctor"
 	// OperateServiceCreateTokenProcedure is the fully-qualified name of the OperateService's
@@ -66,6 +68,9 @@ type OperateServiceClient interface {
 	// Trace runs a packet that nobody sends through the loaded programs of the hosts
 	// on its way, and its answer on the way back. Nothing is sent or counted.
 	Trace(context.Context, *connect.Request[v1.TraceRequest]) (*connect.Response[v1.TraceResponse], error)
+	// Capture shows packets of ports, or of a whole host, at the points of their way,
+	// until the client leaves.
+	Capture(context.Context, *connect.Request[v1.CaptureRequest]) (*connect.ServerStreamForClient[v1.CaptureResponse], error)
 	// Doctor examines hosts and server and says what to do about what it finds.
 	Doctor(context.Context, *connect.Request[v1.DoctorRequest]) (*connect.Response[v1.DoctorResponse], error)
 	// CreateToken makes a single-use token that lets one agent join.
@@ -113,6 +118,12 @@ func NewOperateServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(operateServiceMethods.ByName("Trace")),
 			connect.WithClientOptions(opts...),
 		),
+		capture: connect.NewClient[v1.CaptureRequest, v1.CaptureResponse](
+			httpClient,
+			baseURL+OperateServiceCaptureProcedure,
+			connect.WithSchema(operateServiceMethods.ByName("Capture")),
+			connect.WithClientOptions(opts...),
+		),
 		doctor: connect.NewClient[v1.DoctorRequest, v1.DoctorResponse](
 			httpClient,
 			baseURL+OperateServiceDoctorProcedure,
@@ -135,6 +146,7 @@ type operateServiceClient struct {
 	lookup      *connect.Client[v1.LookupRequest, v1.LookupResponse]
 	verify      *connect.Client[v1.VerifyRequest, v1.VerifyResponse]
 	trace       *connect.Client[v1.TraceRequest, v1.TraceResponse]
+	capture     *connect.Client[v1.CaptureRequest, v1.CaptureResponse]
 	doctor      *connect.Client[v1.DoctorRequest, v1.DoctorResponse]
 	createToken *connect.Client[v1.CreateTokenRequest, v1.CreateTokenResponse]
 }
@@ -164,6 +176,11 @@ func (c *operateServiceClient) Trace(ctx context.Context, req *connect.Request[v
 	return c.trace.CallUnary(ctx, req)
 }
 
+// Capture calls weft.v1.OperateService.Capture.
+func (c *operateServiceClient) Capture(ctx context.Context, req *connect.Request[v1.CaptureRequest]) (*connect.ServerStreamForClient[v1.CaptureResponse], error) {
+	return c.capture.CallServerStream(ctx, req)
+}
+
 // Doctor calls weft.v1.OperateService.Doctor.
 func (c *operateServiceClient) Doctor(ctx context.Context, req *connect.Request[v1.DoctorRequest]) (*connect.Response[v1.DoctorResponse], error) {
 	return c.doctor.CallUnary(ctx, req)
@@ -187,6 +204,9 @@ type OperateServiceHandler interface {
 	// Trace runs a packet that nobody sends through the loaded programs of the hosts
 	// on its way, and its answer on the way back. Nothing is sent or counted.
 	Trace(context.Context, *connect.Request[v1.TraceRequest]) (*connect.Response[v1.TraceResponse], error)
+	// Capture shows packets of ports, or of a whole host, at the points of their way,
+	// until the client leaves.
+	Capture(context.Context, *connect.Request[v1.CaptureRequest], *connect.ServerStream[v1.CaptureResponse]) error
 	// Doctor examines hosts and server and says what to do about what it finds.
 	Doctor(context.Context, *connect.Request[v1.DoctorRequest]) (*connect.Response[v1.DoctorResponse], error)
 	// CreateToken makes a single-use token that lets one agent join.
@@ -230,6 +250,12 @@ func NewOperateServiceHandler(svc OperateServiceHandler, opts ...connect.Handler
 		connect.WithSchema(operateServiceMethods.ByName("Trace")),
 		connect.WithHandlerOptions(opts...),
 	)
+	operateServiceCaptureHandler := connect.NewServerStreamHandler(
+		OperateServiceCaptureProcedure,
+		svc.Capture,
+		connect.WithSchema(operateServiceMethods.ByName("Capture")),
+		connect.WithHandlerOptions(opts...),
+	)
 	operateServiceDoctorHandler := connect.NewUnaryHandler(
 		OperateServiceDoctorProcedure,
 		svc.Doctor,
@@ -254,6 +280,8 @@ func NewOperateServiceHandler(svc OperateServiceHandler, opts ...connect.Handler
 			operateServiceVerifyHandler.ServeHTTP(w, r)
 		case OperateServiceTraceProcedure:
 			operateServiceTraceHandler.ServeHTTP(w, r)
+		case OperateServiceCaptureProcedure:
+			operateServiceCaptureHandler.ServeHTTP(w, r)
 		case OperateServiceDoctorProcedure:
 			operateServiceDoctorHandler.ServeHTTP(w, r)
 		case OperateServiceCreateTokenProcedure:
@@ -285,6 +313,10 @@ func (UnimplementedOperateServiceHandler) Verify(context.Context, *connect.Reque
 
 func (UnimplementedOperateServiceHandler) Trace(context.Context, *connect.Request[v1.TraceRequest]) (*connect.Response[v1.TraceResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("weft.v1.OperateService.Trace is not implemented"))
+}
+
+func (UnimplementedOperateServiceHandler) Capture(context.Context, *connect.Request[v1.CaptureRequest], *connect.ServerStream[v1.CaptureResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("weft.v1.OperateService.Capture is not implemented"))
 }
 
 func (UnimplementedOperateServiceHandler) Doctor(context.Context, *connect.Request[v1.DoctorRequest]) (*connect.Response[v1.DoctorResponse], error) {

@@ -46,6 +46,8 @@ const (
 	HostServiceBindPortProcedure = "/weft.host.v1.HostService/BindPort"
 	// HostServiceUnbindPortProcedure is the fully-qualified name of the HostService's UnbindPort RPC.
 	HostServiceUnbindPortProcedure = "/weft.host.v1.HostService/UnbindPort"
+	// HostServiceCaptureProcedure is the fully-qualified name of the HostService's Capture RPC.
+	HostServiceCaptureProcedure = "/weft.host.v1.HostService/Capture"
 )
 
 // HostServiceClient is a client for the weft.host.v1.HostService service.
@@ -62,6 +64,9 @@ type HostServiceClient interface {
 	BindPort(context.Context, *connect.Request[v1.BindPortRequest]) (*connect.Response[v1.BindPortResponse], error)
 	// UnbindPort undoes BindPort.
 	UnbindPort(context.Context, *connect.Request[v1.BindPortRequest]) (*connect.Response[v1.BindPortResponse], error)
+	// Capture brings what a CaptureQuery asked for. The server ends it when nobody
+	// listens any more.
+	Capture(context.Context) *connect.ClientStreamForClient[v1.CaptureUpload, v1.CaptureDone]
 }
 
 // NewHostServiceClient constructs a client for the weft.host.v1.HostService service. By default, it
@@ -105,6 +110,12 @@ func NewHostServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(hostServiceMethods.ByName("UnbindPort")),
 			connect.WithClientOptions(opts...),
 		),
+		capture: connect.NewClient[v1.CaptureUpload, v1.CaptureDone](
+			httpClient,
+			baseURL+HostServiceCaptureProcedure,
+			connect.WithSchema(hostServiceMethods.ByName("Capture")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -115,6 +126,7 @@ type hostServiceClient struct {
 	session    *connect.Client[v1.AgentMessage, v1.ServerMessage]
 	bindPort   *connect.Client[v1.BindPortRequest, v1.BindPortResponse]
 	unbindPort *connect.Client[v1.BindPortRequest, v1.BindPortResponse]
+	capture    *connect.Client[v1.CaptureUpload, v1.CaptureDone]
 }
 
 // Join calls weft.host.v1.HostService.Join.
@@ -142,6 +154,11 @@ func (c *hostServiceClient) UnbindPort(ctx context.Context, req *connect.Request
 	return c.unbindPort.CallUnary(ctx, req)
 }
 
+// Capture calls weft.host.v1.HostService.Capture.
+func (c *hostServiceClient) Capture(ctx context.Context) *connect.ClientStreamForClient[v1.CaptureUpload, v1.CaptureDone] {
+	return c.capture.CallClientStream(ctx)
+}
+
 // HostServiceHandler is an implementation of the weft.host.v1.HostService service.
 type HostServiceHandler interface {
 	// Join trades a single-use token and a certificate request for a certificate.
@@ -156,6 +173,9 @@ type HostServiceHandler interface {
 	BindPort(context.Context, *connect.Request[v1.BindPortRequest]) (*connect.Response[v1.BindPortResponse], error)
 	// UnbindPort undoes BindPort.
 	UnbindPort(context.Context, *connect.Request[v1.BindPortRequest]) (*connect.Response[v1.BindPortResponse], error)
+	// Capture brings what a CaptureQuery asked for. The server ends it when nobody
+	// listens any more.
+	Capture(context.Context, *connect.ClientStream[v1.CaptureUpload]) (*connect.Response[v1.CaptureDone], error)
 }
 
 // NewHostServiceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -195,6 +215,12 @@ func NewHostServiceHandler(svc HostServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(hostServiceMethods.ByName("UnbindPort")),
 		connect.WithHandlerOptions(opts...),
 	)
+	hostServiceCaptureHandler := connect.NewClientStreamHandler(
+		HostServiceCaptureProcedure,
+		svc.Capture,
+		connect.WithSchema(hostServiceMethods.ByName("Capture")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/weft.host.v1.HostService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case HostServiceJoinProcedure:
@@ -207,6 +233,8 @@ func NewHostServiceHandler(svc HostServiceHandler, opts ...connect.HandlerOption
 			hostServiceBindPortHandler.ServeHTTP(w, r)
 		case HostServiceUnbindPortProcedure:
 			hostServiceUnbindPortHandler.ServeHTTP(w, r)
+		case HostServiceCaptureProcedure:
+			hostServiceCaptureHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -234,4 +262,8 @@ func (UnimplementedHostServiceHandler) BindPort(context.Context, *connect.Reques
 
 func (UnimplementedHostServiceHandler) UnbindPort(context.Context, *connect.Request[v1.BindPortRequest]) (*connect.Response[v1.BindPortResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("weft.host.v1.HostService.UnbindPort is not implemented"))
+}
+
+func (UnimplementedHostServiceHandler) Capture(context.Context, *connect.ClientStream[v1.CaptureUpload]) (*connect.Response[v1.CaptureDone], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("weft.host.v1.HostService.Capture is not implemented"))
 }
