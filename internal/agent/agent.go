@@ -47,6 +47,7 @@ type Switch interface {
 	Events(ctx context.Context) (<-chan datapath.Event, error)
 	Strategies() map[uint32]string
 	Trace(p datapath.Program, ifindex uint32, frame []byte) (datapath.RunResult, error)
+	Capture(f datapath.CaptureFilter) (*datapath.Capture, error)
 	Limits() datapath.Limits
 	WantsDX2() bool
 	AttachDX2(ifindex uint32) error

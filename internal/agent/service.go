@@ -139,6 +139,7 @@ func coded(err error) error {
 		code connect.Code
 	}{
 		{errUsage, connect.CodeInvalidArgument},
+		{errCapture, connect.CodeInvalidArgument},
 		{errPlugged, connect.CodeAlreadyExists},
 		{errDeviceTaken, connect.CodeAlreadyExists},
 		{netdev.ErrExists, connect.CodeAlreadyExists},

@@ -469,6 +469,12 @@ func (c *conversation) answer(ctx context.Context, q *hostv1.Query) *hostv1.Agen
 			break
 		}
 		a.Answer = &hostv1.Answer_Examine{Examine: e}
+	case q.GetCapture() != nil:
+		if err := c.upload(ctx, q.GetCapture()); err != nil {
+			a.Error = err.Error()
+			break
+		}
+		a.Answer = &hostv1.Answer_Capture{Capture: &hostv1.CaptureAnswer{}}
 	default:
 		a.Error = "this agent does not know the question; upgrade it"
 	}

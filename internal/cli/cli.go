@@ -91,7 +91,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not converged or drift.`,
 	root.AddCommand(
 		a.applyCommand(), a.deleteCommand(), a.getCommand(), a.describeCommand(), a.diffCommand(),
 		a.plugCommand(), a.unplugCommand(),
-		a.statusCommand(), a.traceCommand(), a.dropsCommand(), a.verifyCommand(), a.doctorCommand(), a.lookupCommand(),
+		a.statusCommand(), a.traceCommand(), a.captureCommand(), a.dropsCommand(), a.verifyCommand(), a.doctorCommand(), a.lookupCommand(),
 		a.explainCommand(), a.tokenCommand(), a.versionCommand(),
 	)
 	return root

@@ -42,6 +42,9 @@ type answers struct {
 	drops  []*weftv1.Drop
 	verify []*weftv1.HostVerification
 	plug   func(*weftv1.PlugRequest) (*weftv1.PlugResponse, error)
+
+	captured []*weftv1.CaptureResponse
+	asked    *weftv1.CaptureRequest
 }
 
 func (f *answers) Apply(_ context.Context, r *connect.Request[weftv1.ApplyRequest]) (*connect.Response[weftv1.ApplyResponse], error) {
@@ -196,6 +199,14 @@ func TestUsageIsCode2AndNamesTheMistake(t *testing.T) {
 		{"plug web-1 --device a", "write TENANT/PORT"},
 		{"unplug web-1", "write TENANT/PORT"},
 		{"drops --port web-1", "write TENANT/PORT"},
+		{"capture", "name ports, as TENANT/PORT, or a host"},
+		{"capture red/web-1 --host h1", "name ports, as TENANT/PORT, or a host"},
+		{"capture web-1", "write TENANT/PORT"},
+		{"capture red/web-1 --point middle", "write one of from-guest"},
+		{"capture red/web-1 --ca nowhere", "write an IPv4 or IPv6 address"},
+		{"capture red/web-1 --reason BAD_LUCK", "weft explain lists the reasons"},
+		{"capture red/web-1 --port 70000", "there is no such port"},
+		{"capture red/web-1 -w - -o json", "-w writes pcapng"},
 		{"lookup 4095 10.0.0.5", "write a number from 4096 to 16777214"},
 		{"lookup 16777215 10.0.0.5", "write a number from 4096 to 16777214"},
 		{"lookup 5001 10.0.0", "write an IPv4 or IPv6 address"},

@@ -63,6 +63,7 @@ type Distributor struct {
 	leaving  map[model.Key]map[*host]int64
 	watchers map[chan struct{}]struct{}
 	query    uint64
+	captures map[string]*capture // by id
 
 	turns chan struct{} // holds one for each large Update that is made and sent
 }
@@ -90,6 +91,7 @@ func New(cfg Config) *Distributor {
 		hosts:    map[string]*host{},
 		leaving:  map[model.Key]map[*host]int64{},
 		watchers: map[chan struct{}]struct{}{},
+		captures: map[string]*capture{},
 		turns:    make(chan struct{}, maxLarge),
 	}
 }

@@ -17,6 +17,7 @@ import (
 	hostv1 "github.com/weft-sdn/weft/api/weft/host/v1"
 	"github.com/weft-sdn/weft/api/weft/host/v1/hostv1connect"
 	"github.com/weft-sdn/weft/internal/hostwire"
+	weftv1 "github.com/weft-sdn/weft/api/weft/v1"
 	"github.com/weft-sdn/weft/internal/identity"
 	"github.com/weft-sdn/weft/internal/model"
 )
@@ -737,5 +738,58 @@ func TestWatchersHearOfEveryKindOfChange(t *testing.T) {
 	case <-changes:
 		t.Error("heard after stop")
 	default:
+	}
+}
+
+// A host brings only the packets that it was asked for, and hears when it is enough.
+func TestCapturesComeFromTheirHost(t *testing.T) {
+	f := newFleet(t)
+	f.Sync(world(2, 1), 10)
+	taken := make(chan string)
+	over := make(chan error, 1)
+	ctx, enough := context.WithCancel(t.Context())
+	ask := func() {
+		over <- f.Capture(ctx, "h0", &hostv1.CaptureQuery{Port: 7}, func(m *weftv1.CaptureResponse) error {
+			taken <- m.GetPackets()[0].GetPoint()
+			return nil
+		})
+	}
+	go ask()
+	if err := <-over; !errors.Is(err, ErrAway) {
+		t.Fatalf("with no agent: %v", err)
+	}
+	a := f.arrive("h0", "one", fresh()).follow()
+	go ask()
+	q := a.next().GetQuery()
+	if q.GetCapture().GetPort() != 7 || q.GetCapture().GetId() == "" {
+		t.Fatalf("asked %v", q)
+	}
+	a.say(&hostv1.AgentMessage{Message: &hostv1.AgentMessage_Answer{Answer: &hostv1.Answer{Id: q.GetId(), Answer: &hostv1.Answer_Capture{Capture: &hostv1.CaptureAnswer{}}}}})
+
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	client := hostv1connect.NewHostServiceClient(&http.Client{Transport: &http.Transport{Protocols: protocols}}, f.url)
+	bring := func(host, id string) *connect.ClientStreamForClient[hostv1.CaptureUpload, hostv1.CaptureDone] {
+		s := client.Capture(t.Context())
+		s.RequestHeader().Set("X-Host", host)
+		_ = s.Send(&hostv1.CaptureUpload{Id: id, Message: &weftv1.CaptureResponse{Packets: []*weftv1.CapturedPacket{{Point: host}}}})
+		return s
+	}
+	for host, id := range map[string]string{"h1": q.GetCapture().GetId(), "h0": "guessed"} {
+		if _, err := bring(host, id).CloseAndReceive(); connect.CodeOf(err) != connect.CodeNotFound {
+			t.Errorf("%s brought packets for %q: %v", host, id, err)
+		}
+	}
+	s := bring("h0", q.GetCapture().GetId())
+	if got := <-taken; got != "h0" {
+		t.Errorf("took what %s brought", got)
+	}
+	enough()
+	if err := <-over; err != nil {
+		t.Error(err)
+	}
+	_ = s.Send(&hostv1.CaptureUpload{})
+	if _, err := s.CloseAndReceive(); connect.CodeOf(err) != connect.CodeNotFound {
+		t.Errorf("after enough: %v", err)
 	}
 }

@@ -43,6 +43,7 @@ type Server struct {
 	dist       *dist.Distributor
 	problems   factProblems
 	changes    changes
+	captures   room
 	metrics    *metrics
 	closing    context.Context // ends when streams must
 }
