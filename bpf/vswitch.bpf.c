@@ -90,6 +90,7 @@ int flood_uplink(struct __sk_buff *skb)
 
 	(v = parse_outer(skb, &p))
 	|| (v = parse_inner(skb, &p))
+	|| (v = capture_arrival(skb, &p))
 	|| (v = flood_from_uplink(&f));
 	skb->cb[2] = f.copies;
 	return finish(skb, &p, v);

@@ -25,7 +25,7 @@ static __always_inline bool capture_wants_port(const struct capture_filter *f, c
 {
 	if (!f->port_id)
 		return true;
-	if (e->point == POINT_TO_GUEST && e->verdict == V_DELIVERED)
+	if (e->point == POINT_TO_GUEST && e->to_port_id)
 		return e->to_port_id == f->port_id;
 	return e->port_id == f->port_id;
 }
@@ -148,7 +148,8 @@ __noinline int capture_show(struct __sk_buff *skb)
 		return 0;
 	e = &w->event;
 	walk = w->walk;
-	w->walk = 0;
+	if (!(e->flags & CAPTURE_COPY))
+		w->walk = 0;
 	e->time = bpf_ktime_get_ns();
 	e->ifindex = skb->ifindex;
 	e->len = skb->len;
@@ -161,7 +162,7 @@ __noinline int capture_show(struct __sk_buff *skb)
 			e->slots |= 1u << i;
 	if (e->point <= POINT_FROM_UNDERLAY)
 		walk = e->slots ? bpf_get_prandom_u32() | 1 : 0;
-	if (!e->slots && (e->point <= POINT_FROM_UNDERLAY || !walk))
+	if (!e->slots && (e->point <= POINT_FROM_UNDERLAY || e->flags & CAPTURE_COPY || !walk))
 		return 0;
 	e->walk = walk;
 	if (e->point <= POINT_FROM_UNDERLAY)
@@ -176,7 +177,7 @@ __noinline int capture_show(struct __sk_buff *skb)
 }
 
 /* Describes the packet in the CPU's view, so that capture_show needs nothing else. */
-static __noinline void capture_look(const struct pkt *p, __u32 point, __u32 v)
+static __noinline void capture_look(const struct pkt *p, __u32 point, __u32 v, __u32 flags)
 {
 	struct capture_view *w = capture_scratch();
 	struct capture_event *e;
@@ -191,14 +192,14 @@ static __noinline void capture_look(const struct pkt *p, __u32 point, __u32 v)
 	w->dport = p->dport_l4;
 	w->proto = p->proto;
 	e->port_id = p->port_id;
-	e->to_port_id = v == V_DELIVERED && p->dport ? p->dport->id : 0;
+	e->to_port_id = point == POINT_TO_GUEST && p->dport ? p->dport->id : 0;
 	e->vsid = p->vsid;
 	e->out = p->action == ACT_NONE ? 0 : p->out;
 	e->quote = p->quote;
 	e->point = point;
 	e->verdict = v;
 	e->direction = p->direction;
-	e->flags = (p->direction == INBOUND && p->base == 0 ? CAPTURE_XDP : 0) | (p->detour ? CAPTURE_DETOUR : 0) |
+	e->flags = flags | (p->direction == INBOUND && p->base == 0 ? CAPTURE_XDP : 0) | (p->detour ? CAPTURE_DETOUR : 0) |
 		   (p->bare ? CAPTURE_BARE : 0);
 	__builtin_memcpy(e->eth, &p->eth, sizeof(e->eth));
 }
@@ -208,9 +209,18 @@ static __always_inline enum verdict capture_arrival(struct __sk_buff *skb, const
 {
 	if (!capture_on)
 		return V_CONTINUE;
-	capture_look(p, p->direction == OUTBOUND ? POINT_FROM_GUEST : POINT_FROM_UNDERLAY, V_CONTINUE);
+	capture_look(p, p->direction == OUTBOUND ? POINT_FROM_GUEST : POINT_FROM_UNDERLAY, V_CONTINUE, 0);
 	capture_show(skb);
 	return V_CONTINUE;
+}
+
+/* One copy of a packet, before what ends its walk. */
+static __always_inline void capture_copy(struct __sk_buff *skb, const struct pkt *p)
+{
+	if (!capture_on)
+		return;
+	capture_look(p, p->dport ? POINT_TO_GUEST : POINT_TO_UNDERLAY, V_FLOODED, CAPTURE_COPY);
+	capture_show(skb);
 }
 
 /* The packet as it leaves, or what is left of it. */
@@ -224,7 +234,9 @@ static __always_inline void capture_end(struct __sk_buff *skb, const struct pkt 
 		point = POINT_DROPPED;
 	else if (v == V_ENCAPSULATED)
 		point = POINT_TO_UNDERLAY;
-	capture_look(p, point, v);
+	else if (v == V_FLOODED)
+		point = POINT_NONE; /* its copies were shown */
+	capture_look(p, point, v, 0);
 	capture_show(skb);
 }
 

@@ -15,7 +15,7 @@ enum capture_point {
 	POINT_TO_GUEST,      /* as handed over, or the switch's own word to the guest */
 	POINT_TO_UNDERLAY,   /* after encapsulation */
 	POINT_DROPPED,
-	POINT_NONE,
+	POINT_NONE, /* only tells how a walk ended */
 };
 
 #define CAPTURE_SLOTS 8
@@ -102,6 +102,7 @@ struct {
 #define CAPTURE_XDP 4    /* outer headers were stripped before GRO */
 #define CAPTURE_DETOUR 8 /* 54 bytes of lib/dx2.h come before the frame */
 #define CAPTURE_BARE 16  /* the frame has its own outer Ethernet header */
+#define CAPTURE_COPY 32  /* the walk goes on */
 
 struct capture_event {
 	__u64 time; /* monotonic ns */

@@ -10,6 +10,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "gen/verdict.h"
+#include "lib/capture.h"
 #include "lib/config.h"
 #include "lib/ctx.h"
 #include "lib/finish.h"
@@ -162,6 +163,7 @@ static __always_inline enum verdict flood_local(struct flooding *f, const struct
 	f->skb->mark = SWITCH_MARK;
 	p->dport = to;
 	count_in(p, f->skb->len);
+	capture_copy(f->skb, p);
 	p->dport = NULL;
 	return flood_send(f, ifindex) ? V_CONTINUE : V_COPY_FAILED;
 }
@@ -191,6 +193,7 @@ static __always_inline enum verdict flood_remote(struct flooding *f, __u32 idx)
 	if (!s || encap_write(f->skb, p, &p->eth, (struct outer_frame *)s->w))
 		return V_ENCAP_FAILED;
 	f->skb->mark = 0;
+	capture_copy(f->skb, p);
 	return flood_send(f, to->ifindex) ? V_CONTINUE : V_COPY_FAILED;
 }
 

@@ -142,6 +142,7 @@ const (
 	captureXDP
 	captureDetour
 	captureBare
+	captureCopy
 )
 
 type captureEventRow struct {
@@ -341,7 +342,11 @@ func (s *Switch) program(name string) *ebpf.Program {
 
 // swapPrograms brings every device's programs up to date, each atomically.
 func (s *Switch) swapPrograms() error {
-	var err error
+	flooding := s.programs
+	if s.capture.programs != nil {
+		flooding = s.capture.programs.Programs
+	}
+	err := fillFloodPrograms(flooding, s.maps["flood_prog"])
 	for n, l := range s.links {
 		if n.program == progXDP {
 			continue
@@ -596,9 +601,13 @@ func (j *joiner) record(cpu int, raw []byte) {
 	if !ok {
 		return
 	}
+	p := r.captured(cpu, frame)
+	if r.Flags&captureCopy != 0 {
+		j.out = append(j.out, p)
+		return
+	}
 	b := j.begun[cpu]
 	delete(j.begun, cpu)
-	p := r.captured(cpu, frame)
 	if p.Point == FromGuest || p.Point == FromUnderlay {
 		if b != nil {
 			j.out = append(j.out, b.shown)
@@ -633,7 +642,7 @@ func (j *joiner) record(cpu int, raw []byte) {
 func beyond(b []byte, n int) []byte { return b[min(n, len(b)):] }
 
 func decodeCaptured(raw []byte) (r captureEventRow, frame []byte, ok bool) {
-	if _, err := binary.Decode(raw, binary.NativeEndian, &r); err != nil || r.Point >= uint8(capturePoints) {
+	if _, err := binary.Decode(raw, binary.NativeEndian, &r); err != nil || r.Point > uint8(capturePoints) {
 		return r, nil, false
 	}
 	if len(raw) < captureEventLen+int(r.Caplen) {
