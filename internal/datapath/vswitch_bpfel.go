@@ -16,6 +16,11 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	vswitchMapCapture       = "capture"
+	vswitchMapCaptureCount  = "capture_count"
+	vswitchMapCaptureFilter = "capture_filter"
+	vswitchMapCaptureRate   = "capture_rate"
+	vswitchMapCaptureView   = "capture_view"
 	vswitchMapCopy          = "copy"
 	vswitchMapDrop          = "drop"
 	vswitchMapDx2           = "dx2"
@@ -41,6 +46,7 @@ const (
 	vswitchProgFromUplink   = "from_uplink"
 	vswitchProgToPort       = "to_port"
 	vswitchProgUplinkXdp    = "uplink_xdp"
+	vswitchVarCaptureOn     = "capture_on"
 	vswitchVarDecapFlags    = "decap_flags"
 	vswitchVarEventInterval = "event_interval"
 	vswitchVarRehearse      = "rehearse"
@@ -101,30 +107,36 @@ type vswitchProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type vswitchMapSpecs struct {
-	Copy      *ebpf.MapSpec `ebpf:"copy"`
-	Drop      *ebpf.MapSpec `ebpf:"drop"`
-	Dx2       *ebpf.MapSpec `ebpf:"dx2"`
-	Event     *ebpf.MapSpec `ebpf:"event"`
-	Flood     *ebpf.MapSpec `ebpf:"flood"`
-	FloodProg *ebpf.MapSpec `ebpf:"flood_prog"`
-	LocalMac  *ebpf.MapSpec `ebpf:"local_mac"`
-	LocalPa   *ebpf.MapSpec `ebpf:"local_pa"`
-	Own       *ebpf.MapSpec `ebpf:"own"`
-	Peer      *ebpf.MapSpec `ebpf:"peer"`
-	Port      *ebpf.MapSpec `ebpf:"port"`
-	Record    *ebpf.MapSpec `ebpf:"record"`
-	Route     *ebpf.MapSpec `ebpf:"route"`
-	Scratch   *ebpf.MapSpec `ebpf:"scratch"`
-	Setting   *ebpf.MapSpec `ebpf:"setting"`
-	Storm     *ebpf.MapSpec `ebpf:"storm"`
-	Traffic   *ebpf.MapSpec `ebpf:"traffic"`
-	Uplink    *ebpf.MapSpec `ebpf:"uplink"`
+	Capture       *ebpf.MapSpec `ebpf:"capture"`
+	CaptureCount  *ebpf.MapSpec `ebpf:"capture_count"`
+	CaptureFilter *ebpf.MapSpec `ebpf:"capture_filter"`
+	CaptureRate   *ebpf.MapSpec `ebpf:"capture_rate"`
+	CaptureView   *ebpf.MapSpec `ebpf:"capture_view"`
+	Copy          *ebpf.MapSpec `ebpf:"copy"`
+	Drop          *ebpf.MapSpec `ebpf:"drop"`
+	Dx2           *ebpf.MapSpec `ebpf:"dx2"`
+	Event         *ebpf.MapSpec `ebpf:"event"`
+	Flood         *ebpf.MapSpec `ebpf:"flood"`
+	FloodProg     *ebpf.MapSpec `ebpf:"flood_prog"`
+	LocalMac      *ebpf.MapSpec `ebpf:"local_mac"`
+	LocalPa       *ebpf.MapSpec `ebpf:"local_pa"`
+	Own           *ebpf.MapSpec `ebpf:"own"`
+	Peer          *ebpf.MapSpec `ebpf:"peer"`
+	Port          *ebpf.MapSpec `ebpf:"port"`
+	Record        *ebpf.MapSpec `ebpf:"record"`
+	Route         *ebpf.MapSpec `ebpf:"route"`
+	Scratch       *ebpf.MapSpec `ebpf:"scratch"`
+	Setting       *ebpf.MapSpec `ebpf:"setting"`
+	Storm         *ebpf.MapSpec `ebpf:"storm"`
+	Traffic       *ebpf.MapSpec `ebpf:"traffic"`
+	Uplink        *ebpf.MapSpec `ebpf:"uplink"`
 }
 
 // vswitchVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type vswitchVariableSpecs struct {
+	CaptureOn     *ebpf.VariableSpec `ebpf:"capture_on"`
 	DecapFlags    *ebpf.VariableSpec `ebpf:"decap_flags"`
 	EventInterval *ebpf.VariableSpec `ebpf:"event_interval"`
 	Rehearse      *ebpf.VariableSpec `ebpf:"rehearse"`
@@ -150,28 +162,38 @@ func (o *vswitchObjects) Close() error {
 //
 // It can be passed to loadVswitchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type vswitchMaps struct {
-	Copy      *ebpf.Map `ebpf:"copy"`
-	Drop      *ebpf.Map `ebpf:"drop"`
-	Dx2       *ebpf.Map `ebpf:"dx2"`
-	Event     *ebpf.Map `ebpf:"event"`
-	Flood     *ebpf.Map `ebpf:"flood"`
-	FloodProg *ebpf.Map `ebpf:"flood_prog"`
-	LocalMac  *ebpf.Map `ebpf:"local_mac"`
-	LocalPa   *ebpf.Map `ebpf:"local_pa"`
-	Own       *ebpf.Map `ebpf:"own"`
-	Peer      *ebpf.Map `ebpf:"peer"`
-	Port      *ebpf.Map `ebpf:"port"`
-	Record    *ebpf.Map `ebpf:"record"`
-	Route     *ebpf.Map `ebpf:"route"`
-	Scratch   *ebpf.Map `ebpf:"scratch"`
-	Setting   *ebpf.Map `ebpf:"setting"`
-	Storm     *ebpf.Map `ebpf:"storm"`
-	Traffic   *ebpf.Map `ebpf:"traffic"`
-	Uplink    *ebpf.Map `ebpf:"uplink"`
+	Capture       *ebpf.Map `ebpf:"capture"`
+	CaptureCount  *ebpf.Map `ebpf:"capture_count"`
+	CaptureFilter *ebpf.Map `ebpf:"capture_filter"`
+	CaptureRate   *ebpf.Map `ebpf:"capture_rate"`
+	CaptureView   *ebpf.Map `ebpf:"capture_view"`
+	Copy          *ebpf.Map `ebpf:"copy"`
+	Drop          *ebpf.Map `ebpf:"drop"`
+	Dx2           *ebpf.Map `ebpf:"dx2"`
+	Event         *ebpf.Map `ebpf:"event"`
+	Flood         *ebpf.Map `ebpf:"flood"`
+	FloodProg     *ebpf.Map `ebpf:"flood_prog"`
+	LocalMac      *ebpf.Map `ebpf:"local_mac"`
+	LocalPa       *ebpf.Map `ebpf:"local_pa"`
+	Own           *ebpf.Map `ebpf:"own"`
+	Peer          *ebpf.Map `ebpf:"peer"`
+	Port          *ebpf.Map `ebpf:"port"`
+	Record        *ebpf.Map `ebpf:"record"`
+	Route         *ebpf.Map `ebpf:"route"`
+	Scratch       *ebpf.Map `ebpf:"scratch"`
+	Setting       *ebpf.Map `ebpf:"setting"`
+	Storm         *ebpf.Map `ebpf:"storm"`
+	Traffic       *ebpf.Map `ebpf:"traffic"`
+	Uplink        *ebpf.Map `ebpf:"uplink"`
 }
 
 func (m *vswitchMaps) Close() error {
 	return _VswitchClose(
+		m.Capture,
+		m.CaptureCount,
+		m.CaptureFilter,
+		m.CaptureRate,
+		m.CaptureView,
 		m.Copy,
 		m.Drop,
 		m.Dx2,
@@ -197,6 +219,7 @@ func (m *vswitchMaps) Close() error {
 //
 // It can be passed to loadVswitchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type vswitchVariables struct {
+	CaptureOn     *ebpf.Variable `ebpf:"capture_on"`
 	DecapFlags    *ebpf.Variable `ebpf:"decap_flags"`
 	EventInterval *ebpf.Variable `ebpf:"event_interval"`
 	Rehearse      *ebpf.Variable `ebpf:"rehearse"`

@@ -1273,6 +1273,537 @@ func (x *TraceOuter) GetFlowLabel() uint32 {
 	return 0
 }
 
+type CaptureRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ports         []string               `protobuf:"bytes,1,rep,name=ports,proto3" json:"ports,omitempty"` // TENANT/PORT, at most 8
+	Host          string                 `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`   // instead of ports: all that the host's switch sees
+	Filter        *CaptureFilter         `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CaptureRequest) Reset() {
+	*x = CaptureRequest{}
+	mi := &file_weft_v1_operate_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CaptureRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CaptureRequest) ProtoMessage() {}
+
+func (x *CaptureRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_operate_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CaptureRequest.ProtoReflect.Descriptor instead.
+func (*CaptureRequest) Descriptor() ([]byte, []int) {
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *CaptureRequest) GetPorts() []string {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+func (x *CaptureRequest) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *CaptureRequest) GetFilter() *CaptureFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+// CaptureFilter lets through what matches all of its fields; empty ones match everything.
+type CaptureFilter struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Points        []string               `protobuf:"bytes,1,rep,name=points,proto3" json:"points,omitempty"`                // from-guest, from-underlay, to-guest, to-underlay, dropped
+	Proto         string                 `protobuf:"bytes,2,opt,name=proto,proto3" json:"proto,omitempty"`                  // arp, icmp, tcp or udp
+	Addresses     []string               `protobuf:"bytes,3,rep,name=addresses,proto3" json:"addresses,omitempty"`          // Customer Addresses, at most 2: each is source or destination
+	L4Port        uint32                 `protobuf:"varint,4,opt,name=l4_port,json=l4Port,proto3" json:"l4_port,omitempty"` // source or destination
+	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`                // of dropped: only with this reason, such as NO_RECORD
+	Snaplen       uint32                 `protobuf:"varint,6,opt,name=snaplen,proto3" json:"snaplen,omitempty"`             // bytes of each frame; default and at most 61440
+	Rate          uint32                 `protobuf:"varint,7,opt,name=rate,proto3" json:"rate,omitempty"`                   // packets per second and host; default 10000
+	Explain       bool                   `protobuf:"varint,8,opt,name=explain,proto3" json:"explain,omitempty"`             // let the oracle tell the stages of packets as they came
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CaptureFilter) Reset() {
+	*x = CaptureFilter{}
+	mi := &file_weft_v1_operate_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CaptureFilter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CaptureFilter) ProtoMessage() {}
+
+func (x *CaptureFilter) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_operate_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CaptureFilter.ProtoReflect.Descriptor instead.
+func (*CaptureFilter) Descriptor() ([]byte, []int) {
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *CaptureFilter) GetPoints() []string {
+	if x != nil {
+		return x.Points
+	}
+	return nil
+}
+
+func (x *CaptureFilter) GetProto() string {
+	if x != nil {
+		return x.Proto
+	}
+	return ""
+}
+
+func (x *CaptureFilter) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *CaptureFilter) GetL4Port() uint32 {
+	if x != nil {
+		return x.L4Port
+	}
+	return 0
+}
+
+func (x *CaptureFilter) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *CaptureFilter) GetSnaplen() uint32 {
+	if x != nil {
+		return x.Snaplen
+	}
+	return 0
+}
+
+func (x *CaptureFilter) GetRate() uint32 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *CaptureFilter) GetExplain() bool {
+	if x != nil {
+		return x.Explain
+	}
+	return false
+}
+
+type CaptureResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Packets       []*CapturedPacket      `protobuf:"bytes,1,rep,name=packets,proto3" json:"packets,omitempty"`
+	Counts        []*CaptureCount        `protobuf:"bytes,2,rep,name=counts,proto3" json:"counts,omitempty"` // up to now, of one host and port; now and then, and last
+	From          *CaptureTarget         `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`     // whom this message is about
+	Last          bool                   `protobuf:"varint,4,opt,name=last,proto3" json:"last,omitempty"`    // nothing more comes from it
+	Error         string                 `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`   // why, if not because the client left
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CaptureResponse) Reset() {
+	*x = CaptureResponse{}
+	mi := &file_weft_v1_operate_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CaptureResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CaptureResponse) ProtoMessage() {}
+
+func (x *CaptureResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_operate_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CaptureResponse.ProtoReflect.Descriptor instead.
+func (*CaptureResponse) Descriptor() ([]byte, []int) {
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *CaptureResponse) GetPackets() []*CapturedPacket {
+	if x != nil {
+		return x.Packets
+	}
+	return nil
+}
+
+func (x *CaptureResponse) GetCounts() []*CaptureCount {
+	if x != nil {
+		return x.Counts
+	}
+	return nil
+}
+
+func (x *CaptureResponse) GetFrom() *CaptureTarget {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *CaptureResponse) GetLast() bool {
+	if x != nil {
+		return x.Last
+	}
+	return false
+}
+
+func (x *CaptureResponse) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+// CaptureTarget is one port, or with an empty port all of a host.
+type CaptureTarget struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	Port          string                 `protobuf:"bytes,2,opt,name=port,proto3" json:"port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CaptureTarget) Reset() {
+	*x = CaptureTarget{}
+	mi := &file_weft_v1_operate_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CaptureTarget) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CaptureTarget) ProtoMessage() {}
+
+func (x *CaptureTarget) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_operate_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CaptureTarget.ProtoReflect.Descriptor instead.
+func (*CaptureTarget) Descriptor() ([]byte, []int) {
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *CaptureTarget) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *CaptureTarget) GetPort() string {
+	if x != nil {
+		return x.Port
+	}
+	return ""
+}
+
+// CapturedPacket is one packet at one point.
+type CapturedPacket struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	TimeUnixNano  int64                  `protobuf:"varint,1,opt,name=time_unix_nano,json=timeUnixNano,proto3" json:"time_unix_nano,omitempty"`
+	Point         string                 `protobuf:"bytes,2,opt,name=point,proto3" json:"point,omitempty"`
+	Direction     string                 `protobuf:"bytes,3,opt,name=direction,proto3" json:"direction,omitempty"`         // outbound | inbound, as the VM sees it
+	Port          string                 `protobuf:"bytes,4,opt,name=port,proto3" json:"port,omitempty"`                   // TENANT/PORT that the packet counts for; empty: none was known
+	ToPort        string                 `protobuf:"bytes,5,opt,name=to_port,json=toPort,proto3" json:"to_port,omitempty"` // TENANT/PORT of this host that it is delivered to
+	Verdict       uint32                 `protobuf:"varint,6,opt,name=verdict,proto3" json:"verdict,omitempty"`            // that its walk through the switch ended with; 0: not known
+	VerdictName   string                 `protobuf:"bytes,7,opt,name=verdict_name,json=verdictName,proto3" json:"verdict_name,omitempty"`
+	Stage         string                 `protobuf:"bytes,8,opt,name=stage,proto3" json:"stage,omitempty"`                           // that dropped it
+	Device        string                 `protobuf:"bytes,9,opt,name=device,proto3" json:"device,omitempty"`                         // where the walk began
+	OutDevice     string                 `protobuf:"bytes,10,opt,name=out_device,json=outDevice,proto3" json:"out_device,omitempty"` // where a frame leaves; empty: nothing does
+	Vsid          uint32                 `protobuf:"varint,11,opt,name=vsid,proto3" json:"vsid,omitempty"`                           // of the next hop, or the wire's; 0: not known
+	Length        uint32                 `protobuf:"varint,12,opt,name=length,proto3" json:"length,omitempty"`                       // of the frame, in bytes
+	Frame         []byte                 `protobuf:"bytes,13,opt,name=frame,proto3" json:"frame,omitempty"`                          // its first bytes
+	GsoSize       uint32                 `protobuf:"varint,14,opt,name=gso_size,json=gsoSize,proto3" json:"gso_size,omitempty"`      // payload bytes per segment of a packet yet to be cut; else 0
+	Walk          uint64                 `protobuf:"varint,15,opt,name=walk,proto3" json:"walk,omitempty"`                           // on one host, the same for all that was seen of one packet
+	Notes         []string               `protobuf:"bytes,16,rep,name=notes,proto3" json:"notes,omitempty"`                          // what a reader of the frame must know
+	Steps         []*TraceStep           `protobuf:"bytes,17,rep,name=steps,proto3" json:"steps,omitempty"`                          // with explain
+	Summary       string                 `protobuf:"bytes,18,opt,name=summary,proto3" json:"summary,omitempty"`                      // one line about the frame
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CapturedPacket) Reset() {
+	*x = CapturedPacket{}
+	mi := &file_weft_v1_operate_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CapturedPacket) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CapturedPacket) ProtoMessage() {}
+
+func (x *CapturedPacket) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_operate_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CapturedPacket.ProtoReflect.Descriptor instead.
+func (*CapturedPacket) Descriptor() ([]byte, []int) {
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *CapturedPacket) GetTimeUnixNano() int64 {
+	if x != nil {
+		return x.TimeUnixNano
+	}
+	return 0
+}
+
+func (x *CapturedPacket) GetPoint() string {
+	if x != nil {
+		return x.Point
+	}
+	return ""
+}
+
+func (x *CapturedPacket) GetDirection() string {
+	if x != nil {
+		return x.Direction
+	}
+	return ""
+}
+
+func (x *CapturedPacket) GetPort() string {
+	if x != nil {
+		return x.Port
+	}
+	return ""
+}
+
+func (x *CapturedPacket) GetToPort() string {
+	if x != nil {
+		return x.ToPort
+	}
+	return ""
+}
+
+func (x *CapturedPacket) GetVerdict() uint32 {
+	if x != nil {
+		return x.Verdict
+	}
+	return 0
+}
+
+func (x *CapturedPacket) GetVerdictName() string {
+	if x != nil {
+		return x.VerdictName
+	}
+	return ""
+}
+
+func (x *CapturedPacket) GetStage() string {
+	if x != nil {
+		return x.Stage
+	}
+	return ""
+}
+
+func (x *CapturedPacket) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *CapturedPacket) GetOutDevice() string {
+	if x != nil {
+		return x.OutDevice
+	}
+	return ""
+}
+
+func (x *CapturedPacket) GetVsid() uint32 {
+	if x != nil {
+		return x.Vsid
+	}
+	return 0
+}
+
+func (x *CapturedPacket) GetLength() uint32 {
+	if x != nil {
+		return x.Length
+	}
+	return 0
+}
+
+func (x *CapturedPacket) GetFrame() []byte {
+	if x != nil {
+		return x.Frame
+	}
+	return nil
+}
+
+func (x *CapturedPacket) GetGsoSize() uint32 {
+	if x != nil {
+		return x.GsoSize
+	}
+	return 0
+}
+
+func (x *CapturedPacket) GetWalk() uint64 {
+	if x != nil {
+		return x.Walk
+	}
+	return 0
+}
+
+func (x *CapturedPacket) GetNotes() []string {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
+}
+
+func (x *CapturedPacket) GetSteps() []*TraceStep {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *CapturedPacket) GetSummary() string {
+	if x != nil {
+		return x.Summary
+	}
+	return ""
+}
+
+type CaptureCount struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Point         string                 `protobuf:"bytes,1,opt,name=point,proto3" json:"point,omitempty"`
+	Seen          uint64                 `protobuf:"varint,2,opt,name=seen,proto3" json:"seen,omitempty"` // packets that matched
+	Lost          uint64                 `protobuf:"varint,3,opt,name=lost,proto3" json:"lost,omitempty"` // of these, not sent: too many or too fast
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CaptureCount) Reset() {
+	*x = CaptureCount{}
+	mi := &file_weft_v1_operate_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CaptureCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CaptureCount) ProtoMessage() {}
+
+func (x *CaptureCount) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_operate_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CaptureCount.ProtoReflect.Descriptor instead.
+func (*CaptureCount) Descriptor() ([]byte, []int) {
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *CaptureCount) GetPoint() string {
+	if x != nil {
+		return x.Point
+	}
+	return ""
+}
+
+func (x *CaptureCount) GetSeen() uint64 {
+	if x != nil {
+		return x.Seen
+	}
+	return 0
+}
+
+func (x *CaptureCount) GetLost() uint64 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
+}
+
 type DoctorRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
@@ -1282,7 +1813,7 @@ type DoctorRequest struct {
 
 func (x *DoctorRequest) Reset() {
 	*x = DoctorRequest{}
-	mi := &file_weft_v1_operate_proto_msgTypes[16]
+	mi := &file_weft_v1_operate_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1294,7 +1825,7 @@ func (x *DoctorRequest) String() string {
 func (*DoctorRequest) ProtoMessage() {}
 
 func (x *DoctorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[16]
+	mi := &file_weft_v1_operate_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1307,7 +1838,7 @@ func (x *DoctorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorRequest.ProtoReflect.Descriptor instead.
 func (*DoctorRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{16}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DoctorRequest) GetHost() string {
@@ -1326,7 +1857,7 @@ type DoctorResponse struct {
 
 func (x *DoctorResponse) Reset() {
 	*x = DoctorResponse{}
-	mi := &file_weft_v1_operate_proto_msgTypes[17]
+	mi := &file_weft_v1_operate_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1338,7 +1869,7 @@ func (x *DoctorResponse) String() string {
 func (*DoctorResponse) ProtoMessage() {}
 
 func (x *DoctorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[17]
+	mi := &file_weft_v1_operate_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1351,7 +1882,7 @@ func (x *DoctorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorResponse.ProtoReflect.Descriptor instead.
 func (*DoctorResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{17}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *DoctorResponse) GetFindings() []*Finding {
@@ -1374,7 +1905,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_weft_v1_operate_proto_msgTypes[18]
+	mi := &file_weft_v1_operate_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1386,7 +1917,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[18]
+	mi := &file_weft_v1_operate_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1399,7 +1930,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{18}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Finding) GetHost() string {
@@ -1447,7 +1978,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_weft_v1_operate_proto_msgTypes[19]
+	mi := &file_weft_v1_operate_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1459,7 +1990,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[19]
+	mi := &file_weft_v1_operate_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1472,7 +2003,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{19}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CreateTokenRequest) GetHost() string {
@@ -1499,7 +2030,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_weft_v1_operate_proto_msgTypes[20]
+	mi := &file_weft_v1_operate_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1511,7 +2042,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[20]
+	mi := &file_weft_v1_operate_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1524,7 +2055,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{20}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -1656,7 +2187,54 @@ const file_weft_v1_operate_proto_rawDesc = "" +
 	"\x10destination_port\x18\n" +
 	" \x01(\rR\x0fdestinationPort\x12\x1d\n" +
 	"\n" +
-	"flow_label\x18\v \x01(\rR\tflowLabel\"#\n" +
+	"flow_label\x18\v \x01(\rR\tflowLabel\"j\n" +
+	"\x0eCaptureRequest\x12\x14\n" +
+	"\x05ports\x18\x01 \x03(\tR\x05ports\x12\x12\n" +
+	"\x04host\x18\x02 \x01(\tR\x04host\x12.\n" +
+	"\x06filter\x18\x03 \x01(\v2\x16.weft.v1.CaptureFilterR\x06filter\"\xd4\x01\n" +
+	"\rCaptureFilter\x12\x16\n" +
+	"\x06points\x18\x01 \x03(\tR\x06points\x12\x14\n" +
+	"\x05proto\x18\x02 \x01(\tR\x05proto\x12\x1c\n" +
+	"\taddresses\x18\x03 \x03(\tR\taddresses\x12\x17\n" +
+	"\al4_port\x18\x04 \x01(\rR\x06l4Port\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x18\n" +
+	"\asnaplen\x18\x06 \x01(\rR\asnaplen\x12\x12\n" +
+	"\x04rate\x18\a \x01(\rR\x04rate\x12\x18\n" +
+	"\aexplain\x18\b \x01(\bR\aexplain\"\xc9\x01\n" +
+	"\x0fCaptureResponse\x121\n" +
+	"\apackets\x18\x01 \x03(\v2\x17.weft.v1.CapturedPacketR\apackets\x12-\n" +
+	"\x06counts\x18\x02 \x03(\v2\x15.weft.v1.CaptureCountR\x06counts\x12*\n" +
+	"\x04from\x18\x03 \x01(\v2\x16.weft.v1.CaptureTargetR\x04from\x12\x12\n" +
+	"\x04last\x18\x04 \x01(\bR\x04last\x12\x14\n" +
+	"\x05error\x18\x05 \x01(\tR\x05error\"7\n" +
+	"\rCaptureTarget\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\tR\x04port\"\xec\x03\n" +
+	"\x0eCapturedPacket\x12$\n" +
+	"\x0etime_unix_nano\x18\x01 \x01(\x03R\ftimeUnixNano\x12\x14\n" +
+	"\x05point\x18\x02 \x01(\tR\x05point\x12\x1c\n" +
+	"\tdirection\x18\x03 \x01(\tR\tdirection\x12\x12\n" +
+	"\x04port\x18\x04 \x01(\tR\x04port\x12\x17\n" +
+	"\ato_port\x18\x05 \x01(\tR\x06toPort\x12\x18\n" +
+	"\averdict\x18\x06 \x01(\rR\averdict\x12!\n" +
+	"\fverdict_name\x18\a \x01(\tR\vverdictName\x12\x14\n" +
+	"\x05stage\x18\b \x01(\tR\x05stage\x12\x16\n" +
+	"\x06device\x18\t \x01(\tR\x06device\x12\x1d\n" +
+	"\n" +
+	"out_device\x18\n" +
+	" \x01(\tR\toutDevice\x12\x12\n" +
+	"\x04vsid\x18\v \x01(\rR\x04vsid\x12\x16\n" +
+	"\x06length\x18\f \x01(\rR\x06length\x12\x14\n" +
+	"\x05frame\x18\r \x01(\fR\x05frame\x12\x19\n" +
+	"\bgso_size\x18\x0e \x01(\rR\agsoSize\x12\x12\n" +
+	"\x04walk\x18\x0f \x01(\x04R\x04walk\x12\x14\n" +
+	"\x05notes\x18\x10 \x03(\tR\x05notes\x12(\n" +
+	"\x05steps\x18\x11 \x03(\v2\x12.weft.v1.TraceStepR\x05steps\x12\x18\n" +
+	"\asummary\x18\x12 \x01(\tR\asummary\"L\n" +
+	"\fCaptureCount\x12\x14\n" +
+	"\x05point\x18\x01 \x01(\tR\x05point\x12\x12\n" +
+	"\x04seen\x18\x02 \x01(\x04R\x04seen\x12\x12\n" +
+	"\x04lost\x18\x03 \x01(\x04R\x04lost\"#\n" +
 	"\rDoctorRequest\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\">\n" +
 	"\x0eDoctorResponse\x12,\n" +
@@ -1673,13 +2251,14 @@ const file_weft_v1_operate_proto_rawDesc = "" +
 	"ttlSeconds\"E\n" +
 	"\x13CreateTokenResponse\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x18\n" +
-	"\aexpires\x18\x02 \x01(\tR\aexpires2\xc5\x03\n" +
+	"\aexpires\x18\x02 \x01(\tR\aexpires2\x85\x04\n" +
 	"\x0eOperateService\x12H\n" +
 	"\vFleetStatus\x12\x1b.weft.v1.FleetStatusRequest\x1a\x1c.weft.v1.FleetStatusResponse\x126\n" +
 	"\x05Drops\x12\x15.weft.v1.DropsRequest\x1a\x16.weft.v1.DropsResponse\x129\n" +
 	"\x06Lookup\x12\x16.weft.v1.LookupRequest\x1a\x17.weft.v1.LookupResponse\x129\n" +
 	"\x06Verify\x12\x16.weft.v1.VerifyRequest\x1a\x17.weft.v1.VerifyResponse\x126\n" +
-	"\x05Trace\x12\x15.weft.v1.TraceRequest\x1a\x16.weft.v1.TraceResponse\x129\n" +
+	"\x05Trace\x12\x15.weft.v1.TraceRequest\x1a\x16.weft.v1.TraceResponse\x12>\n" +
+	"\aCapture\x12\x17.weft.v1.CaptureRequest\x1a\x18.weft.v1.CaptureResponse0\x01\x129\n" +
 	"\x06Doctor\x12\x16.weft.v1.DoctorRequest\x1a\x17.weft.v1.DoctorResponse\x12H\n" +
 	"\vCreateToken\x12\x1b.weft.v1.CreateTokenRequest\x1a\x1c.weft.v1.CreateTokenResponseB-Z+github.com/weft-sdn/weft/api/weft/v1;weftv1b\x06proto3"
 
@@ -1695,7 +2274,7 @@ func file_weft_v1_operate_proto_rawDescGZIP() []byte {
 	return file_weft_v1_operate_proto_rawDescData
 }
 
-var file_weft_v1_operate_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_weft_v1_operate_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_weft_v1_operate_proto_goTypes = []any{
 	(*FleetStatusRequest)(nil),  // 0: weft.v1.FleetStatusRequest
 	(*FleetStatusResponse)(nil), // 1: weft.v1.FleetStatusResponse
@@ -1713,11 +2292,17 @@ var file_weft_v1_operate_proto_goTypes = []any{
 	(*TraceRun)(nil),            // 13: weft.v1.TraceRun
 	(*TraceStep)(nil),           // 14: weft.v1.TraceStep
 	(*TraceOuter)(nil),          // 15: weft.v1.TraceOuter
-	(*DoctorRequest)(nil),       // 16: weft.v1.DoctorRequest
-	(*DoctorResponse)(nil),      // 17: weft.v1.DoctorResponse
-	(*Finding)(nil),             // 18: weft.v1.Finding
-	(*CreateTokenRequest)(nil),  // 19: weft.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil), // 20: weft.v1.CreateTokenResponse
+	(*CaptureRequest)(nil),      // 16: weft.v1.CaptureRequest
+	(*CaptureFilter)(nil),       // 17: weft.v1.CaptureFilter
+	(*CaptureResponse)(nil),     // 18: weft.v1.CaptureResponse
+	(*CaptureTarget)(nil),       // 19: weft.v1.CaptureTarget
+	(*CapturedPacket)(nil),      // 20: weft.v1.CapturedPacket
+	(*CaptureCount)(nil),        // 21: weft.v1.CaptureCount
+	(*DoctorRequest)(nil),       // 22: weft.v1.DoctorRequest
+	(*DoctorResponse)(nil),      // 23: weft.v1.DoctorResponse
+	(*Finding)(nil),             // 24: weft.v1.Finding
+	(*CreateTokenRequest)(nil),  // 25: weft.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil), // 26: weft.v1.CreateTokenResponse
 }
 var file_weft_v1_operate_proto_depIdxs = []int32{
 	2,  // 0: weft.v1.FleetStatusResponse.hosts:type_name -> weft.v1.HostStatus
@@ -1727,26 +2312,33 @@ var file_weft_v1_operate_proto_depIdxs = []int32{
 	13, // 4: weft.v1.TraceResponse.reverse:type_name -> weft.v1.TraceRun
 	14, // 5: weft.v1.TraceRun.steps:type_name -> weft.v1.TraceStep
 	15, // 6: weft.v1.TraceRun.outer:type_name -> weft.v1.TraceOuter
-	18, // 7: weft.v1.DoctorResponse.findings:type_name -> weft.v1.Finding
-	0,  // 8: weft.v1.OperateService.FleetStatus:input_type -> weft.v1.FleetStatusRequest
-	3,  // 9: weft.v1.OperateService.Drops:input_type -> weft.v1.DropsRequest
-	6,  // 10: weft.v1.OperateService.Lookup:input_type -> weft.v1.LookupRequest
-	8,  // 11: weft.v1.OperateService.Verify:input_type -> weft.v1.VerifyRequest
-	11, // 12: weft.v1.OperateService.Trace:input_type -> weft.v1.TraceRequest
-	16, // 13: weft.v1.OperateService.Doctor:input_type -> weft.v1.DoctorRequest
-	19, // 14: weft.v1.OperateService.CreateToken:input_type -> weft.v1.CreateTokenRequest
-	1,  // 15: weft.v1.OperateService.FleetStatus:output_type -> weft.v1.FleetStatusResponse
-	4,  // 16: weft.v1.OperateService.Drops:output_type -> weft.v1.DropsResponse
-	7,  // 17: weft.v1.OperateService.Lookup:output_type -> weft.v1.LookupResponse
-	9,  // 18: weft.v1.OperateService.Verify:output_type -> weft.v1.VerifyResponse
-	12, // 19: weft.v1.OperateService.Trace:output_type -> weft.v1.TraceResponse
-	17, // 20: weft.v1.OperateService.Doctor:output_type -> weft.v1.DoctorResponse
-	20, // 21: weft.v1.OperateService.CreateToken:output_type -> weft.v1.CreateTokenResponse
-	15, // [15:22] is the sub-list for method output_type
-	8,  // [8:15] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	17, // 7: weft.v1.CaptureRequest.filter:type_name -> weft.v1.CaptureFilter
+	20, // 8: weft.v1.CaptureResponse.packets:type_name -> weft.v1.CapturedPacket
+	21, // 9: weft.v1.CaptureResponse.counts:type_name -> weft.v1.CaptureCount
+	19, // 10: weft.v1.CaptureResponse.from:type_name -> weft.v1.CaptureTarget
+	14, // 11: weft.v1.CapturedPacket.steps:type_name -> weft.v1.TraceStep
+	24, // 12: weft.v1.DoctorResponse.findings:type_name -> weft.v1.Finding
+	0,  // 13: weft.v1.OperateService.FleetStatus:input_type -> weft.v1.FleetStatusRequest
+	3,  // 14: weft.v1.OperateService.Drops:input_type -> weft.v1.DropsRequest
+	6,  // 15: weft.v1.OperateService.Lookup:input_type -> weft.v1.LookupRequest
+	8,  // 16: weft.v1.OperateService.Verify:input_type -> weft.v1.VerifyRequest
+	11, // 17: weft.v1.OperateService.Trace:input_type -> weft.v1.TraceRequest
+	16, // 18: weft.v1.OperateService.Capture:input_type -> weft.v1.CaptureRequest
+	22, // 19: weft.v1.OperateService.Doctor:input_type -> weft.v1.DoctorRequest
+	25, // 20: weft.v1.OperateService.CreateToken:input_type -> weft.v1.CreateTokenRequest
+	1,  // 21: weft.v1.OperateService.FleetStatus:output_type -> weft.v1.FleetStatusResponse
+	4,  // 22: weft.v1.OperateService.Drops:output_type -> weft.v1.DropsResponse
+	7,  // 23: weft.v1.OperateService.Lookup:output_type -> weft.v1.LookupResponse
+	9,  // 24: weft.v1.OperateService.Verify:output_type -> weft.v1.VerifyResponse
+	12, // 25: weft.v1.OperateService.Trace:output_type -> weft.v1.TraceResponse
+	18, // 26: weft.v1.OperateService.Capture:output_type -> weft.v1.CaptureResponse
+	23, // 27: weft.v1.OperateService.Doctor:output_type -> weft.v1.DoctorResponse
+	26, // 28: weft.v1.OperateService.CreateToken:output_type -> weft.v1.CreateTokenResponse
+	21, // [21:29] is the sub-list for method output_type
+	13, // [13:21] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_weft_v1_operate_proto_init() }
@@ -1760,7 +2352,7 @@ func file_weft_v1_operate_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_v1_operate_proto_rawDesc), len(file_weft_v1_operate_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

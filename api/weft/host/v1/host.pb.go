@@ -1793,6 +1793,7 @@ type Query struct {
 	//	*Query_Verify
 	//	*Query_Trace
 	//	*Query_Examine
+	//	*Query_Capture
 	Query         isQuery_Query `protobuf_oneof:"query"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1878,6 +1879,15 @@ func (x *Query) GetExamine() *ExamineQuery {
 	return nil
 }
 
+func (x *Query) GetCapture() *CaptureQuery {
+	if x != nil {
+		if x, ok := x.Query.(*Query_Capture); ok {
+			return x.Capture
+		}
+	}
+	return nil
+}
+
 type isQuery_Query interface {
 	isQuery_Query()
 }
@@ -1898,6 +1908,10 @@ type Query_Examine struct {
 	Examine *ExamineQuery `protobuf:"bytes,5,opt,name=examine,proto3,oneof"`
 }
 
+type Query_Capture struct {
+	Capture *CaptureQuery `protobuf:"bytes,6,opt,name=capture,proto3,oneof"`
+}
+
 func (*Query_Drops) isQuery_Query() {}
 
 func (*Query_Verify) isQuery_Query() {}
@@ -1905,6 +1919,8 @@ func (*Query_Verify) isQuery_Query() {}
 func (*Query_Trace) isQuery_Query() {}
 
 func (*Query_Examine) isQuery_Query() {}
+
+func (*Query_Capture) isQuery_Query() {}
 
 type DropsQuery struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1996,6 +2012,7 @@ type Answer struct {
 	//	*Answer_Verify
 	//	*Answer_Trace
 	//	*Answer_Examine
+	//	*Answer_Capture
 	Answer        isAnswer_Answer `protobuf_oneof:"answer"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2088,6 +2105,15 @@ func (x *Answer) GetExamine() *ExamineAnswer {
 	return nil
 }
 
+func (x *Answer) GetCapture() *CaptureAnswer {
+	if x != nil {
+		if x, ok := x.Answer.(*Answer_Capture); ok {
+			return x.Capture
+		}
+	}
+	return nil
+}
+
 type isAnswer_Answer interface {
 	isAnswer_Answer()
 }
@@ -2108,6 +2134,10 @@ type Answer_Examine struct {
 	Examine *ExamineAnswer `protobuf:"bytes,6,opt,name=examine,proto3,oneof"`
 }
 
+type Answer_Capture struct {
+	Capture *CaptureAnswer `protobuf:"bytes,7,opt,name=capture,proto3,oneof"`
+}
+
 func (*Answer_Drops) isAnswer_Answer() {}
 
 func (*Answer_Verify) isAnswer_Answer() {}
@@ -2115,6 +2145,8 @@ func (*Answer_Verify) isAnswer_Answer() {}
 func (*Answer_Trace) isAnswer_Answer() {}
 
 func (*Answer_Examine) isAnswer_Answer() {}
+
+func (*Answer_Capture) isAnswer_Answer() {}
 
 type DropsAnswer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2631,6 +2663,192 @@ func (x *ExamineAnswer) GetTimeUnixNano() int64 {
 	return 0
 }
 
+// CaptureQuery starts a capture, whose packets come by HostService.Capture under its
+// name. The answer says that it is on, or why not.
+type CaptureQuery struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`      // hard to guess
+	Port          uint32                 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"` // 0: everything of the host
+	Filter        *v1.CaptureFilter      `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CaptureQuery) Reset() {
+	*x = CaptureQuery{}
+	mi := &file_weft_host_v1_host_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CaptureQuery) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CaptureQuery) ProtoMessage() {}
+
+func (x *CaptureQuery) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_host_v1_host_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CaptureQuery.ProtoReflect.Descriptor instead.
+func (*CaptureQuery) Descriptor() ([]byte, []int) {
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *CaptureQuery) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *CaptureQuery) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *CaptureQuery) GetFilter() *v1.CaptureFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+type CaptureAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CaptureAnswer) Reset() {
+	*x = CaptureAnswer{}
+	mi := &file_weft_host_v1_host_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CaptureAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CaptureAnswer) ProtoMessage() {}
+
+func (x *CaptureAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_host_v1_host_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CaptureAnswer.ProtoReflect.Descriptor instead.
+func (*CaptureAnswer) Descriptor() ([]byte, []int) {
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{38}
+}
+
+type CaptureUpload struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Message       *v1.CaptureResponse    `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CaptureUpload) Reset() {
+	*x = CaptureUpload{}
+	mi := &file_weft_host_v1_host_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CaptureUpload) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CaptureUpload) ProtoMessage() {}
+
+func (x *CaptureUpload) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_host_v1_host_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CaptureUpload.ProtoReflect.Descriptor instead.
+func (*CaptureUpload) Descriptor() ([]byte, []int) {
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *CaptureUpload) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *CaptureUpload) GetMessage() *v1.CaptureResponse {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+type CaptureDone struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CaptureDone) Reset() {
+	*x = CaptureDone{}
+	mi := &file_weft_host_v1_host_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CaptureDone) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CaptureDone) ProtoMessage() {}
+
+func (x *CaptureDone) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_host_v1_host_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CaptureDone.ProtoReflect.Descriptor instead.
+func (*CaptureDone) Descriptor() ([]byte, []int) {
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{40}
+}
+
 var File_weft_host_v1_host_proto protoreflect.FileDescriptor
 
 const file_weft_host_v1_host_proto_rawDesc = "" +
@@ -2760,25 +2978,27 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\x05Route\x12(\n" +
 	"\x03key\x18\x01 \x01(\v2\x16.weft.host.v1.RouteKeyR\x03key\x12\x12\n" +
 	"\x04vsid\x18\x02 \x01(\rR\x04vsid\x12\x19\n" +
-	"\bnext_hop\x18\x03 \x01(\fR\anextHop\"\xf1\x01\n" +
+	"\bnext_hop\x18\x03 \x01(\fR\anextHop\"\xa9\x02\n" +
 	"\x05Query\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x120\n" +
 	"\x05drops\x18\x02 \x01(\v2\x18.weft.host.v1.DropsQueryH\x00R\x05drops\x123\n" +
 	"\x06verify\x18\x03 \x01(\v2\x19.weft.host.v1.VerifyQueryH\x00R\x06verify\x120\n" +
 	"\x05trace\x18\x04 \x01(\v2\x18.weft.host.v1.TraceQueryH\x00R\x05trace\x126\n" +
-	"\aexamine\x18\x05 \x01(\v2\x1a.weft.host.v1.ExamineQueryH\x00R\aexamineB\a\n" +
+	"\aexamine\x18\x05 \x01(\v2\x1a.weft.host.v1.ExamineQueryH\x00R\aexamine\x126\n" +
+	"\acapture\x18\x06 \x01(\v2\x1a.weft.host.v1.CaptureQueryH\x00R\acaptureB\a\n" +
 	"\x05query\" \n" +
 	"\n" +
 	"DropsQuery\x12\x12\n" +
 	"\x04port\x18\x01 \x01(\rR\x04port\"\r\n" +
-	"\vVerifyQuery\"\x8d\x02\n" +
+	"\vVerifyQuery\"\xc6\x02\n" +
 	"\x06Answer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x121\n" +
 	"\x05drops\x18\x03 \x01(\v2\x19.weft.host.v1.DropsAnswerH\x00R\x05drops\x124\n" +
 	"\x06verify\x18\x04 \x01(\v2\x1a.weft.host.v1.VerifyAnswerH\x00R\x06verify\x121\n" +
 	"\x05trace\x18\x05 \x01(\v2\x19.weft.host.v1.TraceAnswerH\x00R\x05trace\x127\n" +
-	"\aexamine\x18\x06 \x01(\v2\x1b.weft.host.v1.ExamineAnswerH\x00R\aexamineB\b\n" +
+	"\aexamine\x18\x06 \x01(\v2\x1b.weft.host.v1.ExamineAnswerH\x00R\aexamine\x127\n" +
+	"\acapture\x18\a \x01(\v2\x1b.weft.host.v1.CaptureAnswerH\x00R\acaptureB\b\n" +
 	"\x06answer\"8\n" +
 	"\vDropsAnswer\x12)\n" +
 	"\x04rows\x18\x01 \x03(\v2\x15.weft.host.v1.DropRowR\x04rows\"\x93\x01\n" +
@@ -2813,14 +3033,24 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\x05clock\x18\x01 \x01(\bR\x05clock\"c\n" +
 	"\rExamineAnswer\x12,\n" +
 	"\bfindings\x18\x01 \x03(\v2\x10.weft.v1.FindingR\bfindings\x12$\n" +
-	"\x0etime_unix_nano\x18\x02 \x01(\x03R\ftimeUnixNano2\xed\x02\n" +
+	"\x0etime_unix_nano\x18\x02 \x01(\x03R\ftimeUnixNano\"b\n" +
+	"\fCaptureQuery\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\rR\x04port\x12.\n" +
+	"\x06filter\x18\x03 \x01(\v2\x16.weft.v1.CaptureFilterR\x06filter\"\x0f\n" +
+	"\rCaptureAnswer\"S\n" +
+	"\rCaptureUpload\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x122\n" +
+	"\amessage\x18\x02 \x01(\v2\x18.weft.v1.CaptureResponseR\amessage\"\r\n" +
+	"\vCaptureDone2\xb2\x03\n" +
 	"\vHostService\x12=\n" +
 	"\x04Join\x12\x19.weft.host.v1.JoinRequest\x1a\x1a.weft.host.v1.JoinResponse\x12?\n" +
 	"\x05Renew\x12\x1a.weft.host.v1.RenewRequest\x1a\x1a.weft.host.v1.JoinResponse\x12F\n" +
 	"\aSession\x12\x1a.weft.host.v1.AgentMessage\x1a\x1b.weft.host.v1.ServerMessage(\x010\x01\x12I\n" +
 	"\bBindPort\x12\x1d.weft.host.v1.BindPortRequest\x1a\x1e.weft.host.v1.BindPortResponse\x12K\n" +
 	"\n" +
-	"UnbindPort\x12\x1d.weft.host.v1.BindPortRequest\x1a\x1e.weft.host.v1.BindPortResponseB2Z0github.com/weft-sdn/weft/api/weft/host/v1;hostv1b\x06proto3"
+	"UnbindPort\x12\x1d.weft.host.v1.BindPortRequest\x1a\x1e.weft.host.v1.BindPortResponse\x12C\n" +
+	"\aCapture\x12\x1b.weft.host.v1.CaptureUpload\x1a\x19.weft.host.v1.CaptureDone(\x01B2Z0github.com/weft-sdn/weft/api/weft/host/v1;hostv1b\x06proto3"
 
 var (
 	file_weft_host_v1_host_proto_rawDescOnce sync.Once
@@ -2834,47 +3064,53 @@ func file_weft_host_v1_host_proto_rawDescGZIP() []byte {
 	return file_weft_host_v1_host_proto_rawDescData
 }
 
-var file_weft_host_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_weft_host_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_weft_host_v1_host_proto_goTypes = []any{
-	(*JoinRequest)(nil),      // 0: weft.host.v1.JoinRequest
-	(*RenewRequest)(nil),     // 1: weft.host.v1.RenewRequest
-	(*JoinResponse)(nil),     // 2: weft.host.v1.JoinResponse
-	(*BindPortRequest)(nil),  // 3: weft.host.v1.BindPortRequest
-	(*BindPortResponse)(nil), // 4: weft.host.v1.BindPortResponse
-	(*AgentMessage)(nil),     // 5: weft.host.v1.AgentMessage
-	(*Devices)(nil),          // 6: weft.host.v1.Devices
-	(*Hello)(nil),            // 7: weft.host.v1.Hello
-	(*Facts)(nil),            // 8: weft.host.v1.Facts
-	(*AddressState)(nil),     // 9: weft.host.v1.AddressState
-	(*Heartbeat)(nil),        // 10: weft.host.v1.Heartbeat
-	(*Ack)(nil),              // 11: weft.host.v1.Ack
-	(*Failure)(nil),          // 12: weft.host.v1.Failure
-	(*ServerMessage)(nil),    // 13: weft.host.v1.ServerMessage
-	(*Welcome)(nil),          // 14: weft.host.v1.Welcome
-	(*Update)(nil),           // 15: weft.host.v1.Update
-	(*Settings)(nil),         // 16: weft.host.v1.Settings
-	(*PeerKey)(nil),          // 17: weft.host.v1.PeerKey
-	(*Peer)(nil),             // 18: weft.host.v1.Peer
-	(*Port)(nil),             // 19: weft.host.v1.Port
-	(*Prefix)(nil),           // 20: weft.host.v1.Prefix
-	(*RecordKey)(nil),        // 21: weft.host.v1.RecordKey
-	(*Record)(nil),           // 22: weft.host.v1.Record
-	(*RouteKey)(nil),         // 23: weft.host.v1.RouteKey
-	(*Route)(nil),            // 24: weft.host.v1.Route
-	(*Query)(nil),            // 25: weft.host.v1.Query
-	(*DropsQuery)(nil),       // 26: weft.host.v1.DropsQuery
-	(*VerifyQuery)(nil),      // 27: weft.host.v1.VerifyQuery
-	(*Answer)(nil),           // 28: weft.host.v1.Answer
-	(*DropsAnswer)(nil),      // 29: weft.host.v1.DropsAnswer
-	(*DropRow)(nil),          // 30: weft.host.v1.DropRow
-	(*VerifyAnswer)(nil),     // 31: weft.host.v1.VerifyAnswer
-	(*TraceQuery)(nil),       // 32: weft.host.v1.TraceQuery
-	(*TracePacket)(nil),      // 33: weft.host.v1.TracePacket
-	(*TraceAnswer)(nil),      // 34: weft.host.v1.TraceAnswer
-	(*ExamineQuery)(nil),     // 35: weft.host.v1.ExamineQuery
-	(*ExamineAnswer)(nil),    // 36: weft.host.v1.ExamineAnswer
-	(*v1.TraceRun)(nil),      // 37: weft.v1.TraceRun
-	(*v1.Finding)(nil),       // 38: weft.v1.Finding
+	(*JoinRequest)(nil),        // 0: weft.host.v1.JoinRequest
+	(*RenewRequest)(nil),       // 1: weft.host.v1.RenewRequest
+	(*JoinResponse)(nil),       // 2: weft.host.v1.JoinResponse
+	(*BindPortRequest)(nil),    // 3: weft.host.v1.BindPortRequest
+	(*BindPortResponse)(nil),   // 4: weft.host.v1.BindPortResponse
+	(*AgentMessage)(nil),       // 5: weft.host.v1.AgentMessage
+	(*Devices)(nil),            // 6: weft.host.v1.Devices
+	(*Hello)(nil),              // 7: weft.host.v1.Hello
+	(*Facts)(nil),              // 8: weft.host.v1.Facts
+	(*AddressState)(nil),       // 9: weft.host.v1.AddressState
+	(*Heartbeat)(nil),          // 10: weft.host.v1.Heartbeat
+	(*Ack)(nil),                // 11: weft.host.v1.Ack
+	(*Failure)(nil),            // 12: weft.host.v1.Failure
+	(*ServerMessage)(nil),      // 13: weft.host.v1.ServerMessage
+	(*Welcome)(nil),            // 14: weft.host.v1.Welcome
+	(*Update)(nil),             // 15: weft.host.v1.Update
+	(*Settings)(nil),           // 16: weft.host.v1.Settings
+	(*PeerKey)(nil),            // 17: weft.host.v1.PeerKey
+	(*Peer)(nil),               // 18: weft.host.v1.Peer
+	(*Port)(nil),               // 19: weft.host.v1.Port
+	(*Prefix)(nil),             // 20: weft.host.v1.Prefix
+	(*RecordKey)(nil),          // 21: weft.host.v1.RecordKey
+	(*Record)(nil),             // 22: weft.host.v1.Record
+	(*RouteKey)(nil),           // 23: weft.host.v1.RouteKey
+	(*Route)(nil),              // 24: weft.host.v1.Route
+	(*Query)(nil),              // 25: weft.host.v1.Query
+	(*DropsQuery)(nil),         // 26: weft.host.v1.DropsQuery
+	(*VerifyQuery)(nil),        // 27: weft.host.v1.VerifyQuery
+	(*Answer)(nil),             // 28: weft.host.v1.Answer
+	(*DropsAnswer)(nil),        // 29: weft.host.v1.DropsAnswer
+	(*DropRow)(nil),            // 30: weft.host.v1.DropRow
+	(*VerifyAnswer)(nil),       // 31: weft.host.v1.VerifyAnswer
+	(*TraceQuery)(nil),         // 32: weft.host.v1.TraceQuery
+	(*TracePacket)(nil),        // 33: weft.host.v1.TracePacket
+	(*TraceAnswer)(nil),        // 34: weft.host.v1.TraceAnswer
+	(*ExamineQuery)(nil),       // 35: weft.host.v1.ExamineQuery
+	(*ExamineAnswer)(nil),      // 36: weft.host.v1.ExamineAnswer
+	(*CaptureQuery)(nil),       // 37: weft.host.v1.CaptureQuery
+	(*CaptureAnswer)(nil),      // 38: weft.host.v1.CaptureAnswer
+	(*CaptureUpload)(nil),      // 39: weft.host.v1.CaptureUpload
+	(*CaptureDone)(nil),        // 40: weft.host.v1.CaptureDone
+	(*v1.TraceRun)(nil),        // 41: weft.v1.TraceRun
+	(*v1.Finding)(nil),         // 42: weft.v1.Finding
+	(*v1.CaptureFilter)(nil),   // 43: weft.v1.CaptureFilter
+	(*v1.CaptureResponse)(nil), // 44: weft.v1.CaptureResponse
 }
 var file_weft_host_v1_host_proto_depIdxs = []int32{
 	7,  // 0: weft.host.v1.AgentMessage.hello:type_name -> weft.host.v1.Hello
@@ -2907,29 +3143,35 @@ var file_weft_host_v1_host_proto_depIdxs = []int32{
 	27, // 27: weft.host.v1.Query.verify:type_name -> weft.host.v1.VerifyQuery
 	32, // 28: weft.host.v1.Query.trace:type_name -> weft.host.v1.TraceQuery
 	35, // 29: weft.host.v1.Query.examine:type_name -> weft.host.v1.ExamineQuery
-	29, // 30: weft.host.v1.Answer.drops:type_name -> weft.host.v1.DropsAnswer
-	31, // 31: weft.host.v1.Answer.verify:type_name -> weft.host.v1.VerifyAnswer
-	34, // 32: weft.host.v1.Answer.trace:type_name -> weft.host.v1.TraceAnswer
-	36, // 33: weft.host.v1.Answer.examine:type_name -> weft.host.v1.ExamineAnswer
-	30, // 34: weft.host.v1.DropsAnswer.rows:type_name -> weft.host.v1.DropRow
-	33, // 35: weft.host.v1.TraceQuery.packet:type_name -> weft.host.v1.TracePacket
-	37, // 36: weft.host.v1.TraceAnswer.runs:type_name -> weft.v1.TraceRun
-	38, // 37: weft.host.v1.ExamineAnswer.findings:type_name -> weft.v1.Finding
-	0,  // 38: weft.host.v1.HostService.Join:input_type -> weft.host.v1.JoinRequest
-	1,  // 39: weft.host.v1.HostService.Renew:input_type -> weft.host.v1.RenewRequest
-	5,  // 40: weft.host.v1.HostService.Session:input_type -> weft.host.v1.AgentMessage
-	3,  // 41: weft.host.v1.HostService.BindPort:input_type -> weft.host.v1.BindPortRequest
-	3,  // 42: weft.host.v1.HostService.UnbindPort:input_type -> weft.host.v1.BindPortRequest
-	2,  // 43: weft.host.v1.HostService.Join:output_type -> weft.host.v1.JoinResponse
-	2,  // 44: weft.host.v1.HostService.Renew:output_type -> weft.host.v1.JoinResponse
-	13, // 45: weft.host.v1.HostService.Session:output_type -> weft.host.v1.ServerMessage
-	4,  // 46: weft.host.v1.HostService.BindPort:output_type -> weft.host.v1.BindPortResponse
-	4,  // 47: weft.host.v1.HostService.UnbindPort:output_type -> weft.host.v1.BindPortResponse
-	43, // [43:48] is the sub-list for method output_type
-	38, // [38:43] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	37, // 30: weft.host.v1.Query.capture:type_name -> weft.host.v1.CaptureQuery
+	29, // 31: weft.host.v1.Answer.drops:type_name -> weft.host.v1.DropsAnswer
+	31, // 32: weft.host.v1.Answer.verify:type_name -> weft.host.v1.VerifyAnswer
+	34, // 33: weft.host.v1.Answer.trace:type_name -> weft.host.v1.TraceAnswer
+	36, // 34: weft.host.v1.Answer.examine:type_name -> weft.host.v1.ExamineAnswer
+	38, // 35: weft.host.v1.Answer.capture:type_name -> weft.host.v1.CaptureAnswer
+	30, // 36: weft.host.v1.DropsAnswer.rows:type_name -> weft.host.v1.DropRow
+	33, // 37: weft.host.v1.TraceQuery.packet:type_name -> weft.host.v1.TracePacket
+	41, // 38: weft.host.v1.TraceAnswer.runs:type_name -> weft.v1.TraceRun
+	42, // 39: weft.host.v1.ExamineAnswer.findings:type_name -> weft.v1.Finding
+	43, // 40: weft.host.v1.CaptureQuery.filter:type_name -> weft.v1.CaptureFilter
+	44, // 41: weft.host.v1.CaptureUpload.message:type_name -> weft.v1.CaptureResponse
+	0,  // 42: weft.host.v1.HostService.Join:input_type -> weft.host.v1.JoinRequest
+	1,  // 43: weft.host.v1.HostService.Renew:input_type -> weft.host.v1.RenewRequest
+	5,  // 44: weft.host.v1.HostService.Session:input_type -> weft.host.v1.AgentMessage
+	3,  // 45: weft.host.v1.HostService.BindPort:input_type -> weft.host.v1.BindPortRequest
+	3,  // 46: weft.host.v1.HostService.UnbindPort:input_type -> weft.host.v1.BindPortRequest
+	39, // 47: weft.host.v1.HostService.Capture:input_type -> weft.host.v1.CaptureUpload
+	2,  // 48: weft.host.v1.HostService.Join:output_type -> weft.host.v1.JoinResponse
+	2,  // 49: weft.host.v1.HostService.Renew:output_type -> weft.host.v1.JoinResponse
+	13, // 50: weft.host.v1.HostService.Session:output_type -> weft.host.v1.ServerMessage
+	4,  // 51: weft.host.v1.HostService.BindPort:output_type -> weft.host.v1.BindPortResponse
+	4,  // 52: weft.host.v1.HostService.UnbindPort:output_type -> weft.host.v1.BindPortResponse
+	40, // 53: weft.host.v1.HostService.Capture:output_type -> weft.host.v1.CaptureDone
+	48, // [48:54] is the sub-list for method output_type
+	42, // [42:48] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_weft_host_v1_host_proto_init() }
@@ -2956,12 +3198,14 @@ func file_weft_host_v1_host_proto_init() {
 		(*Query_Verify)(nil),
 		(*Query_Trace)(nil),
 		(*Query_Examine)(nil),
+		(*Query_Capture)(nil),
 	}
 	file_weft_host_v1_host_proto_msgTypes[28].OneofWrappers = []any{
 		(*Answer_Drops)(nil),
 		(*Answer_Verify)(nil),
 		(*Answer_Trace)(nil),
 		(*Answer_Examine)(nil),
+		(*Answer_Capture)(nil),
 	}
 	file_weft_host_v1_host_proto_msgTypes[32].OneofWrappers = []any{
 		(*TraceQuery_Packet)(nil),
@@ -2973,7 +3217,7 @@ func file_weft_host_v1_host_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_host_v1_host_proto_rawDesc), len(file_weft_host_v1_host_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   37,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
