@@ -16,8 +16,8 @@ import (
 
 	hostv1 "github.com/weft-sdn/weft/api/weft/host/v1"
 	"github.com/weft-sdn/weft/api/weft/host/v1/hostv1connect"
-	"github.com/weft-sdn/weft/internal/hostwire"
 	weftv1 "github.com/weft-sdn/weft/api/weft/v1"
+	"github.com/weft-sdn/weft/internal/hostwire"
 	"github.com/weft-sdn/weft/internal/identity"
 	"github.com/weft-sdn/weft/internal/model"
 )
