@@ -273,7 +273,7 @@ func (e *examination) nextHops(peers map[netip.Addr]table.Peer, mtu int) {
 func (e *examination) paths(ctx context.Context, v *view) {
 	targets := map[netip.Addr]int{}
 	for _, pa := range slices.SortedFunc(maps.Keys(v.want.Peers), netip.Addr.Compare) {
-		if p := v.want.Peers[pa]; p.IfIndex != 0 && len(targets) < maxProbed {
+		if p := v.want.Peers[pa]; p.IfIndex != 0 && !pa.IsMulticast() && len(targets) < maxProbed {
 			targets[pa] = int(p.MTU)
 		}
 	}

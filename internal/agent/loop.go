@@ -55,6 +55,9 @@ type loop struct {
 	rowsErr error // of the last Apply
 	behind  map[model.PortID]bool
 
+	crowded []failure // ports whose subnet has too many members to be flooded
+	joined  map[netip.Addr]membership
+
 	noDetour bool // it could not be made, and that was said
 }
 
@@ -79,7 +82,7 @@ func newLoop(ctx context.Context, a *Agent) (*loop, error) {
 	l := &loop{
 		Agent: a, plugs: map[model.Ref]*plug{}, unbind: map[model.Ref]bool{}, orphans: map[uint32]model.PortID{},
 		stale: netdev.ChangeAll, retry: time.NewTimer(0), delay: firstRetry,
-		ears: map[uint32]*ear{}, probe: time.NewTimer(0),
+		ears: map[uint32]*ear{}, probe: time.NewTimer(0), joined: map[netip.Addr]membership{},
 	}
 	cached, err := readGoal(a.cfg.StateDir)
 	if err != nil {
@@ -142,14 +145,17 @@ func (l *loop) reconcile() {
 	l.nameOrphans(h)
 	now := pass{goal: h.goal, synced: h.synced, devices: l.devices(h.goal), ours: l.ours(), under: l.under, states: l.states}
 	if seen && now.equal(l.last) && !l.trouble && l.view.Load().settled {
-		l.publish(h, l.view.Load().want, standing)
+		l.publish(h, l.view.Load().want, append(standing, l.crowded...))
 		return
 	}
 	want := render(h.goal, now.devices, l.under, l.mayUse)
 	l.last = now
+	l.crowded = crowded(want, h.goal, now.devices)
+	standing = append(standing, l.crowded...)
 	l.program(h, want)
 	l.detour(want)
 	failures := append(l.rowFailures(h), l.attach(want)...)
+	failures = append(failures, l.join(groupsOf(h.goal))...)
 	l.trouble = !seen || len(failures) > 0
 	l.counts.reconciled(time.Since(start), l.trouble)
 	l.schedule()
@@ -199,6 +205,7 @@ func (l *loop) lookAgain(stale netdev.Change, h held) error {
 	if err := next.findPeers(remotePAs(h.goal), known); err != nil {
 		return err
 	}
+	next.findGroups(groupsOf(h.goal), l.links)
 	if err := next.resolve(h.synced); err != nil {
 		// ARP between guests needs the next hop's MAC; all else does without.
 		l.log.Warn("neighbours of the underlay", "error", err)
@@ -261,6 +268,7 @@ func (l *loop) forgetDevices() error {
 	for index := range have.Ports {
 		if !l.last.ours[index] {
 			delete(have.Ports, index)
+			maps.DeleteFunc(have.Members, func(m table.Member, _ table.MemberInfo) bool { return m.IfIndex == index })
 			gone = true
 		}
 	}

@@ -24,6 +24,8 @@ func render(g *goal.Goal, devices map[model.PortID]device, u underlay, mayUse fu
 	renderRecords(set, g, devices)
 	renderRoutes(set, g)
 	renderPAs(set, g, u)
+	renderFloods(set, g, devices)
+	renderGroups(set, u)
 	return set
 }
 

@@ -75,6 +75,7 @@ var kindColumns = map[model.Kind][]column{
 			return strings.Join(r.GetVirtualSubnet().GetSpec().GetGateway(), ",")
 		}),
 		wide("TRANSPORT", func(r *weftv1.Resource) string { return r.GetVirtualSubnet().GetSpec().GetTransport() }),
+		wide("FLOOD", func(r *weftv1.Resource) string { return r.GetVirtualSubnet().GetSpec().GetFlood() }),
 	},
 	model.KindPort: {
 		text("SUBNET", func(r *weftv1.Resource) string { return r.GetPort().GetSpec().GetSubnet() }),

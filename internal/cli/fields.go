@@ -28,6 +28,10 @@ var fieldDocs = map[string]string{
 	"VirtualSubnet.spec.gateway":   "Addresses of the distributed router in the subnet, one per prefix. The first usable address of each prefix when absent. They answer ARP, Neighbour Discovery and ping.",
 	"VirtualSubnet.spec.transport": "How packets cross the physical network: nvgre (the default), vxlan or rewrite.",
 
+	"VirtualSubnet.spec.flood":            "What reaches every port: l3 (the default) floods nothing, ARP and Neighbour Discovery are answered from policy; l2 floods broadcast, multicast, gratuitous ARP and unsolicited advertisements.",
+	"VirtualSubnet.spec.multicastAddress": "With flood: l2, a multicast address of the physical network that all hosts of the subnet listen to, so that one copy reaches them all; subnets may share it. When absent, the sender's host makes a copy for each host.",
+	"VirtualSubnet.spec.stormLimit":       "How many packets a second one port may have flooded; 1000 when absent.",
+
 	"Port.spec.subnet":              "Name of the VirtualSubnet, in the same tenant, that the port is in.",
 	"Port.spec.mac":                 "MAC of the VM's NIC, unicast and not of the range 02:77:66 that routers use. Allocated when absent.",
 	"Port.spec.addresses":           "Customer Addresses (CA) of the VM's NIC, inside the subnet's prefixes and unique in it. Allocated when absent.",

@@ -69,7 +69,8 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 		}
 		local[n] = true
 		row := goal.Port{Ref: p.Metadata.Ref(), ID: p.ID, VSID: s.Spec.VSID, Network: n.Index, MAC: p.Spec.MAC,
-			CAs: slices.Clone(p.Spec.Addresses), Prefixes: slices.Clone(s.Spec.Prefixes), PA: paOf(p), Spoof: p.Spec.AllowSpoofing, Learn: p.Spec.DynamicAddressLimit}
+			CAs: slices.Clone(p.Spec.Addresses), Prefixes: slices.Clone(s.Spec.Prefixes), PA: paOf(p), Spoof: p.Spec.AllowSpoofing, Learn: p.Spec.DynamicAddressLimit,
+			Flood: goal.Flood{L2: s.Spec.Flood == model.FloodL2, Group: s.Spec.MulticastAddress, Rate: s.Spec.StormLimit}}
 		slices.SortFunc(row.CAs, netip.Addr.Compare)
 		slices.SortFunc(row.Prefixes, netip.Prefix.Compare)
 		for _, a := range s.Spec.Gateway {
@@ -206,6 +207,10 @@ func draw(t *rapid.T) model.Resource {
 			Transport: model.Transport(pick("", "nvgre", "vxlan")),
 			Gateway:   []netip.Addr{addr(fmt.Sprintf("10.0.%d.%d", i, 1+number(6))), addr(fmt.Sprintf("fd00:%d::1", i))}}}
 		r.Spec.Prefixes, r.Spec.Gateway = r.Spec.Prefixes[:1+number(2)], r.Spec.Gateway[:number(3)]
+		r.Spec.Flood, r.Spec.StormLimit = model.Flood(pick("", "l3", "l2", "l2")), uint32(number(3))
+		if number(3) == 0 {
+			r.Spec.MulticastAddress = addr("239.1.1.1")
+		}
 		return r
 	case 3, 4:
 		i := number(5)

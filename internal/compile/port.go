@@ -105,7 +105,7 @@ func (p *port) row() goal.Port {
 	s := p.subnet
 	row := goal.Port{Ref: p.ref, ID: p.spec.ID, VSID: s.vsid, Network: s.network.index, MAC: p.spec.Spec.MAC,
 		CAs: plain(p.spec.Spec.Addresses), PA: p.host.primary, Spoof: p.spec.Spec.AllowSpoofing,
-		Learn: p.spec.Spec.DynamicAddressLimit}
+		Learn: p.spec.Spec.DynamicAddressLimit, Flood: floodOf(s.spec)}
 	for _, x := range s.spec.Spec.Prefixes {
 		row.Prefixes = append(row.Prefixes, x.Masked())
 	}
@@ -120,6 +120,11 @@ func (p *port) row() goal.Port {
 		}
 	}
 	return row
+}
+
+func floodOf(s *model.VirtualSubnet) goal.Flood {
+	return goal.Flood{L2: s.Spec.Flood == model.FloodL2, Group: s.Spec.MulticastAddress.Unmap(),
+		Rate: s.Spec.StormLimit}
 }
 
 func (c *Compiler) setPort(h *host, row goal.Port) {

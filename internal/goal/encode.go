@@ -19,7 +19,7 @@ import (
 // An address is its length (0, 4 or 16) in one byte and its bytes.
 const (
 	magic      = "WEFTGOAL"
-	version    = 2
+	version    = 3
 	headSize   = len(magic) + 2 + 8 + 8
 	maxEncoded = 1 << 30
 )
@@ -197,7 +197,10 @@ func appendPort(b []byte, p Port) []byte {
 	b = appendAddr(b, p.Gateway6)
 	b = appendAddr(b, p.PA)
 	b = binary.BigEndian.AppendUint32(b, p.Learn)
-	return appendBool(b, p.Spoof)
+	b = appendBool(b, p.Spoof)
+	b = appendBool(b, p.Flood.L2)
+	b = appendAddr(b, p.Flood.Group)
+	return binary.BigEndian.AppendUint32(b, p.Flood.Rate)
 }
 
 // reader takes bytes off the front; after the first error it gives zeros.
@@ -330,5 +333,6 @@ func (r *reader) port() Port {
 	p.Gateway4, p.Gateway6, p.PA = r.addr(), r.addr(), r.addr()
 	p.Learn = r.u32()
 	p.Spoof = r.bool()
+	p.Flood = Flood{L2: r.bool(), Group: r.addr(), Rate: r.u32()}
 	return p
 }

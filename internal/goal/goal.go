@@ -27,6 +27,15 @@ type Port struct {
 	PA       netip.Addr // of this host; invalid while the host has none
 	Spoof    bool       // guest may speak for others
 	Learn    uint32     // how many addresses beside CAs may be learned
+	Flood    Flood      // of the subnet
+}
+
+// Flood says what is flooded in the subnet of a port: with L2 all broadcast and multicast, else
+// only what finds L2Only ports.
+type Flood struct {
+	L2    bool
+	Group netip.Addr // multicast PA of the subnet's hosts; invalid: each gets its own copy
+	Rate  uint32     // packets per second of one port; 0: model.DefaultStormLimit
 }
 
 // RecordKey finds a Record. An unspecified CA finds the subnet's GatewayWildcard for the family,

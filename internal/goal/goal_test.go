@@ -49,7 +49,8 @@ func drawGoal(t *rapid.T, label string) *Goal {
 	}
 	for range number(4) {
 		p := Port{Ref: model.Ref{Tenant: "red", Name: string(rune('a' + number(3)))}, ID: model.PortID(1 + number(3)), VSID: 5001,
-			Network: 1, MAC: mac(), PA: optional(pas), Gateway4: optional(cas[:2]), Gateway6: optional(cas[2:]), Spoof: number(2) == 1, Learn: uint32(number(3))}
+			Network: 1, MAC: mac(), PA: optional(pas), Gateway4: optional(cas[:2]), Gateway6: optional(cas[2:]), Spoof: number(2) == 1, Learn: uint32(number(3)),
+			Flood: Flood{L2: number(2) == 1, Rate: uint32(number(3)), Group: optional([]netip.Addr{netip.MustParseAddr("239.1.1.1"), netip.MustParseAddr("ff05::1")})}}
 		p.CAs = append(p.CAs, cas[:number(4)]...)
 		p.Prefixes = append(p.Prefixes, prefixes[:2][:number(3)]...)
 		g.Ports[p.ID] = p
@@ -313,4 +314,7 @@ func TestDigestIgnoresOrderAndSeesEveryField(t *testing.T) {
 	change("no PA", func(p *Port) { p.PA = netip.Addr{} })
 	change("spoof", func(p *Port) { p.Spoof = true })
 	change("learn", func(p *Port) { p.Learn = 3 })
+	change("flood", func(p *Port) { p.Flood.L2 = true })
+	change("storm limit", func(p *Port) { p.Flood.Rate = 1 })
+	change("multicast PA", func(p *Port) { p.Flood.Group = netip.MustParseAddr("239.1.1.1") })
 }

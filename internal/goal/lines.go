@@ -83,6 +83,15 @@ func traits(p Port) string {
 	if p.Learn > 0 {
 		fmt.Fprintf(&b, " may learn %d", p.Learn)
 	}
+	if p.Flood.L2 {
+		b.WriteString(" floods")
+	}
+	if p.Flood.Group.IsValid() {
+		fmt.Fprintf(&b, " to %s", p.Flood.Group)
+	}
+	if p.Flood.Rate != 0 {
+		fmt.Fprintf(&b, " storm limit %d", p.Flood.Rate)
+	}
 	return b.String()
 }
 

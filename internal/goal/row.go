@@ -66,6 +66,9 @@ func (p Port) Check() error {
 	if p.Gateway6.IsValid() && (!p.Gateway6.Is6() || !plain(p.Gateway6)) {
 		return wrong("port %s: gateway %s is not plain IPv6", p.Ref, p.Gateway6)
 	}
+	if g := p.Flood.Group; g.IsValid() && (!plain(g) || !g.IsMulticast()) {
+		return wrong("port %s: %s is no multicast PA", p.Ref, g)
+	}
 	return checkOptional(p.PA, "port "+p.Ref.String()+": PA")
 }
 
@@ -178,7 +181,7 @@ func plainPrefix(p netip.Prefix) bool { return p.IsValid() && plain(p.Addr()) &&
 // Equal compares ports by value.
 func (p Port) Equal(q Port) bool {
 	return p.Ref == q.Ref && p.ID == q.ID && p.VSID == q.VSID && p.Network == q.Network && p.MAC == q.MAC &&
-		p.Gateway4 == q.Gateway4 && p.Gateway6 == q.Gateway6 && p.PA == q.PA && p.Spoof == q.Spoof && p.Learn == q.Learn &&
+		p.Gateway4 == q.Gateway4 && p.Gateway6 == q.Gateway6 && p.PA == q.PA && p.Spoof == q.Spoof && p.Learn == q.Learn && p.Flood == q.Flood &&
 		slices.Equal(p.CAs, q.CAs) && slices.Equal(p.Prefixes, q.Prefixes)
 }
 

@@ -238,6 +238,18 @@ func TestRules(t *testing.T) {
 		{name: "the same prefix in another tenant", puts: []model.Resource{subnet("blue", "s", 0, "10.0.1.0/24")}},
 		{name: "the same prefix in another network of the tenant", puts: []model.Resource{network("red", "test"), with(subnet("red", "s", 0, "10.0.0.0/24"), func(s *model.VirtualSubnet) { s.Spec.Network = "test" })}},
 		{name: "rewrite", puts: []model.Resource{with(subnet("red", "s", 0, "10.9.0.0/24"), func(s *model.VirtualSubnet) { s.Spec.Transport = model.TransportRewrite })}, key: "VirtualSubnet red/s", field: "spec.transport", says: "not supported yet"},
+		{name: "an unknown way to flood", puts: []model.Resource{with(subnet("red", "s", 0, "10.9.0.0/24"), func(s *model.VirtualSubnet) { s.Spec.Flood = "l4" })}, key: "VirtualSubnet red/s", field: "spec.flood", says: "not a way to flood"},
+		{name: "flooding by rewrite", puts: []model.Resource{with(subnet("red", "s", 0, "10.9.0.0/24"), func(s *model.VirtualSubnet) { s.Spec.Flood, s.Spec.Transport = "l2", "rewrite" })}, key: "VirtualSubnet red/s", field: "spec.flood", says: "does not go with transport rewrite"},
+		{name: "a storm limit beyond reason", puts: []model.Resource{with(subnet("red", "s", 0, "10.9.0.0/24"), func(s *model.VirtualSubnet) { s.Spec.StormLimit = 1 << 31 })}, key: "VirtualSubnet red/s", field: "spec.stormLimit", says: "packets per second"},
+		{name: "a multicast PA that is none", puts: []model.Resource{with(subnet("red", "s", 0, "10.9.0.0/24"), func(s *model.VirtualSubnet) {
+			s.Spec.Flood, s.Spec.MulticastAddress = "l2", netip.MustParseAddr("192.0.2.9")
+		})}, key: "VirtualSubnet red/s", field: "spec.multicastAddress", says: "no multicast address"},
+		{name: "a multicast PA that no router carries", puts: []model.Resource{with(subnet("red", "s", 0, "10.9.0.0/24"), func(s *model.VirtualSubnet) {
+			s.Spec.Flood, s.Spec.MulticastAddress = "l2", netip.MustParseAddr("224.0.0.9")
+		})}, key: "VirtualSubnet red/s", field: "spec.multicastAddress", says: "never routed"},
+		{name: "a multicast PA without flooding", puts: []model.Resource{with(subnet("red", "s", 0, "10.9.0.0/24"), func(s *model.VirtualSubnet) {
+			s.Spec.MulticastAddress = netip.MustParseAddr("239.1.1.1")
+		})}, key: "VirtualSubnet red/s", field: "spec.multicastAddress", says: "of no use"},
 		{name: "an unknown transport", puts: []model.Resource{with(subnet("red", "s", 0, "10.9.0.0/24"), func(s *model.VirtualSubnet) { s.Spec.Transport = "gre" })}, key: "VirtualSubnet red/s", field: "spec.transport", says: "not a transport"},
 		{name: "an unknown network", puts: []model.Resource{with(subnet("red", "s", 0, "10.9.0.0/24"), func(s *model.VirtualSubnet) { s.Spec.Network = "x" })}, key: "VirtualSubnet red/s", field: "spec.network", says: "does not exist"},
 		{name: "no network", puts: []model.Resource{with(subnet("red", "s", 0, "10.9.0.0/24"), func(s *model.VirtualSubnet) { s.Spec.Network = "" })}, key: "VirtualSubnet red/s", field: "spec.network", says: "is required"},

@@ -22,6 +22,7 @@ func (virtualSubnetRules) clone(r model.Resource) model.Resource {
 func (virtualSubnetRules) inherit(r, old model.Resource) {
 	s := r.(*model.VirtualSubnet)
 	s.Spec.Transport = cmp.Or(s.Spec.Transport, model.TransportNVGRE)
+	s.Spec.Flood = cmp.Or(s.Spec.Flood, model.FloodL3)
 	if old == nil {
 		return
 	}
@@ -51,6 +52,7 @@ func (virtualSubnetRules) check(a *admission, r, old model.Resource) {
 		a.fail(k, "spec.transport", "%.40q is not a transport; use nvgre or vxlan", s.Spec.Transport)
 	}
 	checkVSID(a, s)
+	checkFlood(a, s)
 	checkPrefixes(a, s)
 	if !a.bad[k] {
 		checkGateways(a, s)
@@ -270,6 +272,7 @@ func (virtualSubnetRules) parents(r model.Resource) []model.Key {
 func (virtualSubnetRules) sameSpec(x, y model.Resource) bool {
 	a, b := x.(*model.VirtualSubnet).Spec, y.(*model.VirtualSubnet).Spec
 	return a.Network == b.Network && a.VSID == b.VSID && a.Transport == b.Transport &&
+		a.Flood == b.Flood && a.MulticastAddress == b.MulticastAddress && a.StormLimit == b.StormLimit &&
 		slices.Equal(a.Prefixes, b.Prefixes) && slices.Equal(a.Gateway, b.Gateway)
 }
 

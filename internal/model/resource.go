@@ -110,6 +110,19 @@ func (id TransportID) String() string {
 	return string(transportNames[id])
 }
 
+// Flood says what a subnet floods.
+type Flood string
+
+// The ways to flood. FloodL3 floods nothing but what finds L2Only ports; in an L2 subnet
+// broadcast and multicast reach every port.
+const (
+	FloodL3 Flood = "l3"
+	FloodL2 Flood = "l2"
+)
+
+// DefaultStormLimit is how many packets a second one port may have flooded when policy does not say.
+const DefaultStormLimit = 1000
+
 // Tenant owns virtual networks and everything in them.
 type Tenant struct {
 	Metadata Metadata   `json:"metadata"`
@@ -147,6 +160,11 @@ type VirtualSubnetSpec struct {
 	Prefixes  []netip.Prefix `json:"prefixes"`       // disjoint inside the network; at most one per family
 	Gateway   []netip.Addr   `json:"gateway,omitempty"`
 	Transport Transport      `json:"transport,omitempty"`
+	Flood     Flood          `json:"flood,omitempty"`
+	// MulticastAddress is a PA of multicast range that all hosts of the subnet listen to; invalid:
+	// each host gets a copy of its own.
+	MulticastAddress netip.Addr `json:"multicastAddress,omitzero"`
+	StormLimit       uint32     `json:"stormLimit,omitempty"` // packets per second of one port; 0: DefaultStormLimit
 }
 
 // Port is where one VM NIC meets the switch.

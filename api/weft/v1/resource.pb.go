@@ -632,14 +632,17 @@ func (x *VirtualNetwork) GetStatus() *Status {
 }
 
 type VirtualSubnetSpec struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Network       string                 `protobuf:"bytes,1,opt,name=network,proto3" json:"network,omitempty"`
-	Vsid          uint32                 `protobuf:"varint,2,opt,name=vsid,proto3" json:"vsid,omitempty"`
-	Prefixes      []string               `protobuf:"bytes,3,rep,name=prefixes,proto3" json:"prefixes,omitempty"`
-	Gateway       []string               `protobuf:"bytes,4,rep,name=gateway,proto3" json:"gateway,omitempty"`
-	Transport     string                 `protobuf:"bytes,5,opt,name=transport,proto3" json:"transport,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Network          string                 `protobuf:"bytes,1,opt,name=network,proto3" json:"network,omitempty"`
+	Vsid             uint32                 `protobuf:"varint,2,opt,name=vsid,proto3" json:"vsid,omitempty"`
+	Prefixes         []string               `protobuf:"bytes,3,rep,name=prefixes,proto3" json:"prefixes,omitempty"`
+	Gateway          []string               `protobuf:"bytes,4,rep,name=gateway,proto3" json:"gateway,omitempty"`
+	Transport        string                 `protobuf:"bytes,5,opt,name=transport,proto3" json:"transport,omitempty"`
+	Flood            string                 `protobuf:"bytes,7,opt,name=flood,proto3" json:"flood,omitempty"` // l3 (default) | l2
+	MulticastAddress string                 `protobuf:"bytes,8,opt,name=multicast_address,json=multicastAddress,proto3" json:"multicast_address,omitempty"`
+	StormLimit       uint32                 `protobuf:"varint,9,opt,name=storm_limit,json=stormLimit,proto3" json:"storm_limit,omitempty"` // packets per second of one port; 0: 1000
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *VirtualSubnetSpec) Reset() {
@@ -705,6 +708,27 @@ func (x *VirtualSubnetSpec) GetTransport() string {
 		return x.Transport
 	}
 	return ""
+}
+
+func (x *VirtualSubnetSpec) GetFlood() string {
+	if x != nil {
+		return x.Flood
+	}
+	return ""
+}
+
+func (x *VirtualSubnetSpec) GetMulticastAddress() string {
+	if x != nil {
+		return x.MulticastAddress
+	}
+	return ""
+}
+
+func (x *VirtualSubnetSpec) GetStormLimit() uint32 {
+	if x != nil {
+		return x.StormLimit
+	}
+	return 0
 }
 
 type VirtualSubnet struct {
@@ -1640,13 +1664,17 @@ const file_weft_v1_resource_proto_rawDesc = "" +
 	"\x0eVirtualNetwork\x12-\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x11.weft.v1.MetadataR\bmetadata\x12/\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1b.weft.v1.VirtualNetworkSpecR\x04spec\x12'\n" +
-	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"\x95\x01\n" +
+	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"\xf9\x01\n" +
 	"\x11VirtualSubnetSpec\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\x12\x12\n" +
 	"\x04vsid\x18\x02 \x01(\rR\x04vsid\x12\x1a\n" +
 	"\bprefixes\x18\x03 \x03(\tR\bprefixes\x12\x18\n" +
 	"\agateway\x18\x04 \x03(\tR\agateway\x12\x1c\n" +
-	"\ttransport\x18\x05 \x01(\tR\ttransport\"\x97\x01\n" +
+	"\ttransport\x18\x05 \x01(\tR\ttransport\x12\x14\n" +
+	"\x05flood\x18\a \x01(\tR\x05flood\x12+\n" +
+	"\x11multicast_address\x18\b \x01(\tR\x10multicastAddress\x12\x1f\n" +
+	"\vstorm_limit\x18\t \x01(\rR\n" +
+	"stormLimit\"\x97\x01\n" +
 	"\rVirtualSubnet\x12-\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x11.weft.v1.MetadataR\bmetadata\x12.\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1a.weft.v1.VirtualSubnetSpecR\x04spec\x12'\n" +
