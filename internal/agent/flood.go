@@ -31,7 +31,12 @@ func renderFloods(set table.Set, g *goal.Goal, devices map[model.PortID]device) 
 		} else if _, ours := g.PAs[r.PA]; !ours {
 			m.PA = r.PA
 		}
-		if _, flooded := set.Floods[k.VSID]; flooded && (m.PA.IsValid() || m.IfIndex != 0) {
+		f, flooded := set.Floods[k.VSID]
+		if flooded && f.Transport != r.Transport {
+			f.Transport = r.Transport // that of the subnet: all its records have it
+			set.Floods[k.VSID] = f
+		}
+		if flooded && (m.PA.IsValid() || m.IfIndex != 0) {
 			set.Members[m] = table.MemberInfo{L2Only: set.Members[m].L2Only || model.IsL2OnlyCA(k.CA)}
 		}
 	}

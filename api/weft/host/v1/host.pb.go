@@ -1359,6 +1359,9 @@ type Port struct {
 	Pa            []byte                 `protobuf:"bytes,11,opt,name=pa,proto3" json:"pa,omitempty"`
 	Spoof         bool                   `protobuf:"varint,12,opt,name=spoof,proto3" json:"spoof,omitempty"`
 	Learn         uint32                 `protobuf:"varint,13,opt,name=learn,proto3" json:"learn,omitempty"` // how many addresses beside cas may be learned
+	FloodL2       bool                   `protobuf:"varint,14,opt,name=flood_l2,json=floodL2,proto3" json:"flood_l2,omitempty"`
+	FloodGroup    []byte                 `protobuf:"bytes,15,opt,name=flood_group,json=floodGroup,proto3" json:"flood_group,omitempty"`
+	FloodRate     uint32                 `protobuf:"varint,16,opt,name=flood_rate,json=floodRate,proto3" json:"flood_rate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1480,6 +1483,27 @@ func (x *Port) GetSpoof() bool {
 func (x *Port) GetLearn() uint32 {
 	if x != nil {
 		return x.Learn
+	}
+	return 0
+}
+
+func (x *Port) GetFloodL2() bool {
+	if x != nil {
+		return x.FloodL2
+	}
+	return false
+}
+
+func (x *Port) GetFloodGroup() []byte {
+	if x != nil {
+		return x.FloodGroup
+	}
+	return nil
+}
+
+func (x *Port) GetFloodRate() uint32 {
+	if x != nil {
+		return x.FloodRate
 	}
 	return 0
 }
@@ -2943,7 +2967,7 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\x02pa\x18\x02 \x01(\fR\x02pa\"A\n" +
 	"\x04Peer\x12'\n" +
 	"\x03key\x18\x01 \x01(\v2\x15.weft.host.v1.PeerKeyR\x03key\x12\x10\n" +
-	"\x03pas\x18\x02 \x03(\fR\x03pas\"\xba\x02\n" +
+	"\x03pas\x18\x02 \x03(\fR\x03pas\"\x95\x03\n" +
 	"\x04Port\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x0e\n" +
@@ -2958,7 +2982,12 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	" \x01(\fR\bgateway6\x12\x0e\n" +
 	"\x02pa\x18\v \x01(\fR\x02pa\x12\x14\n" +
 	"\x05spoof\x18\f \x01(\bR\x05spoof\x12\x14\n" +
-	"\x05learn\x18\r \x01(\rR\x05learn\"6\n" +
+	"\x05learn\x18\r \x01(\rR\x05learn\x12\x19\n" +
+	"\bflood_l2\x18\x0e \x01(\bR\afloodL2\x12\x1f\n" +
+	"\vflood_group\x18\x0f \x01(\fR\n" +
+	"floodGroup\x12\x1d\n" +
+	"\n" +
+	"flood_rate\x18\x10 \x01(\rR\tfloodRate\"6\n" +
 	"\x06Prefix\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\fR\aaddress\x12\x12\n" +
 	"\x04bits\x18\x02 \x01(\rR\x04bits\"/\n" +
