@@ -398,7 +398,7 @@ static __always_inline enum verdict parse_outer4(struct __sk_buff *skb, struct p
 	if (!parse_is_ours(skb, p, ip.proto, at))
 		return V_PASS;
 	addr_set4(&pa, ip.dst);
-	if (!bpf_map_lookup_elem(&local_pa, &pa))
+	if (!is_local_pa(&pa, 0))
 		return V_PASS;
 	total = bpf_ntohs(ip.total_len);
 	if (ip.version_ihl != 0x45 || total < outer_len(p->vxlan, false) || total > p->len - sizeof(struct eth) ||
@@ -428,7 +428,7 @@ static __always_inline enum verdict parse_outer6(struct __sk_buff *skb, struct p
 	addr_set6(&pa, ip.dst);
 	addr_set6(&p->outer_src, ip.src);
 	/* A mapped address would be taken for IPv4 in the tables. */
-	if (addr_is4(&pa) || !bpf_map_lookup_elem(&local_pa, &pa))
+	if (addr_is4(&pa) || addr_unspecified(&pa) || !is_local_pa(&pa, 1))
 		return V_PASS;
 	p->outer6 = 1;
 	total = sizeof(ip) + bpf_ntohs(ip.payload_len);

@@ -239,7 +239,7 @@ func (s *Switch) putLocalPAs(keys []netip.Addr) []error {
 		}
 		s.have.LocalPAs[pa] = struct{}{}
 	}
-	return errs
+	return append(errs, s.chooseFirstPAs())
 }
 
 func (s *Switch) deleteLocalPAs(keys []netip.Addr) []error {
@@ -251,7 +251,24 @@ func (s *Switch) deleteLocalPAs(keys []netip.Addr) []error {
 		}
 		delete(s.have.LocalPAs, pa)
 	}
-	return errs
+	return append(errs, s.chooseFirstPAs())
+}
+
+// chooseFirstPAs makes first_pa the lowest local PA of each family.
+func (s *Switch) chooseFirstPAs() error {
+	var first [2]netip.Addr
+	for pa := range s.have.LocalPAs {
+		if f := &first[family(pa)]; !f.IsValid() || pa.Less(*f) {
+			*f = pa
+		}
+	}
+	var errs []error
+	for i, pa := range first {
+		if err := s.maps["first_pa"].Put(uint32(i), addr16(pa)); err != nil {
+			errs = append(errs, fmt.Errorf("first provider address %s: %w", pa, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (s *Switch) putPeers(want table.Set, keys []netip.Addr) []error {

@@ -344,7 +344,7 @@ func (s *Switch) recall() error {
 	for m := range held.set.Members {
 		s.peers.hold(m.PA)
 	}
-	return errors.Join(s.mend(held), s.recallOwn())
+	return errors.Join(s.mend(held), s.recallOwn(), s.chooseFirstPAs())
 }
 
 // commit makes the new programs and maps the pinned ones.
