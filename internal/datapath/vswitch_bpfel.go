@@ -25,6 +25,7 @@ const (
 	vswitchMapDrop          = "drop"
 	vswitchMapDx2           = "dx2"
 	vswitchMapEvent         = "event"
+	vswitchMapFirstPa       = "first_pa"
 	vswitchMapFlood         = "flood"
 	vswitchMapFloodProg     = "flood_prog"
 	vswitchMapLocalMac      = "local_mac"
@@ -116,6 +117,7 @@ type vswitchMapSpecs struct {
 	Drop          *ebpf.MapSpec `ebpf:"drop"`
 	Dx2           *ebpf.MapSpec `ebpf:"dx2"`
 	Event         *ebpf.MapSpec `ebpf:"event"`
+	FirstPa       *ebpf.MapSpec `ebpf:"first_pa"`
 	Flood         *ebpf.MapSpec `ebpf:"flood"`
 	FloodProg     *ebpf.MapSpec `ebpf:"flood_prog"`
 	LocalMac      *ebpf.MapSpec `ebpf:"local_mac"`
@@ -171,6 +173,7 @@ type vswitchMaps struct {
 	Drop          *ebpf.Map `ebpf:"drop"`
 	Dx2           *ebpf.Map `ebpf:"dx2"`
 	Event         *ebpf.Map `ebpf:"event"`
+	FirstPa       *ebpf.Map `ebpf:"first_pa"`
 	Flood         *ebpf.Map `ebpf:"flood"`
 	FloodProg     *ebpf.Map `ebpf:"flood_prog"`
 	LocalMac      *ebpf.Map `ebpf:"local_mac"`
@@ -198,6 +201,7 @@ func (m *vswitchMaps) Close() error {
 		m.Drop,
 		m.Dx2,
 		m.Event,
+		m.FirstPa,
 		m.Flood,
 		m.FloodProg,
 		m.LocalMac,
