@@ -16,6 +16,10 @@
 #include "wire/addr.h"
 #include "wire/ethernet.h"
 
+/* Whom the link layer addressed, as skb->pkt_type. */
+#define PACKET_HOST 0
+#define PACKET_MULTICAST 2
+
 /* What finish does with a packet that is not dropped. */
 enum action {
 	ACT_NONE,     /* leave it to the kernel (PASS) or drop it */
@@ -71,6 +75,7 @@ struct pkt {
 	__u8 bare : 1;     /* outer headers that the kernel knows nothing of */
 	__u8 stripped : 1; /* outer headers were removed at tcx */
 	__u8 detour : 1;   /* lib/dx2.h */
+	__u8 to_group : 1; /* the outer destination is a multicast PA */
 	__u8 vxlan : 1;    /* the transport; else NVGRE */
 	__u8 outer6 : 1;   /* its outer IP is IPv6 */
 };

@@ -18,7 +18,6 @@
 /* The one place that turns a verdict into what happens: it counts, reports and
  * tells the kernel. cb[0] and cb[1] show verdict and device to a test run. */
 
-#define PACKET_HOST 0
 #define FAMILY_INET 2
 #define FAMILY_INET6 10
 

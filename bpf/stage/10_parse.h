@@ -381,6 +381,14 @@ static __always_inline enum verdict parse_tunnel(struct __sk_buff *skb, struct p
 	return p->vxlan ? parse_vxlan(skb, p, dst, at) : parse_nvgre(skb, p, at);
 }
 
+/* A PA of ours in a frame to us, or one that we listen to in a frame to its group. */
+static __always_inline bool parse_is_local(const struct __sk_buff *skb, const union addr *pa, __u32 six)
+{
+	if (skb->pkt_type != PACKET_HOST && !addr_multicast(pa))
+		return false;
+	return is_local_pa(pa, six);
+}
+
 static __always_inline enum verdict parse_outer4(struct __sk_buff *skb, struct pkt *p)
 {
 	struct ipv4 ip;
@@ -398,7 +406,7 @@ static __always_inline enum verdict parse_outer4(struct __sk_buff *skb, struct p
 	if (!parse_is_ours(skb, p, ip.proto, at))
 		return V_PASS;
 	addr_set4(&pa, ip.dst);
-	if (!is_local_pa(&pa, 0))
+	if (!parse_is_local(skb, &pa, 0))
 		return V_PASS;
 	total = bpf_ntohs(ip.total_len);
 	if (ip.version_ihl != 0x45 || total < outer_len(p->vxlan, false) || total > p->len - sizeof(struct eth) ||
@@ -428,7 +436,7 @@ static __always_inline enum verdict parse_outer6(struct __sk_buff *skb, struct p
 	addr_set6(&pa, ip.dst);
 	addr_set6(&p->outer_src, ip.src);
 	/* A mapped address would be taken for IPv4 in the tables. */
-	if (addr_is4(&pa) || addr_unspecified(&pa) || !is_local_pa(&pa, 1))
+	if (addr_is4(&pa) || addr_unspecified(&pa) || !parse_is_local(skb, &pa, 1))
 		return V_PASS;
 	p->outer6 = 1;
 	total = sizeof(ip) + bpf_ntohs(ip.payload_len);
@@ -443,7 +451,7 @@ static __always_inline enum verdict parse_outer(struct __sk_buff *skb, struct pk
 {
 	if (parse_meta(skb, p))
 		return V_CONTINUE;
-	if (skb->pkt_type != 0 /* PACKET_HOST */ || skb->vlan_present)
+	if ((skb->pkt_type != PACKET_HOST && skb->pkt_type != PACKET_MULTICAST) || skb->vlan_present)
 		return V_PASS;
 	if (skb->protocol == bpf_htons(TYPE_IPV4))
 		return parse_outer4(skb, p);

@@ -180,6 +180,7 @@ static __always_inline enum verdict flood_remote(struct flooding *f, __u32 idx)
 	if (!to || !p->port || !reaches(p->port, to))
 		return V_NO_UNDERLAY_ROUTE;
 	p->vxlan = (f->row->flags & FLOOD_VXLAN) != 0;
+	p->to_group = addr_multicast(&to->pa);
 	p->outer6 = !addr_is4(&to->pa); /* the same for all: it is the port's family */
 	if (f->size + outer_len(p->vxlan, p->outer6) > to->mtu)
 		return V_TOO_BIG;

@@ -36,6 +36,10 @@
 
 #define EALREADY 114
 
+/* What a packet to a multicast PA may cross: a site's routers (RFC 2365 section 8 has the
+ * tradition of thresholds that this goes by). */
+#define GROUP_TTL 16
+
 /* The size of the IP packet; of a GSO packet, the largest that it will be cut into. */
 static __always_inline __u32 encap_size(struct __sk_buff *skb, const struct pkt *p)
 {
@@ -125,7 +129,7 @@ static __always_inline struct ipv4 outer_ipv4(struct __sk_buff *skb, const struc
 		.tos = p->dscp,
 		.total_len = bpf_htons((__u16)(skb->len - sizeof(struct eth))),
 		.frag = bpf_htons(IPV4_DF),
-		.ttl = 64,
+		.ttl = p->to_group ? GROUP_TTL : 64,
 		.proto = proto,
 		.src = p->port->pa.w[3],
 		.dst = p->peer->pa.w[3],
@@ -142,7 +146,7 @@ static __always_inline struct ipv6 outer_ipv6(struct __sk_buff *skb, const struc
 		.version_class_flow = bpf_htonl(6u << 28 | (__u32)p->dscp << 20 | hash >> 12),
 		.payload_len = bpf_htons((__u16)(skb->len - sizeof(struct eth) - sizeof(struct ipv6))),
 		.next = proto,
-		.hop_limit = 64,
+		.hop_limit = p->to_group ? GROUP_TTL : 64,
 	};
 
 	__builtin_memcpy(ip.src, &p->port->pa, sizeof(ip.src));

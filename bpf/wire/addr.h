@@ -50,6 +50,12 @@ static __always_inline bool addr6_multicast(const union addr *a)
 	return a->b[0] == 0xff;
 }
 
+/* Of either family. */
+static __always_inline bool addr_multicast(const union addr *a)
+{
+	return addr_is4(a) ? a->b[12] >> 4 == 0xe : addr6_multicast(a);
+}
+
 static __always_inline bool addr6_link_local(const union addr *a)
 {
 	return (a->w[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);

@@ -297,7 +297,9 @@ func (w *walk) isForUs() bool {
 	if err != nil {
 		return false
 	}
-	if mac, known := w.Devices[w.ifindex]; known && eth.Dst != mac {
+	mac, known := w.Devices[w.ifindex]
+	toUs := !known || eth.Dst == mac
+	if !toUs && (!isGroup(eth.Dst) || eth.Dst == everyone) {
 		return false
 	}
 	o, ip := &w.outer, w.frame[l3:]
@@ -315,7 +317,7 @@ func (w *walk) isForUs() bool {
 	default:
 		return false
 	}
-	if _, ours := w.Set.LocalPAs[o.dst]; !ours {
+	if _, ours := w.Set.LocalPAs[o.dst]; !ours || !toUs && !o.dst.IsMulticast() {
 		return false
 	}
 	if proto == wire.ProtoUDP {

@@ -31,6 +31,8 @@ const (
 	dhcpClient = 68
 )
 
+var everyone = model.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+
 // flood55 has a second look at what the stages so far would drop with was.
 func (w *walk) flood55(was model.Verdict) model.Verdict {
 	if !w.port.Flood || !isGroup(w.packet.eth.Dst) {
@@ -89,7 +91,7 @@ func (w *walk) outScope(row table.Flood, was model.Verdict) scope {
 		}
 		return p.scopeForL2Only()
 	case model.VerdictNoRecord, model.VerdictNoRoute:
-		if row.L2 && p.isIPv4() && p.eth.Dst == (model.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}) {
+		if row.L2 && p.isIPv4() && p.eth.Dst == everyone {
 			return everybody
 		}
 	}

@@ -107,7 +107,7 @@ func (w *walk) outerIP(proto uint8, hash uint32, tunnel []byte) []byte {
 		out = append(append(out, tunnel...), w.frame...)
 		must(wire.IPv6{
 			Class: w.packet.dscp() << 2, Flow: hash >> 12, PayloadLen: uint16(len(out) - l3 - wire.IPv6Len),
-			Next: proto, HopLimit: 64, Source: w.port.PA, Destination: w.peer.PA,
+			Next: proto, HopLimit: w.outerTTL(), Source: w.port.PA, Destination: w.peer.PA,
 		}.Encode(out[l3:]))
 		return out
 	}
@@ -115,7 +115,7 @@ func (w *walk) outerIP(proto uint8, hash uint32, tunnel []byte) []byte {
 	out = append(append(out, tunnel...), w.frame...)
 	must(wire.IPv4{
 		HeaderLen: wire.IPv4Len, TOS: w.packet.dscp() << 2, TotalLen: uint16(len(out) - l3),
-		DontFrag: true, TTL: 64, Proto: proto, Source: w.port.PA, Destination: w.peer.PA,
+		DontFrag: true, TTL: w.outerTTL(), Proto: proto, Source: w.port.PA, Destination: w.peer.PA,
 	}.Encode(out[l3:]))
 	must(wire.SealIPv4(out[l3 : l3+wire.IPv4Len]))
 	return out
@@ -158,4 +158,12 @@ func fold32(a netip.Addr) uint32 {
 		h ^= uint32(word(b[i:]))<<16 | uint32(word(b[i+2:]))
 	}
 	return h
+}
+
+// outerTTL keeps what goes to a multicast PA near.
+func (w *walk) outerTTL() uint8 {
+	if w.peer.PA.IsMulticast() {
+		return 16
+	}
+	return 64
 }

@@ -53,6 +53,19 @@ func floodStories(s site) []story {
 	arrives := func(from netip.Addr, f []byte) packetIn {
 		return s.fromUplink(nvgre(s.macs[s.uplinks[0]], uplinkNextHop, from, paHere, red1, 0, 0, f))
 	}
+	group, groupMAC := addr("239.1.2.3"), model.MAC{1, 0, 0x5e, 1, 2, 3}
+	listened := func(from netip.Addr, f []byte) packetIn {
+		return s.fromUplink(nvgre(groupMAC, uplinkNextHop, from, group, red1, 0, 0, f))
+	}
+	listens := func(change func(*table.Set)) func(*table.Set) {
+		return func(set *table.Set) {
+			if change != nil {
+				change(set)
+			}
+			set.LocalPAs[group] = struct{}{}
+			set.Peers[group] = table.Peer{PA: group, IfIndex: s.uplinks[0], MTU: 1500, NextHop: groupMAC, Source: s.macs[s.uplinks[0]]}
+		}
+	}
 	mailCast := ipFrame(mdns, mail.mac, dgram(mail.v4, addr("224.0.0.251"), 1, 20))
 	mailAsk := frame(everyone, mail.mac, wire.TypeARP, arp(wire.ARPRequest, mail.mac, mail.v4, model.MAC{}, addr("10.0.0.99")))
 	mailRA := ipFrame(all6, mail.mac, icmp6(wire.IPv6{HopLimit: 255, Source: mail.v6, Destination: addr("ff02::1")}, 134, 0, 0, zeros(8)))
@@ -101,6 +114,14 @@ func floodStories(s site) []story {
 		flooded("a link-local source of a host with members", arrives(paFar, vrrp6), floodRed(s, l2, paFar), 0, nil,
 			to(devWeb, web, vrrp6), to(devDB, db, vrrp6), to(devFW, fw, vrrp6)),
 		flooded("ARP from another host for L2Only members", arrives(paFar, mailAsk), floodRed(s, l3, paFar), 0, nil, to(devFW, fw, mailAsk)),
+		flooded("a copy to a multicast PA that this host listens to", listened(paFar, mailCast), listens(floodRed(s, l2, paFar)), 0, nil,
+			to(devWeb, web, mailCast), to(devDB, db, mailCast), to(devFW, fw, mailCast)),
+		refused("a subnet of another host that shares the multicast PA", listened(paFar, mailCast), listens(nil), model.VerdictNoMember, 0),
+		{name: "a multicast PA that this host does not listen to", in: listened(paFar, mailCast), change: floodRed(s, l2, paFar),
+			want: outcome{model.VerdictPass, 0, listened(paFar, mailCast).frame}},
+		flooded("one copy to a multicast PA, which stays near", s.fromPort(devWeb, cast), listens(floodRed(s, table.Flood{L2: true, Rate: 1e9, Group: group}, paFar)), web.id, nil,
+			to(devDB, db, cast), to(devFW, fw, cast), sim.Copy{IfIndex: s.uplinks[0], Frame: resealed(
+				nvgre(groupMAC, s.macs[s.uplinks[0]], paHere, group, red1, castFlow, 0, cast), atTTL, 16)}),
 		refused("a link-local source of a host without members", arrives(paNarrow, vrrp6), floodRed(s, l2, paFar), model.VerdictSourceNotInPolicy, 0),
 		refused("multicast from a host that its source is not on", arrives(paNarrow, mailCast), floodRed(s, l2, paFar, paNarrow), model.VerdictSourceNotInPolicy, 0),
 		refused("multicast for a subnet that floods nothing", arrives(paFar, mailCast), nil, model.VerdictNoMember, 0),

@@ -163,6 +163,15 @@ func (w writer) inbound(uplink uint32) []byte {
 	if chance(w.Rand, 2) {
 		outerDst = pick(w.Rand, []model.MAC{everyone, newMAC(w.Rand)})
 	}
+	if chance(w.Rand, 6) {
+		t.to = groupPAs[0]
+		if t.from.Is6() {
+			t.to = groupPAs[1]
+		}
+		if chance(w.Rand, 80) {
+			outerDst = pick(w.Rand, []model.MAC{{1, 0, 0x5e, 1, 2, 3}, {0x33, 0x33, 0, 1, 0, 2}, everyone})
+		}
+	}
 	f := t.around(outerDst, uplinkNextHop, inner)
 	if t.transport == model.VXLAN {
 		w.toFleetPort(t, f)

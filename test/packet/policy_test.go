@@ -103,6 +103,9 @@ func randomWorld(rng *rand.Rand, s site) *world {
 	for _, pa := range w.localPAs[:1+rng.IntN(2)] {
 		w.set.LocalPAs[pa] = struct{}{}
 	}
+	if chance(rng, 60) {
+		w.set.LocalPAs[pick(rng, groupPAs[:])] = struct{}{}
+	}
 	w.set.Settings.VXLANPort = pick(rng, []uint16{4789, 4789, 8472, 53, 1, 65535})
 	for network := range model.NetworkIndex(1 + rng.IntN(3)) {
 		w.addNetwork(rng, network+1)
@@ -182,6 +185,9 @@ func (w *world) addRouter(rng *rand.Rand, vsid model.VSID, a netip.Addr) {
 	}
 	w.set.Records[table.RecordKey{VSID: vsid, CA: a}] = r
 }
+
+// groupPAs are what subnets may flood to.
+var groupPAs = [...]netip.Addr{addr("239.1.2.3"), addr("ff05::1:2")}
 
 // newMAC is from a small pool, so that tenants share MACs.
 func newMAC(rng *rand.Rand) model.MAC { return model.MAC{2, 0, 0, 0, 0, byte(1 + rng.IntN(40))} }
@@ -335,7 +341,8 @@ func (w *world) addFlood(rng *rand.Rand, sub *subnet) {
 		f.Rate = 0
 	}
 	if chance(rng, 20) {
-		f.Group = pick(rng, w.remotePAs)
+		f.Group = pick(rng, append(groupPAs[:], w.remotePAs[0]))
+		w.addPeer(rng, f.Group)
 	}
 	w.set.Floods[sub.vsid] = f
 	put := func(m table.Member) {
