@@ -196,6 +196,7 @@ static __noinline void capture_look(const struct pkt *p, __u32 point, __u32 v, _
 	e->vsid = p->vsid;
 	e->out = p->action == ACT_NONE ? 0 : p->out;
 	e->quote = p->quote;
+	e->base = p->base;
 	e->point = point;
 	e->verdict = v;
 	e->direction = p->direction;

@@ -123,7 +123,7 @@ struct capture_event {
 	__u8 direction;
 	__u8 flags;
 	__u8 eth[14]; /* of the frame as it came */
-	__u16 zero;
+	__u16 base;   /* where the guest's frame starts: 0, or behind outer headers */
 };
 
 _Static_assert(sizeof(struct capture_event) == 72, "capture event");

@@ -118,13 +118,14 @@ func (c *capturing) run(ctx context.Context) error {
 			c.log.Error("a capture could not be ended cleanly", "error", err)
 		}
 	}()
+	var packets []datapath.Captured // none at first: that it is on
 	for {
-		packets, err := c.capture.Next(ctx, captureBeat)
+		err := c.pass(packets)
 		if err != nil {
-			return nil
-		}
-		if err := c.pass(packets); err != nil {
 			return err
+		}
+		if packets, err = c.capture.Next(ctx, captureBeat); err != nil {
+			return nil
 		}
 	}
 }
@@ -195,7 +196,7 @@ func (c *capturing) message(p datapath.Captured) *weftv1.CapturedPacket {
 	}
 	m := &weftv1.CapturedPacket{TimeUnixNano: p.Time.UnixNano(), Point: p.Point.String(), Direction: p.Direction.String(),
 		Port: name(p.Port), ToPort: name(p.ToPort), Verdict: uint32(p.Verdict), Device: c.device(p.IfIndex), OutDevice: c.device(p.Out),
-		Vsid: uint32(p.VSID), Length: uint32(p.Length), Frame: p.Frame, GsoSize: uint32(p.GSOSize), Walk: p.Walk, Notes: captureNotes(p),
+		Vsid: uint32(p.VSID), Length: uint32(p.Length), Frame: p.Frame, GsoSize: uint32(p.GSOSize), Walk: p.Walk, Notes: captureNotes(p), PacketKey: packetKey(p),
 		Summary: fmt.Sprintf("%s, %d bytes", describeFrame(p.Frame), p.Length)}
 	if p.Verdict != 0 {
 		m.VerdictName = p.Verdict.Info().Name

@@ -25,6 +25,7 @@ const (
 	tcpLen        = 20
 	udpLen        = 8
 	tcpSyn        = 0x02
+	tcpRst        = 0x04
 	tcpSynAck     = 0x12
 	largestWindow = 65535
 )

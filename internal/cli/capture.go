@@ -145,11 +145,8 @@ func (a *app) capture(ctx context.Context, request *weftv1.CaptureRequest, o cap
 	if err != nil {
 		return err
 	}
-	if o.duration > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, o.duration)
-		defer cancel()
-	}
+	ctx, cancel := endAfter(ctx, o.duration)
+	defer cancel()
 	sum := captureSum{counts: map[captureKey]*weftv1.CaptureCount{}}
 	err = a.captured(ctx, request, func(m *weftv1.CaptureResponse) error {
 		if m.GetError() != "" {
@@ -176,6 +173,16 @@ func (a *app) capture(ctx context.Context, request *weftv1.CaptureRequest, o cap
 	}
 	a.say("%d packets captured, %d more matched and were lost", sum.packets, sum.lost())
 	return err
+}
+
+// endAfter ends ctx after a time, for ever with 0. It is no deadline: that would go to
+// the server as one, whose answer would be a failure.
+func endAfter(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	if d > 0 {
+		time.AfterFunc(d, cancel)
+	}
+	return ctx, cancel
 }
 
 var errEnough = errors.New("enough")

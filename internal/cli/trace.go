@@ -17,6 +17,7 @@ import (
 
 func (a *app) traceCommand() *cobra.Command {
 	var request weftv1.TraceRequest
+	var live liveOptions
 	var o output
 	c := &cobra.Command{
 		Use:   "trace TENANT/PORT --to IP",
@@ -27,8 +28,13 @@ it found, each verdict what it means. Nothing is sent, nothing is counted, and t
 guests notice nothing; what the guests and the underlay would do is not tried.
 
 -o wide also prints the frames. The exit code is 0 when the packet and its answer
-arrive, and 1 otherwise.`,
-		Example: "  weft trace red/web-1 --to 10.0.1.5 --proto tcp --dport 443\n  weft trace red/web-1 --to fd00:a::6 --size 1500",
+arrive, and 1 otherwise.
+
+With --live nothing is made up: the guests' own packets between the two are followed, from
+host to host, and each is shown at every point of its way with what became of it.
+It ends after --count packets, after --duration, or when interrupted; the exit code is
+1 when one of them did not arrive, or none came.`,
+		Example: "  weft trace red/web-1 --to 10.0.1.5 --proto tcp --dport 443\n  weft trace red/web-1 --to fd00:a::6 --size 1500\n  weft trace red/web-1 --to 10.0.1.5 --proto tcp --dport 443 --live",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := o.check(); err != nil {
@@ -41,6 +47,10 @@ arrive, and 1 otherwise.`,
 				return usagef("--to %q: write an IPv4 or IPv6 address", request.GetTo())
 			}
 			request.Port = args[0]
+			if live.on {
+				live.anyProto = !c.Flags().Changed("proto")
+				return a.traceLive(c.Context(), &request, live, o)
+			}
 			operate, err := a.dial.operate()
 			if err != nil {
 				return err
@@ -63,6 +73,9 @@ arrive, and 1 otherwise.`,
 	c.Flags().StringVar(&request.Proto, "proto", "icmp", "icmp, tcp or udp")
 	c.Flags().Uint32Var(&request.Dport, "dport", 0, "destination port of tcp or udp (default 80)")
 	c.Flags().Uint32Var(&request.Size, "size", 0, "size of the IP packet in bytes (default: headers alone)")
+	c.Flags().BoolVar(&live.on, "live", false, "follow the guests' own packets")
+	c.Flags().IntVar(&live.count, "count", 10, "with --live: end after this many packets")
+	c.Flags().DurationVar(&live.duration, "duration", 0, "with --live: end after this time, such as 30s")
 	_ = c.MarkFlagRequired("to")
 	_ = c.RegisterFlagCompletionFunc("proto", cobra.FixedCompletions([]string{"icmp", "tcp", "udp"}, cobra.ShellCompDirectiveNoFileComp))
 	o.flag(c, "text", "wide", "json", "yaml")

@@ -96,6 +96,7 @@ type Captured struct {
 	Walk      uint64       // the same for all that was seen of one packet on one walk; 0: seen once
 	Length    int          // of the frame
 	Frame     []byte       // its first bytes
+	Inner     int          // where the guest's frame begins in it; 0 at ToUnderlay, too
 	GSOSize   int          // payload bytes per segment of a packet yet to be cut; else 0
 	GSOSegs   int
 	Error     bool // ICMP error by the switch, about a packet that it dropped
@@ -151,7 +152,7 @@ type captureEventRow struct {
 	GSOSize, GSOSegs                                                     uint16
 	Point, Verdict, Direction, Flags                                     uint8
 	Eth                                                                  [14]byte
-	Zero                                                                 uint16
+	Base                                                                 uint16
 }
 
 const captureEventLen = 72
@@ -661,6 +662,9 @@ func (r captureEventRow) captured(cpu int, frame []byte) shown {
 	}
 	if r.Flags&captureDetour != 0 {
 		p.Frame, p.Length = beyond(frame, dx2Outer), max(p.Length-dx2Outer, 0)
+	}
+	if p.Point == FromUnderlay || p.Point == Dropped {
+		p.Inner = int(r.Base)
 	}
 	p.Stripped = p.Point == FromUnderlay && r.Flags&captureXDP != 0
 	p.NoLinkLayer = p.Point == ToUnderlay && r.Flags&captureBare == 0

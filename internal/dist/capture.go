@@ -86,6 +86,8 @@ func (d *service) Capture(ctx context.Context, stream *connect.ClientStream[host
 	}
 	var c *capture
 	for stream.Receive() {
+		_ = from.control.SetReadDeadline(time.Now().Add(captureSilence))
+		_ = from.control.SetWriteDeadline(time.Now().Add(2 * captureSilence))
 		if c == nil {
 			d.mu.Lock()
 			c = d.captures[stream.Msg().GetId()]

@@ -743,7 +743,7 @@ func TestWatchersHearOfEveryKindOfChange(t *testing.T) {
 
 // A host brings only the packets that it was asked for, and hears when it is enough.
 func TestCapturesComeFromTheirHost(t *testing.T) {
-	f := newFleet(t)
+	f := newFleet(t, func(c *Config) { c.Heartbeat = 300 * time.Millisecond })
 	f.Sync(world(2, 1), 10)
 	taken := make(chan string)
 	over := make(chan error, 1)
@@ -783,6 +783,13 @@ func TestCapturesComeFromTheirHost(t *testing.T) {
 	s := bring("h0", q.GetCapture().GetId())
 	if got := <-taken; got != "h0" {
 		t.Errorf("took what %s brought", got)
+	}
+	for start := time.Now(); time.Since(start) < time.Second; { // no call but these lasts so long
+		if err := s.Send(&hostv1.CaptureUpload{Message: &weftv1.CaptureResponse{Packets: []*weftv1.CapturedPacket{{Point: "h0"}}}}); err != nil {
+			t.Fatalf("cut off: %v", err)
+		}
+		<-taken
+		<-time.After(10 * time.Millisecond)
 	}
 	enough()
 	if err := <-over; err != nil {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -91,7 +92,43 @@ func TestCaptureIsReadLive(t *testing.T) {
 	if err := capture.Wait(); err != nil && err.Error() != "signal: broken pipe" {
 		t.Errorf("weft capture after its reader has gone: %v: %s", err, &words)
 	}
+	followLive(ctx, t, l)
 	if out, err := l.weft(ctx, "verify").CombinedOutput(); err != nil {
 		t.Errorf("verify after captures: %v\n%s", err, out)
+	}
+}
+
+// followLive: real packets are followed from host to host, both ways, and what is
+// dropped is told with its reason.
+func followLive(ctx context.Context, t *testing.T, l Lab) {
+	for _, c := range []struct {
+		to   string
+		code int
+		want []string
+	}{
+		{"10.0.1.5", 0, []string{`=> handed to red/db-1 on h2`, `=> handed to red/web-1 on h1`, `h2 +from-underlay +DELIVERED`, `route +route 10.0.1.0/24 leads to 10.0.1.5`}},
+		{"172.16.0.1", 1, []string{`=> dropped on h1 in stage route: NO_ROUTE`}},
+	} {
+		stop, cancel := context.WithCancel(ctx)
+		stopped := make(chan struct{})
+		go func() {
+			defer close(stopped)
+			for stop.Err() == nil {
+				l.in("red/web-1", "", "ping", "-c1", "-W1", c.to)
+			}
+		}()
+		out, err := l.weft(ctx, "trace", "red/web-1", "--to", c.to, "--live", "--count", "4", "--duration", "30s").CombinedOutput()
+		code := 0
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			code = exit.ExitCode()
+		}
+		for _, w := range c.want {
+			if !regexp.MustCompile(w).Match(out) || code != c.code {
+				t.Errorf("trace --live to %s: code %d, want %d and %q in\n%s", c.to, code, c.code, w, out)
+			}
+		}
+		cancel()
+		<-stopped
 	}
 }

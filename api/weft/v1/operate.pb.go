@@ -1565,25 +1565,28 @@ func (x *CaptureTarget) GetPort() string {
 
 // CapturedPacket is one packet at one point.
 type CapturedPacket struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	TimeUnixNano  int64                  `protobuf:"varint,1,opt,name=time_unix_nano,json=timeUnixNano,proto3" json:"time_unix_nano,omitempty"`
-	Point         string                 `protobuf:"bytes,2,opt,name=point,proto3" json:"point,omitempty"`
-	Direction     string                 `protobuf:"bytes,3,opt,name=direction,proto3" json:"direction,omitempty"`         // outbound | inbound, as the VM sees it
-	Port          string                 `protobuf:"bytes,4,opt,name=port,proto3" json:"port,omitempty"`                   // TENANT/PORT that the packet counts for; empty: none was known
-	ToPort        string                 `protobuf:"bytes,5,opt,name=to_port,json=toPort,proto3" json:"to_port,omitempty"` // TENANT/PORT of this host that it is delivered to
-	Verdict       uint32                 `protobuf:"varint,6,opt,name=verdict,proto3" json:"verdict,omitempty"`            // that its walk through the switch ended with; 0: not known
-	VerdictName   string                 `protobuf:"bytes,7,opt,name=verdict_name,json=verdictName,proto3" json:"verdict_name,omitempty"`
-	Stage         string                 `protobuf:"bytes,8,opt,name=stage,proto3" json:"stage,omitempty"`                           // that dropped it
-	Device        string                 `protobuf:"bytes,9,opt,name=device,proto3" json:"device,omitempty"`                         // where the walk began
-	OutDevice     string                 `protobuf:"bytes,10,opt,name=out_device,json=outDevice,proto3" json:"out_device,omitempty"` // where a frame leaves; empty: nothing does
-	Vsid          uint32                 `protobuf:"varint,11,opt,name=vsid,proto3" json:"vsid,omitempty"`                           // of the next hop, or the wire's; 0: not known
-	Length        uint32                 `protobuf:"varint,12,opt,name=length,proto3" json:"length,omitempty"`                       // of the frame, in bytes
-	Frame         []byte                 `protobuf:"bytes,13,opt,name=frame,proto3" json:"frame,omitempty"`                          // its first bytes
-	GsoSize       uint32                 `protobuf:"varint,14,opt,name=gso_size,json=gsoSize,proto3" json:"gso_size,omitempty"`      // payload bytes per segment of a packet yet to be cut; else 0
-	Walk          uint64                 `protobuf:"varint,15,opt,name=walk,proto3" json:"walk,omitempty"`                           // on one host, the same for all that was seen of one packet
-	Notes         []string               `protobuf:"bytes,16,rep,name=notes,proto3" json:"notes,omitempty"`                          // what a reader of the frame must know
-	Steps         []*TraceStep           `protobuf:"bytes,17,rep,name=steps,proto3" json:"steps,omitempty"`                          // with explain
-	Summary       string                 `protobuf:"bytes,18,opt,name=summary,proto3" json:"summary,omitempty"`                      // one line about the frame
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	TimeUnixNano int64                  `protobuf:"varint,1,opt,name=time_unix_nano,json=timeUnixNano,proto3" json:"time_unix_nano,omitempty"`
+	Point        string                 `protobuf:"bytes,2,opt,name=point,proto3" json:"point,omitempty"`
+	Direction    string                 `protobuf:"bytes,3,opt,name=direction,proto3" json:"direction,omitempty"`         // outbound | inbound, as the VM sees it
+	Port         string                 `protobuf:"bytes,4,opt,name=port,proto3" json:"port,omitempty"`                   // TENANT/PORT that the packet counts for; empty: none was known
+	ToPort       string                 `protobuf:"bytes,5,opt,name=to_port,json=toPort,proto3" json:"to_port,omitempty"` // TENANT/PORT of this host that it is delivered to
+	Verdict      uint32                 `protobuf:"varint,6,opt,name=verdict,proto3" json:"verdict,omitempty"`            // that its walk through the switch ended with; 0: not known
+	VerdictName  string                 `protobuf:"bytes,7,opt,name=verdict_name,json=verdictName,proto3" json:"verdict_name,omitempty"`
+	Stage        string                 `protobuf:"bytes,8,opt,name=stage,proto3" json:"stage,omitempty"`                           // that dropped it
+	Device       string                 `protobuf:"bytes,9,opt,name=device,proto3" json:"device,omitempty"`                         // where the walk began
+	OutDevice    string                 `protobuf:"bytes,10,opt,name=out_device,json=outDevice,proto3" json:"out_device,omitempty"` // where a frame leaves; empty: nothing does
+	Vsid         uint32                 `protobuf:"varint,11,opt,name=vsid,proto3" json:"vsid,omitempty"`                           // of the next hop, or the wire's; 0: not known
+	Length       uint32                 `protobuf:"varint,12,opt,name=length,proto3" json:"length,omitempty"`                       // of the frame, in bytes
+	Frame        []byte                 `protobuf:"bytes,13,opt,name=frame,proto3" json:"frame,omitempty"`                          // its first bytes
+	GsoSize      uint32                 `protobuf:"varint,14,opt,name=gso_size,json=gsoSize,proto3" json:"gso_size,omitempty"`      // payload bytes per segment of a packet yet to be cut; else 0
+	Walk         uint64                 `protobuf:"varint,15,opt,name=walk,proto3" json:"walk,omitempty"`                           // on one host, the same for all that was seen of one packet
+	Notes        []string               `protobuf:"bytes,16,rep,name=notes,proto3" json:"notes,omitempty"`                          // what a reader of the frame must know
+	Steps        []*TraceStep           `protobuf:"bytes,17,rep,name=steps,proto3" json:"steps,omitempty"`                          // with explain
+	Summary      string                 `protobuf:"bytes,18,opt,name=summary,proto3" json:"summary,omitempty"`                      // one line about the frame
+	// The same for one packet on all hosts, as far as its headers tell packets apart; 0: no
+	// packet of a guest can be told from the frame, as after encapsulation.
+	PacketKey     uint64 `protobuf:"varint,19,opt,name=packet_key,json=packetKey,proto3" json:"packet_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1742,6 +1745,13 @@ func (x *CapturedPacket) GetSummary() string {
 		return x.Summary
 	}
 	return ""
+}
+
+func (x *CapturedPacket) GetPacketKey() uint64 {
+	if x != nil {
+		return x.PacketKey
+	}
+	return 0
 }
 
 type CaptureCount struct {
@@ -2209,7 +2219,7 @@ const file_weft_v1_operate_proto_rawDesc = "" +
 	"\x05error\x18\x05 \x01(\tR\x05error\"7\n" +
 	"\rCaptureTarget\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x12\n" +
-	"\x04port\x18\x02 \x01(\tR\x04port\"\xec\x03\n" +
+	"\x04port\x18\x02 \x01(\tR\x04port\"\x8b\x04\n" +
 	"\x0eCapturedPacket\x12$\n" +
 	"\x0etime_unix_nano\x18\x01 \x01(\x03R\ftimeUnixNano\x12\x14\n" +
 	"\x05point\x18\x02 \x01(\tR\x05point\x12\x1c\n" +
@@ -2230,7 +2240,9 @@ const file_weft_v1_operate_proto_rawDesc = "" +
 	"\x04walk\x18\x0f \x01(\x04R\x04walk\x12\x14\n" +
 	"\x05notes\x18\x10 \x03(\tR\x05notes\x12(\n" +
 	"\x05steps\x18\x11 \x03(\v2\x12.weft.v1.TraceStepR\x05steps\x12\x18\n" +
-	"\asummary\x18\x12 \x01(\tR\asummary\"L\n" +
+	"\asummary\x18\x12 \x01(\tR\asummary\x12\x1d\n" +
+	"\n" +
+	"packet_key\x18\x13 \x01(\x04R\tpacketKey\"L\n" +
 	"\fCaptureCount\x12\x14\n" +
 	"\x05point\x18\x01 \x01(\tR\x05point\x12\x12\n" +
 	"\x04seen\x18\x02 \x01(\x04R\x04seen\x12\x12\n" +
