@@ -42,22 +42,37 @@ type world struct {
 // with the tunnel to the first host.
 type foreign struct {
 	name    string
+	carrier twohosts.Carrier
 	segment bool // takes frames as a wire brings them, no super-packets
 	build   func(w *world)
 }
 
+var (
+	nvgre4 = twohosts.Carrier{Transport: model.NVGRE}
+	nvgre6 = twohosts.Carrier{Transport: model.NVGRE, V6: true}
+	vxlan4 = twohosts.Carrier{Transport: model.VXLAN}
+	vxlan6 = twohosts.Carrier{Transport: model.VXLAN, V6: true}
+)
+
 func TestInterop(t *testing.T) {
 	for _, f := range []foreign{
-		{"gretap with keys", false, gretap},
-		{"Open vSwitch's GRE, kernel", false, ovsGRE(kernelPath)},
-		{"Open vSwitch's GRE, userspace", true, ovsGRE(userPath)},
+		{"gretap with keys", nvgre4, false, gretap},
+		{"ip6gretap with keys", nvgre6, false, gretap},
+		{"vxlan device", vxlan4, false, vxlan("")},
+		{"vxlan device with UDP checksums", vxlan4, false, vxlan("udpcsum")},
+		{"vxlan device, IPv6", vxlan6, false, vxlan("udp6zerocsumtx udp6zerocsumrx")},
+		{"vxlan device, IPv6 with UDP checksums", vxlan6, false, vxlan("noudp6zerocsumtx udp6zerocsumrx")},
+		{"Open vSwitch's GRE, kernel", nvgre4, false, ovsGRE(kernelPath)},
+		{"Open vSwitch's VXLAN, kernel", vxlan4, false, ovsVXLAN(kernelPath)},
+		{"Open vSwitch's GRE, userspace", nvgre4, true, ovsGRE(userPath)},
+		{"Open vSwitch's VXLAN, userspace", vxlan4, true, ovsVXLAN(userPath)},
 	} {
 		t.Run(f.name, func(t *testing.T) { interop(t, f) })
 	}
 }
 
 func interop(t *testing.T, f foreign) {
-	w := newWorld(t)
+	w := newWorld(t, f.carrier)
 	if f.segment {
 		w.knobs(w.Hosts[0].NS, twohosts.Underlay, "tso off gso off tx off")
 		w.knobs(w.GuestNS(w.peer), "eth0", "tso off gso off tx off")
@@ -77,7 +92,7 @@ func (w *world) family(i int) {
 		name := fmt.Sprintf("%s to %s", way.from.CAs[i], way.to.CAs[i])
 		for _, part := range []func(){
 			func() { w.ping(name, way.from, way.to.CAs[i], 56) },
-			func() { w.ping(name, way.from, way.to.CAs[i], fullSize(way.to.CAs[i])) },
+			func() { w.ping(name, way.from, way.to.CAs[i], w.fullSize(way.to.CAs[i])) },
 			func() { w.stream(name, way.from, way.to, i) },
 			func() { w.datagrams(name, way.from, way.to, i) },
 		} {
@@ -88,11 +103,11 @@ func (w *world) family(i int) {
 }
 
 // fullSize is the payload of an echo that fills the guest's MTU.
-func fullSize(to netip.Addr) int {
+func (w *world) fullSize(to netip.Addr) int {
 	if to.Is4() {
-		return twohosts.GuestMTU - 20 - 8
+		return w.Carrier.MTU() - 20 - 8
 	}
-	return twohosts.GuestMTU - 40 - 8
+	return w.Carrier.MTU() - 40 - 8
 }
 
 func (w *world) ping(name string, from *twohosts.Guest, to netip.Addr, size int) {
@@ -187,7 +202,7 @@ func (w *world) datagrams(name string, from, to *twohosts.Guest, i int) {
 			return err
 		}
 		defer c.Close()
-		for _, size := range []int{1, 64, fullSize(to.CAs[i])} {
+		for _, size := range []int{1, 64, w.fullSize(to.CAs[i])} {
 			if err := ask(c, pattern(size)); err != nil {
 				return fmt.Errorf("%d bytes: %w", size, err)
 			}
@@ -227,11 +242,11 @@ func ask(c net.Conn, words []byte) error {
 	return fmt.Errorf("no right answer: %w", err)
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T, c twohosts.Carrier) *world {
 	t.Helper()
 	vm := &twohosts.Guest{Name: "vm", Host: 0, Subnet: web, MAC: vmMAC, CAs: vmCAs}
 	peer := &twohosts.Guest{Name: "peer", Host: 1, Subnet: web, MAC: peerMAC, CAs: peerCAs}
-	w := &world{World: twohosts.NewForeign(t, "wi-", []*twohosts.Guest{vm, peer}), t: t, vm: vm, peer: peer, port: "p-peer"}
+	w := &world{World: twohosts.NewForeign(t, "wi-", c, []*twohosts.Guest{vm, peer}), t: t, vm: vm, peer: peer, port: "p-peer"}
 	w.plugPeer()
 	return w
 }
@@ -241,8 +256,8 @@ func newWorld(t *testing.T) *world {
 func (w *world) plugPeer() {
 	ns, host := w.Namespace(w.peer.Name), w.Hosts[1].NS
 	w.IP("-n %s link add %s type veth peer name eth0 address %s netns %s", host, w.port, peerMAC, ns)
-	w.IP("-n %s link set %s mtu %d up", host, w.port, twohosts.GuestMTU)
-	w.IP("-n %s link set eth0 mtu %d up", ns, twohosts.GuestMTU)
+	w.IP("-n %s link set %s mtu %d up", host, w.port, w.Carrier.MTU())
+	w.IP("-n %s link set eth0 mtu %d up", ns, w.Carrier.MTU())
 	for i, ca := range peerCAs {
 		nodad := ""
 		if ca.Is6() {

@@ -26,7 +26,38 @@ import (
 	"github.com/weft-sdn/weft/internal/table"
 )
 
-// GuestMTU is what an underlay of 1500 leaves to guests.
+// Carrier is how packets cross the underlay; the zero value is NVGRE over IPv4.
+type Carrier struct {
+	Transport model.TransportID
+	V6        bool // Provider Addresses are of IPv6
+}
+
+func (c Carrier) String() string {
+	if c.V6 {
+		return c.Transport.String() + " over IPv6"
+	}
+	return c.Transport.String() + " over IPv4"
+}
+
+// PA is the Provider Address of the i-th host.
+func (c Carrier) PA(i int) netip.Addr {
+	if c.V6 {
+		return netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 15: byte(i + 1)})
+	}
+	return netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)})
+}
+
+func (c Carrier) bits() int {
+	if c.V6 {
+		return 64
+	}
+	return 24
+}
+
+// MTU is what an underlay of 1500 leaves to guests.
+func (c Carrier) MTU() int { return 1500 - table.Overhead(c.Transport, c.PA(0)) }
+
+// GuestMTU is what NVGRE over IPv4 leaves to guests.
 const GuestMTU = 1500 - 42
 
 // Subnet is one virtual subnet of a network.
@@ -69,6 +100,8 @@ type World struct {
 	Hosts  [2]*Host
 	Guests []*Guest
 
+	Carrier Carrier
+
 	t       testing.TB
 	decap   string
 	foreign bool // the second host is not ours
@@ -81,14 +114,20 @@ const Underlay = "underlay0"
 // one of datapath's.
 func New(t testing.TB, prefix, decap string, guests []*Guest) *World {
 	t.Helper()
-	return build(t, &World{Prefix: prefix, Guests: guests, t: t, decap: decap})
+	return NewOver(t, prefix, decap, Carrier{}, guests)
+}
+
+// NewOver is New with another carrier.
+func NewOver(t testing.TB, prefix, decap string, c Carrier, guests []*Guest) *World {
+	t.Helper()
+	return build(t, &World{Prefix: prefix, Guests: guests, Carrier: c, t: t, decap: decap})
 }
 
 // NewForeign builds a world whose second host has no switch: its guests are only known
 // to the first host's policy, and the test puts another implementation in its place.
-func NewForeign(t testing.TB, prefix string, guests []*Guest) *World {
+func NewForeign(t testing.TB, prefix string, c Carrier, guests []*Guest) *World {
 	t.Helper()
-	return build(t, &World{Prefix: prefix, Guests: guests, t: t, decap: datapath.DecapAuto, foreign: true})
+	return build(t, &World{Prefix: prefix, Guests: guests, Carrier: c, t: t, decap: datapath.DecapAuto, foreign: true})
 }
 
 func build(t testing.TB, w *World) *World {
@@ -135,14 +174,14 @@ func (w *World) underlay() {
 	for i := range w.Hosts {
 		w.Hosts[i] = &Host{
 			NS:  w.Namespace(fmt.Sprintf("h%d", i+1)),
-			PA:  netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)}),
+			PA:  w.Carrier.PA(i),
 			mac: model.MAC{0x02, 0xee, 0, 0, 0, byte(i + 1)},
 		}
 	}
 	a, b := w.Hosts[0], w.Hosts[1]
 	w.IP("-n %s link add %s address %s type veth peer name %s address %s netns %s", a.NS, Underlay, a.mac, Underlay, b.mac, b.NS)
 	for _, h := range w.Hosts {
-		w.IP("-n %s addr add %s/24 dev %s", h.NS, h.PA, Underlay)
+		w.IP("-n %s addr add %s/%d dev %s %s", h.NS, h.PA, w.Carrier.bits(), Underlay, nodad(h.PA))
 		w.IP("-n %s link set %s up", h.NS, Underlay)
 	}
 }
@@ -162,7 +201,7 @@ func (w *World) plug(g *Guest) {
 	} else {
 		ns := w.Namespace(g.Name)
 		w.IP("-n %s link add %s type veth peer name eth0 address %s netns %s", host.NS, Device(g), g.MAC, ns)
-		w.IP("-n %s link set eth0 mtu %d up", ns, GuestMTU)
+		w.IP("-n %s link set eth0 mtu %d up", ns, w.Carrier.MTU())
 		for i, ca := range g.CAs {
 			w.IP("-n %s addr add %s/%d dev eth0 %s", ns, ca, g.Subnet.Prefixes[i].Bits(), nodad(ca))
 			w.IP("-n %s route add default via %s", ns, g.Subnet.Gateway(i))
@@ -176,7 +215,7 @@ func (w *World) plug(g *Guest) {
 		}
 		return nil
 	})
-	w.IP("-n %s link set %s mtu %d up", host.NS, Device(g), GuestMTU)
+	w.IP("-n %s link set %s mtu %d up", host.NS, Device(g), w.Carrier.MTU())
 	g.IfIndex = w.index(host.NS, Device(g))
 }
 
@@ -289,10 +328,10 @@ func (w *World) rows(i int) table.Set {
 	s.Peers[there.PA] = table.Peer{PA: there.PA, IfIndex: here.uplink, MTU: 1500, NextHop: there.mac, Source: here.mac}
 	for _, g := range w.Guests {
 		addSubnet(s, g.Subnet)
-		r := table.Record{MAC: g.MAC, Port: g.ID}
+		r := table.Record{MAC: g.MAC, Port: g.ID, Transport: w.Carrier.Transport}
 		if g.Host == i {
 			r.IfIndex = g.IfIndex
-			s.Ports[g.IfIndex] = port(g, here.PA)
+			s.Ports[g.IfIndex] = port(g, here.PA, w.Carrier.MTU())
 		} else {
 			r.PA = there.PA
 		}
@@ -310,9 +349,9 @@ func addSubnet(s table.Set, n Subnet) {
 	}
 }
 
-func port(g *Guest, pa netip.Addr) table.Port {
+func port(g *Guest, pa netip.Addr, mtu int) table.Port {
 	p := table.Port{IfIndex: g.IfIndex, ID: g.ID, VSID: g.Subnet.VSID, Network: g.Subnet.Network, MAC: g.MAC,
-		PA: pa, MTU: GuestMTU, Peer: !g.Tap}
+		PA: pa, MTU: uint16(mtu), Peer: !g.Tap}
 	for i, prefix := range g.Subnet.Prefixes {
 		if prefix.Addr().Is4() {
 			p.Gateway4 = g.Subnet.Gateway(i)
