@@ -56,7 +56,10 @@ static __always_inline bool dx2_wanted(const struct pkt *p)
 {
 	const struct dx2 *d;
 
-	if (p->proto != PROTO_TCP || p->type == TYPE_ARP || p->dport->flags & PORT_PEER)
+	if (p->proto != PROTO_TCP || p->type == TYPE_ARP)
+		return false;
+	/* A veth takes what counts as a tunnel's; but whoever sends it on puts it into one. */
+	if ((p->dport->flags & (PORT_PEER | PORT_FORWARD)) == PORT_PEER)
 		return false;
 	d = dx2_state();
 	return d && d->ifindex && d->lost < (d->proven ? DX2_MAX_LOST : 1);

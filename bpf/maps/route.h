@@ -20,6 +20,9 @@
 
 #define ROUTE_FIXED_BITS 64
 
+/* In the network of a key: its routes without those that lead through a guest. */
+#define ROUTE_DIRECT 0x80000000
+
 struct route_key {
 	__u32 prefixlen;
 	__be32 network;

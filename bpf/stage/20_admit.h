@@ -11,6 +11,7 @@
 
 #include "gen/verdict.h"
 #include "lib/ctx.h"
+#include "maps/forwarder.h"
 #include "maps/own.h"
 #include "maps/peer.h"
 #include "maps/port.h"
@@ -67,7 +68,11 @@ static __noinline bool admit_gateway(const struct pkt *p)
 
 static __always_inline bool admit_source(const struct pkt *p)
 {
-	return admit_own(p->port, &p->src) || admit_gateway(p);
+	if (admit_own(p->port, &p->src))
+		return true;
+	if (p->port->flags & PORT_FORWARD)
+		return !admit_unusable(&p->src, p->type == TYPE_IPV4);
+	return admit_gateway(p);
 }
 
 static __always_inline enum verdict admit_arp(const struct pkt *p)
@@ -170,6 +175,33 @@ static __always_inline bool admit_routed(const struct pkt *p)
 	return r && !admit_unusable(&p->src, is4) && admit_behind(p, r);
 }
 
+/* A source whose way back leads through a guest: it is where its own subnet says. */
+static __always_inline bool admit_led(const struct pkt *p)
+{
+	const struct route *to = route_find(p->dport->network | ROUTE_DIRECT, p->type == TYPE_IPV4 ? 4 : 6, &p->src);
+	const struct record *r;
+
+	if (!to)
+		return false;
+	r = record_find(to->vsid, &p->src);
+	return r && admit_behind(p, r);
+}
+
+/* A guest of that host forwards, and has sent what is somebody else's. */
+static __noinline bool admit_forwarded(const struct pkt *p)
+{
+	struct forwarder_key k = {.network = p->dport->network};
+	__u8 router[MAC_LEN];
+
+	if (p->type == TYPE_ARP || admit_unusable(&p->src, p->type == TYPE_IPV4))
+		return false;
+	router_mac(router, p->vsid);
+	if (!same_mac(p->eth.src, router))
+		__builtin_memcpy(k.mac, p->eth.src, MAC_LEN);
+	__builtin_memcpy(&k.pa, &p->outer_src, sizeof(k.pa));
+	return bpf_map_lookup_elem(&forwarder, &k);
+}
+
 /* A source that the subnet has no record of: routed, or let in by a gateway. */
 static __noinline bool admit_stranger(const struct pkt *p)
 {
@@ -180,7 +212,7 @@ static __noinline bool admit_stranger(const struct pkt *p)
 		return false;
 	router_mac(router, p->vsid);
 	if (same_mac(p->eth.src, router))
-		return admit_routed(p);
+		return admit_routed(p) || admit_led(p);
 	g = record_wildcard(p->vsid, p->type == TYPE_IPV4);
 	return g && admit_behind(p, g) && same_mac(g->mac, p->eth.src) && admit_outside(p, p->dport->network);
 }
@@ -189,7 +221,7 @@ static __always_inline enum verdict admit_remote(const struct pkt *p)
 {
 	const struct record *r = record_find(p->vsid, &p->src);
 
-	if (r ? !(admit_behind(p, r) && same_mac(r->mac, p->eth.src)) : !admit_stranger(p))
+	if (!(r ? admit_behind(p, r) && same_mac(r->mac, p->eth.src) : admit_stranger(p)) && !admit_forwarded(p))
 		return V_SOURCE_NOT_IN_POLICY;
 	if (p->type == TYPE_ARP && !same_mac(p->claim, p->eth.src))
 		return V_SPOOFED_ARP;

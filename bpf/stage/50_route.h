@@ -35,6 +35,45 @@ static __always_inline enum verdict route_destination(const struct pkt *p)
 	return addr6_link_local(&p->dst) ? V_LINK_LOCAL : V_CONTINUE;
 }
 
+/* Takes the route to its next hop's record. */
+static __always_inline void route_take(struct pkt *p, const struct route *to)
+{
+	p->vsid = to->vsid;
+	p->hop = p->dst;
+	if (!(to->flags & ROUTE_ON_LINK))
+		__builtin_memcpy(&p->hop, &to->next_hop, sizeof(p->hop));
+	p->rec = record_find(p->vsid, &p->hop);
+	if (!p->rec)
+		p->rec = record_wildcard(p->vsid, p->type == TYPE_IPV4);
+}
+
+static __always_inline const struct route *route_direct(const struct pkt *p)
+{
+	return route_find(p->port->network | ROUTE_DIRECT, p->type == TYPE_IPV4 ? 4 : 6, &p->dst);
+}
+
+/* The guest is what the route leads through: behind it, the packet goes where it is on-link. */
+static __noinline void route_behind(struct pkt *p)
+{
+	const struct route *to = route_direct(p);
+
+	if (to)
+		route_take(p, to);
+}
+
+/* The route out of the port's subnet. What is on-link there is so also where external routers lead out of it. */
+static __always_inline const struct route *route_choose(const struct pkt *p)
+{
+	const struct route *to;
+
+	if (p->port->flags & PORT_EXTERNAL) {
+		to = route_direct(p);
+		if (to && to->vsid == p->port->vsid)
+			return to;
+	}
+	return route_find(p->port->network, p->type == TYPE_IPV4 ? 4 : 6, &p->dst);
+}
+
 static __always_inline enum verdict route_next_hop(struct pkt *p)
 {
 	const struct route *to;
@@ -44,15 +83,12 @@ static __always_inline enum verdict route_next_hop(struct pkt *p)
 	p->rec = record_find(p->vsid, &p->dst);
 	if (p->rec)
 		return V_CONTINUE;
-	to = route_find(p->port->network, p->type == TYPE_IPV4 ? 4 : 6, &p->dst);
+	to = route_choose(p);
 	if (!to)
 		return V_NO_ROUTE;
-	p->vsid = to->vsid;
-	if (!(to->flags & ROUTE_ON_LINK))
-		__builtin_memcpy(&p->hop, &to->next_hop, sizeof(p->hop));
-	p->rec = record_find(p->vsid, &p->hop);
-	if (!p->rec)
-		p->rec = record_wildcard(p->vsid, p->type == TYPE_IPV4);
+	route_take(p, to);
+	if (p->rec && p->port->flags & PORT_FORWARD && p->rec->ifindex == p->port->ifindex && !(to->flags & ROUTE_ON_LINK))
+		route_behind(p);
 	return p->rec ? V_CONTINUE : V_NO_RECORD;
 }
 

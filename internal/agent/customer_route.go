@@ -2,6 +2,7 @@ package agent
 
 import (
 	"github.com/weft-sdn/weft/internal/goal"
+	"github.com/weft-sdn/weft/internal/model"
 	"github.com/weft-sdn/weft/internal/table"
 )
 
@@ -9,5 +10,23 @@ import (
 func renderRoutes(set table.Set, g *goal.Goal) {
 	for k, r := range g.Routes {
 		set.Routes[table.RouteKey(k)] = table.Route(r)
+	}
+}
+
+// renderForwarders lists the remote hosts whose guests forward, which therefore send
+// packets of others. A record names its subnet; whose network that is, its routes tell.
+func renderForwarders(set table.Set, g *goal.Goal) {
+	networks := map[model.VSID]model.NetworkIndex{}
+	for k, r := range g.Routes {
+		network, _ := k.Network.IsDirect()
+		networks[r.VSID] = network
+	}
+	for k, r := range g.Records {
+		network, known := networks[k.VSID]
+		if _, local := g.Ports[r.Port]; !r.Forward || local || !known || !r.PA.IsValid() {
+			continue
+		}
+		set.Forwarders[table.Forwarder{Network: network, PA: r.PA}] = struct{}{}
+		set.Forwarders[table.Forwarder{Network: network, MAC: r.MAC, PA: r.PA}] = struct{}{}
 	}
 }

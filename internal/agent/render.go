@@ -23,6 +23,7 @@ func render(g *goal.Goal, devices map[model.PortID]device, u underlay, mayUse fu
 	renderPorts(set, g, devices, u.guestMTUs(g), mayUse)
 	renderRecords(set, g, devices)
 	renderRoutes(set, g)
+	renderForwarders(set, g)
 	renderPAs(set, g, u)
 	renderFloods(set, g, devices)
 	renderGroups(set, u)

@@ -70,7 +70,8 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 		local[n] = true
 		row := goal.Port{Ref: p.Metadata.Ref(), ID: p.ID, VSID: s.Spec.VSID, Network: n.Index, MAC: p.Spec.MAC,
 			CAs: slices.Clone(p.Spec.Addresses), Prefixes: slices.Clone(s.Spec.Prefixes), PA: paOf(p), Spoof: p.Spec.AllowSpoofing, Learn: p.Spec.DynamicAddressLimit,
-			Flood: goal.Flood{L2: s.Spec.Flood == model.FloodL2, Group: s.Spec.MulticastAddress, Rate: s.Spec.StormLimit}}
+			Flood:   goal.Flood{L2: s.Spec.Flood == model.FloodL2, Group: s.Spec.MulticastAddress, Rate: s.Spec.StormLimit},
+			Forward: p.Spec.Forwarding, External: n.Spec.UseExternalRouter}
 		slices.SortFunc(row.CAs, netip.Addr.Compare)
 		slices.SortFunc(row.Prefixes, netip.Prefix.Compare)
 		for _, a := range s.Spec.Gateway {
@@ -105,7 +106,7 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 				case l.Spec.Port == "":
 					g.Records[k] = goal.Record{MAC: l.Spec.MAC, PA: l.Spec.ProviderAddress, Transport: transport(subnets[l.Spec.Subnet])}
 				case p != nil && p.Spec.Subnet == l.Spec.Subnet && p.Host() != "":
-					g.Records[k] = goal.Record{MAC: p.Spec.MAC, PA: paOf(p), Port: p.ID, Transport: transport(subnets[l.Spec.Subnet])}
+					g.Records[k] = goal.Record{MAC: p.Spec.MAC, PA: paOf(p), Port: p.ID, Transport: transport(subnets[l.Spec.Subnet]), Forward: p.Spec.Forwarding}
 				}
 			}
 		}
@@ -121,16 +122,18 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 			for _, ca := range cas {
 				k := goal.RecordKey{VSID: subnets[p.Spec.Subnet].Spec.VSID, CA: ca}
 				if old := g.Records[k]; old.Port == 0 || old.Port > p.ID {
-					g.Records[k] = goal.Record{MAC: p.Spec.MAC, PA: paOf(p), Port: p.ID, Transport: transport(subnets[p.Spec.Subnet])}
+					g.Records[k] = goal.Record{MAC: p.Spec.MAC, PA: paOf(p), Port: p.ID, Transport: transport(subnets[p.Spec.Subnet]), Forward: p.Spec.Forwarding}
 				}
 			}
 		}
 		metric := map[netip.Prefix]string{}
+		led := n.Spec.UseExternalRouter // some route leads through a guest, or may
 		for _, r := range resources {
 			c, ok := r.(*model.CustomerRoute)
 			if !ok || c.Metadata.Tenant != n.Metadata.Tenant || c.Spec.Network != n.Metadata.Name {
 				continue
 			}
+			led = true
 			for _, s := range subnets {
 				for _, p := range s.Spec.Prefixes {
 					rank := fmt.Sprintf("%010d %s", c.Spec.Metric, c.Metadata.Name)
@@ -146,7 +149,12 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 				g.Records[goal.RecordKey{VSID: s.Spec.VSID, CA: a}] = goal.Record{MAC: model.RouterMAC(s.Spec.VSID), Router: true, Transport: transport(s)}
 			}
 			for _, p := range s.Spec.Prefixes {
-				g.Routes[goal.RouteKey{Network: n.Index, Prefix: p}] = goal.Route{VSID: s.Spec.VSID}
+				if !n.Spec.UseExternalRouter {
+					g.Routes[goal.RouteKey{Network: n.Index, Prefix: p}] = goal.Route{VSID: s.Spec.VSID}
+				}
+				if led {
+					g.Routes[goal.RouteKey{Network: n.Index.Direct(), Prefix: p}] = goal.Route{VSID: s.Spec.VSID}
+				}
 			}
 		}
 		for k, r := range g.Records {
@@ -198,7 +206,8 @@ func draw(t *rapid.T) model.Resource {
 	tenant := pick(tenants...)
 	switch number(14) {
 	case 0:
-		return &model.VirtualNetwork{Metadata: meta(tenant, pick(nets...)), Index: model.NetworkIndex(1 + number(6))}
+		return &model.VirtualNetwork{Metadata: meta(tenant, pick(nets...)), Index: model.NetworkIndex(1 + number(6)),
+			Spec: model.VirtualNetworkSpec{UseExternalRouter: number(3) == 0}}
 	case 1, 2:
 		i := number(3)
 		r := &model.VirtualSubnet{Metadata: meta(tenant, subs[i]), Spec: model.VirtualSubnetSpec{
@@ -236,7 +245,7 @@ func draw(t *rapid.T) model.Resource {
 		i := number(3)
 		r := &model.Port{Metadata: meta(tenant, fmt.Sprint("port", number(6))), ID: model.PortID(1 + number(16)),
 			Spec: model.PortSpec{Subnet: subs[i], MAC: model.MAC{2, 0, 0, 0, 0, byte(1 + number(4))}, Host: pick("", "h1", "h2", "h3"),
-				AllowSpoofing: number(4) == 0}}
+				AllowSpoofing: number(4) == 0, Forwarding: number(4) == 0}}
 		for _, a := range []string{"10.0.%d.6", "10.0.%d.5", "fd00:%d::5"}[:number(4)] {
 			r.Spec.Addresses = append(r.Spec.Addresses, addr(fmt.Sprintf(a, i)))
 		}

@@ -17,6 +17,7 @@ type routeSpot struct {
 
 func (c *Compiler) addCustomerRoute(r *model.CustomerRoute) {
 	n := c.network(model.Ref{Tenant: r.Metadata.Tenant, Name: r.Spec.Network})
+	c.touchDirect(n)
 	p := r.Spec.Prefix.Masked()
 	n.candidates[p] = append(n.candidates[p], r)
 	c.todo.routes[routeSpot{n, p}] = struct{}{}
@@ -28,7 +29,19 @@ func (c *Compiler) removeCustomerRoute(r *model.CustomerRoute) {
 	if n.candidates[p] = without(n.candidates[p], r); len(n.candidates[p]) == 0 {
 		delete(n.candidates, p)
 	}
+	c.touchDirect(n)
 	c.todo.routes[routeSpot{n, p}] = struct{}{}
+}
+
+// touchDirect asks for the on-link routes anew when the network has no customer route:
+// they stand among the direct ones only if there is one.
+func (c *Compiler) touchDirect(n *network) {
+	if len(n.candidates) > 0 {
+		return
+	}
+	for p := range n.onLink {
+		c.todo.routes[routeSpot{n, p}] = struct{}{}
+	}
 }
 
 // retractRoutes takes back all routes of a network; touchRoutes asks for them anew.
@@ -52,20 +65,25 @@ func (c *Compiler) settleRoute(spot routeSpot) {
 	if n.index == 0 {
 		return
 	}
-	key := goal.RouteKey{Network: n.index, Prefix: spot.prefix}
+	c.settleRow(n, goal.RouteKey{Network: n.index, Prefix: spot.prefix}, n.route)
+	c.settleRow(n, goal.RouteKey{Network: n.index.Direct(), Prefix: spot.prefix}, n.direct)
+}
+
+// settleRow writes the route of a key as decide says.
+func (c *Compiler) settleRow(n *network, key goal.RouteKey, decide func(netip.Prefix) (goal.Route, bool)) {
 	c.dropRoute(n, key)
-	route, ok := n.route(spot.prefix)
+	route, ok := decide(key.Prefix)
 	row := goal.RouteRow{Key: key, Route: route}
-	if !ok || row.Check() != nil {
-		return
+	if ok && row.Check() == nil {
+		c.setRoute(n, row)
 	}
-	c.setRoute(n, row)
 }
 
 // route decides the route of a prefix: a subnet's own prefix is on-link and
 // beats any customer route; of those the lowest metric wins, then the first name.
+// Where external routers join the subnets, nothing is on-link here.
 func (n *network) route(p netip.Prefix) (goal.Route, bool) {
-	if s := n.onLink[p]; s != nil {
+	if s := n.onLink[p]; s != nil && !n.external {
 		return goal.Route{VSID: s.vsid}, true
 	}
 	for _, r := range slices.SortedFunc(slices.Values(n.candidates[p]), better) {
@@ -75,6 +93,17 @@ func (n *network) route(p netip.Prefix) (goal.Route, bool) {
 		}
 	}
 	return goal.Route{}, false
+}
+
+// direct decides the route of a prefix for those who must not be led through a guest:
+// the guest itself, and who asks where a source is at home. Where there are neither
+// customer routes nor external routers, nobody needs to be told.
+func (n *network) direct(p netip.Prefix) (goal.Route, bool) {
+	s := n.onLink[p]
+	if s == nil || len(n.candidates) == 0 && !n.external {
+		return goal.Route{}, false
+	}
+	return goal.Route{VSID: s.vsid}, true
 }
 
 func better(a, b *model.CustomerRoute) int {

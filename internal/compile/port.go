@@ -76,7 +76,7 @@ func (c *Compiler) touchPort(p *port) {
 
 // record leads an address to the port, which is placed.
 func (p *port) record() goal.Record {
-	return goal.Record{MAC: p.spec.Spec.MAC, PA: p.host.primary, Port: p.spec.ID}
+	return goal.Record{MAC: p.spec.Spec.MAC, PA: p.host.primary, Port: p.spec.ID, Forward: p.spec.Spec.Forwarding}
 }
 
 func (c *Compiler) retractPort(p *port) {
@@ -105,7 +105,8 @@ func (p *port) row() goal.Port {
 	s := p.subnet
 	row := goal.Port{Ref: p.ref, ID: p.spec.ID, VSID: s.vsid, Network: s.network.index, MAC: p.spec.Spec.MAC,
 		CAs: plain(p.spec.Spec.Addresses), PA: p.host.primary, Spoof: p.spec.Spec.AllowSpoofing,
-		Learn: p.spec.Spec.DynamicAddressLimit, Flood: floodOf(s.spec)}
+		Learn: p.spec.Spec.DynamicAddressLimit, Flood: floodOf(s.spec),
+		Forward: p.spec.Spec.Forwarding, External: s.network.external}
 	for _, x := range s.spec.Spec.Prefixes {
 		row.Prefixes = append(row.Prefixes, x.Masked())
 	}

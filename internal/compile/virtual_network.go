@@ -14,6 +14,7 @@ import (
 type network struct {
 	ref        model.Ref
 	index      model.NetworkIndex // 0 while there is no resource
+	external   bool               // its subnets are joined by customer routes alone
 	subnets    map[*subnet]struct{}
 	candidates map[netip.Prefix][]*model.CustomerRoute
 	onLink     map[netip.Prefix]*subnet
@@ -46,11 +47,15 @@ func (c *Compiler) forgetNetwork(n *network) {
 }
 
 func (c *Compiler) addVirtualNetwork(r *model.VirtualNetwork) {
-	c.setIndex(c.network(r.Metadata.Ref()), r.Index)
+	n := c.network(r.Metadata.Ref())
+	n.external = r.Spec.UseExternalRouter
+	c.setIndex(n, r.Index)
 }
 
 func (c *Compiler) removeVirtualNetwork(r *model.VirtualNetwork) {
-	c.setIndex(c.network(r.Metadata.Ref()), 0)
+	n := c.network(r.Metadata.Ref())
+	n.external = false
+	c.setIndex(n, 0)
 }
 
 func (c *Compiler) setIndex(n *network, index model.NetworkIndex) {

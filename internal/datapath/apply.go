@@ -35,6 +35,7 @@ func (s *Switch) Apply(want table.Set, sweep bool) error {
 	}
 	errs = append(errs, s.putSettings(want.Settings))
 	errs = append(errs, s.putLocalPAs(d.putPAs)...)
+	errs = append(errs, s.putForwarders(d.putForwarders)...)
 	errs = append(errs, s.putPeers(want, d.putPeers)...)
 	errs = append(errs, s.putRecords(want, d.putRecords)...)
 	errs = append(errs, s.putRoutes(want, d.putRoutes)...)
@@ -46,6 +47,7 @@ func (s *Switch) Apply(want table.Set, sweep bool) error {
 		errs = append(errs, s.deleteRoutes(d.delRoutes)...)
 		errs = append(errs, s.deleteRecords(d.delRecords)...)
 		errs = append(errs, s.deletePeers(d.delPeers)...)
+		errs = append(errs, s.deleteForwarders(d.delForwarders)...)
 		errs = append(errs, s.deleteLocalPAs(d.delPAs)...)
 	}
 	if lost || len(d.putPorts) > 0 {
@@ -67,6 +69,8 @@ type delta struct {
 	putPAs, delPAs         []netip.Addr
 	putMembers, delMembers []table.Member
 	delFloods              []model.VSID
+
+	putForwarders, delForwarders []table.Forwarder
 }
 
 func diff(have, want table.Set, sweep bool) *delta {
@@ -78,6 +82,7 @@ func diff(have, want table.Set, sweep bool) *delta {
 	d.putPAs, d.delPAs = diffRows(have.LocalPAs, want.LocalPAs, sweep)
 	d.putMembers, d.delMembers = diffRows(have.Members, want.Members, sweep)
 	_, d.delFloods = diffRows(have.Floods, want.Floods, sweep)
+	d.putForwarders, d.delForwarders = diffRows(have.Forwarders, want.Forwarders, sweep)
 	return d
 }
 
@@ -123,6 +128,9 @@ func (s *Switch) fits(want table.Set, d *delta, sweep bool) error {
 		if t.need > int(t.limit) {
 			return &ErrFull{Table: t.name, Need: t.need, Limit: int(t.limit)}
 		}
+	}
+	if n := after(s.have.Forwarders, want.Forwarders, d.putForwarders, sweep); n > maxForwarders {
+		return fmt.Errorf("forwarders: %d rows do not fit into %d, two for each host with guests that forward, and each such guest of a network", n, maxForwarders)
 	}
 	if n := after(s.have.LocalPAs, want.LocalPAs, d.putPAs, sweep); n > maxLocalPAs {
 		return fmt.Errorf("local provider addresses: %d are more than the %d that a host can have", n, maxLocalPAs)
@@ -212,6 +220,10 @@ func (s *Switch) makeRoom(d *delta) []error {
 		errs = append(errs, s.deletePeers(d.delPeers)...)
 		d.delPeers = nil
 	}
+	if len(s.have.Forwarders)+len(d.putForwarders) > maxForwarders {
+		errs = append(errs, s.deleteForwarders(d.delForwarders)...)
+		d.delForwarders = nil
+	}
 	if len(s.have.LocalPAs)+len(d.putPAs) > maxLocalPAs {
 		errs = append(errs, s.deleteLocalPAs(d.delPAs)...)
 		d.delPAs = nil
@@ -269,6 +281,30 @@ func (s *Switch) chooseFirstPAs() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func (s *Switch) putForwarders(keys []table.Forwarder) []error {
+	var errs []error
+	for _, k := range keys {
+		if err := s.maps["forwarder"].Put(encodeForwarder(k), uint32(1)); err != nil {
+			errs = append(errs, fmt.Errorf("forwarder %s of network %d: %w", k.PA, k.Network, err))
+			continue
+		}
+		s.have.Forwarders[k] = struct{}{}
+	}
+	return errs
+}
+
+func (s *Switch) deleteForwarders(keys []table.Forwarder) []error {
+	var errs []error
+	for _, k := range keys {
+		if err := ignoreMissing(s.maps["forwarder"].Delete(encodeForwarder(k))); err != nil {
+			errs = append(errs, fmt.Errorf("forwarder %s of network %d: %w", k.PA, k.Network, err))
+			continue
+		}
+		delete(s.have.Forwarders, k)
+	}
+	return errs
 }
 
 func (s *Switch) putPeers(want table.Set, keys []netip.Addr) []error {

@@ -79,6 +79,10 @@ func readSet(maps map[string]*ebpf.Map) (held, error) {
 			h.set.LocalPAs[model.From16(k)] = struct{}{}
 			return nil
 		}),
+		readAll(maps["forwarder"], func(k forwarderKey, _ uint32) error {
+			h.set.Forwarders[decodeForwarder(k)] = struct{}{}
+			return nil
+		}),
 	)
 	return h, err
 }

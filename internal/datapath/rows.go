@@ -13,9 +13,11 @@ import (
 // an array of bytes says network order.
 
 const (
-	portSpoof = 1 << iota
-	portPeer
-	portFlood
+	portSpoof    = 1
+	portPeer     = 2
+	portFlood    = 4
+	portForward  = 64
+	portExternal = 128
 )
 
 type portRow struct {
@@ -89,6 +91,21 @@ type settingRow struct {
 	Zero      [14]byte
 }
 
+type forwarderKey struct {
+	Network uint32
+	MAC     model.MAC
+	Zero    uint16
+	PA      [16]byte
+}
+
+func encodeForwarder(f table.Forwarder) forwarderKey {
+	return forwarderKey{Network: uint32(f.Network), MAC: f.MAC, PA: addr16(f.PA)}
+}
+
+func decodeForwarder(k forwarderKey) table.Forwarder {
+	return table.Forwarder{Network: model.NetworkIndex(k.Network), MAC: k.MAC, PA: from16(k.PA)}
+}
+
 type uplinkRow struct {
 	MAC  model.MAC
 	Zero uint16
@@ -143,7 +160,8 @@ func flag[T uint16 | uint32](on bool, bit T) T {
 func encodePort(p table.Port, slot uint32) portRow {
 	return portRow{
 		IfIndex: p.IfIndex, ID: uint32(p.ID), VSID: uint32(p.VSID), Network: uint32(p.Network), Slot: slot,
-		MTU: p.MTU, MAC: p.MAC, Flags: flag[uint32](p.Spoof, portSpoof) | flag[uint32](p.Peer, portPeer) | flag[uint32](p.Flood, portFlood),
+		MTU: p.MTU, MAC: p.MAC, Flags: flag[uint32](p.Spoof, portSpoof) | flag[uint32](p.Peer, portPeer) | flag[uint32](p.Flood, portFlood) |
+			flag[uint32](p.Forward, portForward) | flag[uint32](p.External, portExternal),
 		PA: addr16(p.PA), Gateway4: addr16(p.Gateway4), Gateway6: addr16(p.Gateway6),
 	}
 }
@@ -153,6 +171,7 @@ func decodePort(r portRow) table.Port {
 		IfIndex: r.IfIndex, ID: model.PortID(r.ID), VSID: model.VSID(r.VSID), Network: model.NetworkIndex(r.Network),
 		MAC: r.MAC, PA: from16(r.PA), Gateway4: from16(r.Gateway4), Gateway6: from16(r.Gateway6), MTU: r.MTU,
 		Spoof: r.Flags&portSpoof != 0, Peer: r.Flags&portPeer != 0, Flood: r.Flags&portFlood != 0,
+		Forward: r.Flags&portForward != 0, External: r.Flags&portExternal != 0,
 	}
 }
 

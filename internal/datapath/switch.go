@@ -27,6 +27,8 @@ const layout = 3
 const (
 	maxUplinks  = 256
 	maxLocalPAs = 256
+
+	maxForwarders = 1 << 14
 )
 
 // Switch is a loaded switch. Its methods may be called from several goroutines.

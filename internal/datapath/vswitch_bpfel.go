@@ -28,6 +28,7 @@ const (
 	vswitchMapFirstPa       = "first_pa"
 	vswitchMapFlood         = "flood"
 	vswitchMapFloodProg     = "flood_prog"
+	vswitchMapForwarder     = "forwarder"
 	vswitchMapLocalMac      = "local_mac"
 	vswitchMapLocalPa       = "local_pa"
 	vswitchMapOwn           = "own"
@@ -120,6 +121,7 @@ type vswitchMapSpecs struct {
 	FirstPa       *ebpf.MapSpec `ebpf:"first_pa"`
 	Flood         *ebpf.MapSpec `ebpf:"flood"`
 	FloodProg     *ebpf.MapSpec `ebpf:"flood_prog"`
+	Forwarder     *ebpf.MapSpec `ebpf:"forwarder"`
 	LocalMac      *ebpf.MapSpec `ebpf:"local_mac"`
 	LocalPa       *ebpf.MapSpec `ebpf:"local_pa"`
 	Own           *ebpf.MapSpec `ebpf:"own"`
@@ -176,6 +178,7 @@ type vswitchMaps struct {
 	FirstPa       *ebpf.Map `ebpf:"first_pa"`
 	Flood         *ebpf.Map `ebpf:"flood"`
 	FloodProg     *ebpf.Map `ebpf:"flood_prog"`
+	Forwarder     *ebpf.Map `ebpf:"forwarder"`
 	LocalMac      *ebpf.Map `ebpf:"local_mac"`
 	LocalPa       *ebpf.Map `ebpf:"local_pa"`
 	Own           *ebpf.Map `ebpf:"own"`
@@ -204,6 +207,7 @@ func (m *vswitchMaps) Close() error {
 		m.FirstPa,
 		m.Flood,
 		m.FloodProg,
+		m.Forwarder,
 		m.LocalMac,
 		m.LocalPa,
 		m.Own,

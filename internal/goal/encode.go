@@ -164,7 +164,8 @@ func appendRecord(b []byte, r RecordRow) []byte {
 	b = appendAddr(b, r.Record.PA)
 	b = binary.BigEndian.AppendUint32(b, uint32(r.Record.Port))
 	b = appendBool(b, r.Record.Router)
-	return append(b, byte(r.Record.Transport))
+	b = append(b, byte(r.Record.Transport))
+	return appendBool(b, r.Record.Forward)
 }
 
 func appendSettings(b []byte, s Settings) []byte {
@@ -200,7 +201,9 @@ func appendPort(b []byte, p Port) []byte {
 	b = appendBool(b, p.Spoof)
 	b = appendBool(b, p.Flood.L2)
 	b = appendAddr(b, p.Flood.Group)
-	return binary.BigEndian.AppendUint32(b, p.Flood.Rate)
+	b = binary.BigEndian.AppendUint32(b, p.Flood.Rate)
+	b = appendBool(b, p.Forward)
+	return appendBool(b, p.External)
 }
 
 // reader takes bytes off the front; after the first error it gives zeros.
@@ -297,7 +300,7 @@ func (r *reader) record() RecordRow {
 	return RecordRow{
 		Key: RecordKey{VSID: model.VSID(r.u32()), CA: r.addr()},
 		Record: Record{MAC: r.mac(), PA: r.addr(), Port: model.PortID(r.u32()), Router: r.bool(),
-			Transport: model.TransportID(r.take(1)[0])},
+			Transport: model.TransportID(r.take(1)[0]), Forward: r.bool()},
 	}
 }
 
@@ -334,5 +337,6 @@ func (r *reader) port() Port {
 	p.Learn = r.u32()
 	p.Spoof = r.bool()
 	p.Flood = Flood{L2: r.bool(), Group: r.addr(), Rate: r.u32()}
+	p.Forward, p.External = r.bool(), r.bool()
 	return p
 }

@@ -28,6 +28,8 @@ type Port struct {
 	Spoof    bool       // guest may speak for others
 	Learn    uint32     // how many addresses beside CAs may be learned
 	Flood    Flood      // of the subnet
+	Forward  bool       // guest forwards packets of others
+	External bool       // between the subnets of the network only customer routes lead
 }
 
 // Flood says what is flooded in the subnet of a port: with L2 all broadcast and multicast, else
@@ -53,6 +55,8 @@ type Record struct {
 	Router bool
 	// Transport of the subnet: how packets get to PA.
 	Transport model.TransportID
+	// Forward: the port forwards, so its host sends packets of others in the network.
+	Forward bool
 }
 
 // RouteKey finds a Route.

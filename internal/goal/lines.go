@@ -25,7 +25,7 @@ func (d Delta) Lines(mark string) []string {
 		out = append(out, fmt.Sprintf("%s record %d %s %s -> %s", mark, r.Key.VSID, standsFor(r.Key.CA), r.Record.MAC, place(r.Record)))
 	}
 	for _, r := range d.PutRoutes {
-		out = append(out, fmt.Sprintf("%s route %d %s -> %d %s", mark, r.Key.Network, r.Key.Prefix, r.Route.VSID, hop(r.Route)))
+		out = append(out, fmt.Sprintf("%s %s %s -> %d %s", mark, domain(r.Key.Network), r.Key.Prefix, r.Route.VSID, hop(r.Route)))
 	}
 	for _, p := range d.PutPorts {
 		out = append(out, fmt.Sprintf("%s port %s id %d vsid %d network %d %s %s%s", mark, p.Ref, p.ID, p.VSID, p.Network, p.MAC, list(p.CAs), traits(p)))
@@ -53,10 +53,22 @@ func place(r Record) string {
 	case !r.PA.IsValid():
 		return "nowhere yet"
 	}
+	text := r.PA.String()
 	if r.Transport != model.NVGRE {
-		return r.PA.String() + " by " + r.Transport.String()
+		text += " by " + r.Transport.String()
 	}
-	return r.PA.String()
+	if r.Forward {
+		text += " forwards"
+	}
+	return text
+}
+
+// domain says whose route it is.
+func domain(n model.NetworkIndex) string {
+	if of, direct := n.IsDirect(); direct {
+		return fmt.Sprintf("direct route %d", of)
+	}
+	return fmt.Sprintf("route %d", n)
 }
 
 func hop(r Route) string {
@@ -91,6 +103,12 @@ func traits(p Port) string {
 	}
 	if p.Flood.Rate != 0 {
 		fmt.Fprintf(&b, " storm limit %d", p.Flood.Rate)
+	}
+	if p.Forward {
+		b.WriteString(" forwards")
+	}
+	if p.External {
+		b.WriteString(" external router")
 	}
 	return b.String()
 }

@@ -164,7 +164,7 @@ func each[W, G any](r *rows, field string, from []W, read func(W) (G, error)) []
 
 func fromRecord(r goal.RecordRow) *hostv1.Record {
 	return &hostv1.Record{Key: fromRecordKey(r.Key), Mac: r.Record.MAC[:], Pa: address(r.Record.PA),
-		Port: uint32(r.Record.Port), Router: r.Record.Router, Transport: uint32(r.Record.Transport)}
+		Port: uint32(r.Record.Port), Router: r.Record.Router, Transport: uint32(r.Record.Transport), Forward: r.Record.Forward}
 }
 
 func toRecord(w *hostv1.Record) (row goal.RecordRow, err error) {
@@ -177,7 +177,7 @@ func toRecord(w *hostv1.Record) (row goal.RecordRow, err error) {
 	if row.Record.PA, err = toAddress(w.GetPa()); err != nil {
 		return row, fmt.Errorf("pa: %w", err)
 	}
-	row.Record.Port, row.Record.Router = model.PortID(w.GetPort()), w.GetRouter()
+	row.Record.Port, row.Record.Router, row.Record.Forward = model.PortID(w.GetPort()), w.GetRouter(), w.GetForward()
 	if row.Record.Transport = model.TransportID(w.GetTransport()); uint32(row.Record.Transport) != w.GetTransport() {
 		return row, wrong("transport %d", w.GetTransport())
 	}
@@ -273,7 +273,7 @@ func toPeerKey(w *hostv1.PeerKey) (k goal.PeerKey, err error) {
 func fromPort(p goal.Port) *hostv1.Port {
 	w := &hostv1.Port{Tenant: p.Ref.Tenant, Name: p.Ref.Name, Id: uint32(p.ID), Vsid: uint32(p.VSID), Network: uint32(p.Network),
 		Mac: p.MAC[:], Gateway4: address(p.Gateway4), Gateway6: address(p.Gateway6), Pa: address(p.PA), Spoof: p.Spoof, Learn: p.Learn,
-		FloodL2: p.Flood.L2, FloodGroup: address(p.Flood.Group), FloodRate: p.Flood.Rate}
+		FloodL2: p.Flood.L2, FloodGroup: address(p.Flood.Group), FloodRate: p.Flood.Rate, Forward: p.Forward, External: p.External}
 	for _, a := range p.CAs {
 		w.Cas = append(w.Cas, address(a))
 	}
@@ -285,7 +285,7 @@ func fromPort(p goal.Port) *hostv1.Port {
 
 func toPort(w *hostv1.Port) (goal.Port, error) {
 	p := goal.Port{Ref: model.Ref{Tenant: w.GetTenant(), Name: w.GetName()}, ID: model.PortID(w.GetId()), VSID: model.VSID(w.GetVsid()),
-		Network: model.NetworkIndex(w.GetNetwork()), Spoof: w.GetSpoof(), Learn: w.GetLearn()}
+		Network: model.NetworkIndex(w.GetNetwork()), Spoof: w.GetSpoof(), Learn: w.GetLearn(), Forward: w.GetForward(), External: w.GetExternal()}
 	if len(w.GetCas()) > goal.MaxCAs || len(w.GetPrefixes()) > goal.MaxPrefixes {
 		return p, wrong("port %s has %d addresses and %d prefixes", p.Ref, len(w.GetCas()), len(w.GetPrefixes()))
 	}

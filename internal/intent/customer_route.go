@@ -61,20 +61,23 @@ func (customerRouteRules) relate(a *admission, r, _ model.Resource) {
 		return
 	}
 	c, k := r.(*model.CustomerRoute), model.KeyOf(r)
-	for _, problem := range routeProblems(c, a.subnetsOf(networkKey(c.Metadata.Tenant, c.Spec.Network))) {
+	network, _ := a.get(networkKey(c.Metadata.Tenant, c.Spec.Network)).(*model.VirtualNetwork)
+	for _, problem := range routeProblems(c, network, a.subnetsOf(networkKey(c.Metadata.Tenant, c.Spec.Network))) {
 		a.fail(k, problem.field, "%s", problem.message)
 	}
 }
 
 type problem struct{ field, message string }
 
-// routeProblems holds a route against the subnets of its network.
-func routeProblems(c *model.CustomerRoute, subnets []*model.VirtualSubnet) []problem {
+// routeProblems holds a route against the subnets of its network. Only where external
+// routers join the subnets may it say how a whole subnet is reached.
+func routeProblems(c *model.CustomerRoute, network *model.VirtualNetwork, subnets []*model.VirtualSubnet) []problem {
 	var out []problem
 	var on *model.VirtualSubnet
+	external := network != nil && network.Spec.UseExternalRouter
 	for _, s := range subnets {
-		if slices.Contains(s.Spec.Prefixes, c.Spec.Prefix) {
-			out = append(out, problem{"spec.prefix", fmt.Sprintf("%s is on-link in %s; a route may cover it or a part of it, but not equal it", c.Spec.Prefix, name(s))})
+		if !external && slices.Contains(s.Spec.Prefixes, c.Spec.Prefix) {
+			out = append(out, problem{"spec.prefix", fmt.Sprintf("%s is on-link in %s; a route may cover it or a part of it, but not equal it (in a network with useExternalRouter it may)", c.Spec.Prefix, name(s))})
 		}
 		if _, ok := prefixOf(s.Spec.Prefixes, c.Spec.NextHop); ok {
 			on = s

@@ -204,7 +204,7 @@ func (portRules) parents(r model.Resource) []model.Key {
 func (portRules) sameSpec(x, y model.Resource) bool {
 	a, b := x.(*model.Port), y.(*model.Port)
 	return a.BoundHost == b.BoundHost && a.Spec.Subnet == b.Spec.Subnet && a.Spec.MAC == b.Spec.MAC &&
-		a.Spec.Host == b.Spec.Host && a.Spec.AllowSpoofing == b.Spec.AllowSpoofing &&
+		a.Spec.Host == b.Spec.Host && a.Spec.AllowSpoofing == b.Spec.AllowSpoofing && a.Spec.Forwarding == b.Spec.Forwarding &&
 		a.Spec.DynamicAddressLimit == b.Spec.DynamicAddressLimit && slices.Equal(a.Learned, b.Learned) &&
 		slices.Equal(a.Spec.Addresses, b.Spec.Addresses)
 }

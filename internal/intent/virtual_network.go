@@ -2,7 +2,6 @@ package intent
 
 import (
 	"cmp"
-	"math"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -60,7 +59,7 @@ func (virtualNetworkRules) allocate(a *admission, r model.Resource) {
 	}
 	if n.Index == 0 {
 		free := func(i uint32) bool { return a.owner(networkClaim(model.NetworkIndex(i))) == nil }
-		i, ok := next(&a.cursors.Network, 1, math.MaxUint32, free)
+		i, ok := next(&a.cursors.Network, 1, uint32(model.MaxNetworkIndex), free)
 		if !ok {
 			a.fail(model.KeyOf(r), "", "all network indexes are in use")
 			return
@@ -70,8 +69,25 @@ func (virtualNetworkRules) allocate(a *admission, r model.Resource) {
 	a.claim(networkClaim(n.Index), r)
 }
 
-// relate has nothing to do: subnets and routes, the neighbours, check themselves against the network.
-func (virtualNetworkRules) relate(*admission, model.Resource, model.Resource) {}
+// relate checks the routes again when what they may say changes; otherwise subnets and
+// routes, the neighbours, check themselves against the network.
+func (virtualNetworkRules) relate(a *admission, r, old model.Resource) {
+	n, _ := r.(*model.VirtualNetwork)
+	o, _ := old.(*model.VirtualNetwork)
+	if n == nil || o == nil || n.Spec.UseExternalRouter || !o.Spec.UseExternalRouter {
+		return
+	}
+	subnets := a.subnetsOf(model.KeyOf(n))
+	for _, k := range a.childrenOf(model.KeyOf(n)) {
+		c, ok := a.get(k).(*model.CustomerRoute)
+		if !ok || a.puts[k] != nil {
+			continue // one of the set checks itself
+		}
+		for _, problem := range routeProblems(c, n, subnets) {
+			a.failFor(Conflict, model.KeyOf(n), "spec.useExternalRouter", "cannot be taken away while there is %s: %s", k, problem.message)
+		}
+	}
+}
 
 func (virtualNetworkRules) claims(_ func(model.Key) model.Resource, r model.Resource) []claim {
 	n := r.(*model.VirtualNetwork)

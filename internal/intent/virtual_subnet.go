@@ -196,6 +196,7 @@ func checkOverlaps(a *admission, s *model.VirtualSubnet) {
 // subnets as they are now; those in the set check themselves.
 func checkRoutesBeside(a *admission, s *model.VirtualSubnet) {
 	network := networkKey(s.Metadata.Tenant, s.Spec.Network)
+	of, _ := a.get(network).(*model.VirtualNetwork)
 	var subnets []*model.VirtualSubnet
 	for _, k := range a.childrenOf(network) {
 		route, ok := a.get(k).(*model.CustomerRoute)
@@ -205,7 +206,7 @@ func checkRoutesBeside(a *admission, s *model.VirtualSubnet) {
 		if subnets == nil {
 			subnets = a.subnetsOf(network)
 		}
-		for _, problem := range routeProblems(route, subnets) {
+		for _, problem := range routeProblems(route, of, subnets) {
 			a.failFor(Conflict, model.KeyOf(s), "spec.prefixes", "%s would no longer hold: %s %s; change or delete it first or in the same set",
 				k, problem.field, problem.message)
 		}

@@ -33,6 +33,21 @@ func (v VSID) String() string { return strconv.FormatUint(uint64(v), 10) }
 // while the network exists. 0 is no network.
 type NetworkIndex uint32
 
+// directBit marks the index of a network's direct routes: no network has it.
+const directBit NetworkIndex = 1 << 31
+
+// MaxNetworkIndex is the largest that a network can have.
+const MaxNetworkIndex = directBit - 1
+
+// Direct names the routes of a network without its customer routes: how packets reach
+// a subnet when a route that leads through a guest has been followed already.
+func (n NetworkIndex) Direct() NetworkIndex { return n | directBit }
+
+// IsDirect reports whether n came from Direct, and of which network.
+func (n NetworkIndex) IsDirect() (network NetworkIndex, direct bool) {
+	return n &^ directBit, n&directBit != 0
+}
+
 // PortID is the dense identity of a Port, allocated by the server from 1. 0 is no port.
 type PortID uint32
 

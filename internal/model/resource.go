@@ -145,6 +145,9 @@ type VirtualNetwork struct {
 // VirtualNetworkSpec is what people say of a virtual network.
 type VirtualNetworkSpec struct {
 	RDID string `json:"rdid,omitempty"` // GUID; allocated when empty
+	// UseExternalRouter leaves traffic between subnets to the routers that customer routes
+	// name (hnv 1.2, NetVirtualizationGlobal): on-link routes lead no guest out of its subnet.
+	UseExternalRouter bool `json:"useExternalRouter,omitempty"`
 }
 
 // VirtualSubnet is one broadcast boundary of a virtual network.
@@ -189,6 +192,9 @@ type PortSpec struct {
 	AllowSpoofing bool `json:"allowSpoofing,omitempty"`
 	// DynamicAddressLimit is how many addresses may be learned, beside Addresses; 0: none (hnv 1.7).
 	DynamicAddressLimit uint32 `json:"dynamicAddressLimit,omitempty"`
+	// Forwarding lets the guest send packets of others in its network, as a router or
+	// firewall does that customer routes lead through.
+	Forwarding bool `json:"forwarding,omitempty"`
 }
 
 // Learns reports whether the port may have addresses that policy does not know yet:

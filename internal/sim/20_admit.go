@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"github.com/weft-sdn/weft/internal/model"
+	"github.com/weft-sdn/weft/internal/table"
 	"github.com/weft-sdn/weft/internal/wire"
 )
 
@@ -81,6 +82,12 @@ func (w *walk) guardSource() model.Verdict {
 	if w.own(src) {
 		return model.VerdictContinue
 	}
+	if w.port.Forward && usable(src) {
+		return w.say(model.VerdictContinue, "admit", "the port forwards for %s", src)
+	}
+	if w.port.Forward {
+		return w.say(model.VerdictSpoofedCa, "admit", "nobody can send from %s", src)
+	}
 	g, ok := w.wild(w.port.VSID, src.Is4())
 	if !ok || g.IfIndex != w.port.IfIndex || !w.outside(w.port.Network, w.port.VSID, src) {
 		return w.say(model.VerdictSpoofedCa, "admit", "source %s is not an address of the port", src)
@@ -119,7 +126,7 @@ func (w *walk) uplinkAdmit20() model.Verdict {
 	if p.isARP() {
 		source = p.arp.Sender
 	}
-	if v := w.admitSource(source); v != model.VerdictContinue {
+	if v := w.admitSource(source); v != model.VerdictContinue && !w.forwarded(source) {
 		return v
 	}
 	if p.isARP() && p.arp.SenderMAC != p.eth.Src {
@@ -141,6 +148,9 @@ func (w *walk) admitSource(source netip.Addr) model.Verdict {
 	case p.isARP():
 		return w.say(model.VerdictSourceNotInPolicy, "admit", "no record of %s in subnet %d", source, vsid)
 	case p.eth.Src == model.RouterMAC(vsid):
+		if w.led(source) {
+			return model.VerdictContinue
+		}
 		return w.admitRouted(source)
 	}
 	g, ok := w.wild(vsid, source.Is4())
@@ -148,6 +158,33 @@ func (w *walk) admitSource(source netip.Addr) model.Verdict {
 		return w.say(model.VerdictSourceNotInPolicy, "admit", "no record of %s in subnet %d, it was not routed, and no gateway may stand for it", source, vsid)
 	}
 	return w.say(model.VerdictContinue, "admit", "source %s is outside policy, which %s is the gateway to", source, g.MAC)
+}
+
+// led tells whether a source to which customer routes lead through a guest is at home at
+// the outer source.
+func (w *walk) led(source netip.Addr) bool {
+	_, route, ok := w.direct(w.port.Network, source)
+	if !ok {
+		return false
+	}
+	r, known := w.rec(route.VSID, source)
+	return known && r.PA == w.outer.src
+}
+
+// forwarded tells whether a guest that forwards may have sent what is the source's.
+func (w *walk) forwarded(source netip.Addr) bool {
+	if w.packet.isARP() || !usable(source) {
+		return false
+	}
+	f := table.Forwarder{Network: w.port.Network, PA: w.outer.src}
+	if w.packet.eth.Src != model.RouterMAC(w.outer.vsid) {
+		f.MAC = w.packet.eth.Src
+	}
+	if _, ok := w.Set.Forwarders[f]; !ok {
+		return false
+	}
+	w.say(model.VerdictContinue, "admit", "a guest at %s forwards for %s", w.outer.src, source)
+	return true
 }
 
 // admitRouted is for a source in another subnet, whose packet the sender's host routed: the

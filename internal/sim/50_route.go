@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"github.com/weft-sdn/weft/internal/model"
+	"github.com/weft-sdn/weft/internal/table"
 )
 
 var (
@@ -50,19 +51,38 @@ func refuseDestination(dst netip.Addr) model.Verdict {
 	return model.VerdictContinue
 }
 
+// wayOut is the route out of the port's subnet, in which external routers may be all
+// that leads to others.
+func (w *walk) wayOut(dst netip.Addr) (netip.Prefix, table.Route, bool) {
+	if prefix, route, ok := w.direct(w.port.Network, dst); ok && w.port.External && route.VSID == w.port.VSID {
+		return prefix, route, true
+	}
+	return w.longestPrefix(w.port.Network, dst)
+}
+
+// throughSelf tells whether the port forwards, and is itself what the route leads through.
+func (w *walk) throughSelf() bool {
+	r, ok := w.at(w.hop)
+	return ok && w.port.Forward && r.IfIndex == w.port.IfIndex
+}
+
 // chooseHop finds the subnet and the address where the packet goes next.
 func (w *walk) chooseHop(dst netip.Addr) model.Verdict {
 	if _, ok := w.rec(w.port.VSID, dst); ok {
 		w.hop = &hop{w.port.VSID, dst}
 		return w.say(model.VerdictContinue, "route", "a record of the port's own subnet names %s", dst)
 	}
-	prefix, route, ok := w.longestPrefix(w.port.Network, dst)
+	prefix, route, ok := w.wayOut(dst)
 	if !ok {
 		return w.say(model.VerdictNoRoute, "route", "no route of network %d covers %s", w.port.Network, dst)
 	}
 	w.hop = &hop{route.VSID, dst}
 	if route.NextHop.IsValid() {
 		w.hop.ca = route.NextHop
+	}
+	if behind, direct, ok := w.direct(w.port.Network, dst); ok && route.NextHop.IsValid() && w.throughSelf() {
+		w.hop = &hop{direct.VSID, dst}
+		return w.say(model.VerdictContinue, "route", "route %s leads through the sender itself; behind it, %s is in subnet %d (%s)", prefix, dst, direct.VSID, behind)
 	}
 	return w.say(model.VerdictContinue, "route", "route %s leads to %s in subnet %d", prefix, w.hop.ca, w.hop.vsid)
 }

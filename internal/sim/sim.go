@@ -216,6 +216,12 @@ func (w *walk) own(a netip.Addr) bool {
 	return ok && !r.Router && r.IfIndex == w.port.IfIndex
 }
 
+// direct finds the subnet of a routing domain that an address is on-link in, whatever
+// customer routes say.
+func (w *walk) direct(network model.NetworkIndex, a netip.Addr) (netip.Prefix, table.Route, bool) {
+	return w.longestPrefix(network.Direct(), a)
+}
+
 // longestPrefix finds the route of a routing domain that covers a most closely.
 func (w *walk) longestPrefix(network model.NetworkIndex, a netip.Addr) (netip.Prefix, table.Route, bool) {
 	var best table.RouteKey

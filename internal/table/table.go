@@ -25,6 +25,8 @@ type Port struct {
 	Gateway6 netip.Addr
 	MTU      uint16 // largest IP packet the port takes, in bytes
 	Spoof    bool   // true: the guest may speak for others (guard off)
+	Forward  bool   // true: the guest forwards what others send; no source is foreign to it
+	External bool   // true: nothing but customer routes leads out of the port's subnet
 	Peer     bool   // true: veth whose other end is in another namespace
 	Flood    bool   // true: something is flooded in the subnet; Set.Floods says what
 }
@@ -99,6 +101,15 @@ const (
 	MaxFloodHosts = 128
 )
 
+// Forwarder finds a remote host with a guest that forwards: what comes from there may have
+// any source of the network. Once without MAC, for what that host has routed, and once
+// with the guest's, for what stayed in its subnet.
+type Forwarder struct {
+	Network model.NetworkIndex
+	MAC     model.MAC // zero: the distributed router's
+	PA      netip.Addr
+}
+
 // Set is all the rows of one host.
 type Set struct {
 	Ports    map[uint32]Port
@@ -109,6 +120,8 @@ type Set struct {
 	Floods   map[model.VSID]Flood
 	Members  map[Member]MemberInfo // of subnets in Floods
 	Settings Settings
+
+	Forwarders map[Forwarder]struct{}
 }
 
 // Settings are what all hosts of a fleet agree on.
@@ -130,6 +143,8 @@ func NewSet() Set {
 		Floods:   map[model.VSID]Flood{},
 		Members:  map[Member]MemberInfo{},
 		Settings: DefaultSettings,
+
+		Forwarders: map[Forwarder]struct{}{},
 	}
 }
 

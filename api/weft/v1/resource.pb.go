@@ -528,10 +528,11 @@ func (x *Tenant) GetStatus() *Status {
 }
 
 type VirtualNetworkSpec struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Rdid          string                 `protobuf:"bytes,1,opt,name=rdid,proto3" json:"rdid,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	Rdid              string                 `protobuf:"bytes,1,opt,name=rdid,proto3" json:"rdid,omitempty"`
+	UseExternalRouter bool                   `protobuf:"varint,2,opt,name=use_external_router,json=useExternalRouter,proto3" json:"use_external_router,omitempty"` // between subnets, customer routes decide and not the distributed router
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *VirtualNetworkSpec) Reset() {
@@ -569,6 +570,13 @@ func (x *VirtualNetworkSpec) GetRdid() string {
 		return x.Rdid
 	}
 	return ""
+}
+
+func (x *VirtualNetworkSpec) GetUseExternalRouter() bool {
+	if x != nil {
+		return x.UseExternalRouter
+	}
+	return false
 }
 
 type VirtualNetwork struct {
@@ -799,6 +807,7 @@ type PortSpec struct {
 	Host                string                 `protobuf:"bytes,4,opt,name=host,proto3" json:"host,omitempty"`
 	AllowSpoofing       bool                   `protobuf:"varint,5,opt,name=allow_spoofing,json=allowSpoofing,proto3" json:"allow_spoofing,omitempty"`
 	DynamicAddressLimit uint32                 `protobuf:"varint,6,opt,name=dynamic_address_limit,json=dynamicAddressLimit,proto3" json:"dynamic_address_limit,omitempty"` // how many addresses may be learned; 0: none
+	Forwarding          bool                   `protobuf:"varint,10,opt,name=forwarding,proto3" json:"forwarding,omitempty"`                                               // the guest forwards packets of others
 	unknownFields       protoimpl.UnknownFields
 	sizeCache           protoimpl.SizeCache
 }
@@ -873,6 +882,13 @@ func (x *PortSpec) GetDynamicAddressLimit() uint32 {
 		return x.DynamicAddressLimit
 	}
 	return 0
+}
+
+func (x *PortSpec) GetForwarding() bool {
+	if x != nil {
+		return x.Forwarding
+	}
+	return false
 }
 
 type Port struct {
@@ -1658,9 +1674,10 @@ const file_weft_v1_resource_proto_rawDesc = "" +
 	"\x06Tenant\x12-\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x11.weft.v1.MetadataR\bmetadata\x12'\n" +
 	"\x04spec\x18\x02 \x01(\v2\x13.weft.v1.TenantSpecR\x04spec\x12'\n" +
-	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"(\n" +
+	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"X\n" +
 	"\x12VirtualNetworkSpec\x12\x12\n" +
-	"\x04rdid\x18\x01 \x01(\tR\x04rdid\"\x99\x01\n" +
+	"\x04rdid\x18\x01 \x01(\tR\x04rdid\x12.\n" +
+	"\x13use_external_router\x18\x02 \x01(\bR\x11useExternalRouter\"\x99\x01\n" +
 	"\x0eVirtualNetwork\x12-\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x11.weft.v1.MetadataR\bmetadata\x12/\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1b.weft.v1.VirtualNetworkSpecR\x04spec\x12'\n" +
@@ -1678,14 +1695,18 @@ const file_weft_v1_resource_proto_rawDesc = "" +
 	"\rVirtualSubnet\x12-\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x11.weft.v1.MetadataR\bmetadata\x12.\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1a.weft.v1.VirtualSubnetSpecR\x04spec\x12'\n" +
-	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"\xc1\x01\n" +
+	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"\xe1\x01\n" +
 	"\bPortSpec\x12\x16\n" +
 	"\x06subnet\x18\x01 \x01(\tR\x06subnet\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\tR\x03mac\x12\x1c\n" +
 	"\taddresses\x18\x03 \x03(\tR\taddresses\x12\x12\n" +
 	"\x04host\x18\x04 \x01(\tR\x04host\x12%\n" +
 	"\x0eallow_spoofing\x18\x05 \x01(\bR\rallowSpoofing\x122\n" +
-	"\x15dynamic_address_limit\x18\x06 \x01(\rR\x13dynamicAddressLimit\"\x85\x01\n" +
+	"\x15dynamic_address_limit\x18\x06 \x01(\rR\x13dynamicAddressLimit\x12\x1e\n" +
+	"\n" +
+	"forwarding\x18\n" +
+	" \x01(\bR\n" +
+	"forwarding\"\x85\x01\n" +
 	"\x04Port\x12-\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x11.weft.v1.MetadataR\bmetadata\x12%\n" +
 	"\x04spec\x18\x02 \x01(\v2\x11.weft.v1.PortSpecR\x04spec\x12'\n" +

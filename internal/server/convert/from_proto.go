@@ -68,7 +68,8 @@ func (rd *reader) resource(p *weftv1.Resource) model.Resource {
 			Host: s.GetHost(), Address: rd.addr("spec.address", s.GetAddress())}}
 	case *weftv1.Resource_VirtualNetwork:
 		m := rd.meta(model.KindVirtualNetwork, k.VirtualNetwork.GetMetadata())
-		return &model.VirtualNetwork{Metadata: m, Spec: model.VirtualNetworkSpec{RDID: k.VirtualNetwork.GetSpec().GetRdid()}}
+		return &model.VirtualNetwork{Metadata: m, Spec: model.VirtualNetworkSpec{
+			RDID: k.VirtualNetwork.GetSpec().GetRdid(), UseExternalRouter: k.VirtualNetwork.GetSpec().GetUseExternalRouter()}}
 	case *weftv1.Resource_VirtualSubnet:
 		return rd.virtualSubnet(k.VirtualSubnet)
 	case *weftv1.Resource_Port:
@@ -109,7 +110,7 @@ func (rd *reader) virtualSubnet(p *weftv1.VirtualSubnet) model.Resource {
 func (rd *reader) port(p *weftv1.Port) model.Resource {
 	r, s := &model.Port{Metadata: rd.meta(model.KindPort, p.GetMetadata())}, p.GetSpec()
 	r.Spec = model.PortSpec{Subnet: s.GetSubnet(), MAC: rd.mac("spec.mac", s.GetMac()), Host: s.GetHost(), AllowSpoofing: s.GetAllowSpoofing(),
-		DynamicAddressLimit: s.GetDynamicAddressLimit()}
+		DynamicAddressLimit: s.GetDynamicAddressLimit(), Forwarding: s.GetForwarding()}
 	for i, t := range s.GetAddresses() {
 		r.Spec.Addresses = append(r.Spec.Addresses, rd.required(index("spec.addresses", i), t))
 	}

@@ -25,7 +25,7 @@ func WriteResource(r model.Resource, status *weftv1.Status) *weftv1.Resource {
 			Spec: &weftv1.ProviderAddressSpec{Host: r.Spec.Host, Address: Addr(r.Spec.Address)}}}}
 	case *model.VirtualNetwork:
 		return &weftv1.Resource{Kind: &weftv1.Resource_VirtualNetwork{VirtualNetwork: &weftv1.VirtualNetwork{Metadata: m, Status: status,
-			Spec: &weftv1.VirtualNetworkSpec{Rdid: r.Spec.RDID}}}}
+			Spec: &weftv1.VirtualNetworkSpec{Rdid: r.Spec.RDID, UseExternalRouter: r.Spec.UseExternalRouter}}}}
 	case *model.VirtualSubnet:
 		return &weftv1.Resource{Kind: &weftv1.Resource_VirtualSubnet{VirtualSubnet: &weftv1.VirtualSubnet{Metadata: m, Status: status,
 			Spec: &weftv1.VirtualSubnetSpec{Network: r.Spec.Network, Vsid: uint32(r.Spec.VSID), Prefixes: writeAll(r.Spec.Prefixes),
@@ -35,7 +35,7 @@ func WriteResource(r model.Resource, status *weftv1.Status) *weftv1.Resource {
 		return &weftv1.Resource{Kind: &weftv1.Resource_Port{Port: &weftv1.Port{Metadata: m, Status: status,
 			Spec: &weftv1.PortSpec{Subnet: r.Spec.Subnet, Mac: writeMAC(r.Spec.MAC), Addresses: writeAll(r.Spec.Addresses),
 				Host: r.Spec.Host, AllowSpoofing: r.Spec.AllowSpoofing,
-				DynamicAddressLimit: r.Spec.DynamicAddressLimit}}}}
+				DynamicAddressLimit: r.Spec.DynamicAddressLimit, Forwarding: r.Spec.Forwarding}}}}
 	case *model.CustomerRoute:
 		return &weftv1.Resource{Kind: &weftv1.Resource_CustomerRoute{CustomerRoute: &weftv1.CustomerRoute{Metadata: m, Status: status,
 			Spec: &weftv1.CustomerRouteSpec{Network: r.Spec.Network, Prefix: r.Spec.Prefix.String(),

@@ -1362,6 +1362,8 @@ type Port struct {
 	FloodL2       bool                   `protobuf:"varint,14,opt,name=flood_l2,json=floodL2,proto3" json:"flood_l2,omitempty"`
 	FloodGroup    []byte                 `protobuf:"bytes,15,opt,name=flood_group,json=floodGroup,proto3" json:"flood_group,omitempty"`
 	FloodRate     uint32                 `protobuf:"varint,16,opt,name=flood_rate,json=floodRate,proto3" json:"flood_rate,omitempty"`
+	Forward       bool                   `protobuf:"varint,20,opt,name=forward,proto3" json:"forward,omitempty"`
+	External      bool                   `protobuf:"varint,21,opt,name=external,proto3" json:"external,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1508,6 +1510,20 @@ func (x *Port) GetFloodRate() uint32 {
 	return 0
 }
 
+func (x *Port) GetForward() bool {
+	if x != nil {
+		return x.Forward
+	}
+	return false
+}
+
+func (x *Port) GetExternal() bool {
+	if x != nil {
+		return x.External
+	}
+	return false
+}
+
 type Prefix struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Address       []byte                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
@@ -1620,6 +1636,7 @@ type Record struct {
 	Port          uint32                 `protobuf:"varint,4,opt,name=port,proto3" json:"port,omitempty"`
 	Router        bool                   `protobuf:"varint,5,opt,name=router,proto3" json:"router,omitempty"`
 	Transport     uint32                 `protobuf:"varint,6,opt,name=transport,proto3" json:"transport,omitempty"`
+	Forward       bool                   `protobuf:"varint,10,opt,name=forward,proto3" json:"forward,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1694,6 +1711,13 @@ func (x *Record) GetTransport() uint32 {
 		return x.Transport
 	}
 	return 0
+}
+
+func (x *Record) GetForward() bool {
+	if x != nil {
+		return x.Forward
+	}
+	return false
 }
 
 type RouteKey struct {
@@ -2967,7 +2991,7 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\x02pa\x18\x02 \x01(\fR\x02pa\"A\n" +
 	"\x04Peer\x12'\n" +
 	"\x03key\x18\x01 \x01(\v2\x15.weft.host.v1.PeerKeyR\x03key\x12\x10\n" +
-	"\x03pas\x18\x02 \x03(\fR\x03pas\"\x95\x03\n" +
+	"\x03pas\x18\x02 \x03(\fR\x03pas\"\xcb\x03\n" +
 	"\x04Port\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x0e\n" +
@@ -2987,20 +3011,24 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\vflood_group\x18\x0f \x01(\fR\n" +
 	"floodGroup\x12\x1d\n" +
 	"\n" +
-	"flood_rate\x18\x10 \x01(\rR\tfloodRate\"6\n" +
+	"flood_rate\x18\x10 \x01(\rR\tfloodRate\x12\x18\n" +
+	"\aforward\x18\x14 \x01(\bR\aforward\x12\x1a\n" +
+	"\bexternal\x18\x15 \x01(\bR\bexternal\"6\n" +
 	"\x06Prefix\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\fR\aaddress\x12\x12\n" +
 	"\x04bits\x18\x02 \x01(\rR\x04bits\"/\n" +
 	"\tRecordKey\x12\x12\n" +
 	"\x04vsid\x18\x01 \x01(\rR\x04vsid\x12\x0e\n" +
-	"\x02ca\x18\x02 \x01(\fR\x02ca\"\x9f\x01\n" +
+	"\x02ca\x18\x02 \x01(\fR\x02ca\"\xb9\x01\n" +
 	"\x06Record\x12)\n" +
 	"\x03key\x18\x01 \x01(\v2\x17.weft.host.v1.RecordKeyR\x03key\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\fR\x03mac\x12\x0e\n" +
 	"\x02pa\x18\x03 \x01(\fR\x02pa\x12\x12\n" +
 	"\x04port\x18\x04 \x01(\rR\x04port\x12\x16\n" +
 	"\x06router\x18\x05 \x01(\bR\x06router\x12\x1c\n" +
-	"\ttransport\x18\x06 \x01(\rR\ttransport\"R\n" +
+	"\ttransport\x18\x06 \x01(\rR\ttransport\x12\x18\n" +
+	"\aforward\x18\n" +
+	" \x01(\bR\aforward\"R\n" +
 	"\bRouteKey\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\rR\anetwork\x12,\n" +
 	"\x06prefix\x18\x02 \x01(\v2\x14.weft.host.v1.PrefixR\x06prefix\"`\n" +
