@@ -22,6 +22,8 @@ var fieldDocs = map[string]string{
 
 	"VirtualNetwork.spec.rdid": "Routing Domain ID: a GUID that names the routing domain everywhere. Allocated when absent; cannot change.",
 
+	"VirtualNetwork.spec.useExternalRouter": "Between subnets, packets go to the routers that CustomerRoutes name, guests of the network, and not by the distributed router. Default false.",
+
 	"VirtualSubnet.spec.network":   "Name of the VirtualNetwork, in the same tenant, that the subnet belongs to. Subnets of one network reach each other through its distributed router.",
 	"VirtualSubnet.spec.vsid":      "Virtual Subnet ID on the wire, 4096 to 16777214 (RFC 7637), unique in the fleet. Allocated when absent.",
 	"VirtualSubnet.spec.prefixes":  "Address ranges of the subnet, at most one of IPv4 and one of IPv6; disjoint inside the network, free to repeat in another.",
@@ -38,6 +40,8 @@ var fieldDocs = map[string]string{
 	"Port.spec.host":                "Host where the port is. When absent, the host of the first plug.",
 	"Port.spec.dynamicAddressLimit": "How many addresses the switch may learn from what the guest says (ARP, ND, DHCP), beside spec.addresses; 0, the default: none. With a limit and no addresses none are allocated: the port is L2Only until its guest has one.",
 	"Port.spec.allowSpoofing":       "Turns the spoofing guard off: the guest may send with source MACs and addresses that are not the port's.",
+
+	"Port.spec.forwarding": "The guest forwards packets of others, as a firewall or router does that CustomerRoutes lead through: it may send with any source address of its network. Its MAC stays held to the port's. Default false.",
 
 	"CustomerRoute.spec.network": "Name of the VirtualNetwork, in the same tenant, whose router follows the route.",
 	"CustomerRoute.spec.prefix":  "Destinations that the route leads to; the longest prefix wins.",

@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -91,6 +94,10 @@ func TestCreateVethConfiguresTheGuestAndSilencesTheHost(t *testing.T) {
 	}
 	if a := eth0.Attrs(); a.MTU != 1458 || a.HardwareAddr.String() != "02:00:00:00:00:01" {
 		t.Errorf("guest end is %+v", a)
+	}
+	if out, err := exec.Command("nsenter", fmt.Sprintf("--net=/proc/%d/fd/%s", os.Getpid(), filepath.Base(ns)), "ethtool", "-k", "eth0").Output(); err != nil ||
+		!strings.Contains(string(out), "tx-gre-segmentation: off") || !strings.Contains(string(out), "tx-tcp-segmentation: on") {
+		t.Errorf("offloads of the guest's end (%v):\n%s", err, out)
 	}
 	got := map[string]bool{}
 	addrs, err := h.AddrList(eth0, netlink.FAMILY_ALL)

@@ -67,6 +67,9 @@ func CreateVeth(host, owner string, g Guest) (Link, error) {
 		return Link{}, fmt.Errorf("create veth %s for %s in namespace %q: %w", host, g.Name, g.Namespace, err)
 	}
 	link, err := finishVeth(host, owner, guest, g)
+	if err == nil {
+		err = onThreadIn(int(ns), func() error { return noTunnelOffloads(g.Name) })
+	}
 	if err != nil {
 		// The pair dies as a whole, and its addresses and routes with it.
 		return Link{}, errors.Join(err, DeleteLink(host))

@@ -150,7 +150,7 @@ func badPlugs(w *world) {
 	w.Must("delete", "port", "red/loose")
 }
 
-var revisions = regexp.MustCompile(`(?m)^ *(revision|acknowledgedRevision): .*\n?`)
+var revisions = regexp.MustCompile(`(?m)^ *(revision|acknowledgedRevision|changedAt): .*\n?`)
 
 func withoutRevisions(policy []string) string {
 	return revisions.ReplaceAllString(strings.Join(policy, "\n---\n"), "")

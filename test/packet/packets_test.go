@@ -244,6 +244,14 @@ func (w writer) sender(p table.Port) (member, netip.Addr) {
 		}
 	}
 	m := member{ca: w.anyAddress(), mac: newMAC(w.Rand), pa: pick(w.Rand, w.remotePAs)}
+	if len(w.forwarders) > 0 && chance(w.Rand, 15) {
+		f := pick(w.Rand, w.forwarders)
+		f.ca = w.anyAddress()
+		if chance(w.Rand, 40) {
+			f.mac = model.RouterMAC(p.VSID)
+		}
+		return f, f.pa
+	}
 	n := w.IntN(100)
 	switch {
 	case n < 65 && len(near) > 0:
@@ -289,7 +297,7 @@ func (w writer) source(p table.Port) netip.Addr {
 			}
 		}
 	}
-	if len(own) == 0 || chance(w.Rand, 4) {
+	if len(own) == 0 || chance(w.Rand, 4) || p.Forward && chance(w.Rand, 50) {
 		return w.anyAddress()
 	}
 	return pick(w.Rand, own)

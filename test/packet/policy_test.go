@@ -2,6 +2,7 @@ package packet
 
 import (
 	"encoding/binary"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"net/netip"
@@ -19,6 +20,7 @@ type world struct {
 	ports   []table.Port
 
 	localPAs, remotePAs []netip.Addr // of one family, or of both
+	forwarders []member // remote
 }
 
 type subnet struct {
@@ -129,6 +131,8 @@ func randomWorld(rng *rand.Rand, s site) *world {
 	for range rng.IntN(8) {
 		w.addRoute(rng)
 	}
+	w.addDirect(rng)
+	w.addForwarders(rng)
 	for _, pa := range w.remotePAs {
 		if chance(rng, 85) {
 			w.addPeer(rng, pa)
@@ -201,7 +205,7 @@ func (w *world) addPort(rng *rand.Rand, ifindex uint32) {
 	sub.portMAC[mac] = true
 	p := table.Port{
 		IfIndex: ifindex, ID: model.PortID(ifindex + 1000), VSID: sub.vsid, Network: sub.network, MAC: mac,
-		PA: pick(rng, w.localPAs), MTU: pick(rng, portMTUs), Spoof: chance(rng, 15), Peer: chance(rng, 50),
+		PA: pick(rng, w.localPAs), MTU: pick(rng, portMTUs), Spoof: chance(rng, 15), Peer: chance(rng, 50), Forward: chance(rng, 20),
 	}
 	if chance(rng, 90) {
 		p.Gateway4, p.Gateway6 = sub.gw4, sub.gw6
@@ -295,6 +299,53 @@ func (w *world) addRoute(rng *rand.Rand) {
 		network = pick(rng, w.subnets).network
 	}
 	w.set.Routes[table.RouteKey{Network: network, Prefix: prefix}] = r
+}
+
+// addDirect tells in some networks what is on-link beside what customer routes say, and
+// leaves some of these to external routers.
+func (w *world) addDirect(rng *rand.Rand) {
+	for network := range model.NetworkIndex(3) {
+		network++
+		if chance(rng, 50) {
+			continue
+		}
+		external := chance(rng, 40)
+		for k, r := range maps.Clone(w.set.Routes) {
+			if k.Network != network || r.NextHop.IsValid() {
+				continue
+			}
+			if chance(rng, 95) {
+				w.set.Routes[table.RouteKey{Network: network.Direct(), Prefix: k.Prefix}] = r
+			}
+			if external {
+				delete(w.set.Routes, k)
+			}
+		}
+		for i, p := range w.ports {
+			if p.Network == network && external && chance(rng, 95) {
+				p.External = true
+				w.ports[i], w.set.Ports[p.IfIndex] = p, p
+			}
+		}
+	}
+}
+
+// addForwarders lets hosts elsewhere forward, with or without a guest of theirs.
+func (w *world) addForwarders(rng *rand.Rand) {
+	for _, sub := range w.subnets {
+		for _, m := range sub.members {
+			if !m.pa.IsValid() || chance(rng, 85) {
+				continue
+			}
+			if chance(rng, 90) {
+				w.set.Forwarders[table.Forwarder{Network: sub.network, PA: m.pa}] = struct{}{}
+			}
+			if chance(rng, 90) {
+				w.set.Forwarders[table.Forwarder{Network: sub.network, MAC: m.mac, PA: m.pa}] = struct{}{}
+				w.forwarders = append(w.forwarders, m)
+			}
+		}
+	}
 }
 
 // nextHop is a member, the router, or nobody.

@@ -201,10 +201,13 @@ var (
 	guid = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
 	date = regexp.MustCompile(`2\d\d\d-\d\d-\d\dT[0-9:.]+Z`)
 	now  = regexp.MustCompile(`(revision"?: )\d+`)
+
+	changed = regexp.MustCompile(`(changedAt"?: )"?2[0-9T:.Z-]+"?`)
 )
 
 func mask(text string) string {
 	text = guid.ReplaceAllString(text, "(a random GUID)")
+	text = changed.ReplaceAllString(text, "$1(when it became so)")
 	text = date.ReplaceAllString(text, "(when it was made)")
 	return now.ReplaceAllString(text, "$1(of the store)")
 }
