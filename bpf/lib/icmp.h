@@ -167,7 +167,7 @@ static __noinline int icmp_error(struct __sk_buff *skb, struct pkt *p, bool too_
 	if (!sum_quote(skb, quoted, &sum))
 		return 0;
 	/* The kernel does not cut what counts as a tunnel's still (a guest has passed it on). */
-	if (skb->len != sizeof(struct eth) + quoted && bpf_skb_change_tail(skb, sizeof(struct eth) + quoted, 0))
+	if ((skb->gso_size || skb->len != sizeof(struct eth) + quoted) && bpf_skb_change_tail(skb, sizeof(struct eth) + quoted, 0))
 		return 0;
 	if (bpf_skb_adjust_room(skb, room, BPF_ADJ_ROOM_MAC, 0))
 		return 0;

@@ -20,7 +20,7 @@ type world struct {
 	ports   []table.Port
 
 	localPAs, remotePAs []netip.Addr // of one family, or of both
-	forwarders []member // remote
+	forwarders          []member     // remote
 }
 
 type subnet struct {
