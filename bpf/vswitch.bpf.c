@@ -137,4 +137,11 @@ int uplink_xdp(struct xdp_md *xdp)
 	return strip(xdp);
 }
 
+/* A frame that a device receives which only exists so that its socket listens. */
+SEC("tcx/ingress")
+int discard(struct __sk_buff *skb)
+{
+	return TC_ACT_SHOT;
+}
+
 char _license[] SEC("license") = "Dual BSD/GPL";

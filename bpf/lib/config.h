@@ -9,9 +9,10 @@
 /* Settings that datapath writes before it loads the programs. The verifier knows
  * their values and removes what they switch off. */
 
-/* More flags for bpf_skb_adjust_room when it strips outer headers:
- * ADJ_ROOM_DECAP_L4_GRE where the kernel has it. */
-const volatile __u64 decap_flags SEC(".rodata.config") = 0;
+/* More flags for bpf_skb_adjust_room when it strips outer headers, by transport:
+ * ADJ_ROOM_DECAP_L4_GRE and _UDP where the kernel has them. */
+const volatile __u64 decap_nvgre SEC(".rodata.config") = 0;
+const volatile __u64 decap_vxlan SEC(".rodata.config") = 0;
 
 /* Least time between two events of the same drop row, in ns. */
 const volatile __u64 event_interval SEC(".rodata.config") = 100000000;

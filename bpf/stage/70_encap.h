@@ -269,8 +269,9 @@ static __always_inline enum verdict decap_cut(struct __sk_buff *skb, const struc
 
 static __always_inline enum verdict decap_strip(struct __sk_buff *skb, struct pkt *p)
 {
-	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET | decap_flags;
+	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET;
 
+	flags |= p->vxlan ? decap_vxlan : decap_nvgre;
 	if ((p->type == TYPE_IPV6) != p->outer6)
 		flags |= p->outer6 ? ADJ_ROOM_DECAP_L3_IPV4 : ADJ_ROOM_DECAP_L3_IPV6;
 	if (bpf_skb_adjust_room(skb, -(int)p->base, BPF_ADJ_ROOM_MAC, flags))

@@ -52,6 +52,7 @@ type Switch interface {
 	WantsDX2() bool
 	AttachDX2(ifindex uint32) error
 	DetachDX2() error
+	DiscardOn(devices []uint32) error
 }
 
 // held is a Goal with its name.

@@ -58,7 +58,8 @@ type loop struct {
 	crowded []failure // ports whose subnet has too many members to be flooded
 	joined  map[netip.Addr]membership
 
-	noDetour bool // it could not be made, and that was said
+	noDetour   bool // it could not be made, and that was said
+	noListener bool // no socket of ours listens for VXLAN, and the log says so
 }
 
 // pass is the input of one reconcile; when nothing in it changed and the last
@@ -154,6 +155,7 @@ func (l *loop) reconcile() {
 	standing = append(standing, l.crowded...)
 	l.program(h, want)
 	l.detour(want)
+	l.hear(want)
 	failures := append(l.rowFailures(h), l.attach(want)...)
 	failures = append(failures, l.join(groupsOf(h.goal))...)
 	l.trouble = !seen || len(failures) > 0

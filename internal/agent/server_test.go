@@ -40,6 +40,9 @@ type fleet struct {
 	tokens   map[string]identity.TokenRecord
 	changed  bell
 	held     bool // updates are not sent for now
+
+	transport model.TransportID // of the subnet
+	settings  goal.Settings
 }
 
 // placed is a port and where it is; pinned ports are placed by policy.
@@ -193,6 +196,7 @@ func (f *fleet) addPort(name string, id int, host string) {
 // goal of one host: its ports, every record of the network, its PA.
 func (f *fleet) goal(host string) *goal.Goal {
 	g := goal.New()
+	g.Settings = f.settings
 	if pa, ok := f.pas[host]; ok {
 		g.PAs[pa] = struct{}{}
 	}
@@ -203,11 +207,11 @@ func (f *fleet) goal(host string) *goal.Goal {
 			g.Ports[port.ID] = port
 		}
 		for _, ca := range p.port.CAs {
-			g.Records[goal.RecordKey{VSID: webVSID, CA: ca}] = goal.Record{MAC: p.port.MAC, PA: f.pas[p.host], Port: p.port.ID}
+			g.Records[goal.RecordKey{VSID: webVSID, CA: ca}] = goal.Record{MAC: p.port.MAC, PA: f.pas[p.host], Port: p.port.ID, Transport: f.transport}
 		}
 	}
 	for _, gw := range []string{gatewayV4, gatewayV6} {
-		g.Records[goal.RecordKey{VSID: webVSID, CA: netip.MustParseAddr(gw)}] = goal.Record{MAC: model.RouterMAC(webVSID), Router: true}
+		g.Records[goal.RecordKey{VSID: webVSID, CA: netip.MustParseAddr(gw)}] = goal.Record{MAC: model.RouterMAC(webVSID), Router: true, Transport: f.transport}
 	}
 	for _, p := range webPrefixes {
 		g.Routes[goal.RouteKey{Network: network, Prefix: p}] = goal.Route{VSID: webVSID}

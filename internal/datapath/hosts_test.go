@@ -25,6 +25,7 @@ import (
 // what comes out of here has crossed real devices, GSO and checksum offload.
 type fabric struct {
 	t      *testing.T
+	by     carriage
 	hosts  [2]*host
 	guests map[string]*guest
 }
@@ -51,6 +52,43 @@ type guest struct {
 }
 
 const underlayMTU = 1500
+
+// carriage is how guests' packets cross the underlay.
+type carriage struct {
+	transport model.TransportID
+	v6        bool // the underlay is IPv6
+}
+
+var carriages = []carriage{{model.NVGRE, false}, {model.NVGRE, true}, {model.VXLAN, false}, {model.VXLAN, true}}
+
+func (c carriage) String() string {
+	if c.v6 {
+		return c.transport.String() + " over IPv6"
+	}
+	return c.transport.String() + " over IPv4"
+}
+
+// pas of the two hosts, and the underlay router's address beside each.
+func (c carriage) pas() (pas, routers [2]string, bits string) {
+	if c.v6 {
+		return [2]string{"2001:db8:1::1", "2001:db8:2::1"}, [2]string{"2001:db8:1::fe", "2001:db8:2::fe"}, "/64"
+	}
+	return [2]string{"192.0.2.1", "198.51.100.1"}, [2]string{"192.0.2.254", "198.51.100.254"}, "/24"
+}
+
+// guestMTU is what an underlay of 1500 leaves to guests.
+func (c carriage) guestMTU() int {
+	pas, _, _ := c.pas()
+	return underlayMTU - table.Overhead(c.transport, addr(pas[0]))
+}
+
+// onEach runs a test once for every carriage.
+func onEach(t *testing.T, f func(t *testing.T, by carriage)) {
+	t.Helper()
+	for _, by := range carriages {
+		t.Run(by.String(), func(t *testing.T) { f(t, by) })
+	}
+}
 
 func namespace(t *testing.T, name string) string {
 	t.Helper()
@@ -94,17 +132,24 @@ func sysctl(t *testing.T, ns, key, value string) {
 // subnet web (10.0.0.0/24) or db (10.0.1.0/24) of one network.
 func newFabric(t *testing.T, o Options, guests ...*guest) *fabric {
 	t.Helper()
-	f := &fabric{t: t, guests: map[string]*guest{}}
+	return newFabricBy(t, carriage{}, o, guests...)
+}
+
+func newFabricBy(t *testing.T, by carriage, o Options, guests ...*guest) *fabric {
+	t.Helper()
+	f := &fabric{t: t, by: by, guests: map[string]*guest{}}
 	router := namespace(t, "rt")
 	sysctl(t, router, "net.ipv4.ip_forward", "1")
-	for i, pa := range []string{"192.0.2.1", "198.51.100.1"} {
+	sysctl(t, router, "net.ipv6.conf.all.forwarding", "1")
+	pas, routers, bits := by.pas()
+	for i, pa := range pas {
 		h := &host{ns: namespace(t, fmt.Sprintf("h%d", i+1)), pa: addr(pa)}
-		gw := strings.TrimSuffix(pa, "1") + "254"
+		gw := routers[i]
 		u := fmt.Sprintf("u%d", i)
 		ip(t, "-n", h.ns, "link", "add", "name", "u0", "mtu", fmt.Sprint(underlayMTU), "type", "veth", "peer", "name", u, "netns", router)
 		ip(t, "-n", router, "link", "set", "dev", u, "mtu", fmt.Sprint(underlayMTU), "up")
-		ip(t, "-n", router, "addr", "add", gw+"/24", "dev", u)
-		ip(t, "-n", h.ns, "addr", "add", pa+"/24", "dev", "u0")
+		ip(t, append([]string{"-n", router, "addr", "add", gw + bits, "dev", u}, nodad(by)...)...)
+		ip(t, append([]string{"-n", h.ns, "addr", "add", pa + bits, "dev", "u0"}, nodad(by)...)...)
 		ip(t, "-n", h.ns, "link", "set", "dev", "u0", "up")
 		ip(t, "-n", h.ns, "route", "add", "default", "via", gw)
 		h.uplink = deviceIn(t, h.ns, "u0")
@@ -121,6 +166,13 @@ func newFabric(t *testing.T, o Options, guests ...*guest) *fabric {
 		}
 	}
 	return f
+}
+
+func nodad(by carriage) []string {
+	if by.v6 {
+		return []string{"nodad"}
+	}
+	return nil
 }
 
 func deviceIn(t *testing.T, ns, name string) (i *net.Interface) {
@@ -156,7 +208,7 @@ func (f *fabric) addGuest(i int, g *guest) {
 	g.ns, g.host = namespace(t, g.name), f.hosts[i%2]
 	g.v4, g.v6 = addr(fmt.Sprintf("10.0.%d.%d", third, 10+n)), addr(fmt.Sprintf("fd00:%s::%d", group, 10+n))
 	if g.mtu == 0 {
-		g.mtu = underlayMTU - 42
+		g.mtu = f.by.guestMTU()
 	}
 	dev := fmt.Sprintf("p%d", i)
 	if g.tap {
@@ -180,7 +232,7 @@ func (f *fabric) addGuest(i int, g *guest) {
 func (f *fabric) rows(h *host) table.Set {
 	s := table.NewSet()
 	for _, g := range f.guests {
-		r := table.Record{MAC: g.port.MAC, Port: g.port.ID}
+		r := table.Record{MAC: g.port.MAC, Port: g.port.ID, Transport: f.by.transport}
 		if g.host == h {
 			s.Ports[g.port.IfIndex] = g.port
 			r.IfIndex = g.port.IfIndex

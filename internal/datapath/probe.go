@@ -14,25 +14,34 @@ const (
 	adjRoomMAC         = 1
 	adjRoomFixedGSO    = 1 << 0
 	adjRoomNoCsumReset = 1 << 5
-	adjRoomDecapL4GRE  = 1 << 9 // since Linux 7.3; resets the tunnel's GSO state
+	adjRoomDecapL4GRE  = 1 << 9  // since Linux 7.3; resets the tunnel's GSO state
+	adjRoomDecapL4UDP  = 1 << 10 // the same for VXLAN
 )
 
-// trustDecapL4GRE says whether a kernel that knows the flag may be told it. Linux
+// trustDecapL4 says whether a kernel that knows the flags may be told them. Linux
 // 7.3 must not be: the transport header stays where the GRE header was, before the
 // packet by then, and with skb->encapsulation reset the kernel believes it.
 // qdisc_pkt_len_segs_init reads through it and panics when a super-packet that came
 // whole from the underlay goes out of a tap. test/taps, run by test/kernels, shows it.
-const trustDecapL4GRE = false
+const trustDecapL4 = false
 
-// probeDecapL4GRE tries whether the kernel knows the flag that makes tcx
+// probeDecapL4 tries whether the kernel knows the flags that make tcx
 // decapsulation leave plain GSO packets behind.
-func probeDecapL4GRE() (bool, error) {
+func probeDecapL4() (bool, error) {
+	gre, err := probeDecap(adjRoomDecapL4GRE, 47)
+	if err != nil || !gre {
+		return false, err
+	}
+	return probeDecap(adjRoomDecapL4UDP, 17)
+}
+
+func probeDecap(flag int64, proto byte) (bool, error) {
 	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Name: "weft_probe", Type: ebpf.SchedCLS, License: "Dual BSD/GPL",
 		Instructions: asm.Instructions{
 			asm.Mov.Imm(asm.R2, -42),
 			asm.Mov.Imm(asm.R3, adjRoomMAC),
-			asm.LoadImm(asm.R4, adjRoomFixedGSO|adjRoomNoCsumReset|adjRoomDecapL4GRE, asm.DWord),
+			asm.LoadImm(asm.R4, adjRoomFixedGSO|adjRoomNoCsumReset|flag, asm.DWord),
 			asm.FnSkbAdjustRoom.Call(),
 			asm.Return(),
 		},
@@ -43,7 +52,7 @@ func probeDecapL4GRE() (bool, error) {
 	defer prog.Close()
 	frame := make([]byte, 14+20+8+14+28)
 	binary.BigEndian.PutUint16(frame[12:], 0x0800)
-	frame[14], frame[22], frame[23] = 0x45, 64, 47
+	frame[14], frame[22], frame[23] = 0x45, 64, proto
 	binary.BigEndian.PutUint16(frame[16:], uint16(len(frame)-14))
 	ret, err := prog.Run(&ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+256)})
 	if err != nil {

@@ -37,7 +37,7 @@ type Switch struct {
 	log      *slog.Logger
 	programs map[string]*ebpf.Program
 	maps     map[string]*ebpf.Map
-	gre      bool // the kernel has adjRoomDecapL4GRE
+	gre      bool // the kernel has adjRoomDecapL4GRE and adjRoomDecapL4UDP
 	trace    tracer
 	capture  capturer
 
@@ -67,11 +67,11 @@ func Open(o Options) (*Switch, error) {
 	}
 	s := &Switch{opts: o, log: o.Logger, links: map[linkName]link.Link{},
 		stale: map[localMACKey]struct{}{}, noXDP: map[uint32]bool{}}
-	known, err := probeDecapL4GRE()
+	known, err := probeDecapL4()
 	if err != nil {
 		return nil, err
 	}
-	s.gre = known && trustDecapL4GRE
+	s.gre = known && trustDecapL4
 	if err := s.load(); err != nil {
 		return nil, fmt.Errorf("load switch: %w", err)
 	}
@@ -160,8 +160,11 @@ func (s *Switch) spec() (*ebpf.CollectionSpec, error) {
 			return nil, err
 		}
 	}
-	if s.gre {
-		if err := spec.Variables["decap_flags"].Set(uint64(adjRoomDecapL4GRE)); err != nil {
+	if !s.gre {
+		return spec, nil
+	}
+	for name, flag := range map[string]uint64{"decap_nvgre": adjRoomDecapL4GRE, "decap_vxlan": adjRoomDecapL4UDP} {
+		if err := spec.Variables[name].Set(flag); err != nil {
 			return nil, err
 		}
 	}

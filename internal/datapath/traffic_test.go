@@ -15,8 +15,8 @@ import (
 )
 
 // web guests at even places are on host 1, at odd ones on host 2.
-func vethFabric(t *testing.T, o Options) *fabric {
-	return newFabric(t, o, &guest{name: "web0"}, &guest{name: "web1"}, &guest{name: "db2"}, &guest{name: "db3"}, &guest{name: "web4"})
+func vethFabric(t *testing.T, by carriage, o Options) *fabric {
+	return newFabricBy(t, by, o, &guest{name: "web0"}, &guest{name: "web1"}, &guest{name: "db2"}, &guest{name: "db3"}, &guest{name: "web4"})
 }
 
 // talk lets guests reach each other in every way there is.
@@ -30,8 +30,10 @@ func (f *fabric) talk(from, to string) {
 	f.send(from, to, g.v6, 4<<20)
 }
 
-func TestGuestsTalk(t *testing.T) {
-	f := vethFabric(t, Options{})
+func TestGuestsTalk(t *testing.T) { onEach(t, guestsTalk) }
+
+func guestsTalk(t *testing.T, by carriage) {
+	f := vethFabric(t, by, Options{})
 	f.talk("web0", "web1") // same subnet, other host
 	f.talk("web0", "db3")  // other subnet, other host
 	f.talk("web0", "web4") // same subnet, same host
@@ -53,8 +55,10 @@ func TestGuestsTalk(t *testing.T) {
 
 // What the kernel cuts to the MTU must be whole packets, and what it merges on the
 // other side must be what was cut.
-func TestGuestsTalkOverWire(t *testing.T) {
-	f := newFabric(t, Options{}, &guest{name: "web0"}, &guest{name: "web1", tap: true}, &guest{name: "db2", tap: true}, &guest{name: "db3"})
+func TestGuestsTalkOverWire(t *testing.T) { onEach(t, guestsTalkOverWire) }
+
+func guestsTalkOverWire(t *testing.T, by carriage) {
+	f := newFabricBy(t, by, Options{}, &guest{name: "web0"}, &guest{name: "web1", tap: true}, &guest{name: "db2", tap: true}, &guest{name: "db3"})
 	f.wire()
 	f.talk("web0", "web1")
 	f.talk("web1", "db2")
@@ -68,7 +72,7 @@ func TestGuestsTalkOverWire(t *testing.T) {
 }
 
 func TestGuestHearsThatTTLRanOut(t *testing.T) {
-	f := vethFabric(t, Options{})
+	f := vethFabric(t, carriage{}, Options{})
 	for to, from := range map[string]string{"10.0.1.13": "From 10.0.0.1", "fd00:b::13": "From fd00:a::1"} {
 		out, err := f.guests["web0"].run(t, "ping", "-n", "-c", "1", "-W", "2", "-t", "1", to)
 		if err == nil || !strings.Contains(out, from) {
@@ -111,8 +115,10 @@ func TestTCPRecoversFromTooLargeMTU(t *testing.T) {
 	}
 }
 
-func TestTapGuestsTalk(t *testing.T) {
-	f := newFabric(t, Options{}, &guest{name: "web0", tap: true}, &guest{name: "web1", tap: true}, &guest{name: "db2", tap: true}, &guest{name: "db3"})
+func TestTapGuestsTalk(t *testing.T) { onEach(t, tapGuestsTalk) }
+
+func tapGuestsTalk(t *testing.T, by carriage) {
+	f := newFabricBy(t, by, Options{}, &guest{name: "web0", tap: true}, &guest{name: "web1", tap: true}, &guest{name: "db2", tap: true}, &guest{name: "db3"})
 	f.talk("web0", "web1")
 	f.talk("web0", "db2")
 	f.talk("web0", "db3")
@@ -145,10 +151,12 @@ func field(t *testing.T, snmp, group, name string) int {
 
 // Two tenants, alike to the last byte, use the same addresses and ports at the same
 // time; GRO may merge neither's packets with the other's.
-func TestTenantsAreBlindToEachOther(t *testing.T) {
+func TestTenantsAreBlindToEachOther(t *testing.T) { onEach(t, tenantsAreBlind) }
+
+func tenantsAreBlind(t *testing.T, by carriage) {
 	for _, decap := range []string{DecapTCX, DecapXDP} {
 		t.Run(decap, func(t *testing.T) {
-			f := newFabric(t, Options{Decap: decap},
+			f := newFabricBy(t, by, Options{Decap: decap},
 				&guest{name: "web-red0"}, &guest{name: "web-red1", tap: true},
 				&guest{name: "web-blue0", blue: true, as: 1}, &guest{name: "web-blue1", blue: true, as: 2, tap: true},
 				&guest{name: "web-red4"})

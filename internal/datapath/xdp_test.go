@@ -85,3 +85,81 @@ func TestXDPStripsPerfectNVGREAlone(t *testing.T) {
 		}
 	}
 }
+
+// outerBy is a frame from a remote host by any carriage.
+func (w *world) outerBy(by carriage, vsid model.VSID, inner []byte) []byte {
+	pas, _, _ := by.pas()
+	from, to := pas[1], pas[0]
+	proto, tunnel := byte(47), []byte{0x20, 0, 0x65, 0x58, byte(vsid >> 16), byte(vsid >> 8), byte(vsid), 7}
+	if by.transport == model.VXLAN {
+		proto, tunnel = 17, binary.BigEndian.AppendUint16([]byte{0xc0, 1, 4789 >> 8, 4789 & 0xff}, uint16(16+len(inner)))
+		tunnel = append(tunnel, 0, 0, 8, 0, 0, 0, byte(vsid>>16), byte(vsid>>8), byte(vsid), 0)
+	}
+	mac, payload := model.MAC(w.u.HardwareAddr), append(tunnel, inner...)
+	if !by.v6 {
+		return eth(mac, model.MAC{2, 9, 9, 9, 9, 2}, 0x0800, ip4(from, to, proto, 64, payload))
+	}
+	header := []byte{0x60, 0, 0, 0, byte(len(payload) >> 8), byte(len(payload)), proto, 64}
+	a, b := addr(from).As16(), addr(to).As16()
+	return eth(mac, model.MAC{2, 9, 9, 9, 9, 2}, 0x86dd, append(append(append(header, a[:]...), b[:]...), payload...))
+}
+
+func TestXDPStripsEveryTransport(t *testing.T) {
+	w := newWorld(t, Options{Decap: DecapXDP})
+	set := w.policy()
+	for _, by := range carriages {
+		pas, _, _ := by.pas()
+		set.LocalPAs[addr(pas[0])] = struct{}{}
+	}
+	w.apply(set, true)
+	if err := w.AttachUplink(uint32(w.u.Index)); err != nil {
+		t.Fatal(err)
+	}
+	inner := eth(macA, macR, 0x0800, ip4("10.0.0.6", "10.0.0.5", 17, 64, udp(1, 2, 30)))
+	for _, by := range carriages { // no subtests: the thread is in the world's namespace
+		pas, _, _ := by.pas()
+		good := w.outerBy(by, web, inner)
+		outer := len(good) - len(inner)
+		want := make([]byte, 28)
+		binary.NativeEndian.PutUint32(want, 0x77656678)
+		binary.NativeEndian.PutUint32(want[4:], uint32(web))
+		binary.NativeEndian.PutUint32(want[8:], uint32(outer))
+		from := addr(pas[1]).As16()
+		copy(want[12:], from[:])
+		for name, frame := range map[string][]byte{"whole": good, "padded": append(bytes.Clone(good), 0, 0, 0)} {
+			if meta, left := w.stripAtXDP(frame); !bytes.Equal(meta, want) || !bytes.Equal(left, inner) {
+				t.Errorf("%s, %s: metadata % x, frame % x; want % x and % x", by, name, meta, left, want, inner)
+			}
+		}
+		change := func(at int, b byte) []byte {
+			f := bytes.Clone(good)
+			f[at] ^= b
+			return f
+		}
+		protocol, lastOfDst := 23, 33
+		if by.v6 {
+			protocol, lastOfDst = 20, 53
+		}
+		bad := map[string][]byte{
+			"for another MAC":          change(5, 1),
+			"for another address":      change(lastOfDst, 1),
+			"another protocol":         change(protocol, 1),
+			"another version":          change(14, 0x20),
+			"a reserved VSID":          w.outerBy(by, 7, inner),
+			"a tag inside":             w.outerBy(by, web, eth(macA, macR, 0x8100, make([]byte, 40))),
+			"longer than the frame":    good[:len(good)-1],
+			"cut in the inner headers": good[:outer+8],
+		}
+		if by.transport == model.VXLAN {
+			bad["another port"] = change(outer-13, 1)
+			bad["UDP of another length"] = change(outer-11, 1)
+			bad["a checksum, which from_uplink judges"] = change(outer-9, 1)
+			bad["without a network"] = change(outer-8, 8)
+		}
+		for name, frame := range bad {
+			if meta, left := w.stripAtXDP(frame); len(meta) != 0 || !bytes.Equal(left, frame) {
+				t.Errorf("%s, %s: the frame was touched: % x | % x", by, name, meta, left)
+			}
+		}
+	}
+}

@@ -1,12 +1,14 @@
 package netdev
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // addrGenModeNone is IN6_ADDR_GEN_MODE_NONE of linux/if_link.h.
@@ -44,7 +46,11 @@ func SetDown(index uint32) error {
 	if err != nil {
 		return err
 	}
-	if err := netlink.LinkSetDown(l); err != nil {
+	err = netlink.LinkSetDown(l)
+	if errors.Is(err, unix.ENODEV) { // it went meanwhile
+		return fmt.Errorf("device %s: %w", l.Attrs().Name, ErrNoDevice)
+	}
+	if err != nil {
 		return fmt.Errorf("set %s down: %w", l.Attrs().Name, err)
 	}
 	return nil
