@@ -41,6 +41,7 @@ const (
 	vswitchMapStorm         = "storm"
 	vswitchMapTraffic       = "traffic"
 	vswitchMapUplink        = "uplink"
+	vswitchProgDiscard      = "discard"
 	vswitchProgFloodPort    = "flood_port"
 	vswitchProgFloodUplink  = "flood_uplink"
 	vswitchProgFromDx2      = "from_dx2"
@@ -49,7 +50,8 @@ const (
 	vswitchProgToPort       = "to_port"
 	vswitchProgUplinkXdp    = "uplink_xdp"
 	vswitchVarCaptureOn     = "capture_on"
-	vswitchVarDecapFlags    = "decap_flags"
+	vswitchVarDecapNvgre    = "decap_nvgre"
+	vswitchVarDecapVxlan    = "decap_vxlan"
 	vswitchVarEventInterval = "event_interval"
 	vswitchVarRehearse      = "rehearse"
 )
@@ -96,6 +98,7 @@ type vswitchSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type vswitchProgramSpecs struct {
+	Discard     *ebpf.ProgramSpec `ebpf:"discard"`
 	FloodPort   *ebpf.ProgramSpec `ebpf:"flood_port"`
 	FloodUplink *ebpf.ProgramSpec `ebpf:"flood_uplink"`
 	FromDx2     *ebpf.ProgramSpec `ebpf:"from_dx2"`
@@ -141,7 +144,8 @@ type vswitchMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type vswitchVariableSpecs struct {
 	CaptureOn     *ebpf.VariableSpec `ebpf:"capture_on"`
-	DecapFlags    *ebpf.VariableSpec `ebpf:"decap_flags"`
+	DecapNvgre    *ebpf.VariableSpec `ebpf:"decap_nvgre"`
+	DecapVxlan    *ebpf.VariableSpec `ebpf:"decap_vxlan"`
 	EventInterval *ebpf.VariableSpec `ebpf:"event_interval"`
 	Rehearse      *ebpf.VariableSpec `ebpf:"rehearse"`
 }
@@ -228,7 +232,8 @@ func (m *vswitchMaps) Close() error {
 // It can be passed to loadVswitchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type vswitchVariables struct {
 	CaptureOn     *ebpf.Variable `ebpf:"capture_on"`
-	DecapFlags    *ebpf.Variable `ebpf:"decap_flags"`
+	DecapNvgre    *ebpf.Variable `ebpf:"decap_nvgre"`
+	DecapVxlan    *ebpf.Variable `ebpf:"decap_vxlan"`
 	EventInterval *ebpf.Variable `ebpf:"event_interval"`
 	Rehearse      *ebpf.Variable `ebpf:"rehearse"`
 }
@@ -237,6 +242,7 @@ type vswitchVariables struct {
 //
 // It can be passed to loadVswitchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type vswitchPrograms struct {
+	Discard     *ebpf.Program `ebpf:"discard"`
 	FloodPort   *ebpf.Program `ebpf:"flood_port"`
 	FloodUplink *ebpf.Program `ebpf:"flood_uplink"`
 	FromDx2     *ebpf.Program `ebpf:"from_dx2"`
@@ -248,6 +254,7 @@ type vswitchPrograms struct {
 
 func (p *vswitchPrograms) Close() error {
 	return _VswitchClose(
+		p.Discard,
 		p.FloodPort,
 		p.FloodUplink,
 		p.FromDx2,
