@@ -19,3 +19,20 @@ func (s *Switch) Time(p Program, frame []byte, repeat int) (time.Duration, error
 	}
 	return d, nil
 }
+
+// Memory is how many bytes of kernel memory a map takes.
+func (s *Switch) Memory(name string) (uint64, error) {
+	m, ok := s.maps[name]
+	if !ok {
+		return 0, fmt.Errorf("memory: no such map: %s", name)
+	}
+	info, err := m.Info()
+	if err != nil {
+		return 0, fmt.Errorf("memory of %s: %w", name, err)
+	}
+	bytes, ok := info.Memlock()
+	if !ok {
+		return 0, fmt.Errorf("memory of %s: the kernel does not say", name)
+	}
+	return bytes, nil
+}

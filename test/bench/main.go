@@ -40,9 +40,9 @@ func main() {
 	var o options
 	flag.IntVar(&o.rounds, "rounds", 5, "rounds; every contender is measured once in each")
 	flag.Float64Var(&o.seconds, "seconds", 2, "length of one measurement")
-	flag.StringVar(&o.cells, "cells", "veth/pass,veth/wire,tap/pass,tap/wire", "port kind / underlay, comma separated")
+	flag.StringVar(&o.cells, "cells", cellNames(), "port kind / underlay, or how many records; comma separated")
 	flag.StringVar(&o.only, "contenders", "", "only these contenders, comma separated (default all)")
-	flag.StringVar(&o.metrics, "metrics", "", "only these metrics: tcp1,tcp1c,tcp4,rr1c,udp (default all)")
+	flag.StringVar(&o.metrics, "metrics", "", "only these metrics: tcp1,tcp1c,tcp4,rr1c,crr1c,udp,udp-hot,udp-random (default all)")
 	flag.StringVar(&o.json, "json", "", "also write every single result as JSON to this file")
 	flag.BoolVar(&o.micro, "micro", true, "also time the program alone (BPF_PROG_TEST_RUN)")
 	flag.Parse()
@@ -94,7 +94,7 @@ func measureAll(ctx context.Context, cells []cell, o options, r *report) error {
 	if !o.micro {
 		return nil
 	}
-	if err := r.addMicro(); err != nil {
+	if err := errors.Join(r.addMicro(), r.addFill()); err != nil {
 		return fmt.Errorf("micro: %w", err)
 	}
 	return nil

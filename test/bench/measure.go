@@ -16,10 +16,19 @@ const (
 	tcp1c metric = "tcp1c" // one stream, everything on one core: cost per byte
 	tcp4  metric = "tcp4"  // four streams, placed by the kernel
 	rr1c  metric = "rr1c"  // one byte each way in turn, everything on one core: cost per packet
+	crr1c metric = "crr1c" // the same with a connection for each byte
 	udp   metric = "udp"   // 64 bytes of payload per datagram, one sender
+
+	udpHot    metric = "udp-hot"    // udp to 1,000 of all addresses that the switch knows, in turn
+	udpRandom metric = "udp-random" // udp to all of them, at random
 )
 
-var metrics = []metric{tcp1, tcp1c, tcp4, rr1c, udp}
+var (
+	metrics       = []metric{tcp1, tcp1c, tcp4, rr1c, crr1c, udp}
+	recordMetrics = []metric{udpHot, udpRandom}
+)
+
+const hotSet = 1000
 
 // value is one measurement of one contender.
 type value struct {
@@ -27,6 +36,7 @@ type value struct {
 	P50     float64 `json:"p50_us,omitempty"`
 	P99     float64 `json:"p99_us,omitempty"`
 	Kpps    float64 `json:"kpps,omitempty"`
+	CPU     float64 `json:"cpu_ms_per_gigabit,omitempty"` // of sender, receiver and what plays between them
 	Retrans uint32  `json:"retransmits"`
 	Dropped uint64  `json:"dropped"`            // by any device of the site, while measuring
 	Frame   float64 `json:"wire_frame_bytes"`   // mean at the receiving underlay
@@ -36,9 +46,9 @@ type value struct {
 // main is the figure by which contenders are compared.
 func (v value) main(m metric) float64 {
 	switch m {
-	case rr1c:
+	case rr1c, crr1c:
 		return v.P50
-	case udp:
+	case udp, udpHot, udpRandom:
 		return v.Kpps
 	}
 	return v.Gbps
@@ -46,9 +56,9 @@ func (v value) main(m metric) float64 {
 
 func (v value) line(m metric) string {
 	switch m {
-	case rr1c:
+	case rr1c, crr1c:
 		return fmt.Sprintf("%.1f/%.1f us", v.P50, v.P99)
-	case udp:
+	case udp, udpHot, udpRandom:
 		return fmt.Sprintf("%.0f kpps", v.Kpps)
 	}
 	return fmt.Sprintf("%.2f Gb/s, retransmits %d, dropped %d, frames %.0f B on the underlay, %.0f B to the port", v.Gbps, v.Retrans, v.Dropped, v.Frame, v.Handed)
@@ -82,6 +92,16 @@ func (s *site) measure(ctx context.Context, m metric, secs float64) (value, erro
 	return v, nil
 }
 
+// A load is what the ends of connections do: the waiting one in the second guest,
+// the starting one in the first.
+type load struct {
+	waiting, starting string
+	cpuStart, cpuWait int // -1: any
+	streams           int
+	spread            int // see spec
+	random            bool
+}
+
 func (s *site) load(ctx context.Context, m metric, secs float64) (value, error) {
 	switch m {
 	case tcp1:
@@ -91,35 +111,86 @@ func (s *site) load(ctx context.Context, m metric, secs float64) (value, error) 
 	case tcp4:
 		return s.tcp(ctx, 4, -1, -1, secs)
 	case rr1c:
-		_, r, err := s.pair(ctx, "rr-answer", "rr-ask", oneCPU, oneCPU, secs)
-		return value{P50: r.P50, P99: r.P99}, err
+		return s.ask(ctx, "rr-answer", "rr-ask", secs)
+	case crr1c:
+		return s.ask(ctx, "crr-answer", "crr-ask", secs)
 	case udp:
-		r, _, err := s.pair(ctx, "udp-recv", "udp-send", firstCPU, oneCPU, secs)
-		if err == nil && r.Packets == 0 {
-			err = errors.New("no datagram arrived in the counted time")
-		}
-		return value{Kpps: float64(r.Packets) / secs / 1e3}, err
+		return s.datagrams(ctx, 0, false, secs)
+	case udpHot:
+		return s.datagrams(ctx, min(hotSet, s.records), false, secs)
+	case udpRandom:
+		return s.datagrams(ctx, s.records, true, secs)
 	}
 	return value{}, fmt.Errorf("metric %q: no such", m)
 }
 
-// pair runs one waiting and one starting end; the first is in the second guest.
-func (s *site) pair(ctx context.Context, waiting, starting string, cpuStart, cpuWait int, secs float64) (atWait, atStart result, err error) {
-	rs, err := s.pairs(ctx, 1, waiting, starting, cpuStart, cpuWait, secs)
+func (s *site) ask(ctx context.Context, waiting, starting string, secs float64) (value, error) {
+	rs, err := s.pairs(ctx, load{waiting: waiting, starting: starting, cpuStart: oneCPU, cpuWait: oneCPU, streams: 1}, secs)
 	if err != nil {
-		return result{}, result{}, err
+		return value{}, err
 	}
-	return rs[0][0], rs[0][1], nil
+	return value{P50: rs[0][1].P50, P99: rs[0][1].P99}, nil
 }
 
-// pairs runs n pairs at once. Results are of the waiting, then the starting end.
-func (s *site) pairs(ctx context.Context, n int, waiting, starting string, cpuStart, cpuWait int, secs float64) ([][2]result, error) {
+func (s *site) datagrams(ctx context.Context, spread int, random bool, secs float64) (value, error) {
+	rs, err := s.pairs(ctx, load{waiting: "udp-recv", starting: "udp-send", cpuStart: firstCPU, cpuWait: oneCPU, streams: 1, spread: spread, random: random}, secs)
+	if err != nil {
+		return value{}, err
+	}
+	if rs[0][0].Packets == 0 {
+		return value{}, errors.New("no datagram arrived in the counted time")
+	}
+	return value{Kpps: float64(rs[0][0].Packets) / secs / 1e3}, nil
+}
+
+func (s *site) tcp(ctx context.Context, streams, cpuSend, cpuRecv int, secs float64) (value, error) {
+	var before, after time.Duration
+	var v value
+	before, err := s.pumped()
+	if err != nil {
+		return v, err
+	}
+	rs, err := s.pairs(ctx, load{waiting: "tcp-recv", starting: "tcp-send", cpuStart: cpuSend, cpuWait: cpuRecv, streams: streams}, secs)
+	if err != nil {
+		return v, err
+	}
+	if after, err = s.pumped(); err != nil {
+		return v, err
+	}
+	spent, moved := after-before, uint64(0)
+	for _, r := range rs {
+		v.Retrans += r[1].Retrans
+		v.Gbps += float64(r[0].Bytes) * 8 / secs / 1e9
+		spent += r[0].cpu + r[1].cpu
+		moved += r[0].Total
+	}
+	if v.Gbps == 0 {
+		return v, errors.New("no stream moved anything in the counted time")
+	}
+	v.CPU = spent.Seconds() * 1e3 / (float64(moved) * 8 / 1e9)
+	return v, nil
+}
+
+// pumped is the processor time that the pumps have taken so far.
+func (s *site) pumped() (total time.Duration, err error) {
+	for _, p := range s.pumps {
+		d, err := cpuTime(p.cmd.Process.Pid)
+		if err != nil {
+			return 0, err
+		}
+		total += d
+	}
+	return total, nil
+}
+
+// pairs runs the streams of a load at once. Results are of the waiting, then the starting end.
+func (s *site) pairs(ctx context.Context, l load, secs float64) ([][2]result, error) {
 	for i, p := range s.pumps {
-		if err := place(p.cmd.Process.Pid, [2]int{cpuStart, cpuWait}[i]); err != nil {
+		if err := place(p.cmd.Process.Pid, [2]int{l.cpuStart, l.cpuWait}[i]); err != nil {
 			return nil, err
 		}
 	}
-	running := make([][2]*process, n)
+	running := make([][2]*process, l.streams)
 	begin := time.Now().Add(seconds(warm))
 	end := begin.Add(seconds(secs))
 	defer func() {
@@ -131,21 +202,27 @@ func (s *site) pairs(ctx context.Context, n int, waiting, starting string, cpuSt
 			}
 		}
 	}()
-	for i := range n {
-		at := netip.AddrPortFrom(s.ca[1], uint16(5001+i))
+	local, remote := s.ca[1], s.ca[1]
+	if l.spread > 0 {
+		local, remote = netip.IPv4Unspecified(), recordCA(0)
+	}
+	for i := range running {
 		var err error
-		if running[i][0], err = start(ctx, spec{Role: waiting, NS: s.guest[1], CPU: cpuWait, Local: at, Begin: begin, End: end, Poll: len(s.pumps) == 0}); err != nil {
+		running[i][0], err = start(ctx, spec{Role: l.waiting, NS: s.guest[1], CPU: l.cpuWait, Local: netip.AddrPortFrom(local, port(i)),
+			Begin: begin, End: end, Poll: len(s.pumps) == 0})
+		if err != nil {
 			return nil, err
 		}
 	}
-	for i := range n {
-		from, at := netip.AddrPortFrom(s.ca[0], 0), netip.AddrPortFrom(s.ca[1], uint16(5001+i))
+	for i := range running {
 		var err error
-		if running[i][1], err = start(ctx, spec{Role: starting, NS: s.guest[0], CPU: cpuStart, Local: from, Remote: at, Begin: begin, End: end}); err != nil {
+		running[i][1], err = start(ctx, spec{Role: l.starting, NS: s.guest[0], CPU: l.cpuStart, Local: netip.AddrPortFrom(s.ca[0], 0),
+			Remote: netip.AddrPortFrom(remote, port(i)), Begin: begin, End: end, Spread: l.spread, Random: l.random})
+		if err != nil {
 			return nil, err
 		}
 	}
-	results := make([][2]result, n)
+	results := make([][2]result, l.streams)
 	for i, pp := range running {
 		var errWait, errStart error
 		results[i][1], errStart = pp[1].finish()
@@ -157,23 +234,10 @@ func (s *site) pairs(ctx context.Context, n int, waiting, starting string, cpuSt
 	return results, nil
 }
 
-func seconds(f float64) time.Duration { return time.Duration(f * float64(time.Second)) }
+// port is where the i-th stream arrives.
+func port(i int) uint16 { return uint16(5001 + i) }
 
-func (s *site) tcp(ctx context.Context, streams, cpuSend, cpuRecv int, secs float64) (value, error) {
-	rs, err := s.pairs(ctx, streams, "tcp-recv", "tcp-send", cpuSend, cpuRecv, secs)
-	if err != nil {
-		return value{}, err
-	}
-	var v value
-	for _, r := range rs {
-		v.Retrans += r[1].Retrans
-		v.Gbps += float64(r[0].Bytes) * 8 / secs / 1e9
-	}
-	if v.Gbps == 0 {
-		return v, errors.New("no stream moved anything in the counted time")
-	}
-	return v, nil
-}
+func seconds(f float64) time.Duration { return time.Duration(f * float64(time.Second)) }
 
 // check proves that the site carries traffic, and that its underlay is what the
 // cell says.
@@ -186,7 +250,7 @@ func (s *site) check(ctx context.Context) error {
 	if s.underlay == "wire" && v.Frame > underlayMTU+ethernet {
 		return fmt.Errorf("frames of %.0f bytes crossed an underlay that cuts to %d", v.Frame, underlayMTU)
 	}
-	if s.underlay == "pass" && v.Frame < 4*underlayMTU {
+	if s.underlay == "pass" && v.Frame < 4*underlayMTU && s.name != ovsGRE && s.name != ovsVXLAN {
 		return fmt.Errorf("super-packets do not pass the underlay: frames of %.0f bytes on average", v.Frame)
 	}
 	return nil

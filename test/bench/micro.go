@@ -2,10 +2,13 @@ package main
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"runtime"
 	"strings"
+	"time"
 
 	"github.com/weft-sdn/weft/internal/datapath"
 	"github.com/weft-sdn/weft/internal/model"
@@ -22,7 +25,18 @@ type microResult struct {
 	NS      float64 `json:"ns_per_packet"`
 }
 
+// fillResult is how long rows took into an empty table.
+type fillResult struct {
+	Records int     `json:"records"`
+	Seconds float64 `json:"seconds"`
+	MiB     float64 `json:"mib"` // that the kernel says the table takes
+}
+
 const (
+	fillRuns = 5
+	maxFill  = 0.6 // seconds
+	maxMiB   = 110
+
 	loopback   = 1       // ifindex, in every namespace
 	neighbour  = 2       // ifindex of a port that frames are delivered to
 	hotRuns    = 300_000 // over one frame
@@ -46,6 +60,41 @@ func (r *report) addMicro() error {
 		}
 	}
 	return nil
+}
+
+// addFill times how long all records take from rows into an empty table.
+func (r *report) addFill() error {
+	rows := microRows(allRecords)
+	for range fillRuns {
+		sw, err := datapath.Open(datapath.Options{MaxRecords: allRecords + 2})
+		if err != nil {
+			return err
+		}
+		runtime.GC()
+		began := time.Now()
+		err = sw.Apply(rows, true)
+		took := time.Since(began)
+		bytes, err2 := sw.Memory("record")
+		sw.Close()
+		if err := errors.Join(err, err2); err != nil {
+			return err
+		}
+		r.Filled = append(r.Filled, fillResult{len(rows.Records), took.Seconds(), float64(bytes) / (1 << 20)})
+	}
+	return nil
+}
+
+func (r *report) loadTargets(b *strings.Builder) {
+	var took, mib []float64
+	for _, f := range r.Filled {
+		took, mib = append(took, f.Seconds), append(mib, f.MiB)
+	}
+	if len(took) == 0 {
+		return
+	}
+	t, m := spreadOf(took), spreadOf(mib)
+	fmt.Fprintf(b, "| %d records into an empty table | seconds | | at most %.1f | %s | %s |\n", allRecords, maxFill, t, verdict(t.median <= maxFill))
+	fmt.Fprintf(b, "| | MiB | | at most %d | %.0f | %s |\n", maxMiB, m.median, verdict(m.median <= maxMiB))
 }
 
 func (r *report) timeWith(sw *datapath.Switch, records int) error {

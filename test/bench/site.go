@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"strings"
 
 	"github.com/weft-sdn/weft/internal/datapath"
@@ -16,40 +17,59 @@ import (
 type cell struct {
 	ports      string // "veth" or "tap": how a guest meets its host
 	underlay   string // "pass": super-packets cross it whole; "wire": cut to frames of its MTU
+	tables     bool   // contenders differ only in how many records the switch holds
 	contenders []string
 	metrics    []metric
 }
 
-func (c cell) name() string { return c.ports + "/" + c.underlay }
+func (c cell) name() string {
+	if c.tables {
+		return records
+	}
+	return c.ports + "/" + c.underlay
+}
 
-// The contenders. weft chooses its decapsulation by itself; the last are told.
+// The contenders. weft is NVGRE. It chooses its decapsulation by itself; the last are told.
 const (
-	bare    = "bare"   // from host to host over the underlay alone
-	routed  = "routed" // guest, host, host, guest by plain routing
-	vxlan   = "vxlan"  // Linux bridge and kernel vxlan device
-	weft    = "weft"
-	weftTCX = "weft-tcx"
-	weftXDP = "weft-xdp"
+	bare      = "bare"   // from host to host over the underlay alone
+	routed    = "routed" // guest, host, host, guest by plain routing
+	vxlan     = "vxlan"  // Linux bridge and kernel vxlan device
+	ovsGRE    = "ovs-gre"
+	ovsVXLAN  = "ovs-vxlan" // Open vSwitch without its kernel module
+	weft      = "weft"
+	weftVXLAN = "weft-vxlan"
+	weftTCX   = "weft-tcx"
+	weftXDP   = "weft-xdp"
 )
+
+// records is the cell whose contenders are called by how many records they have.
+const records = "records"
+
+// everyCell lists the cells in the order in which they are measured.
+var everyCell = []cell{
+	{ports: "veth", underlay: "pass", contenders: []string{bare, routed, vxlan, ovsGRE, ovsVXLAN, weft, weftVXLAN}, metrics: metrics},
+	// With XDP on it an underlay passes no super-packets: only on a wire it is worth to be told so.
+	{ports: "veth", underlay: "wire", contenders: []string{bare, routed, vxlan, weft, weftVXLAN, weftXDP}, metrics: metrics},
+	{ports: "tap", underlay: "pass", contenders: []string{bare, routed, vxlan, weft, weftVXLAN}, metrics: metrics},
+	{ports: "tap", underlay: "wire", contenders: []string{bare, routed, vxlan, weft, weftVXLAN, weftTCX, weftXDP}, metrics: metrics},
+	{ports: "veth", underlay: "pass", tables: true, contenders: []string{"1", "1000", "100000", "1000000"}, metrics: recordMetrics},
+}
 
 func selectCells(o options) ([]cell, error) {
 	var cells []cell
 	for name := range strings.SplitSeq(o.cells, ",") {
-		ports, underlay, _ := strings.Cut(name, "/")
-		if (ports != "veth" && ports != "tap") || (underlay != "pass" && underlay != "wire") {
-			return nil, fmt.Errorf("cells: %q is not one of veth/pass, veth/wire, tap/pass, tap/wire", name)
+		i := slices.IndexFunc(everyCell, func(c cell) bool { return c.name() == name })
+		if i < 0 {
+			return nil, fmt.Errorf("cells: %q is not one of %s", name, cellNames())
 		}
-		c := cell{ports: ports, underlay: underlay}
-		candidates := []string{bare, routed, vxlan, weft}
-		if underlay == "wire" { // with XDP on it an underlay passes no super-packets
-			candidates = append(candidates, weftTCX, weftXDP)
-		}
-		for _, k := range candidates {
+		c := everyCell[i]
+		c.contenders, c.metrics = nil, nil
+		for _, k := range everyCell[i].contenders {
 			if selected(o.only, k) {
 				c.contenders = append(c.contenders, k)
 			}
 		}
-		for _, m := range metrics {
+		for _, m := range everyCell[i].metrics {
 			if selected(o.metrics, string(m)) {
 				c.metrics = append(c.metrics, m)
 			}
@@ -60,6 +80,14 @@ func selectCells(o options) ([]cell, error) {
 		cells = append(cells, c)
 	}
 	return cells, nil
+}
+
+func cellNames() string {
+	var names []string
+	for _, c := range everyCell {
+		names = append(names, c.name())
+	}
+	return strings.Join(names, ",")
 }
 
 const (
@@ -82,11 +110,12 @@ var (
 type site struct {
 	cell
 	name     string
+	records  int       // of other addresses; bystander, unless the name says how many
 	host     [2]string // namespaces
 	wire     string    // the namespace between them, if any
 	guest    [2]string // the namespace in which traffic starts or ends; bare: the host
 	ca       [2]netip.Addr
-	pumps    []*process
+	pumps    []*process // what forwards in user space, for each host
 	switches []*datapath.Switch
 	undo     []func()
 }
@@ -94,7 +123,7 @@ type site struct {
 // build sets a contender up. The site is returned also with an error, to be closed.
 func build(ctx context.Context, c cell, name string) (*site, error) {
 	id := prefix + c.ports + "-" + c.underlay + "-" + name + "-"
-	s := &site{cell: c, name: name, wire: id + "w", host: [2]string{id + "h1", id + "h2"}, guest: [2]string{id + "g1", id + "g2"}}
+	s := &site{cell: c, name: name, records: bystander, wire: id + "w", host: [2]string{id + "h1", id + "h2"}, guest: [2]string{id + "g1", id + "g2"}}
 	if err := s.underlayLink(ctx); err != nil {
 		return s, err
 	}
@@ -106,7 +135,7 @@ func build(ctx context.Context, c cell, name string) (*site, error) {
 	switch name {
 	case routed:
 		cas = routedCA
-	case vxlan:
+	case vxlan, weftVXLAN, ovsVXLAN:
 		mtu = vxlanMTU
 	default:
 		mtu = nvgreMTU
@@ -122,6 +151,11 @@ func build(ctx context.Context, c cell, name string) (*site, error) {
 		return s, s.buildRouted(ctx)
 	case vxlan:
 		return s, s.buildVXLAN(ctx)
+	case ovsGRE, ovsVXLAN:
+		return s, s.buildOVS(ctx)
+	}
+	if c.tables {
+		return s, s.buildRecords(ctx)
 	}
 	return s, s.buildWeft(ctx)
 }

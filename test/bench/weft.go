@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 
 	"github.com/weft-sdn/weft/internal/datapath"
 	"github.com/weft-sdn/weft/internal/model"
@@ -21,7 +22,7 @@ const (
 )
 
 var (
-	subnetPrefix = netip.MustParsePrefix("10.0.0.0/16")
+	subnetPrefix = netip.MustParsePrefix("10.0.0.0/8")
 	gateway      = netip.MustParseAddr("10.0.255.254")
 )
 
@@ -76,7 +77,7 @@ func (s *site) openSwitch(i int, decap string, next model.MAC) (*datapath.Switch
 	if err != nil {
 		return nil, err
 	}
-	sw, err := datapath.Open(datapath.Options{Decap: decap})
+	sw, err := datapath.Open(datapath.Options{Decap: decap, MaxRecords: uint32(max(s.records+3, 1<<18))})
 	if err != nil {
 		return nil, err
 	}
@@ -117,21 +118,46 @@ func (s *site) rows(i int, port, uplink uint32, source, next model.MAC) table.Se
 	set := table.NewSet()
 	other := 1 - i
 	pas := addrs(hostPA)
+	transport, mtu := model.NVGRE, uint16(nvgreMTU)
+	if s.name == weftVXLAN {
+		transport, mtu = model.VXLAN, vxlanMTU
+	}
 	set.Ports[port] = table.Port{
 		IfIndex: port, ID: model.PortID(i + 1), VSID: subnet, Network: 1, MAC: mac(i),
-		PA: pas[i], Gateway4: gateway, MTU: nvgreMTU, Peer: s.ports == "veth",
+		PA: pas[i], Gateway4: gateway, MTU: mtu, Peer: s.ports == "veth",
 	}
-	set.Records[table.RecordKey{VSID: subnet, CA: s.ca[i]}] = table.Record{MAC: mac(i), IfIndex: port, Port: model.PortID(i + 1)}
-	set.Records[table.RecordKey{VSID: subnet, CA: s.ca[other]}] = table.Record{MAC: mac(other), PA: pas[other], Port: model.PortID(other + 1)}
-	set.Records[table.RecordKey{VSID: subnet, CA: gateway}] = table.Record{MAC: model.RouterMAC(subnet), Router: true}
-	for n := range bystander {
-		ca := netip.AddrFrom4([4]byte{10, 0, byte(1 + n>>8), byte(n)})
-		set.Records[table.RecordKey{VSID: subnet, CA: ca}] = table.Record{MAC: model.MAC{2, 1, 0, 0, byte(n >> 8), byte(n)}, PA: pas[other], Port: model.PortID(100 + n)}
+	far := table.Record{MAC: mac(other), PA: pas[other], Port: model.PortID(other + 1), Transport: transport}
+	set.Records[table.RecordKey{VSID: subnet, CA: s.ca[i]}] = table.Record{MAC: mac(i), IfIndex: port, Port: model.PortID(i + 1), Transport: transport}
+	set.Records[table.RecordKey{VSID: subnet, CA: s.ca[other]}] = far
+	set.Records[table.RecordKey{VSID: subnet, CA: gateway}] = table.Record{MAC: model.RouterMAC(subnet), Router: true, Transport: transport}
+	for n := range s.records { // the second guest answers to all of them, if it is told to
+		set.Records[table.RecordKey{VSID: subnet, CA: recordCA(n)}] = far
 	}
 	set.Routes[table.RouteKey{Network: 1, Prefix: subnetPrefix}] = table.Route{VSID: subnet}
 	set.Peers[pas[other]] = table.Peer{PA: pas[other], IfIndex: uplink, MTU: underlayMTU, Via: pas[other], Source: source, NextHop: next}
 	set.LocalPAs[pas[i]] = struct{}{}
 	return set
+}
+
+// recordCA is the address of the n-th record besides the guests'.
+func recordCA(n int) netip.Addr {
+	return netip.AddrFrom4([4]byte{10, byte(64 + n>>16), byte(n >> 8), byte(n)})
+}
+
+// buildRecords is buildWeft with as many records as the name says, all of which
+// lead to the second guest.
+func (s *site) buildRecords(ctx context.Context) error {
+	n, err := strconv.Atoi(s.name)
+	if err != nil {
+		return err
+	}
+	s.records = n
+	if err := s.buildWeft(ctx); err != nil {
+		return err
+	}
+	return sh(ctx, fmt.Sprintf(`
+		ip -n %s route add 10.64.0.0/10 via %s
+		ip -n %s route add local 10.64.0.0/10 dev lo`, s.guest[0], s.ca[1], s.guest[1]))
 }
 
 func mac(i int) model.MAC {

@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -36,15 +38,20 @@ type spec struct {
 	HostNS string    // pump: where the port is
 	Device string    // pump: name of the port there
 	Poll   bool      // udp-recv: do not sleep
+	Spread int       // udp-send: how many addresses behind Remote's get datagrams, in turn; 0: Remote itself
+	Random bool      // udp-send: not in turn, but at random
 }
 
 // result is what a worker found.
 type result struct {
 	Bytes   uint64  // payload received in the counted time
+	Total   uint64  // payload received in all
 	Packets uint64  // datagrams received, or round trips made, in it
 	P50     float64 // µs
 	P99     float64 // µs
 	Retrans uint32  // TCP segments sent again
+
+	cpu time.Duration // processor time of the worker, softirqs on its back included
 }
 
 const (
@@ -91,6 +98,7 @@ func (s spec) work() (result, error) {
 	roles := map[string]func() (result, error){
 		"tcp-send": s.tcpSend, "tcp-recv": s.tcpRecv,
 		"rr-ask": s.rrAsk, "rr-answer": s.rrAnswer,
+		"crr-ask": s.crrAsk, "crr-answer": s.crrAnswer,
 		"udp-send": s.udpSend, "udp-recv": s.udpRecv,
 	}
 	role, ok := roles[s.Role]
@@ -153,7 +161,7 @@ func tcpSocket() (int, error) {
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
 }
 
-func (s spec) accept() (int, error) {
+func (s spec) listen() (int, error) {
 	l, err := tcpSocket()
 	if err != nil {
 		return -1, err
@@ -162,6 +170,14 @@ func (s spec) accept() (int, error) {
 		return -1, err
 	}
 	ready()
+	return l, nil
+}
+
+func (s spec) accept() (int, error) {
+	l, err := s.listen()
+	if err != nil {
+		return -1, err
+	}
 	fd, _, err := unix.Accept4(l, unix.SOCK_CLOEXEC)
 	if err != nil {
 		return -1, fmt.Errorf("waiting for the client: %w", err)
@@ -230,6 +246,7 @@ func (s spec) tcpRecv() (result, error) {
 		if n == 0 {
 			return r, nil
 		}
+		r.Total += uint64(n)
 		if s.counts(time.Now()) {
 			r.Bytes += uint64(n)
 		}
@@ -259,14 +276,74 @@ func (s spec) rrAsk() (result, error) {
 		return result{}, err
 	}
 	b := make([]byte, 1)
+	return s.times(func() error {
+		if _, err := write(fd, b); err != nil {
+			return fmt.Errorf("asking: %w", err)
+		}
+		if _, err := read(fd, b); err != nil {
+			return fmt.Errorf("waiting for the answer: %w", err)
+		}
+		return nil
+	})
+}
+
+// crrAnswer closes first, so that the ports that wait (TIME_WAIT) are its own, not
+// the many of the asking end. It ends when a connection asks for nothing.
+func (s spec) crrAnswer() (result, error) {
+	l, err := s.listen()
+	if err != nil {
+		return result{}, err
+	}
+	b := make([]byte, 1)
+	for {
+		fd, _, err := unix.Accept4(l, unix.SOCK_CLOEXEC)
+		if err != nil {
+			return result{}, fmt.Errorf("waiting for a client: %w", err)
+		}
+		n, err := read(fd, b)
+		if err != nil || n == 0 {
+			return result{}, err
+		}
+		if _, err := write(fd, b); err != nil {
+			return result{}, err
+		}
+		unix.Close(fd)
+	}
+}
+
+func (s spec) crrAsk() (result, error) {
+	b := make([]byte, 1)
+	r, err := s.times(func() error {
+		fd, err := s.connect()
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		if _, err := write(fd, b); err != nil {
+			return fmt.Errorf("asking: %w", err)
+		}
+		for n := 1; n > 0; { // the answer, and the end
+			if n, err = read(fd, b); err != nil {
+				return fmt.Errorf("waiting for the answer: %w", err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return r, err
+	}
+	fd, err := s.connect()
+	unix.Close(fd)
+	return r, err
+}
+
+// times does one thing over and over, and tells how long it took each time.
+func (s spec) times(once func() error) (result, error) {
 	took := make([]time.Duration, 0, int(s.End.Sub(s.Begin)/fastest))
 	last := time.Now()
 	for last.Before(s.End) && len(took) < cap(took) {
-		if _, err := write(fd, b); err != nil {
-			return result{}, fmt.Errorf("asking: %w", err)
-		}
-		if _, err := read(fd, b); err != nil {
-			return result{}, fmt.Errorf("waiting for the answer: %w", err)
+		if err := once(); err != nil {
+			return result{}, err
 		}
 		now := time.Now()
 		if s.counts(last) {
@@ -290,7 +367,7 @@ func (s spec) udpSocket() (int, error) {
 	if err := errors.Join(tune(fd), unix.Bind(fd, sockaddr(s.Local))); err != nil {
 		return -1, err
 	}
-	if !s.Remote.IsValid() {
+	if !s.Remote.IsValid() || s.Spread > 0 {
 		return fd, nil
 	}
 	return fd, unix.Connect(fd, sockaddr(s.Remote))
@@ -323,6 +400,26 @@ func exchange(call uintptr, fd int, ms []mmsghdr, flags uintptr) (int, error) {
 	return int(n), nil
 }
 
+// address gives the messages places for addresses, and returns what writes the next ones.
+func (s spec) address(ms []mmsghdr) func() {
+	to := make([]unix.RawSockaddrInet4, len(ms))
+	port := s.Remote.Port()
+	for i := range ms {
+		to[i] = unix.RawSockaddrInet4{Family: unix.AF_INET, Port: port<<8 | port>>8}
+		ms[i].Name, ms[i].Namelen = (*byte)(unsafe.Pointer(&to[i])), unix.SizeofSockaddrInet4
+	}
+	first, at := s.Remote.Addr().As4(), 0
+	base := binary.BigEndian.Uint32(first[:])
+	return func() {
+		for i := range to {
+			if at++; s.Random {
+				at = rand.IntN(s.Spread)
+			}
+			binary.BigEndian.PutUint32(to[i].Addr[:], base+uint32(at%s.Spread))
+		}
+	}
+}
+
 // yield lets the pump of this end have the core, which would else wait for the end of
 // a real-time slice.
 func yield() { unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }
@@ -333,8 +430,13 @@ func (s spec) udpSend() (result, error) {
 		return result{}, err
 	}
 	ms := batch()
+	next := func() {}
+	if s.Spread > 0 {
+		next = s.address(ms)
+	}
 	var r result
 	for end := s.End.Add(overtime); time.Now().Before(end); {
+		next()
 		n, err := exchange(unix.SYS_SENDMMSG, fd, ms, 0)
 		if err == unix.ECONNREFUSED {
 			return r, nil // the receiver has counted enough and is gone
@@ -405,7 +507,7 @@ func start(ctx context.Context, s spec) (*process, error) {
 		return nil, err
 	}
 	switch s.Role {
-	case "tcp-recv", "rr-answer", "udp-recv", "pump":
+	case "tcp-recv", "rr-answer", "crr-answer", "udp-recv", "pump":
 	default:
 		return p, nil
 	}
@@ -424,6 +526,7 @@ func (p *process) finish() (result, error) {
 	if err := p.cmd.Wait(); err != nil {
 		return r, fmt.Errorf("%s: %w: %s", p.role, err, strings.TrimSpace(p.errs.String()))
 	}
+	r.cpu = p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime()
 	return r, bad
 }
 
