@@ -19,6 +19,7 @@
 #include "lib/capture.h"
 #include "lib/dx2.h"
 #include "lib/finish.h"
+#include "lib/learn.h"
 #include "lib/rows.h"
 #include "lib/strip.h"
 
@@ -31,10 +32,11 @@ int from_port(struct __sk_buff *skb)
 
 	(v = parse_port(skb, &p))
 	|| (v = capture_arrival(skb, &p))
-	|| (v = admit_port(&p))
-	|| (v = respond(skb, &p))
+	|| (v = learn_said(skb, &p, admit_port(&p)))
+	|| (v = learn_defended(skb, &p, respond(skb, &p)))
 	|| (v = route_packet(skb, &p))
 	|| (v = lookup(skb, &p))
+	|| (v = learn_leased(skb, &p))
 	|| (v = encap(skb, &p))
 	|| (v = underlay(&p))
 	|| (v = deliver(&p));
@@ -75,6 +77,7 @@ int from_uplink(struct __sk_buff *skb)
 	|| (v = lookup_local(&p))
 	|| (v = capture_arrival(skb, &p))
 	|| (v = admit_remote(&p))
+	|| (v = learn_leased(skb, &p))
 	|| (v = decap(skb, &p))
 	|| (v = deliver(&p));
 	return finish(skb, &p, rows_checked(skb, &p, v));

@@ -17,6 +17,7 @@
 #define PORT_SPOOF 1 /* the guest may speak for others */
 #define PORT_PEER 2  /* veth whose other end is in another namespace */
 #define PORT_FLOOD 4 /* something is flooded in its subnet: there is a row of `flood` */
+#define PORT_LEARN 32 /* the guest may have addresses that policy does not know yet */
 #define PORT_FORWARD 64   /* the guest forwards what others send */
 #define PORT_EXTERNAL 128 /* nothing but customer routes leads out of its subnet */
 

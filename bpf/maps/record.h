@@ -13,7 +13,7 @@
 
 /* record: where a Customer Address of a subnet is.
  * key     VSID and CA; with RECORD_WILDCARD in the VSID and no CA, the gateway that stands
- *         for every address of a family that the subnet has no record of
+ *         for every address of a family that the subnet has no record of; see record_l2only, too
  * writer  datapath.Apply
  * readers admit (is this source its own?), respond, route, lookup
  * miss    policy holds no such address: SPOOFED_CA, ARP_NO_RECORD, NO_RECORD,
@@ -53,6 +53,18 @@ static __always_inline const struct record *record_find(__u32 vsid, const union 
 	struct record_key k = {.vsid = vsid};
 
 	__builtin_memcpy(&k.ca, ca, sizeof(k.ca));
+	return bpf_map_lookup_elem(&record, &k);
+}
+
+/* The record of a MAC whose addresses are yet to be learned stands under a multicast
+ * address, ff0f:: and the MAC, that no packet is from and no route leads to. */
+static __noinline const struct record *record_l2only(__u32 vsid, const __u8 *mac)
+{
+	struct record_key k = {.vsid = vsid};
+
+	k.ca.w[0] = bpf_htonl(0xff0f0000);
+	k.ca.w[2] = bpf_htonl((__u32)mac[0] << 8 | mac[1]);
+	k.ca.w[3] = bpf_htonl((__u32)mac[2] << 24 | (__u32)mac[3] << 16 | (__u32)mac[4] << 8 | mac[5]);
 	return bpf_map_lookup_elem(&record, &k);
 }
 

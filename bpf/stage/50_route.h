@@ -12,6 +12,7 @@
 #include "gen/verdict.h"
 #include "lib/ctx.h"
 #include "lib/icmp.h"
+#include "lib/learn.h"
 #include "maps/port.h"
 #include "maps/record.h"
 #include "maps/route.h"
@@ -35,6 +36,14 @@ static __always_inline enum verdict route_destination(const struct pkt *p)
 	return addr6_link_local(&p->dst) ? V_LINK_LOCAL : V_CONTINUE;
 }
 
+/* What a DHCP server says to a client that has no address yet goes by the client's MAC. */
+static __always_inline const struct record *route_lease(const struct pkt *p)
+{
+	if (p->vsid != p->port->vsid || !learn_is_dhcp(p, DHCP_SERVER, DHCP_CLIENT))
+		return NULL;
+	return record_l2only(p->vsid, p->eth.dst);
+}
+
 /* Takes the route to its next hop's record. */
 static __always_inline void route_take(struct pkt *p, const struct route *to)
 {
@@ -43,6 +52,8 @@ static __always_inline void route_take(struct pkt *p, const struct route *to)
 	if (!(to->flags & ROUTE_ON_LINK))
 		__builtin_memcpy(&p->hop, &to->next_hop, sizeof(p->hop));
 	p->rec = record_find(p->vsid, &p->hop);
+	if (!p->rec && to->flags & ROUTE_ON_LINK)
+		p->rec = route_lease(p);
 	if (!p->rec)
 		p->rec = record_wildcard(p->vsid, p->type == TYPE_IPV4);
 }

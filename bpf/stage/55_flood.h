@@ -14,6 +14,7 @@
 #include "lib/config.h"
 #include "lib/ctx.h"
 #include "lib/finish.h"
+#include "lib/learn.h"
 #include "maps/flood.h"
 #include "maps/peer.h"
 #include "maps/port.h"
@@ -33,9 +34,6 @@
  * packet anew, which is as it came, a VLAN tag apart. */
 
 #define STORM_BURST_NS 100000000ull /* of its rate, so much may come at once */
-
-#define DHCP_SERVER 67
-#define DHCP_CLIENT 68
 
 enum flood_scope {
 	FLOOD_NOBODY,
@@ -239,6 +237,7 @@ static __always_inline enum verdict flood_from_port(struct flooding *f, enum ver
 		return was;
 	if (!flood_within_rate(p, f->row->rate))
 		return V_STORM_LIMITED;
+	learn_flooded(f->skb, p);
 	f->size = encap_size(f->skb, p);
 	bpf_loop(FLOOD_MAX_LOCALS, flood_each_local, f, 0);
 	bpf_loop(FLOOD_MAX_HOSTS, flood_each_host, f, 0);
@@ -291,6 +290,8 @@ static __always_inline enum verdict flood_from_uplink(struct flooding *f)
 	if (p->type == TYPE_ARP && !same_mac(p->claim, p->eth.src))
 		return V_SPOOFED_ARP;
 	v = admit_router_message(p);
+	if (!v)
+		learn_flooded(f->skb, p);
 	if (!v && p->base)
 		(v = decap_cut(f->skb, p)) || (v = decap_strip(f->skb, p));
 	if (v)

@@ -24,7 +24,7 @@ func renderPorts(set table.Set, g *goal.Goal, devices map[model.PortID]device, m
 func renderPort(p goal.Port, d device, mtu int) table.Port {
 	return table.Port{
 		IfIndex: d.ifindex, ID: p.ID, VSID: p.VSID, Network: p.Network, MAC: p.MAC, PA: p.PA,
-		Gateway4: p.Gateway4, Gateway6: p.Gateway6, MTU: uint16(mtu), Spoof: p.Spoof, Peer: d.veth,
+		Gateway4: p.Gateway4, Gateway6: p.Gateway6, MTU: uint16(mtu), Spoof: p.Spoof, Learn: p.Learn > 0, Peer: d.veth,
 		Forward: p.Forward, External: p.External,
 	}
 }

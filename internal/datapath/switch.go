@@ -151,7 +151,7 @@ func (s *Switch) spec() (*ebpf.CollectionSpec, error) {
 		"port": s.opts.MaxPorts, "local_mac": s.opts.MaxPorts, "traffic": s.opts.MaxPorts, "own": s.opts.MaxPorts,
 		"record": s.opts.MaxRecords, "route": s.opts.MaxRoutes, "peer": s.opts.MaxPeers + 1,
 		"drop": uint32(dropRows(s.opts.MaxPorts)), "uplink": maxUplinks, "local_pa": maxLocalPAs,
-		"flood": s.opts.MaxPorts, "storm": s.opts.MaxPorts,
+		"flood": s.opts.MaxPorts, "storm": s.opts.MaxPorts, "learn_pace": s.opts.MaxPorts,
 	} {
 		spec.Maps[name].MaxEntries = n
 	}

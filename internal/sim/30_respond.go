@@ -41,7 +41,7 @@ func (w *walk) respondARPRequest() model.Verdict {
 		w.answerARP(r)
 		return w.say(model.VerdictAnswered, "respond", "%s is at %s", target, r.MAC)
 	}
-	w.hop = &hop{w.port.VSID, target}
+	w.hop = &hop{vsid: w.port.VSID, ca: target}
 	return w.say(model.VerdictContinue, "respond", "a probe, which %s answers itself", target)
 }
 
@@ -58,7 +58,7 @@ func (w *walk) respondARPReply() model.Verdict {
 	if r.Router {
 		return w.say(model.VerdictArpQuiet, "respond", "the router asked nothing")
 	}
-	w.hop = &hop{w.port.VSID, target}
+	w.hop = &hop{vsid: w.port.VSID, ca: target}
 	return w.say(model.VerdictContinue, "respond", "an answer for %s", target)
 }
 

@@ -5,6 +5,7 @@ import (
 
 	"github.com/weft-sdn/weft/internal/model"
 	"github.com/weft-sdn/weft/internal/table"
+	"github.com/weft-sdn/weft/internal/wire"
 )
 
 var (
@@ -69,20 +70,31 @@ func (w *walk) throughSelf() bool {
 // chooseHop finds the subnet and the address where the packet goes next.
 func (w *walk) chooseHop(dst netip.Addr) model.Verdict {
 	if _, ok := w.rec(w.port.VSID, dst); ok {
-		w.hop = &hop{w.port.VSID, dst}
+		w.hop = &hop{vsid: w.port.VSID, ca: dst}
 		return w.say(model.VerdictContinue, "route", "a record of the port's own subnet names %s", dst)
 	}
 	prefix, route, ok := w.wayOut(dst)
 	if !ok {
 		return w.say(model.VerdictNoRoute, "route", "no route of network %d covers %s", w.port.Network, dst)
 	}
-	w.hop = &hop{route.VSID, dst}
+	w.hop = w.onLink(route.VSID, dst)
 	if route.NextHop.IsValid() {
-		w.hop.ca = route.NextHop
+		w.hop = &hop{vsid: route.VSID, ca: route.NextHop}
 	}
 	if behind, direct, ok := w.direct(w.port.Network, dst); ok && route.NextHop.IsValid() && w.throughSelf() {
-		w.hop = &hop{direct.VSID, dst}
+		w.hop = w.onLink(direct.VSID, dst)
 		return w.say(model.VerdictContinue, "route", "route %s leads through the sender itself; behind it, %s is in subnet %d (%s)", prefix, dst, direct.VSID, behind)
 	}
 	return w.say(model.VerdictContinue, "route", "route %s leads to %s in subnet %d", prefix, w.hop.ca, w.hop.vsid)
+}
+
+// onLink is the destination as its own next hop. A DHCP server's word to somebody in its
+// own subnet may go by the MAC of a client that has no address yet.
+func (w *walk) onLink(vsid model.VSID, dst netip.Addr) *hop {
+	p := &w.packet
+	h := &hop{vsid: vsid, ca: dst}
+	if vsid == w.port.VSID && p.isIPv4() && p.proto == wire.ProtoUDP && p.ports == (wire.Ports{Source: 67, Destination: 68}) {
+		h.byMAC = model.L2OnlyCA(p.eth.Dst)
+	}
+	return h
 }

@@ -13,7 +13,7 @@ func (w *walk) lookup60() model.Verdict {
 	}
 	w.record = r
 	if _, known := w.rec(w.hop.vsid, w.hop.ca); !known {
-		w.say(model.VerdictContinue, "lookup", "no record of %s in subnet %d: its gateway stands for it", w.hop.ca, w.hop.vsid)
+		w.say(model.VerdictContinue, "lookup", "no record of %s in subnet %d: %s stands for it", w.hop.ca, w.hop.vsid, w.record.MAC)
 	}
 	if r.Router {
 		return w.router()

@@ -121,8 +121,9 @@ type walk struct {
 
 // hop is a Customer Address in the subnet where it is to be looked up.
 type hop struct {
-	vsid model.VSID
-	ca   netip.Addr
+	vsid  model.VSID
+	ca    netip.Addr
+	byMAC netip.Addr // where the L2Only record of the frame's destination stands, if that counts
 }
 
 func newWalk(s Switch, ifindex uint32, frame []byte) *walk {
@@ -183,6 +184,9 @@ func (w *walk) wild(vsid model.VSID, is4 bool) (table.Record, bool) {
 // at finds what stands for the next hop: its record, or else the gateway of its subnet.
 func (w *walk) at(h *hop) (table.Record, bool) {
 	if r, ok := w.rec(h.vsid, h.ca); ok {
+		return r, true
+	}
+	if r, ok := w.rec(h.vsid, h.byMAC); ok && h.byMAC.IsValid() {
 		return r, true
 	}
 	return w.wild(h.vsid, h.ca.Is4())

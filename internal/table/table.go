@@ -28,11 +28,13 @@ type Port struct {
 	Forward  bool   // true: the guest forwards what others send; no source is foreign to it
 	External bool   // true: nothing but customer routes leads out of the port's subnet
 	Peer     bool   // true: veth whose other end is in another namespace
+	Learn    bool   // true: the guest may have addresses that policy does not know yet
 	Flood    bool   // true: something is flooded in the subnet; Set.Floods says what
 }
 
 // RecordKey finds a Record: a Customer Address in a subnet. The unspecified address finds
-// the gateway that stands for every address of the family that the subnet has no Record of.
+// the gateway that stands for every address of the family that the subnet has no Record of,
+// and model.L2OnlyCA the place of a MAC whose addresses are yet to be learned.
 type RecordKey struct {
 	VSID model.VSID
 	CA   netip.Addr // never IPv4-mapped IPv6

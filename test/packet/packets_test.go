@@ -112,6 +112,9 @@ func (w writer) outbound(p table.Port) []byte {
 		src, dst = special4[0], broadcast
 	}
 	f := w.frame(w.anyMAC(p.VSID), mac, p.VSID, src, dst, w.size())
+	if src.Is4() && chance(w.Rand, 4) {
+		f = w.lease(p.VSID, mac, src, dst)
+	}
 	if p.Flood && chance(w.Rand, 25) {
 		f = w.toMany(mac, src)
 	}
@@ -124,6 +127,21 @@ func (w writer) outbound(p table.Port) []byte {
 		f = tagged(tagged(f, wire.TypeVLAN, 0), pick(w.Rand, []uint16{wire.TypeVLAN, wire.TypeQinQ}), 0)
 	}
 	return w.mutate(f, 25)
+}
+
+// lease is what a DHCP server says to a client, or a client to its server.
+func (w writer) lease(vsid model.VSID, mac model.MAC, src, dst netip.Addr) []byte {
+	to := w.anyMAC(vsid)
+	for _, s := range w.subnets {
+		if s.vsid == vsid && len(s.l2only) > 0 && chance(w.Rand, 90) {
+			to = pick(w.Rand, s.l2only)
+		}
+	}
+	if chance(w.Rand, 60) {
+		dst = addr("10.0.0.99")
+	}
+	ports := pick(w.Rand, [][2]uint16{{67, 68}, {67, 68}, {67, 68}, {68, 67}, {67, 67}, {68, 68}})
+	return ipFrame(to, mac, v4(wire.IPv4{TTL: w.ttl(), Proto: wire.ProtoUDP, Source: src, Destination: dst}, nil, udp(ports[0], ports[1], w.IntN(400))))
 }
 
 // inbound is a frame of the underlay, received by the uplink.

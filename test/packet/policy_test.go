@@ -30,6 +30,7 @@ type subnet struct {
 	p4, p6    netip.Prefix
 	gw4, gw6  netip.Addr // invalid if it has none
 	members   []member
+	l2only    []model.MAC
 	gateways  []member // that stand for all others
 	portMAC   map[model.MAC]bool
 }
@@ -213,11 +214,21 @@ func (w *world) addPort(rng *rand.Rand, ifindex uint32) {
 	if chance(rng, 3) {
 		p.PA = netip.Addr{}
 	}
+	p.Learn = chance(rng, 40)
+	if p.Learn {
+		w.addL2Only(sub, table.Record{MAC: mac, IfIndex: ifindex, Port: p.ID})
+	}
 	w.set.Ports[ifindex] = p
 	w.ports = append(w.ports, p)
 	for range 1 + rng.IntN(3) {
 		w.addRecord(rng, sub, table.Record{MAC: mac, IfIndex: ifindex, Port: p.ID})
 	}
+}
+
+// addL2Only adds a MAC whose addresses are yet to be learned.
+func (w *world) addL2Only(sub *subnet, r table.Record) {
+	w.set.Records[table.RecordKey{VSID: sub.vsid, CA: model.L2OnlyCA(r.MAC)}] = r
+	sub.l2only = append(sub.l2only, r.MAC)
 }
 
 // addElsewhere adds a record that is not a plugged port of the subnet.
@@ -233,6 +244,9 @@ func (w *world) addElsewhere(rng *rand.Rand, sub *subnet) {
 		r.PA = pick(rng, w.remotePAs)
 	}
 	w.addRecord(rng, sub, r)
+	if chance(rng, 30) {
+		w.addL2Only(sub, r)
+	}
 }
 
 // addRecord gives the record an address, or one of each family.
