@@ -10,7 +10,7 @@
  * writer  lib/finish.h, at most one per drop row and event interval
  * readers datapath.Events
  * full    the sample is lost; `drop` still counts the packet */
-#define EVENT_HEAD 64
+#define EVENT_HEAD 96 /* a neighbour solicitation with its target */
 
 struct event {
 	__u64 time; /* monotonic ns */
@@ -23,7 +23,7 @@ struct event {
 	__u8 head[EVENT_HEAD];
 };
 
-_Static_assert(sizeof(struct event) == 88, "event");
+_Static_assert(sizeof(struct event) == 120, "event");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);

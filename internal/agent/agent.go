@@ -45,6 +45,7 @@ type Switch interface {
 	Drops() ([]datapath.DropCount, error)
 	Traffic() (map[model.PortID]datapath.TrafficCount, error)
 	Events(ctx context.Context) (<-chan datapath.Event, error)
+	Sightings(ctx context.Context) (<-chan datapath.Sighting, error)
 	Strategies() map[uint32]string
 	Trace(p datapath.Program, ifindex uint32, frame []byte) (datapath.RunResult, error)
 	Capture(f datapath.CaptureFilter) (*datapath.Capture, error)
@@ -126,6 +127,7 @@ type Agent struct {
 	view    atomic.Pointer[view]
 	news    bell
 	samples samples
+	guests  *guests
 	counts  counts
 	plugMu  sync.Mutex // one plug or unplug at a time
 }
@@ -153,6 +155,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		return fmt.Errorf("open the switch: %w", err)
 	}
 	a := &Agent{cfg: cfg, log: log, sw: sw, instance: uuid.NewString()}
+	a.guests = newGuests(a)
 	a.held.Store(&held{goal: goal.New()})
 	a.view.Store(&view{held: held{goal: goal.New()}, want: table.NewSet()})
 	return errors.Join(a.run(ctx), sw.Close())
@@ -179,6 +182,8 @@ func (a *Agent) run(ctx context.Context) error {
 	group.Go(func() error { return l.run(ctx) })
 	group.Go(func() error { return a.keepCache(ctx) })
 	group.Go(func() error { return a.readEvents(ctx) })
+	group.Go(func() error { return a.guests.watch(ctx) })
+	group.Go(func() error { return a.guests.tell(ctx) })
 	group.Go(func() error { return a.server.run(ctx) })
 	group.Go(func() error { return local.serve(ctx) })
 	group.Go(func() error { return metrics.serve(ctx) })

@@ -63,6 +63,7 @@ func (a *Agent) readEvents(ctx context.Context) error {
 	}
 	for e := range events {
 		a.samples.keep(e.Port, e.Reason, sampleLine(e))
+		a.guests.dropped(e)
 	}
 	return nil
 }

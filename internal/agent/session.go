@@ -377,6 +377,7 @@ type words struct {
 	failures string
 	devices  []uint32
 	any      bool
+	findings []failure
 }
 
 // unaskedPause is between two things that the server has not asked for: it cuts off
@@ -409,6 +410,16 @@ func (c *conversation) sayNews(said *words, may bool) (spoke bool, err error) {
 	if devices := v.devices(); may && (!said.any || !slices.Equal(devices, said.devices)) {
 		said.devices, said.any, spoke = devices, true, true
 		if err := c.stream.Send(&hostv1.AgentMessage{Message: &hostv1.AgentMessage_Devices{Devices: &hostv1.Devices{Ports: devices}}}); err != nil {
+			return spoke, err
+		}
+	}
+	if findings := *c.guests.said.Load(); may && !slices.Equal(findings, said.findings) {
+		said.findings, spoke = findings, true
+		m := &hostv1.Findings{}
+		for _, f := range findings {
+			m.Findings = append(m.Findings, f.wire())
+		}
+		if err := c.stream.Send(&hostv1.AgentMessage{Message: &hostv1.AgentMessage_Findings{Findings: m}}); err != nil {
 			return spoke, err
 		}
 	}
@@ -610,8 +621,11 @@ func perResource(failures []failure) []failure {
 func ack(revision int64, digest goal.Digest, failures []failure) *hostv1.AgentMessage {
 	a := &hostv1.Ack{Revision: revision, Digest: digest[:]}
 	for _, f := range perResource(failures) {
-		a.Failures = append(a.Failures, &hostv1.Failure{Kind: string(f.kind), Tenant: f.ref.Tenant, Name: f.ref.Name,
-			Reason: f.reason, Message: f.message})
+		a.Failures = append(a.Failures, f.wire())
 	}
 	return &hostv1.AgentMessage{Message: &hostv1.AgentMessage_Ack{Ack: a}}
+}
+
+func (f failure) wire() *hostv1.Failure {
+	return &hostv1.Failure{Kind: string(f.kind), Tenant: f.ref.Tenant, Name: f.ref.Name, Reason: f.reason, Message: f.message}
 }

@@ -115,7 +115,7 @@ type Event struct {
 	Port      model.PortID // 0 when none was known
 	IfIndex   uint32       // device that the packet came from or was sent into
 	Length    uint32       // of the whole frame
-	Head      []byte       // its first bytes, at most 64
+	Head      []byte       // its first bytes, at most 96
 }
 
 // ErrFull says that rows do not fit into a table; nothing was written.

@@ -133,7 +133,7 @@ type eventRow struct {
 	Port              uint32
 	IfIndex           uint32
 	Len               uint32
-	Head              [64]byte
+	Head              [96]byte
 }
 
 type learnRow struct {

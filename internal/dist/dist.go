@@ -44,6 +44,8 @@ type Config struct {
 	// Bind and Unbind give the revision of the change, 0 if nothing had to change.
 	Bind   func(ctx context.Context, host identity.Principal, port model.Ref) (revision int64, err error)
 	Unbind func(ctx context.Context, host identity.Principal, port model.Ref) (revision int64, err error)
+	// Learn takes what host saw of the guest of one of its ports.
+	Learn func(ctx context.Context, host identity.Principal, r *hostv1.ReportAddressesRequest) (*hostv1.ReportAddressesResponse, error)
 	// Facts is told what a host says of itself, at the start of a session and
 	// when it changes. Optional.
 	Facts func(ctx context.Context, host string, facts *hostv1.Facts)

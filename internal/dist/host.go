@@ -67,6 +67,7 @@ type host struct {
 	instance string // of the last session's agent
 	version  string
 	facts    *hostv1.Facts
+	findings map[model.Key][]Failure   // of guests, by their port
 	devices  map[model.PortID]struct{} // ports that a device is plugged into; nil: never said
 }
 
@@ -106,7 +107,7 @@ func (h *host) arrive(s *session, held, want goal.Digest, now time.Time) {
 		h.waiting = h.waiting.older(debt{1, now})
 	}
 	if s.instance != h.instance {
-		h.devices = nil
+		h.devices, h.findings = nil, nil
 	}
 	h.session, h.instance, h.greeting, h.snapshot, h.pending, h.wrong = s, s.instance, true, held != want, goal.Pending{}, 0
 	s.stir()

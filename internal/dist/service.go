@@ -75,6 +75,14 @@ func (d *service) UnbindPort(ctx context.Context, r *connect.Request[hostv1.Bind
 	return bind(ctx, r.Msg, d.cfg.Unbind)
 }
 
+func (d *service) ReportAddresses(ctx context.Context, r *connect.Request[hostv1.ReportAddressesRequest]) (*connect.Response[hostv1.ReportAddressesResponse], error) {
+	from := caller(ctx)
+	if from.err != nil {
+		return nil, from.err
+	}
+	return respond(d.cfg.Learn(ctx, from.host, r.Msg))
+}
+
 func bind(ctx context.Context, r *hostv1.BindPortRequest, do func(context.Context, identity.Principal, model.Ref) (int64, error)) (*connect.Response[hostv1.BindPortResponse], error) {
 	from := caller(ctx)
 	if from.err != nil {

@@ -23,6 +23,7 @@ import (
 // Bounds of what an agent may say.
 const (
 	maxFailures = 1000
+	maxFindings = 16   // of one guest
 	maxText     = 1000 // bytes of one reason, message or name
 	maxQueries  = 16   // under way on one session
 
@@ -303,6 +304,8 @@ func (s *session) receive(heard func()) {
 			s.newFacts(m.GetFacts())
 		case m.GetDevices() != nil:
 			s.newDevices(m.GetDevices())
+		case m.GetFindings() != nil:
+			s.newFindings(m.GetFindings())
 		}
 		if !asked && !s.unasked.take(time.Now()) {
 			s.end(connect.NewError(connect.CodeResourceExhausted,
@@ -362,11 +365,33 @@ func (s *session) newDevices(m *hostv1.Devices) {
 	}
 }
 
+// newFindings keeps what the host says of its guests.
+func (s *session) newFindings(m *hostv1.Findings) {
+	findings := map[model.Key][]Failure{}
+	for _, said := range m.GetFindings()[:min(len(m.GetFindings()), maxFailures)] {
+		f := failureOf(s.host, said)
+		if len(findings[f.Key]) < maxFindings {
+			findings[f.Key] = append(findings[f.Key], f)
+		}
+	}
+	s.d.mu.Lock()
+	defer s.d.mu.Unlock()
+	if h := s.d.hosts[s.host]; h != nil && h.session == s {
+		h.findings = findings
+		s.d.notify()
+	}
+}
+
+func failureOf(host string, f *hostv1.Failure) Failure {
+	key := model.Key{Kind: model.Kind(clip(f.GetKind())), Ref: model.Ref{Tenant: clip(f.GetTenant()), Name: clip(f.GetName())}}
+	return Failure{Host: host, Key: key, Reason: clip(f.GetReason()), Message: clip(f.GetMessage())}
+}
+
 func failures(host string, said []*hostv1.Failure) map[model.Key]Failure {
 	out := make(map[model.Key]Failure, min(len(said), maxFailures))
 	for _, f := range said[:min(len(said), maxFailures)] {
-		key := model.Key{Kind: model.Kind(clip(f.GetKind())), Ref: model.Ref{Tenant: clip(f.GetTenant()), Name: clip(f.GetName())}}
-		out[key] = Failure{Host: host, Key: key, Reason: clip(f.GetReason()), Message: clip(f.GetMessage())}
+		one := failureOf(host, f)
+		out[one.Key] = one
 	}
 	return out
 }

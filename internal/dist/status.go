@@ -167,3 +167,14 @@ func (d *Distributor) state(h *host) HostState {
 	s.Failures = slices.SortedFunc(maps.Values(h.failures), func(a, b Failure) int { return cmp.Compare(a.Key.String(), b.Key.String()) })
 	return s
 }
+
+// Findings is what the host says of the guest of a port of its own.
+func (d *Distributor) Findings(host string, port model.Ref) []Failure {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	h := d.hosts[host]
+	if h == nil {
+		return nil
+	}
+	return h.findings[model.Key{Kind: model.KindPort, Ref: port}]
+}

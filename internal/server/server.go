@@ -82,7 +82,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	s := &Server{log: log, version: cfg.Version, authority: authority, authorizer: identity.AdminsMayAll{},
 		problems: factProblems{hosts: map[string][]string{}}, metrics: newMetrics(), closing: ctx}
 	s.dist = dist.New(dist.Config{Logger: log, Version: cfg.Version, Settings: cfg.Fleet.settings(), Host: identity.HostFromRequest,
-		Join: s.join, Renew: s.renew, Bind: s.bind, Unbind: s.unbind, Facts: s.takeFacts})
+		Join: s.join, Renew: s.renew, Bind: s.bind, Unbind: s.unbind, Learn: s.learn, Facts: s.takeFacts})
 	s.policy = newPolicy(st, s.dist, log, s.metrics)
 	s.metrics.observe(s)
 

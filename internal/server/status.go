@@ -33,6 +33,7 @@ const (
 	reasonUnusable    = "AddressNotUsable"
 	statusTrue        = "True"
 	statusFalse       = "False"
+	statusUnknown     = "Unknown"
 	encapsulationSize = 42 // outer IPv4, GRE and inner Ethernet (RFC 7637), which a guest's MTU leaves room for
 	maxFailuresNamed  = 5
 )
@@ -109,6 +110,7 @@ func (s *viewer) statusOf(r model.Resource) *weftv1.Status {
 		s.hostView(r, st, degraded)
 	case *model.Port:
 		s.portView(r, st, kernels, degraded)
+		st.Conditions = append(st.Conditions, s.guestCondition(r))
 	case *model.ProviderAddress:
 		addressView(r, st, degraded)
 	case *model.VirtualNetwork:

@@ -1,0 +1,167 @@
+// Package learning tries what docs/design/learning.md says on two real hosts: guests that
+// configure themselves, and guests that ask a DHCP server in another guest.
+package learning
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/weft-sdn/weft/internal/lab"
+	"github.com/weft-sdn/weft/test/fleet"
+)
+
+func TestMain(m *testing.M) { fleet.Main(m) }
+
+const policy = `
+kind: Tenant
+metadata: {name: red}
+---
+kind: VirtualNetwork
+metadata: {tenant: red, name: prod}
+---
+kind: VirtualSubnet
+metadata: {tenant: red, name: web}
+spec: {network: prod, vsid: 5001, prefixes: [10.0.0.0/24, "fd00:a::/64"]}
+---
+kind: Port
+metadata: {tenant: red, name: fixed}
+spec: {subnet: web, mac: "02:00:00:00:00:01", addresses: [10.0.0.5, "fd00:a::5"], host: h1}
+---
+kind: Port
+metadata: {tenant: red, name: new-1}
+spec: {subnet: web, mac: "02:00:00:00:00:11", dynamicAddressLimit: 2, host: h1}
+---
+kind: Port
+metadata: {tenant: red, name: new-2}
+spec: {subnet: web, mac: "02:00:00:00:00:12", dynamicAddressLimit: 2, host: h2}
+`
+
+func newFleet(t *testing.T, suffix string) *fleet.Fleet {
+	t.Helper()
+	manifest := filepath.Join(t.TempDir(), "policy.yaml")
+	if err := os.WriteFile(manifest, []byte(policy), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return fleet.New(t, suffix, fleet.Options{Spec: lab.Spec{Hosts: []string{"h1", "h2"}, Manifests: []string{manifest},
+		Guests: []lab.GuestSpec{{Port: "red/fixed"}, {Port: "red/new-1"}, {Port: "red/new-2"}}}})
+}
+
+// in runs a shell line in a guest that must succeed.
+func in(f *fleet.Fleet, guest, line string) string {
+	f.T.Helper()
+	r := f.On("red/"+guest, "sh", "-ec", line)
+	if err := r.Err(); err != nil {
+		f.T.Fatal(err)
+	}
+	return r.Out
+}
+
+// learned waits until the port has learned exactly that.
+func learned(f *fleet.Fleet, port, want string) {
+	f.T.Helper()
+	f.Poll(fmt.Sprintf("%s has learned %q", port, want), func() error {
+		var got []string
+		out := f.Must("get", "records", "-n", "red")
+		for _, line := range strings.Split(out, "\n") {
+			_, rest, ok := strings.Cut(line, "port:"+port+":")
+			if ok && strings.Contains(line, "Dynamic") {
+				got = append(got, strings.Fields(rest)[0])
+			}
+		}
+		if s := strings.Join(got, " "); s != want {
+			return fmt.Errorf("it has learned %q:\n%s", s, out)
+		}
+		return nil
+	})
+}
+
+// condition waits until the port's GuestConfigured has the status and reason, and says words.
+func condition(f *fleet.Fleet, port, status, reason string, words ...string) {
+	f.T.Helper()
+	f.Poll(fmt.Sprintf("GuestConfigured of %s is %s, %s", port, status, reason), func() error {
+		out := f.Must("describe", "port", "red/"+port)
+		for _, line := range strings.Split(out, "\n") {
+			if !strings.Contains(line, "GuestConfigured") {
+				continue
+			}
+			for _, w := range append(words, " "+status+" ", reason) {
+				if !strings.Contains(line, w) {
+					return fmt.Errorf("no %q in %s", w, line)
+				}
+			}
+			return nil
+		}
+		return fmt.Errorf("no such condition:\n%s", out)
+	})
+}
+
+// ping tries until it goes through: the first packets of a guest are what it is learned by.
+func ping(f *fleet.Fleet, from, to string) {
+	f.T.Helper()
+	f.Poll("red/"+from+" reaches "+to, func() error { return f.On("red/"+from, "ping", "-n", "-c1", "-W1", to).Err() })
+}
+
+func TestGuestsThatConfigureThemselves(t *testing.T) {
+	f := newFleet(t, "a")
+	f.Verified()
+	learned(f, "new-1", "")
+
+	in(f, "new-1", "ip addr add 10.0.0.21/24 dev eth0; ip link set eth0 up")
+	ping(f, "new-1", "10.0.0.5")
+	learned(f, "new-1", "10.0.0.21")
+	in(f, "new-2", "ip addr add 10.0.0.22/24 dev eth0; ip link set eth0 up")
+	ping(f, "new-2", "10.0.0.21") // both learned, across hosts
+	learned(f, "new-2", "10.0.0.22")
+	in(f, "new-2", "ip addr add fd00:a::22/64 dev eth0") // duplicate address detection tells
+	learned(f, "new-2", "10.0.0.22 fd00:a::22")
+	ping(f, "fixed", "fd00:a::22")
+	condition(f, "new-2", "True", "AsPolicySays")
+
+	// The first one stays: the second hears at once that the address is taken, and people do.
+	in(f, "new-1", "arping -q -D -c1 -w1 -I eth0 10.0.0.22 && exit 1 || true")
+	condition(f, "new-1", "False", "DuplicateAddress", "10.0.0.22")
+	in(f, "new-1", "ip addr add 10.0.0.22/24 dev eth0; arping -q -U -c2 -w2 -I eth0 10.0.0.22 || true")
+	learned(f, "new-1", "10.0.0.21")
+	learned(f, "new-2", "10.0.0.22 fd00:a::22")
+	in(f, "new-1", "ip addr del 10.0.0.22/24 dev eth0")
+	ping(f, "fixed", "10.0.0.22")
+
+	// As many as the limit says.
+	in(f, "new-2", "ip addr add 10.0.0.23/24 dev eth0; arping -q -U -c2 -w2 -I eth0 10.0.0.23 || true")
+	condition(f, "new-2", "False", "AddressLimit", "10.0.0.23", "dynamicAddressLimit")
+	learned(f, "new-2", "10.0.0.22 fd00:a::22")
+
+	// What is written wins.
+	f.Apply("kind: Port\nmetadata: {tenant: red, name: owner}\nspec: {subnet: web, addresses: [10.0.0.21], host: h2}\n")
+	learned(f, "new-1", "")
+	if out := f.Must("lookup", "5001", "10.0.0.21"); !strings.Contains(out, "red/owner") {
+		t.Errorf("10.0.0.21 is at\n%s", out)
+	}
+
+	// A guest that is gone leaves nothing.
+	if err := f.On("h2", fleet.Program("weft"), "unplug", "red/new-2").Err(); err != nil {
+		t.Fatal(err)
+	}
+	learned(f, "new-2", "")
+	f.Verified()
+}
+
+func TestGuestsThatAreConfiguredWrongly(t *testing.T) {
+	f := newFleet(t, "b")
+	condition(f, "fixed", "True", "AsPolicySays")
+	// Another address, another gateway, another prefix, another MAC; each for more than a moment.
+	in(f, "fixed", "ip addr add 10.0.0.77/24 dev eth0; ping -n -c3 -W1 -I 10.0.0.77 10.0.0.1 >/dev/null || true")
+	condition(f, "fixed", "False", "ForeignAddress", "10.0.0.77", "its port has 10.0.0.5", "spec.addresses")
+	in(f, "fixed", "ip addr del 10.0.0.77/24 dev eth0; ping -n -c3 -W1 10.0.0.254 >/dev/null || true")
+	condition(f, "fixed", "False", "", "10.0.0.254", "the gateway of its subnet is 10.0.0.1")
+	in(f, "fixed", "ip route add 192.168.0.0/16 dev eth0; ping -n -c3 -W1 192.168.3.4 >/dev/null || true")
+	condition(f, "fixed", "False", "", "192.168.3.4", "outside its subnet (10.0.0.0/24")
+	in(f, "fixed", "ip link set eth0 address 02:00:00:00:00:66; ping -n -c3 -W1 10.0.0.1 >/dev/null || true")
+	condition(f, "fixed", "False", "", "02:00:00:00:00:66", "02:00:00:00:00:01")
+	if r := f.Weft("explain", "ForeignMAC"); !strings.Contains(r.Out, "spec.mac") {
+		t.Errorf("explain: %s%s", r.Out, r.Words)
+	}
+}
