@@ -227,6 +227,7 @@ func (w *world) addPort(rng *rand.Rand, ifindex uint32) {
 
 // addL2Only adds a MAC whose addresses are yet to be learned.
 func (w *world) addL2Only(sub *subnet, r table.Record) {
+	r.Transport = sub.transport
 	w.set.Records[table.RecordKey{VSID: sub.vsid, CA: model.L2OnlyCA(r.MAC)}] = r
 	sub.l2only = append(sub.l2only, r.MAC)
 }
@@ -280,7 +281,7 @@ func (w *world) addGateways(rng *rand.Rand, sub *subnet) {
 		if chance(rng, 10) {
 			m = member{mac: newMAC(rng), pa: pick(rng, w.remotePAs)}
 		}
-		w.set.Records[table.RecordKey{VSID: sub.vsid, CA: any}] = table.Record{MAC: m.mac, PA: m.pa, IfIndex: m.dev}
+		w.set.Records[table.RecordKey{VSID: sub.vsid, CA: any}] = table.Record{MAC: m.mac, PA: m.pa, IfIndex: m.dev, Transport: sub.transport}
 		sub.gateways = append(sub.gateways, m)
 	}
 }

@@ -48,6 +48,9 @@ const (
 	HostServiceUnbindPortProcedure = "/weft.host.v1.HostService/UnbindPort"
 	// HostServiceCaptureProcedure is the fully-qualified name of the HostService's Capture RPC.
 	HostServiceCaptureProcedure = "/weft.host.v1.HostService/Capture"
+	// HostServiceReportAddressesProcedure is the fully-qualified name of the HostService's
+	// ReportAddresses RPC.
+	HostServiceReportAddressesProcedure = "/weft.host.v1.HostService/ReportAddresses"
 )
 
 // HostServiceClient is a client for the weft.host.v1.HostService service.
@@ -67,6 +70,9 @@ type HostServiceClient interface {
 	// Capture brings what a CaptureQuery asked for. The server ends it when nobody
 	// listens any more.
 	Capture(context.Context) *connect.ClientStreamForClient[v1.CaptureUpload, v1.CaptureDone]
+	// ReportAddresses says which addresses the guest of a port of this host was seen to
+	// use, and which ones it gave up.
+	ReportAddresses(context.Context, *connect.Request[v1.ReportAddressesRequest]) (*connect.Response[v1.ReportAddressesResponse], error)
 }
 
 // NewHostServiceClient constructs a client for the weft.host.v1.HostService service. By default, it
@@ -116,17 +122,24 @@ func NewHostServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(hostServiceMethods.ByName("Capture")),
 			connect.WithClientOptions(opts...),
 		),
+		reportAddresses: connect.NewClient[v1.ReportAddressesRequest, v1.ReportAddressesResponse](
+			httpClient,
+			baseURL+HostServiceReportAddressesProcedure,
+			connect.WithSchema(hostServiceMethods.ByName("ReportAddresses")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // hostServiceClient implements HostServiceClient.
 type hostServiceClient struct {
-	join       *connect.Client[v1.JoinRequest, v1.JoinResponse]
-	renew      *connect.Client[v1.RenewRequest, v1.JoinResponse]
-	session    *connect.Client[v1.AgentMessage, v1.ServerMessage]
-	bindPort   *connect.Client[v1.BindPortRequest, v1.BindPortResponse]
-	unbindPort *connect.Client[v1.BindPortRequest, v1.BindPortResponse]
-	capture    *connect.Client[v1.CaptureUpload, v1.CaptureDone]
+	join            *connect.Client[v1.JoinRequest, v1.JoinResponse]
+	renew           *connect.Client[v1.RenewRequest, v1.JoinResponse]
+	session         *connect.Client[v1.AgentMessage, v1.ServerMessage]
+	bindPort        *connect.Client[v1.BindPortRequest, v1.BindPortResponse]
+	unbindPort      *connect.Client[v1.BindPortRequest, v1.BindPortResponse]
+	capture         *connect.Client[v1.CaptureUpload, v1.CaptureDone]
+	reportAddresses *connect.Client[v1.ReportAddressesRequest, v1.ReportAddressesResponse]
 }
 
 // Join calls weft.host.v1.HostService.Join.
@@ -159,6 +172,11 @@ func (c *hostServiceClient) Capture(ctx context.Context) *connect.ClientStreamFo
 	return c.capture.CallClientStream(ctx)
 }
 
+// ReportAddresses calls weft.host.v1.HostService.ReportAddresses.
+func (c *hostServiceClient) ReportAddresses(ctx context.Context, req *connect.Request[v1.ReportAddressesRequest]) (*connect.Response[v1.ReportAddressesResponse], error) {
+	return c.reportAddresses.CallUnary(ctx, req)
+}
+
 // HostServiceHandler is an implementation of the weft.host.v1.HostService service.
 type HostServiceHandler interface {
 	// Join trades a single-use token and a certificate request for a certificate.
@@ -176,6 +194,9 @@ type HostServiceHandler interface {
 	// Capture brings what a CaptureQuery asked for. The server ends it when nobody
 	// listens any more.
 	Capture(context.Context, *connect.ClientStream[v1.CaptureUpload]) (*connect.Response[v1.CaptureDone], error)
+	// ReportAddresses says which addresses the guest of a port of this host was seen to
+	// use, and which ones it gave up.
+	ReportAddresses(context.Context, *connect.Request[v1.ReportAddressesRequest]) (*connect.Response[v1.ReportAddressesResponse], error)
 }
 
 // NewHostServiceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -221,6 +242,12 @@ func NewHostServiceHandler(svc HostServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(hostServiceMethods.ByName("Capture")),
 		connect.WithHandlerOptions(opts...),
 	)
+	hostServiceReportAddressesHandler := connect.NewUnaryHandler(
+		HostServiceReportAddressesProcedure,
+		svc.ReportAddresses,
+		connect.WithSchema(hostServiceMethods.ByName("ReportAddresses")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/weft.host.v1.HostService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case HostServiceJoinProcedure:
@@ -235,6 +262,8 @@ func NewHostServiceHandler(svc HostServiceHandler, opts ...connect.HandlerOption
 			hostServiceUnbindPortHandler.ServeHTTP(w, r)
 		case HostServiceCaptureProcedure:
 			hostServiceCaptureHandler.ServeHTTP(w, r)
+		case HostServiceReportAddressesProcedure:
+			hostServiceReportAddressesHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -266,4 +295,8 @@ func (UnimplementedHostServiceHandler) UnbindPort(context.Context, *connect.Requ
 
 func (UnimplementedHostServiceHandler) Capture(context.Context, *connect.ClientStream[v1.CaptureUpload]) (*connect.Response[v1.CaptureDone], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("weft.host.v1.HostService.Capture is not implemented"))
+}
+
+func (UnimplementedHostServiceHandler) ReportAddresses(context.Context, *connect.Request[v1.ReportAddressesRequest]) (*connect.Response[v1.ReportAddressesResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("weft.host.v1.HostService.ReportAddresses is not implemented"))
 }
