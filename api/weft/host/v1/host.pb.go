@@ -277,6 +277,186 @@ func (x *BindPortResponse) GetRevision() int64 {
 	return 0
 }
 
+type ReportAddressesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tenant        string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Used          [][]byte               `protobuf:"bytes,3,rep,name=used,proto3" json:"used,omitempty"` // 4 or 16 bytes each, at most 256
+	Released      [][]byte               `protobuf:"bytes,4,rep,name=released,proto3" json:"released,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportAddressesRequest) Reset() {
+	*x = ReportAddressesRequest{}
+	mi := &file_weft_host_v1_host_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportAddressesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportAddressesRequest) ProtoMessage() {}
+
+func (x *ReportAddressesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_host_v1_host_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportAddressesRequest.ProtoReflect.Descriptor instead.
+func (*ReportAddressesRequest) Descriptor() ([]byte, []int) {
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ReportAddressesRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *ReportAddressesRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ReportAddressesRequest) GetUsed() [][]byte {
+	if x != nil {
+		return x.Used
+	}
+	return nil
+}
+
+func (x *ReportAddressesRequest) GetReleased() [][]byte {
+	if x != nil {
+		return x.Released
+	}
+	return nil
+}
+
+type ReportAddressesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      int64                  `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"` // of the change, 0 if nothing had to change
+	Refused       []*Refusal             `protobuf:"bytes,2,rep,name=refused,proto3" json:"refused,omitempty"`    // addresses that do not become the port's
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportAddressesResponse) Reset() {
+	*x = ReportAddressesResponse{}
+	mi := &file_weft_host_v1_host_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportAddressesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportAddressesResponse) ProtoMessage() {}
+
+func (x *ReportAddressesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_host_v1_host_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportAddressesResponse.ProtoReflect.Descriptor instead.
+func (*ReportAddressesResponse) Descriptor() ([]byte, []int) {
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ReportAddressesResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ReportAddressesResponse) GetRefused() []*Refusal {
+	if x != nil {
+		return x.Refused
+	}
+	return nil
+}
+
+type Refusal struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Address       []byte                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	Finding       string                 `protobuf:"bytes,2,opt,name=finding,proto3" json:"finding,omitempty"`
+	Message       string                 `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Refusal) Reset() {
+	*x = Refusal{}
+	mi := &file_weft_host_v1_host_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Refusal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Refusal) ProtoMessage() {}
+
+func (x *Refusal) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_host_v1_host_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
+func (*Refusal) Descriptor() ([]byte, []int) {
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Refusal) GetAddress() []byte {
+	if x != nil {
+		return x.Address
+	}
+	return nil
+}
+
+func (x *Refusal) GetFinding() string {
+	if x != nil {
+		return x.Finding
+	}
+	return ""
+}
+
+func (x *Refusal) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 type AgentMessage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Message:
@@ -287,6 +467,7 @@ type AgentMessage struct {
 	//	*AgentMessage_Facts
 	//	*AgentMessage_Heartbeat
 	//	*AgentMessage_Devices
+	//	*AgentMessage_Findings
 	Message       isAgentMessage_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -294,7 +475,7 @@ type AgentMessage struct {
 
 func (x *AgentMessage) Reset() {
 	*x = AgentMessage{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[5]
+	mi := &file_weft_host_v1_host_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -306,7 +487,7 @@ func (x *AgentMessage) String() string {
 func (*AgentMessage) ProtoMessage() {}
 
 func (x *AgentMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[5]
+	mi := &file_weft_host_v1_host_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -319,7 +500,7 @@ func (x *AgentMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentMessage.ProtoReflect.Descriptor instead.
 func (*AgentMessage) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{5}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *AgentMessage) GetMessage() isAgentMessage_Message {
@@ -383,6 +564,15 @@ func (x *AgentMessage) GetDevices() *Devices {
 	return nil
 }
 
+func (x *AgentMessage) GetFindings() *Findings {
+	if x != nil {
+		if x, ok := x.Message.(*AgentMessage_Findings); ok {
+			return x.Findings
+		}
+	}
+	return nil
+}
+
 type isAgentMessage_Message interface {
 	isAgentMessage_Message()
 }
@@ -411,6 +601,10 @@ type AgentMessage_Devices struct {
 	Devices *Devices `protobuf:"bytes,6,opt,name=devices,proto3,oneof"` // after the first Ack of a session, and when they change
 }
 
+type AgentMessage_Findings struct {
+	Findings *Findings `protobuf:"bytes,9,opt,name=findings,proto3,oneof"` // the same
+}
+
 func (*AgentMessage_Hello) isAgentMessage_Message() {}
 
 func (*AgentMessage_Ack) isAgentMessage_Message() {}
@@ -423,6 +617,8 @@ func (*AgentMessage_Heartbeat) isAgentMessage_Message() {}
 
 func (*AgentMessage_Devices) isAgentMessage_Message() {}
 
+func (*AgentMessage_Findings) isAgentMessage_Message() {}
+
 // Devices says which ports of the Goal have a device that the switch is on.
 type Devices struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -433,7 +629,7 @@ type Devices struct {
 
 func (x *Devices) Reset() {
 	*x = Devices{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[6]
+	mi := &file_weft_host_v1_host_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -445,7 +641,7 @@ func (x *Devices) String() string {
 func (*Devices) ProtoMessage() {}
 
 func (x *Devices) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[6]
+	mi := &file_weft_host_v1_host_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -458,12 +654,57 @@ func (x *Devices) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Devices.ProtoReflect.Descriptor instead.
 func (*Devices) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{6}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Devices) GetPorts() []uint32 {
 	if x != nil {
 		return x.Ports
+	}
+	return nil
+}
+
+// Findings is where the guests of this host and policy disagree: all there are.
+type Findings struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Findings      []*Failure             `protobuf:"bytes,1,rep,name=findings,proto3" json:"findings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Findings) Reset() {
+	*x = Findings{}
+	mi := &file_weft_host_v1_host_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Findings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Findings) ProtoMessage() {}
+
+func (x *Findings) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_host_v1_host_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Findings.ProtoReflect.Descriptor instead.
+func (*Findings) Descriptor() ([]byte, []int) {
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Findings) GetFindings() []*Failure {
+	if x != nil {
+		return x.Findings
 	}
 	return nil
 }
@@ -482,7 +723,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[7]
+	mi := &file_weft_host_v1_host_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -494,7 +735,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[7]
+	mi := &file_weft_host_v1_host_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -507,7 +748,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{7}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Hello) GetProtocol() uint32 {
@@ -568,7 +809,7 @@ type Facts struct {
 
 func (x *Facts) Reset() {
 	*x = Facts{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[8]
+	mi := &file_weft_host_v1_host_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -580,7 +821,7 @@ func (x *Facts) String() string {
 func (*Facts) ProtoMessage() {}
 
 func (x *Facts) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[8]
+	mi := &file_weft_host_v1_host_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -593,7 +834,7 @@ func (x *Facts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Facts.ProtoReflect.Descriptor instead.
 func (*Facts) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{8}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Facts) GetProviderAddresses() []string {
@@ -642,7 +883,7 @@ type AddressState struct {
 
 func (x *AddressState) Reset() {
 	*x = AddressState{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[9]
+	mi := &file_weft_host_v1_host_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -654,7 +895,7 @@ func (x *AddressState) String() string {
 func (*AddressState) ProtoMessage() {}
 
 func (x *AddressState) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[9]
+	mi := &file_weft_host_v1_host_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -667,7 +908,7 @@ func (x *AddressState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddressState.ProtoReflect.Descriptor instead.
 func (*AddressState) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{9}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *AddressState) GetAddress() string {
@@ -699,7 +940,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[10]
+	mi := &file_weft_host_v1_host_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -711,7 +952,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[10]
+	mi := &file_weft_host_v1_host_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -724,7 +965,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{10}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{14}
 }
 
 // Ack says that the kernel holds revision, but for the failures: every Ack
@@ -742,7 +983,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[11]
+	mi := &file_weft_host_v1_host_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -754,7 +995,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[11]
+	mi := &file_weft_host_v1_host_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -767,7 +1008,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{11}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Ack) GetRevision() int64 {
@@ -804,7 +1045,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[12]
+	mi := &file_weft_host_v1_host_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -816,7 +1057,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[12]
+	mi := &file_weft_host_v1_host_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -829,7 +1070,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{12}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Failure) GetKind() string {
@@ -882,7 +1123,7 @@ type ServerMessage struct {
 
 func (x *ServerMessage) Reset() {
 	*x = ServerMessage{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[13]
+	mi := &file_weft_host_v1_host_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -894,7 +1135,7 @@ func (x *ServerMessage) String() string {
 func (*ServerMessage) ProtoMessage() {}
 
 func (x *ServerMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[13]
+	mi := &file_weft_host_v1_host_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -907,7 +1148,7 @@ func (x *ServerMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerMessage.ProtoReflect.Descriptor instead.
 func (*ServerMessage) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{13}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ServerMessage) GetMessage() isServerMessage_Message {
@@ -991,7 +1232,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[14]
+	mi := &file_weft_host_v1_host_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1003,7 +1244,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[14]
+	mi := &file_weft_host_v1_host_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1016,7 +1257,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{14}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Welcome) GetVersion() string {
@@ -1060,7 +1301,7 @@ type Update struct {
 
 func (x *Update) Reset() {
 	*x = Update{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[15]
+	mi := &file_weft_host_v1_host_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1072,7 +1313,7 @@ func (x *Update) String() string {
 func (*Update) ProtoMessage() {}
 
 func (x *Update) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[15]
+	mi := &file_weft_host_v1_host_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1085,7 +1326,7 @@ func (x *Update) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Update.ProtoReflect.Descriptor instead.
 func (*Update) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{15}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Update) GetRevision() int64 {
@@ -1203,7 +1444,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[16]
+	mi := &file_weft_host_v1_host_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1215,7 +1456,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[16]
+	mi := &file_weft_host_v1_host_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1228,7 +1469,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{16}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Settings) GetVxlanPort() uint32 {
@@ -1250,7 +1491,7 @@ type PeerKey struct {
 
 func (x *PeerKey) Reset() {
 	*x = PeerKey{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[17]
+	mi := &file_weft_host_v1_host_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1262,7 +1503,7 @@ func (x *PeerKey) String() string {
 func (*PeerKey) ProtoMessage() {}
 
 func (x *PeerKey) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[17]
+	mi := &file_weft_host_v1_host_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1275,7 +1516,7 @@ func (x *PeerKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerKey.ProtoReflect.Descriptor instead.
 func (*PeerKey) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{17}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PeerKey) GetNetwork() uint32 {
@@ -1302,7 +1543,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[18]
+	mi := &file_weft_host_v1_host_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1314,7 +1555,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[18]
+	mi := &file_weft_host_v1_host_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1327,7 +1568,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{18}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Peer) GetKey() *PeerKey {
@@ -1370,7 +1611,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[19]
+	mi := &file_weft_host_v1_host_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1382,7 +1623,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[19]
+	mi := &file_weft_host_v1_host_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1395,7 +1636,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{19}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Port) GetTenant() string {
@@ -1534,7 +1775,7 @@ type Prefix struct {
 
 func (x *Prefix) Reset() {
 	*x = Prefix{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[20]
+	mi := &file_weft_host_v1_host_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1546,7 +1787,7 @@ func (x *Prefix) String() string {
 func (*Prefix) ProtoMessage() {}
 
 func (x *Prefix) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[20]
+	mi := &file_weft_host_v1_host_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1559,7 +1800,7 @@ func (x *Prefix) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prefix.ProtoReflect.Descriptor instead.
 func (*Prefix) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{20}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Prefix) GetAddress() []byte {
@@ -1586,7 +1827,7 @@ type RecordKey struct {
 
 func (x *RecordKey) Reset() {
 	*x = RecordKey{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[21]
+	mi := &file_weft_host_v1_host_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1598,7 +1839,7 @@ func (x *RecordKey) String() string {
 func (*RecordKey) ProtoMessage() {}
 
 func (x *RecordKey) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[21]
+	mi := &file_weft_host_v1_host_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1611,7 +1852,7 @@ func (x *RecordKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordKey.ProtoReflect.Descriptor instead.
 func (*RecordKey) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{21}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RecordKey) GetVsid() uint32 {
@@ -1643,7 +1884,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[22]
+	mi := &file_weft_host_v1_host_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1655,7 +1896,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[22]
+	mi := &file_weft_host_v1_host_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1668,7 +1909,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{22}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Record) GetKey() *RecordKey {
@@ -1730,7 +1971,7 @@ type RouteKey struct {
 
 func (x *RouteKey) Reset() {
 	*x = RouteKey{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[23]
+	mi := &file_weft_host_v1_host_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1742,7 +1983,7 @@ func (x *RouteKey) String() string {
 func (*RouteKey) ProtoMessage() {}
 
 func (x *RouteKey) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[23]
+	mi := &file_weft_host_v1_host_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1755,7 +1996,7 @@ func (x *RouteKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteKey.ProtoReflect.Descriptor instead.
 func (*RouteKey) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{23}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RouteKey) GetNetwork() uint32 {
@@ -1783,7 +2024,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[24]
+	mi := &file_weft_host_v1_host_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1795,7 +2036,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[24]
+	mi := &file_weft_host_v1_host_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1808,7 +2049,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{24}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Route) GetKey() *RouteKey {
@@ -1849,7 +2090,7 @@ type Query struct {
 
 func (x *Query) Reset() {
 	*x = Query{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[25]
+	mi := &file_weft_host_v1_host_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1861,7 +2102,7 @@ func (x *Query) String() string {
 func (*Query) ProtoMessage() {}
 
 func (x *Query) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[25]
+	mi := &file_weft_host_v1_host_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1874,7 +2115,7 @@ func (x *Query) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Query.ProtoReflect.Descriptor instead.
 func (*Query) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{25}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Query) GetId() uint64 {
@@ -1979,7 +2220,7 @@ type DropsQuery struct {
 
 func (x *DropsQuery) Reset() {
 	*x = DropsQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[26]
+	mi := &file_weft_host_v1_host_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1991,7 +2232,7 @@ func (x *DropsQuery) String() string {
 func (*DropsQuery) ProtoMessage() {}
 
 func (x *DropsQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[26]
+	mi := &file_weft_host_v1_host_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2004,7 +2245,7 @@ func (x *DropsQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropsQuery.ProtoReflect.Descriptor instead.
 func (*DropsQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{26}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *DropsQuery) GetPort() uint32 {
@@ -2022,7 +2263,7 @@ type VerifyQuery struct {
 
 func (x *VerifyQuery) Reset() {
 	*x = VerifyQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[27]
+	mi := &file_weft_host_v1_host_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2034,7 +2275,7 @@ func (x *VerifyQuery) String() string {
 func (*VerifyQuery) ProtoMessage() {}
 
 func (x *VerifyQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[27]
+	mi := &file_weft_host_v1_host_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2047,7 +2288,7 @@ func (x *VerifyQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyQuery.ProtoReflect.Descriptor instead.
 func (*VerifyQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{27}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{31}
 }
 
 type Answer struct {
@@ -2068,7 +2309,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[28]
+	mi := &file_weft_host_v1_host_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2080,7 +2321,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[28]
+	mi := &file_weft_host_v1_host_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2093,7 +2334,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{28}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Answer) GetId() uint64 {
@@ -2205,7 +2446,7 @@ type DropsAnswer struct {
 
 func (x *DropsAnswer) Reset() {
 	*x = DropsAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[29]
+	mi := &file_weft_host_v1_host_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2217,7 +2458,7 @@ func (x *DropsAnswer) String() string {
 func (*DropsAnswer) ProtoMessage() {}
 
 func (x *DropsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[29]
+	mi := &file_weft_host_v1_host_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2230,7 +2471,7 @@ func (x *DropsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropsAnswer.ProtoReflect.Descriptor instead.
 func (*DropsAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{29}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DropsAnswer) GetRows() []*DropRow {
@@ -2254,7 +2495,7 @@ type DropRow struct {
 
 func (x *DropRow) Reset() {
 	*x = DropRow{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[30]
+	mi := &file_weft_host_v1_host_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2266,7 +2507,7 @@ func (x *DropRow) String() string {
 func (*DropRow) ProtoMessage() {}
 
 func (x *DropRow) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[30]
+	mi := &file_weft_host_v1_host_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2279,7 +2520,7 @@ func (x *DropRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropRow.ProtoReflect.Descriptor instead.
 func (*DropRow) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{30}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *DropRow) GetPort() uint32 {
@@ -2334,7 +2575,7 @@ type VerifyAnswer struct {
 
 func (x *VerifyAnswer) Reset() {
 	*x = VerifyAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[31]
+	mi := &file_weft_host_v1_host_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2346,7 +2587,7 @@ func (x *VerifyAnswer) String() string {
 func (*VerifyAnswer) ProtoMessage() {}
 
 func (x *VerifyAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[31]
+	mi := &file_weft_host_v1_host_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2359,7 +2600,7 @@ func (x *VerifyAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyAnswer.ProtoReflect.Descriptor instead.
 func (*VerifyAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{31}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *VerifyAnswer) GetRevision() int64 {
@@ -2390,7 +2631,7 @@ type TraceQuery struct {
 
 func (x *TraceQuery) Reset() {
 	*x = TraceQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[32]
+	mi := &file_weft_host_v1_host_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2402,7 +2643,7 @@ func (x *TraceQuery) String() string {
 func (*TraceQuery) ProtoMessage() {}
 
 func (x *TraceQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[32]
+	mi := &file_weft_host_v1_host_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2415,7 +2656,7 @@ func (x *TraceQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceQuery.ProtoReflect.Descriptor instead.
 func (*TraceQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{32}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *TraceQuery) GetFrom() isTraceQuery_From {
@@ -2477,7 +2718,7 @@ type TracePacket struct {
 
 func (x *TracePacket) Reset() {
 	*x = TracePacket{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[33]
+	mi := &file_weft_host_v1_host_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2489,7 +2730,7 @@ func (x *TracePacket) String() string {
 func (*TracePacket) ProtoMessage() {}
 
 func (x *TracePacket) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[33]
+	mi := &file_weft_host_v1_host_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2502,7 +2743,7 @@ func (x *TracePacket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TracePacket.ProtoReflect.Descriptor instead.
 func (*TracePacket) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{33}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *TracePacket) GetPort() uint32 {
@@ -2571,7 +2812,7 @@ type TraceAnswer struct {
 
 func (x *TraceAnswer) Reset() {
 	*x = TraceAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[34]
+	mi := &file_weft_host_v1_host_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2583,7 +2824,7 @@ func (x *TraceAnswer) String() string {
 func (*TraceAnswer) ProtoMessage() {}
 
 func (x *TraceAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[34]
+	mi := &file_weft_host_v1_host_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2596,7 +2837,7 @@ func (x *TraceAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceAnswer.ProtoReflect.Descriptor instead.
 func (*TraceAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{34}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *TraceAnswer) GetRuns() []*v1.TraceRun {
@@ -2624,7 +2865,7 @@ type ExamineQuery struct {
 
 func (x *ExamineQuery) Reset() {
 	*x = ExamineQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[35]
+	mi := &file_weft_host_v1_host_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2636,7 +2877,7 @@ func (x *ExamineQuery) String() string {
 func (*ExamineQuery) ProtoMessage() {}
 
 func (x *ExamineQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[35]
+	mi := &file_weft_host_v1_host_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2649,7 +2890,7 @@ func (x *ExamineQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExamineQuery.ProtoReflect.Descriptor instead.
 func (*ExamineQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{35}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ExamineQuery) GetClock() bool {
@@ -2669,7 +2910,7 @@ type ExamineAnswer struct {
 
 func (x *ExamineAnswer) Reset() {
 	*x = ExamineAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[36]
+	mi := &file_weft_host_v1_host_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2681,7 +2922,7 @@ func (x *ExamineAnswer) String() string {
 func (*ExamineAnswer) ProtoMessage() {}
 
 func (x *ExamineAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[36]
+	mi := &file_weft_host_v1_host_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2694,7 +2935,7 @@ func (x *ExamineAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExamineAnswer.ProtoReflect.Descriptor instead.
 func (*ExamineAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{36}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ExamineAnswer) GetFindings() []*v1.Finding {
@@ -2724,7 +2965,7 @@ type CaptureQuery struct {
 
 func (x *CaptureQuery) Reset() {
 	*x = CaptureQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[37]
+	mi := &file_weft_host_v1_host_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2736,7 +2977,7 @@ func (x *CaptureQuery) String() string {
 func (*CaptureQuery) ProtoMessage() {}
 
 func (x *CaptureQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[37]
+	mi := &file_weft_host_v1_host_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2749,7 +2990,7 @@ func (x *CaptureQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureQuery.ProtoReflect.Descriptor instead.
 func (*CaptureQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{37}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *CaptureQuery) GetId() string {
@@ -2781,7 +3022,7 @@ type CaptureAnswer struct {
 
 func (x *CaptureAnswer) Reset() {
 	*x = CaptureAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[38]
+	mi := &file_weft_host_v1_host_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2793,7 +3034,7 @@ func (x *CaptureAnswer) String() string {
 func (*CaptureAnswer) ProtoMessage() {}
 
 func (x *CaptureAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[38]
+	mi := &file_weft_host_v1_host_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2806,7 +3047,7 @@ func (x *CaptureAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureAnswer.ProtoReflect.Descriptor instead.
 func (*CaptureAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{38}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{42}
 }
 
 type CaptureUpload struct {
@@ -2819,7 +3060,7 @@ type CaptureUpload struct {
 
 func (x *CaptureUpload) Reset() {
 	*x = CaptureUpload{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[39]
+	mi := &file_weft_host_v1_host_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2831,7 +3072,7 @@ func (x *CaptureUpload) String() string {
 func (*CaptureUpload) ProtoMessage() {}
 
 func (x *CaptureUpload) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[39]
+	mi := &file_weft_host_v1_host_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2844,7 +3085,7 @@ func (x *CaptureUpload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureUpload.ProtoReflect.Descriptor instead.
 func (*CaptureUpload) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{39}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *CaptureUpload) GetId() string {
@@ -2869,7 +3110,7 @@ type CaptureDone struct {
 
 func (x *CaptureDone) Reset() {
 	*x = CaptureDone{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[40]
+	mi := &file_weft_host_v1_host_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2881,7 +3122,7 @@ func (x *CaptureDone) String() string {
 func (*CaptureDone) ProtoMessage() {}
 
 func (x *CaptureDone) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[40]
+	mi := &file_weft_host_v1_host_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2894,7 +3135,7 @@ func (x *CaptureDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureDone.ProtoReflect.Descriptor instead.
 func (*CaptureDone) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{40}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{44}
 }
 
 var File_weft_host_v1_host_proto protoreflect.FileDescriptor
@@ -2915,17 +3156,32 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\".\n" +
 	"\x10BindPortResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x03R\brevision\"\xb6\x02\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\"t\n" +
+	"\x16ReportAddressesRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
+	"\x04used\x18\x03 \x03(\fR\x04used\x12\x1a\n" +
+	"\breleased\x18\x04 \x03(\fR\breleased\"f\n" +
+	"\x17ReportAddressesResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\x12/\n" +
+	"\arefused\x18\x02 \x03(\v2\x15.weft.host.v1.RefusalR\arefused\"W\n" +
+	"\aRefusal\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\fR\aaddress\x12\x18\n" +
+	"\afinding\x18\x02 \x01(\tR\afinding\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"\xec\x02\n" +
 	"\fAgentMessage\x12+\n" +
 	"\x05hello\x18\x01 \x01(\v2\x13.weft.host.v1.HelloH\x00R\x05hello\x12%\n" +
 	"\x03ack\x18\x02 \x01(\v2\x11.weft.host.v1.AckH\x00R\x03ack\x12.\n" +
 	"\x06answer\x18\x03 \x01(\v2\x14.weft.host.v1.AnswerH\x00R\x06answer\x12+\n" +
 	"\x05facts\x18\x04 \x01(\v2\x13.weft.host.v1.FactsH\x00R\x05facts\x127\n" +
 	"\theartbeat\x18\x05 \x01(\v2\x17.weft.host.v1.HeartbeatH\x00R\theartbeat\x121\n" +
-	"\adevices\x18\x06 \x01(\v2\x15.weft.host.v1.DevicesH\x00R\adevicesB\t\n" +
+	"\adevices\x18\x06 \x01(\v2\x15.weft.host.v1.DevicesH\x00R\adevices\x124\n" +
+	"\bfindings\x18\t \x01(\v2\x16.weft.host.v1.FindingsH\x00R\bfindingsB\t\n" +
 	"\amessage\"\x1f\n" +
 	"\aDevices\x12\x14\n" +
-	"\x05ports\x18\x01 \x03(\rR\x05ports\"\xb8\x01\n" +
+	"\x05ports\x18\x01 \x03(\rR\x05ports\"=\n" +
+	"\bFindings\x121\n" +
+	"\bfindings\x18\x01 \x03(\v2\x15.weft.host.v1.FailureR\bfindings\"\xb8\x01\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1a\n" +
@@ -3099,7 +3355,7 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\rCaptureUpload\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x122\n" +
 	"\amessage\x18\x02 \x01(\v2\x18.weft.v1.CaptureResponseR\amessage\"\r\n" +
-	"\vCaptureDone2\xb2\x03\n" +
+	"\vCaptureDone2\x92\x04\n" +
 	"\vHostService\x12=\n" +
 	"\x04Join\x12\x19.weft.host.v1.JoinRequest\x1a\x1a.weft.host.v1.JoinResponse\x12?\n" +
 	"\x05Renew\x12\x1a.weft.host.v1.RenewRequest\x1a\x1a.weft.host.v1.JoinResponse\x12F\n" +
@@ -3107,7 +3363,8 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\bBindPort\x12\x1d.weft.host.v1.BindPortRequest\x1a\x1e.weft.host.v1.BindPortResponse\x12K\n" +
 	"\n" +
 	"UnbindPort\x12\x1d.weft.host.v1.BindPortRequest\x1a\x1e.weft.host.v1.BindPortResponse\x12C\n" +
-	"\aCapture\x12\x1b.weft.host.v1.CaptureUpload\x1a\x19.weft.host.v1.CaptureDone(\x01B2Z0github.com/weft-sdn/weft/api/weft/host/v1;hostv1b\x06proto3"
+	"\aCapture\x12\x1b.weft.host.v1.CaptureUpload\x1a\x19.weft.host.v1.CaptureDone(\x01\x12^\n" +
+	"\x0fReportAddresses\x12$.weft.host.v1.ReportAddressesRequest\x1a%.weft.host.v1.ReportAddressesResponseB2Z0github.com/weft-sdn/weft/api/weft/host/v1;hostv1b\x06proto3"
 
 var (
 	file_weft_host_v1_host_proto_rawDescOnce sync.Once
@@ -3121,114 +3378,123 @@ func file_weft_host_v1_host_proto_rawDescGZIP() []byte {
 	return file_weft_host_v1_host_proto_rawDescData
 }
 
-var file_weft_host_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_weft_host_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_weft_host_v1_host_proto_goTypes = []any{
-	(*JoinRequest)(nil),        // 0: weft.host.v1.JoinRequest
-	(*RenewRequest)(nil),       // 1: weft.host.v1.RenewRequest
-	(*JoinResponse)(nil),       // 2: weft.host.v1.JoinResponse
-	(*BindPortRequest)(nil),    // 3: weft.host.v1.BindPortRequest
-	(*BindPortResponse)(nil),   // 4: weft.host.v1.BindPortResponse
-	(*AgentMessage)(nil),       // 5: weft.host.v1.AgentMessage
-	(*Devices)(nil),            // 6: weft.host.v1.Devices
-	(*Hello)(nil),              // 7: weft.host.v1.Hello
-	(*Facts)(nil),              // 8: weft.host.v1.Facts
-	(*AddressState)(nil),       // 9: weft.host.v1.AddressState
-	(*Heartbeat)(nil),          // 10: weft.host.v1.Heartbeat
-	(*Ack)(nil),                // 11: weft.host.v1.Ack
-	(*Failure)(nil),            // 12: weft.host.v1.Failure
-	(*ServerMessage)(nil),      // 13: weft.host.v1.ServerMessage
-	(*Welcome)(nil),            // 14: weft.host.v1.Welcome
-	(*Update)(nil),             // 15: weft.host.v1.Update
-	(*Settings)(nil),           // 16: weft.host.v1.Settings
-	(*PeerKey)(nil),            // 17: weft.host.v1.PeerKey
-	(*Peer)(nil),               // 18: weft.host.v1.Peer
-	(*Port)(nil),               // 19: weft.host.v1.Port
-	(*Prefix)(nil),             // 20: weft.host.v1.Prefix
-	(*RecordKey)(nil),          // 21: weft.host.v1.RecordKey
-	(*Record)(nil),             // 22: weft.host.v1.Record
-	(*RouteKey)(nil),           // 23: weft.host.v1.RouteKey
-	(*Route)(nil),              // 24: weft.host.v1.Route
-	(*Query)(nil),              // 25: weft.host.v1.Query
-	(*DropsQuery)(nil),         // 26: weft.host.v1.DropsQuery
-	(*VerifyQuery)(nil),        // 27: weft.host.v1.VerifyQuery
-	(*Answer)(nil),             // 28: weft.host.v1.Answer
-	(*DropsAnswer)(nil),        // 29: weft.host.v1.DropsAnswer
-	(*DropRow)(nil),            // 30: weft.host.v1.DropRow
-	(*VerifyAnswer)(nil),       // 31: weft.host.v1.VerifyAnswer
-	(*TraceQuery)(nil),         // 32: weft.host.v1.TraceQuery
-	(*TracePacket)(nil),        // 33: weft.host.v1.TracePacket
-	(*TraceAnswer)(nil),        // 34: weft.host.v1.TraceAnswer
-	(*ExamineQuery)(nil),       // 35: weft.host.v1.ExamineQuery
-	(*ExamineAnswer)(nil),      // 36: weft.host.v1.ExamineAnswer
-	(*CaptureQuery)(nil),       // 37: weft.host.v1.CaptureQuery
-	(*CaptureAnswer)(nil),      // 38: weft.host.v1.CaptureAnswer
-	(*CaptureUpload)(nil),      // 39: weft.host.v1.CaptureUpload
-	(*CaptureDone)(nil),        // 40: weft.host.v1.CaptureDone
-	(*v1.TraceRun)(nil),        // 41: weft.v1.TraceRun
-	(*v1.Finding)(nil),         // 42: weft.v1.Finding
-	(*v1.CaptureFilter)(nil),   // 43: weft.v1.CaptureFilter
-	(*v1.CaptureResponse)(nil), // 44: weft.v1.CaptureResponse
+	(*JoinRequest)(nil),             // 0: weft.host.v1.JoinRequest
+	(*RenewRequest)(nil),            // 1: weft.host.v1.RenewRequest
+	(*JoinResponse)(nil),            // 2: weft.host.v1.JoinResponse
+	(*BindPortRequest)(nil),         // 3: weft.host.v1.BindPortRequest
+	(*BindPortResponse)(nil),        // 4: weft.host.v1.BindPortResponse
+	(*ReportAddressesRequest)(nil),  // 5: weft.host.v1.ReportAddressesRequest
+	(*ReportAddressesResponse)(nil), // 6: weft.host.v1.ReportAddressesResponse
+	(*Refusal)(nil),                 // 7: weft.host.v1.Refusal
+	(*AgentMessage)(nil),            // 8: weft.host.v1.AgentMessage
+	(*Devices)(nil),                 // 9: weft.host.v1.Devices
+	(*Findings)(nil),                // 10: weft.host.v1.Findings
+	(*Hello)(nil),                   // 11: weft.host.v1.Hello
+	(*Facts)(nil),                   // 12: weft.host.v1.Facts
+	(*AddressState)(nil),            // 13: weft.host.v1.AddressState
+	(*Heartbeat)(nil),               // 14: weft.host.v1.Heartbeat
+	(*Ack)(nil),                     // 15: weft.host.v1.Ack
+	(*Failure)(nil),                 // 16: weft.host.v1.Failure
+	(*ServerMessage)(nil),           // 17: weft.host.v1.ServerMessage
+	(*Welcome)(nil),                 // 18: weft.host.v1.Welcome
+	(*Update)(nil),                  // 19: weft.host.v1.Update
+	(*Settings)(nil),                // 20: weft.host.v1.Settings
+	(*PeerKey)(nil),                 // 21: weft.host.v1.PeerKey
+	(*Peer)(nil),                    // 22: weft.host.v1.Peer
+	(*Port)(nil),                    // 23: weft.host.v1.Port
+	(*Prefix)(nil),                  // 24: weft.host.v1.Prefix
+	(*RecordKey)(nil),               // 25: weft.host.v1.RecordKey
+	(*Record)(nil),                  // 26: weft.host.v1.Record
+	(*RouteKey)(nil),                // 27: weft.host.v1.RouteKey
+	(*Route)(nil),                   // 28: weft.host.v1.Route
+	(*Query)(nil),                   // 29: weft.host.v1.Query
+	(*DropsQuery)(nil),              // 30: weft.host.v1.DropsQuery
+	(*VerifyQuery)(nil),             // 31: weft.host.v1.VerifyQuery
+	(*Answer)(nil),                  // 32: weft.host.v1.Answer
+	(*DropsAnswer)(nil),             // 33: weft.host.v1.DropsAnswer
+	(*DropRow)(nil),                 // 34: weft.host.v1.DropRow
+	(*VerifyAnswer)(nil),            // 35: weft.host.v1.VerifyAnswer
+	(*TraceQuery)(nil),              // 36: weft.host.v1.TraceQuery
+	(*TracePacket)(nil),             // 37: weft.host.v1.TracePacket
+	(*TraceAnswer)(nil),             // 38: weft.host.v1.TraceAnswer
+	(*ExamineQuery)(nil),            // 39: weft.host.v1.ExamineQuery
+	(*ExamineAnswer)(nil),           // 40: weft.host.v1.ExamineAnswer
+	(*CaptureQuery)(nil),            // 41: weft.host.v1.CaptureQuery
+	(*CaptureAnswer)(nil),           // 42: weft.host.v1.CaptureAnswer
+	(*CaptureUpload)(nil),           // 43: weft.host.v1.CaptureUpload
+	(*CaptureDone)(nil),             // 44: weft.host.v1.CaptureDone
+	(*v1.TraceRun)(nil),             // 45: weft.v1.TraceRun
+	(*v1.Finding)(nil),              // 46: weft.v1.Finding
+	(*v1.CaptureFilter)(nil),        // 47: weft.v1.CaptureFilter
+	(*v1.CaptureResponse)(nil),      // 48: weft.v1.CaptureResponse
 }
 var file_weft_host_v1_host_proto_depIdxs = []int32{
-	7,  // 0: weft.host.v1.AgentMessage.hello:type_name -> weft.host.v1.Hello
-	11, // 1: weft.host.v1.AgentMessage.ack:type_name -> weft.host.v1.Ack
-	28, // 2: weft.host.v1.AgentMessage.answer:type_name -> weft.host.v1.Answer
-	8,  // 3: weft.host.v1.AgentMessage.facts:type_name -> weft.host.v1.Facts
-	10, // 4: weft.host.v1.AgentMessage.heartbeat:type_name -> weft.host.v1.Heartbeat
-	6,  // 5: weft.host.v1.AgentMessage.devices:type_name -> weft.host.v1.Devices
-	8,  // 6: weft.host.v1.Hello.facts:type_name -> weft.host.v1.Facts
-	9,  // 7: weft.host.v1.Facts.addresses:type_name -> weft.host.v1.AddressState
-	12, // 8: weft.host.v1.Ack.failures:type_name -> weft.host.v1.Failure
-	14, // 9: weft.host.v1.ServerMessage.welcome:type_name -> weft.host.v1.Welcome
-	15, // 10: weft.host.v1.ServerMessage.update:type_name -> weft.host.v1.Update
-	25, // 11: weft.host.v1.ServerMessage.query:type_name -> weft.host.v1.Query
-	10, // 12: weft.host.v1.ServerMessage.heartbeat:type_name -> weft.host.v1.Heartbeat
-	19, // 13: weft.host.v1.Update.put_ports:type_name -> weft.host.v1.Port
-	22, // 14: weft.host.v1.Update.put_records:type_name -> weft.host.v1.Record
-	24, // 15: weft.host.v1.Update.put_routes:type_name -> weft.host.v1.Route
-	21, // 16: weft.host.v1.Update.delete_records:type_name -> weft.host.v1.RecordKey
-	23, // 17: weft.host.v1.Update.delete_routes:type_name -> weft.host.v1.RouteKey
-	18, // 18: weft.host.v1.Update.put_peers:type_name -> weft.host.v1.Peer
-	17, // 19: weft.host.v1.Update.delete_peers:type_name -> weft.host.v1.PeerKey
-	16, // 20: weft.host.v1.Update.settings:type_name -> weft.host.v1.Settings
-	17, // 21: weft.host.v1.Peer.key:type_name -> weft.host.v1.PeerKey
-	20, // 22: weft.host.v1.Port.prefixes:type_name -> weft.host.v1.Prefix
-	21, // 23: weft.host.v1.Record.key:type_name -> weft.host.v1.RecordKey
-	20, // 24: weft.host.v1.RouteKey.prefix:type_name -> weft.host.v1.Prefix
-	23, // 25: weft.host.v1.Route.key:type_name -> weft.host.v1.RouteKey
-	26, // 26: weft.host.v1.Query.drops:type_name -> weft.host.v1.DropsQuery
-	27, // 27: weft.host.v1.Query.verify:type_name -> weft.host.v1.VerifyQuery
-	32, // 28: weft.host.v1.Query.trace:type_name -> weft.host.v1.TraceQuery
-	35, // 29: weft.host.v1.Query.examine:type_name -> weft.host.v1.ExamineQuery
-	37, // 30: weft.host.v1.Query.capture:type_name -> weft.host.v1.CaptureQuery
-	29, // 31: weft.host.v1.Answer.drops:type_name -> weft.host.v1.DropsAnswer
-	31, // 32: weft.host.v1.Answer.verify:type_name -> weft.host.v1.VerifyAnswer
-	34, // 33: weft.host.v1.Answer.trace:type_name -> weft.host.v1.TraceAnswer
-	36, // 34: weft.host.v1.Answer.examine:type_name -> weft.host.v1.ExamineAnswer
-	38, // 35: weft.host.v1.Answer.capture:type_name -> weft.host.v1.CaptureAnswer
-	30, // 36: weft.host.v1.DropsAnswer.rows:type_name -> weft.host.v1.DropRow
-	33, // 37: weft.host.v1.TraceQuery.packet:type_name -> weft.host.v1.TracePacket
-	41, // 38: weft.host.v1.TraceAnswer.runs:type_name -> weft.v1.TraceRun
-	42, // 39: weft.host.v1.ExamineAnswer.findings:type_name -> weft.v1.Finding
-	43, // 40: weft.host.v1.CaptureQuery.filter:type_name -> weft.v1.CaptureFilter
-	44, // 41: weft.host.v1.CaptureUpload.message:type_name -> weft.v1.CaptureResponse
-	0,  // 42: weft.host.v1.HostService.Join:input_type -> weft.host.v1.JoinRequest
-	1,  // 43: weft.host.v1.HostService.Renew:input_type -> weft.host.v1.RenewRequest
-	5,  // 44: weft.host.v1.HostService.Session:input_type -> weft.host.v1.AgentMessage
-	3,  // 45: weft.host.v1.HostService.BindPort:input_type -> weft.host.v1.BindPortRequest
-	3,  // 46: weft.host.v1.HostService.UnbindPort:input_type -> weft.host.v1.BindPortRequest
-	39, // 47: weft.host.v1.HostService.Capture:input_type -> weft.host.v1.CaptureUpload
-	2,  // 48: weft.host.v1.HostService.Join:output_type -> weft.host.v1.JoinResponse
-	2,  // 49: weft.host.v1.HostService.Renew:output_type -> weft.host.v1.JoinResponse
-	13, // 50: weft.host.v1.HostService.Session:output_type -> weft.host.v1.ServerMessage
-	4,  // 51: weft.host.v1.HostService.BindPort:output_type -> weft.host.v1.BindPortResponse
-	4,  // 52: weft.host.v1.HostService.UnbindPort:output_type -> weft.host.v1.BindPortResponse
-	40, // 53: weft.host.v1.HostService.Capture:output_type -> weft.host.v1.CaptureDone
-	48, // [48:54] is the sub-list for method output_type
-	42, // [42:48] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	7,  // 0: weft.host.v1.ReportAddressesResponse.refused:type_name -> weft.host.v1.Refusal
+	11, // 1: weft.host.v1.AgentMessage.hello:type_name -> weft.host.v1.Hello
+	15, // 2: weft.host.v1.AgentMessage.ack:type_name -> weft.host.v1.Ack
+	32, // 3: weft.host.v1.AgentMessage.answer:type_name -> weft.host.v1.Answer
+	12, // 4: weft.host.v1.AgentMessage.facts:type_name -> weft.host.v1.Facts
+	14, // 5: weft.host.v1.AgentMessage.heartbeat:type_name -> weft.host.v1.Heartbeat
+	9,  // 6: weft.host.v1.AgentMessage.devices:type_name -> weft.host.v1.Devices
+	10, // 7: weft.host.v1.AgentMessage.findings:type_name -> weft.host.v1.Findings
+	16, // 8: weft.host.v1.Findings.findings:type_name -> weft.host.v1.Failure
+	12, // 9: weft.host.v1.Hello.facts:type_name -> weft.host.v1.Facts
+	13, // 10: weft.host.v1.Facts.addresses:type_name -> weft.host.v1.AddressState
+	16, // 11: weft.host.v1.Ack.failures:type_name -> weft.host.v1.Failure
+	18, // 12: weft.host.v1.ServerMessage.welcome:type_name -> weft.host.v1.Welcome
+	19, // 13: weft.host.v1.ServerMessage.update:type_name -> weft.host.v1.Update
+	29, // 14: weft.host.v1.ServerMessage.query:type_name -> weft.host.v1.Query
+	14, // 15: weft.host.v1.ServerMessage.heartbeat:type_name -> weft.host.v1.Heartbeat
+	23, // 16: weft.host.v1.Update.put_ports:type_name -> weft.host.v1.Port
+	26, // 17: weft.host.v1.Update.put_records:type_name -> weft.host.v1.Record
+	28, // 18: weft.host.v1.Update.put_routes:type_name -> weft.host.v1.Route
+	25, // 19: weft.host.v1.Update.delete_records:type_name -> weft.host.v1.RecordKey
+	27, // 20: weft.host.v1.Update.delete_routes:type_name -> weft.host.v1.RouteKey
+	22, // 21: weft.host.v1.Update.put_peers:type_name -> weft.host.v1.Peer
+	21, // 22: weft.host.v1.Update.delete_peers:type_name -> weft.host.v1.PeerKey
+	20, // 23: weft.host.v1.Update.settings:type_name -> weft.host.v1.Settings
+	21, // 24: weft.host.v1.Peer.key:type_name -> weft.host.v1.PeerKey
+	24, // 25: weft.host.v1.Port.prefixes:type_name -> weft.host.v1.Prefix
+	25, // 26: weft.host.v1.Record.key:type_name -> weft.host.v1.RecordKey
+	24, // 27: weft.host.v1.RouteKey.prefix:type_name -> weft.host.v1.Prefix
+	27, // 28: weft.host.v1.Route.key:type_name -> weft.host.v1.RouteKey
+	30, // 29: weft.host.v1.Query.drops:type_name -> weft.host.v1.DropsQuery
+	31, // 30: weft.host.v1.Query.verify:type_name -> weft.host.v1.VerifyQuery
+	36, // 31: weft.host.v1.Query.trace:type_name -> weft.host.v1.TraceQuery
+	39, // 32: weft.host.v1.Query.examine:type_name -> weft.host.v1.ExamineQuery
+	41, // 33: weft.host.v1.Query.capture:type_name -> weft.host.v1.CaptureQuery
+	33, // 34: weft.host.v1.Answer.drops:type_name -> weft.host.v1.DropsAnswer
+	35, // 35: weft.host.v1.Answer.verify:type_name -> weft.host.v1.VerifyAnswer
+	38, // 36: weft.host.v1.Answer.trace:type_name -> weft.host.v1.TraceAnswer
+	40, // 37: weft.host.v1.Answer.examine:type_name -> weft.host.v1.ExamineAnswer
+	42, // 38: weft.host.v1.Answer.capture:type_name -> weft.host.v1.CaptureAnswer
+	34, // 39: weft.host.v1.DropsAnswer.rows:type_name -> weft.host.v1.DropRow
+	37, // 40: weft.host.v1.TraceQuery.packet:type_name -> weft.host.v1.TracePacket
+	45, // 41: weft.host.v1.TraceAnswer.runs:type_name -> weft.v1.TraceRun
+	46, // 42: weft.host.v1.ExamineAnswer.findings:type_name -> weft.v1.Finding
+	47, // 43: weft.host.v1.CaptureQuery.filter:type_name -> weft.v1.CaptureFilter
+	48, // 44: weft.host.v1.CaptureUpload.message:type_name -> weft.v1.CaptureResponse
+	0,  // 45: weft.host.v1.HostService.Join:input_type -> weft.host.v1.JoinRequest
+	1,  // 46: weft.host.v1.HostService.Renew:input_type -> weft.host.v1.RenewRequest
+	8,  // 47: weft.host.v1.HostService.Session:input_type -> weft.host.v1.AgentMessage
+	3,  // 48: weft.host.v1.HostService.BindPort:input_type -> weft.host.v1.BindPortRequest
+	3,  // 49: weft.host.v1.HostService.UnbindPort:input_type -> weft.host.v1.BindPortRequest
+	43, // 50: weft.host.v1.HostService.Capture:input_type -> weft.host.v1.CaptureUpload
+	5,  // 51: weft.host.v1.HostService.ReportAddresses:input_type -> weft.host.v1.ReportAddressesRequest
+	2,  // 52: weft.host.v1.HostService.Join:output_type -> weft.host.v1.JoinResponse
+	2,  // 53: weft.host.v1.HostService.Renew:output_type -> weft.host.v1.JoinResponse
+	17, // 54: weft.host.v1.HostService.Session:output_type -> weft.host.v1.ServerMessage
+	4,  // 55: weft.host.v1.HostService.BindPort:output_type -> weft.host.v1.BindPortResponse
+	4,  // 56: weft.host.v1.HostService.UnbindPort:output_type -> weft.host.v1.BindPortResponse
+	44, // 57: weft.host.v1.HostService.Capture:output_type -> weft.host.v1.CaptureDone
+	6,  // 58: weft.host.v1.HostService.ReportAddresses:output_type -> weft.host.v1.ReportAddressesResponse
+	52, // [52:59] is the sub-list for method output_type
+	45, // [45:52] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_weft_host_v1_host_proto_init() }
@@ -3236,35 +3502,36 @@ func file_weft_host_v1_host_proto_init() {
 	if File_weft_host_v1_host_proto != nil {
 		return
 	}
-	file_weft_host_v1_host_proto_msgTypes[5].OneofWrappers = []any{
+	file_weft_host_v1_host_proto_msgTypes[8].OneofWrappers = []any{
 		(*AgentMessage_Hello)(nil),
 		(*AgentMessage_Ack)(nil),
 		(*AgentMessage_Answer)(nil),
 		(*AgentMessage_Facts)(nil),
 		(*AgentMessage_Heartbeat)(nil),
 		(*AgentMessage_Devices)(nil),
+		(*AgentMessage_Findings)(nil),
 	}
-	file_weft_host_v1_host_proto_msgTypes[13].OneofWrappers = []any{
+	file_weft_host_v1_host_proto_msgTypes[17].OneofWrappers = []any{
 		(*ServerMessage_Welcome)(nil),
 		(*ServerMessage_Update)(nil),
 		(*ServerMessage_Query)(nil),
 		(*ServerMessage_Heartbeat)(nil),
 	}
-	file_weft_host_v1_host_proto_msgTypes[25].OneofWrappers = []any{
+	file_weft_host_v1_host_proto_msgTypes[29].OneofWrappers = []any{
 		(*Query_Drops)(nil),
 		(*Query_Verify)(nil),
 		(*Query_Trace)(nil),
 		(*Query_Examine)(nil),
 		(*Query_Capture)(nil),
 	}
-	file_weft_host_v1_host_proto_msgTypes[28].OneofWrappers = []any{
+	file_weft_host_v1_host_proto_msgTypes[32].OneofWrappers = []any{
 		(*Answer_Drops)(nil),
 		(*Answer_Verify)(nil),
 		(*Answer_Trace)(nil),
 		(*Answer_Examine)(nil),
 		(*Answer_Capture)(nil),
 	}
-	file_weft_host_v1_host_proto_msgTypes[32].OneofWrappers = []any{
+	file_weft_host_v1_host_proto_msgTypes[36].OneofWrappers = []any{
 		(*TraceQuery_Packet)(nil),
 		(*TraceQuery_Frame)(nil),
 	}
@@ -3274,7 +3541,7 @@ func file_weft_host_v1_host_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_host_v1_host_proto_rawDesc), len(file_weft_host_v1_host_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   41,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
