@@ -29,6 +29,8 @@ const (
 	vswitchMapFlood         = "flood"
 	vswitchMapFloodProg     = "flood_prog"
 	vswitchMapForwarder     = "forwarder"
+	vswitchMapLearn         = "learn"
+	vswitchMapLearnPace     = "learn_pace"
 	vswitchMapLocalMac      = "local_mac"
 	vswitchMapLocalPa       = "local_pa"
 	vswitchMapOwn           = "own"
@@ -125,6 +127,8 @@ type vswitchMapSpecs struct {
 	Flood         *ebpf.MapSpec `ebpf:"flood"`
 	FloodProg     *ebpf.MapSpec `ebpf:"flood_prog"`
 	Forwarder     *ebpf.MapSpec `ebpf:"forwarder"`
+	Learn         *ebpf.MapSpec `ebpf:"learn"`
+	LearnPace     *ebpf.MapSpec `ebpf:"learn_pace"`
 	LocalMac      *ebpf.MapSpec `ebpf:"local_mac"`
 	LocalPa       *ebpf.MapSpec `ebpf:"local_pa"`
 	Own           *ebpf.MapSpec `ebpf:"own"`
@@ -183,6 +187,8 @@ type vswitchMaps struct {
 	Flood         *ebpf.Map `ebpf:"flood"`
 	FloodProg     *ebpf.Map `ebpf:"flood_prog"`
 	Forwarder     *ebpf.Map `ebpf:"forwarder"`
+	Learn         *ebpf.Map `ebpf:"learn"`
+	LearnPace     *ebpf.Map `ebpf:"learn_pace"`
 	LocalMac      *ebpf.Map `ebpf:"local_mac"`
 	LocalPa       *ebpf.Map `ebpf:"local_pa"`
 	Own           *ebpf.Map `ebpf:"own"`
@@ -212,6 +218,8 @@ func (m *vswitchMaps) Close() error {
 		m.Flood,
 		m.FloodProg,
 		m.Forwarder,
+		m.Learn,
+		m.LearnPace,
 		m.LocalMac,
 		m.LocalPa,
 		m.Own,
