@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	hostv1 "github.com/weft-sdn/weft/api/weft/host/v1"
@@ -77,6 +78,7 @@ func (l *loop) examine(ctx context.Context) ([]*weftv1.Finding, error) {
 	e.room(v.want, l)
 	e.nextHops(v.want.Peers, v.facts.mtu)
 	e.paths(ctx, v)
+	e.canaries(ctx, v)
 	return e.findings, ctx.Err()
 }
 
@@ -254,7 +256,11 @@ func (e *examination) room(want table.Set, l *loop) {
 
 // nextHops tells of peers that the host's own tables give no way to, or a narrow one.
 func (e *examination) nextHops(peers map[netip.Addr]table.Peer, mtu int) {
+	ways := 0
 	for _, pa := range slices.SortedFunc(maps.Keys(peers), netip.Addr.Compare) {
+		if p := peers[pa]; p.IfIndex != 0 && (!p.NextHop.IsZero() || pa.IsMulticast()) {
+			ways++
+		}
 		switch p := peers[pa]; {
 		case p.IfIndex == 0:
 			e.add(severityFail, "route", "ip route get "+pa.String()+" on this host: add the route", "no route leads to Provider Address %s", pa)
@@ -265,37 +271,65 @@ func (e *examination) nextHops(peers map[netip.Addr]table.Peer, mtu int) {
 				"the path to Provider Address %s carries %d bytes, the uplinks %d: guests are told with every packet that is too large", pa, p.MTU, mtu)
 		}
 	}
+	if ways == len(peers) {
+		e.ok("neighbour", "the way to each of %d Provider Addresses has a route and a next hop that answers", ways)
+	}
 }
 
-// paths probes every peer from every Provider Address of this host with packets of
-// the path's full size that may not be fragmented. The other direction is the
-// other host's to probe.
-func (e *examination) paths(ctx context.Context, v *view) {
+// probed are the peers that an examination probes, with the size that their path is said to carry.
+func probed(v *view) map[netip.Addr]int {
 	targets := map[netip.Addr]int{}
 	for _, pa := range slices.SortedFunc(maps.Keys(v.want.Peers), netip.Addr.Compare) {
 		if p := v.want.Peers[pa]; p.IfIndex != 0 && !pa.IsMulticast() && len(targets) < maxProbed {
 			targets[pa] = int(p.MTU)
 		}
 	}
+	return targets
+}
+
+// ownPAs are the addresses of this host that policy has.
+func ownPAs(v *view) []netip.Addr {
+	return slices.DeleteFunc(slices.Clone(v.facts.pas), func(pa netip.Addr) bool { _, ours := v.goal.PAs[pa]; return !ours })
+}
+
+// ofFamily keeps the targets that from can send to.
+func ofFamily(targets map[netip.Addr]int, from netip.Addr) map[netip.Addr]int {
+	out := maps.Clone(targets)
+	maps.DeleteFunc(out, func(to netip.Addr, _ int) bool { return to.Is4() != from.Is4() })
+	return out
+}
+
+// paths probes every peer from every Provider Address of this host with packets of
+// the path's full size that may not be fragmented. The other direction is the
+// other host's to probe.
+func (e *examination) paths(ctx context.Context, v *view) {
+	targets, own := probed(v), ownPAs(v)
 	if len(targets) == 0 {
 		e.ok("path", "there are no peers to probe")
 		return
 	}
+	type result struct {
+		got map[netip.Addr]int
+		err error
+	}
+	results := make([]result, len(own))
+	var wg sync.WaitGroup
+	for i, from := range own {
+		wg.Go(func() { results[i].got, results[i].err = netdev.Echo(ctx, from, ofFamily(targets, from)) })
+	}
+	wg.Wait()
 	good, pairs := 0, 0
-	for _, from := range v.facts.pas {
-		if _, ours := v.goal.PAs[from]; !ours {
-			continue
-		}
-		got, err := netdev.Echo(ctx, from, targets)
-		pairs += len(targets)
-		if err != nil {
+	for i, from := range own {
+		of := ofFamily(targets, from)
+		pairs += len(of)
+		if err := results[i].err; err != nil {
 			e.add(severityFail, "path", "is the address still on this host? ip address", "%v", err)
 			continue
 		}
-		good += e.judge(from, targets, got)
+		good += e.judge(from, of, results[i].got)
 	}
 	if good == pairs {
-		e.ok("path", "%d of %d peers were probed and answer full-size packets with DF; %s", len(targets), len(v.want.Peers), noteOnProtocol47)
+		e.ok("path", "%d of %d peers were probed and answer full-size packets with DF, from %d addresses of this host; %s", len(targets), len(v.want.Peers), len(own), noteOnProtocol47)
 	}
 }
 
@@ -307,7 +341,7 @@ func (e *examination) judge(from netip.Addr, sizes, got map[netip.Addr]int) (goo
 			e.add(severityFail, "path", "check the underlay's routes and firewalls between the two: ICMP echo and protocol 47 must pass; "+noteOnProtocol47,
 				"Provider Address %s does not answer %s", to, from)
 		case got[to] < size:
-			e.add(severityFail, "path", fmt.Sprintf("raise the MTU of the underlay between them to %d, or tell this host: ip route add %s/32 ... mtu %d (guests then hear what fits)", size, to, got[to]),
+			e.add(severityFail, "path", fmt.Sprintf("raise the MTU of the underlay between them to %d, or tell this host: ip route add %s ... mtu %d (guests then hear what fits)", size, netip.PrefixFrom(to, to.BitLen()), got[to]),
 				"packets of %d bytes from %s to %s are lost, %d bytes pass: large packets of guests vanish", size, from, to, got[to])
 		default:
 			good++

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weft-sdn/weft/internal/netdev"
 	"github.com/weft-sdn/weft/internal/table"
 )
 
@@ -89,5 +90,37 @@ func TestNextHopFindings(t *testing.T) {
 	e.only(t, severityWarn, "no link-layer address")
 	e = &examination{}
 	e.nextHops(map[netip.Addr]table.Peer{pa: {PA: pa, IfIndex: 2, NextHop: [6]byte{2}, MTU: 1400}}, 1500)
+	if n := len(e.findings); n != 2 || e.findings[1].GetSeverity() != severityOK {
+		t.Errorf("a narrow path is a way: %v", e.findings)
+	}
+	e.findings = e.findings[:1]
 	e.only(t, severityWarn, "carries 1400 bytes, the uplinks 1500")
+}
+
+func TestCanaryFindings(t *testing.T) {
+	from, to := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+	for c, want := range map[netdev.Canary]string{
+		{Software: true, Device: true, Corrupt: true}: "taken for right",
+		{Software: true}: "arrives wrong",
+	} {
+		e := &examination{}
+		if known, well := e.canary(from, to, c); !known || well {
+			t.Errorf("%+v: known %v, well %v", c, known, well)
+		}
+		e.only(t, severityFail, want)
+	}
+	for c, want := range map[netdev.Canary]bool{{Software: true, Device: true}: true, {Device: true}: false, {}: false} {
+		e := &examination{}
+		if known, well := e.canary(from, to, c); known != want || !well || len(e.findings) != 0 {
+			t.Errorf("%+v: known %v, well %v, %v", c, known, well, e.findings)
+		}
+	}
+}
+
+func TestProbesStayInTheirFamily(t *testing.T) {
+	four, six := netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("fd00::2")
+	all := map[netip.Addr]int{four: 1500, six: 1500}
+	if got := ofFamily(all, netip.MustParseAddr("fd00::1")); len(got) != 1 || got[six] != 1500 || len(all) != 2 {
+		t.Errorf("%v of %v", got, all)
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -22,7 +23,7 @@ import (
 // Limits of the doctor. A host probes its peers with real packets, which takes
 // seconds where they are lost.
 const (
-	examineTimeout  = 20 * time.Second
+	examineTimeout  = 50 * time.Second
 	skewWarn        = 2 * time.Second
 	skewFail        = 2 * time.Minute // certificates are dated back by 5
 	lagWarn         = 10 * time.Second
@@ -53,6 +54,9 @@ func (s operateService) Doctor(ctx context.Context, req *connect.Request[weftv1.
 	if req.Msg.GetHost() == "" {
 		findings = s.serverFindings(time.Now())
 	}
+	if req.Msg.GetHost() == "" {
+		findings = append(findings, mtuFinding(s.dist.Hosts()))
+	}
 	findings = append(findings, s.hostFindings(ctx, hosts)...)
 	slices.SortStableFunc(findings, func(a, b *weftv1.Finding) int { return severities[a.Severity] - severities[b.Severity] })
 	return connect.NewResponse(&weftv1.DoctorResponse{Findings: findings}), nil
@@ -81,6 +85,28 @@ func (s operateService) serverFindings(now time.Time) []*weftv1.Finding {
 	names := strings.Join(nowhere[:min(len(nowhere), maxPortsNamed)], ", ")
 	return append(out, finding("", "ports", severityWarn, "weft plug places a port; delete those that nobody needs",
 		"%d of %d ports are on no host: %s", len(nowhere), ports, names))
+}
+
+// mtuFinding compares the underlays of all hosts. Guests get what their own host's carries;
+// packets to a host with less are refused with an ICMP error, or lost where nobody tells.
+func mtuFinding(hosts []dist.HostState) *weftv1.Finding {
+	of := map[uint32][]string{}
+	for _, h := range hosts {
+		if mtu := h.Facts.GetUnderlayMtu(); mtu != 0 {
+			of[mtu] = append(of[mtu], h.Name)
+		}
+	}
+	if len(of) <= 1 {
+		return finding("", "mtu", severityOK, "", "all hosts that said so have the same MTU on the underlay")
+	}
+	var words []string
+	for _, mtu := range slices.Sorted(maps.Keys(of)) {
+		slices.Sort(of[mtu])
+		names := strings.Join(of[mtu][:min(len(of[mtu]), maxPortsNamed)], ", ")
+		words = append(words, fmt.Sprintf("%d on %d hosts (%s)", mtu, len(of[mtu]), names))
+	}
+	return finding("", "mtu", severityWarn, "give the underlay devices of all hosts the same MTU",
+		"the underlay's MTU differs: %s", strings.Join(words, "; "))
 }
 
 func (s operateService) storeFinding() *weftv1.Finding {

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	hostv1 "github.com/weft-sdn/weft/api/weft/host/v1"
 	weftv1 "github.com/weft-sdn/weft/api/weft/v1"
 	"github.com/weft-sdn/weft/internal/dist"
 )
@@ -29,5 +30,18 @@ func TestFindingsOfTheServer(t *testing.T) {
 		if c.found.GetSeverity() != c.severity || !strings.Contains(c.found.GetText(), c.text) || (c.severity == severityOK) != (c.found.GetAction() == "") {
 			t.Errorf("want %s %q, have %v", c.severity, c.text, c.found)
 		}
+	}
+}
+
+func TestUnderlaysOfDifferentSizeAreTold(t *testing.T) {
+	host := func(name string, mtu uint32) dist.HostState {
+		return dist.HostState{Name: name, Facts: &hostv1.Facts{UnderlayMtu: mtu}}
+	}
+	if f := mtuFinding([]dist.HostState{host("h1", 9000), host("h2", 9000), {Name: "h3"}}); f.GetSeverity() != severityOK {
+		t.Errorf("alike: %v", f)
+	}
+	f := mtuFinding([]dist.HostState{host("h2", 9000), host("h1", 9000), host("h3", 1500)})
+	if f.GetSeverity() != severityWarn || !strings.Contains(f.GetText(), "1500 on 1 hosts (h3); 9000 on 2 hosts (h1, h2)") {
+		t.Errorf("different: %v", f)
 	}
 }
