@@ -34,10 +34,15 @@ func (f *Fleet) Traffic(pairs ...Pair) *Traffic {
 	return t
 }
 
-// stream starts one from a guest to an address of another.
+// Stream sends rate datagrams a second from a guest to an address that another has.
+func (f *Fleet) Stream(from, to string, address netip.Addr, rate int) *stream.Stream {
+	f.T.Helper()
+	return stream.Start(f.T, f.Space(from), f.Space(to), address, rate)
+}
+
 func (f *Fleet) stream(from, to string, address netip.Addr) *stream.Stream {
 	f.T.Helper()
-	return stream.Start(f.T, f.Space(from), f.Space(to), address, stream.Usual)
+	return f.Stream(from, to, address, stream.Usual)
 }
 
 // More waits until, on every stream, n datagrams that are sent from now on were
