@@ -5,6 +5,7 @@ package learning
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -164,4 +165,68 @@ func TestGuestsThatAreConfiguredWrongly(t *testing.T) {
 	if r := f.Weft("explain", "ForeignMAC"); !strings.Contains(r.Out, "spec.mac") {
 		t.Errorf("explain: %s%s", r.Out, r.Words)
 	}
+}
+
+// serveDHCP runs a DHCP server in a guest; it goes with the test.
+func serveDHCP(f *fleet.Fleet, guest string, options ...string) {
+	f.T.Helper()
+	dir := f.T.TempDir()
+	args := append([]string{"netns", "exec", f.Space("red/" + guest), "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--no-ping",
+		"--user=root", "--interface=eth0", "--bind-interfaces", "--log-dhcp", "--log-facility=-", "--pid-file=" + filepath.Join(dir, "pid"),
+		"--dhcp-leasefile=" + filepath.Join(dir, "leases"), "--dhcp-range=10.0.0.100,10.0.0.200,255.255.255.0,2m",
+		"--dhcp-option=option:router,10.0.0.1"}, options...)
+	c := exec.Command("ip", args...)
+	log, err := os.Create(filepath.Join(dir, "log"))
+	if err != nil {
+		f.T.Fatal(err)
+	}
+	c.Stdout, c.Stderr = log, log
+	if err := c.Start(); err != nil {
+		f.T.Fatal(err)
+	}
+	f.T.Cleanup(func() {
+		c.Process.Kill()
+		c.Wait()
+		if text, err := os.ReadFile(log.Name()); err == nil && f.T.Failed() {
+			f.T.Logf("dnsmasq:\n%s", text)
+		}
+	})
+}
+
+// lease has a guest ask a DHCP server for its address, and configures that.
+const lease = `cat >/tmp/udhcpc-$$ <<'EOF'
+#!/bin/sh
+case $1 in
+bound|renew) ip addr flush dev eth0 scope global; ip addr add $ip/$mask dev eth0; ip route replace default via $router; echo $ip ;;
+esac
+EOF
+chmod +x /tmp/udhcpc-$$
+busybox udhcpc -i eth0 -s /tmp/udhcpc-$$ -n -f -t 10 -T 1 %s 2>/dev/null
+rm /tmp/udhcpc-$$`
+
+func TestGuestsThatAskADHCPServer(t *testing.T) {
+	f := newFleet(t, "c")
+	serveDHCP(f, "fixed")
+	for _, c := range []struct{ guest, flags, want string }{
+		{"new-1", "-q -r 10.0.0.110", "10.0.0.110"},                      // on the server's host; it answers by unicast
+		{"new-2", "-q -r 10.0.0.120", "10.0.0.120"},                      // on the other one
+		{"new-1", "-q -B -C -x 0x3d:6e6577 -r 10.0.0.111", "10.0.0.111"}, // by broadcast, and another address: the first is given up
+		{"new-2", "-q -B -C -x 0x3d:6e6578 -r 10.0.0.121", "10.0.0.121"},
+	} {
+		out := in(f, c.guest, fmt.Sprintf(lease, c.flags))
+		if got := strings.TrimSpace(out); got != c.want {
+			t.Fatalf("%s asked for %s and got %q", c.guest, c.want, got)
+		}
+		learned(f, c.guest, c.want)
+	}
+	ping(f, "new-1", "10.0.0.121")
+	ping(f, "new-2", "10.0.0.5")
+	condition(f, "new-1", "True", "AsPolicySays")
+	condition(f, "new-2", "True", "AsPolicySays")
+	f.Verified()
+
+	// A guest that goes gives its address back, and the next one may have it.
+	in(f, "new-2", fmt.Sprintf(strings.Replace(lease, "echo $ip", "kill -TERM $PPID", 1), "-R -C -x 0x3d:6e6578 -r 10.0.0.121"))
+	learned(f, "new-2", "")
+	f.Verified()
 }

@@ -26,7 +26,7 @@ var (
 		{"/usr/include/bpf/bpf_helpers.h", "libbpf-dev"}, {"/usr/include/linux/bpf.h", "linux-libc-dev"},
 		{"/usr/include/google/protobuf/timestamp.proto", "libprotobuf-dev"}}
 
-	test = []need{{"tshark", "tshark"}, {"qemu-system-x86_64", "qemu-system-x86"}, {"iperf3", "iperf3"}, {"ethtool", "ethtool"}, {"nsenter", "util-linux"},
+	test = []need{{"tshark", "tshark"}, {"qemu-system-x86_64", "qemu-system-x86"}, {"iperf3", "iperf3"}, {"ethtool", "ethtool"}, {"dnsmasq", "dnsmasq-base"}, {"busybox", "busybox"}, {"arping", "iputils-arping"}, {"nsenter", "util-linux"},
 		{"dpkg-deb", "dpkg"}, {"xz", "xz-utils"}, {"bpftool", "bpftool"}, {"curl", "curl"}, {"ovs-vswitchd", "openvswitch-switch"}, {"/etc/ssl/certs/ca-certificates.crt", "ca-certificates"}}
 )
 
