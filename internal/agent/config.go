@@ -91,8 +91,8 @@ pinDir: /sys/fs/bpf/weft
 # given below, else those of the IPv4 default route.
 underlay: auto
 
-# Addresses under which other hosts reach this one. auto: the first global IPv4
-# address of each underlay device.
+# Addresses under which other hosts reach this one. auto: the first global
+# address of each underlay device, IPv4 before IPv6.
 providerAddresses: auto
 
 # How the outer headers are taken off: auto, tcx or xdp.

@@ -97,8 +97,18 @@ func address(i, n int) netip.Addr {
 	return netip.AddrFrom4(base)
 }
 
+// address6 is the same in the range that RFC 5180 sets aside.
+func address6(i, n int) netip.Addr {
+	a := [16]byte{0x20, 0x01, 0x00, 0x02}
+	a[6], a[7], a[15] = byte(i>>8), byte(i), byte(n)
+	return netip.AddrFrom16(a)
+}
+
 func gatewayOf(i int) netip.Addr { return address(i, 1) }
 func nodeOf(i int) netip.Addr    { return address(i, 2) }
+
+func gateway6Of(i int) netip.Addr { return address6(i, 1) }
+func node6Of(i int) netip.Addr    { return address6(i, 2) }
 
 // errNotUp is returned for a lab that is not there.
 var errNotUp = errors.New("is not up")

@@ -20,6 +20,9 @@ type Spec struct {
 	Hosts []string `yaml:"hosts"`
 	// Manifests to apply once the hosts are connected; relative to the LAB.yaml.
 	Manifests []string `yaml:"manifests"`
+	// ProviderAddresses are the families that hosts reach each other by: ipv4 (when
+	// empty), ipv6, or both.
+	ProviderAddresses []string `yaml:"providerAddresses"`
 	// Guests to make and plug.
 	Guests []GuestSpec `yaml:"guests"`
 }
@@ -98,6 +101,11 @@ func (s Spec) check() error {
 		}
 		hosts[h] = true
 	}
+	for _, f := range s.ProviderAddresses {
+		if f != "ipv4" && f != "ipv6" {
+			return fmt.Errorf("providerAddresses: %q: write ipv4, ipv6 or both", f)
+		}
+	}
 	guests := make(map[string]bool)
 	for _, g := range s.Guests {
 		if _, err := parsePortRef(g.Port); err != nil {
@@ -112,6 +120,18 @@ func (s Spec) check() error {
 		guests[g.Port] = true
 	}
 	return nil
+}
+
+// providerAddresses of the i-th node, as its agent is told them.
+func (s Spec) providerAddresses(i int) (out []string) {
+	for _, f := range s.ProviderAddresses {
+		a := nodeOf(i)
+		if f == "ipv6" {
+			a = node6Of(i)
+		}
+		out = append(out, a.String())
+	}
+	return out
 }
 
 // state is what a lab remembers of itself, for exec and status.

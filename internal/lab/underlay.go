@@ -13,8 +13,8 @@ import (
 const underlayMTU = 1500
 
 // buildUnderlay makes the namespaces of router, server and hosts and the wires
-// between them. Every node has one device, eth0, in a subnet of its own, and
-// its default route leads to the router.
+// between them. Every node has one device, eth0, in a subnet of its own of either
+// family, and its default routes lead to the router.
 func (l Lab) buildUnderlay(ctx context.Context, hosts []string) error {
 	nodes := append([]string{serverSpace}, hosts...)
 	lines := []string{"netns add " + l.space(routerSpace)}
@@ -30,20 +30,25 @@ func (l Lab) buildUnderlay(ctx context.Context, hosts []string) error {
 		lines = append(lines,
 			fmt.Sprintf("link add %s mtu %d type veth peer name eth0 mtu %d netns %s", port, underlayMTU, underlayMTU, l.space(n)),
 			fmt.Sprintf("address add %s/24 dev %s", gatewayOf(i), port),
+			fmt.Sprintf("address add %s/64 dev %s nodad", gateway6Of(i), port),
 			fmt.Sprintf("link set %s up", port))
 	}
 	if err := batch(ctx, l.space(routerSpace), lines); err != nil {
 		return err
 	}
-	if err := setting(l.space(routerSpace), "ipv4/ip_forward", "1"); err != nil {
-		return fmt.Errorf("underlay router: %w", err)
+	for _, s := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} {
+		if err := setting(l.space(routerSpace), s, "1"); err != nil {
+			return fmt.Errorf("underlay router: %w", err)
+		}
 	}
 	for i, n := range nodes {
 		err := batch(ctx, l.space(n), []string{
 			"link set lo up",
 			fmt.Sprintf("address add %s/24 dev eth0", nodeOf(i)),
+			fmt.Sprintf("address add %s/64 dev eth0 nodad", node6Of(i)),
 			"link set eth0 up",
 			fmt.Sprintf("route add default via %s", gatewayOf(i)),
+			fmt.Sprintf("route add default via %s", gateway6Of(i)),
 		})
 		if err != nil {
 			return err

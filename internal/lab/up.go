@@ -117,8 +117,8 @@ func (l Lab) bringUp(ctx context.Context, o Options) error {
 		return err
 	}
 	daemons := []*daemon{server}
-	for _, h := range hosts {
-		agent, err := l.startAgent(ctx, o, h)
+	for i, h := range hosts {
+		agent, err := l.startAgent(ctx, o, h, o.Spec.providerAddresses(i+1))
 		if err != nil {
 			return err
 		}
@@ -177,7 +177,7 @@ func (l Lab) startServer(ctx context.Context, o Options) (*daemon, error) {
 }
 
 // startAgent lets one host in with a token of its own and starts its agent.
-func (l Lab) startAgent(ctx context.Context, o Options, host string) (*daemon, error) {
+func (l Lab) startAgent(ctx context.Context, o Options, host string, pas []string) (*daemon, error) {
 	token, err := l.server().Operate().CreateToken(ctx, connect.NewRequest(&weftv1.CreateTokenRequest{Host: host, TtlSeconds: 600}))
 	if err != nil {
 		return nil, fmt.Errorf("token of %s: %w", host, err)
@@ -192,6 +192,9 @@ func (l Lab) startAgent(ctx context.Context, o Options, host string) (*daemon, e
 		"socket":    l.agentSocket(host),
 		"pinDir":    filepath.Join(l.pins(), host),
 		"underlay":  "eth0",
+	}
+	if len(pas) > 0 {
+		config["providerAddresses"] = pas
 	}
 	maps.Copy(config, o.Agent)
 	path, err := writeConfig(dir, config)

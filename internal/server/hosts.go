@@ -252,9 +252,12 @@ func reconcilePAs(st *intent.State, host string, addrs []netip.Addr) (puts []mod
 	return puts, deletes, problems
 }
 
+// asName makes an address fit for a name; what is then alike gets the other of two names.
+var asName = strings.NewReplacer("::", "-0-", ":", "-", ".", "-")
+
 // nameOfPA finds a name that nothing has yet; false if there is none.
 func nameOfPA(st *intent.State, host string, a netip.Addr) (name string, free bool) {
-	suffix := strings.ReplaceAll(a.String(), ".", "-")
+	suffix := strings.Trim(asName.Replace(a.String()), "-")
 	for _, name := range []string{host + "-" + suffix, "pa-" + suffix} {
 		_, taken := st.Get(model.Key{Kind: model.KindProviderAddress, Ref: model.Ref{Name: name}})
 		if !taken && intent.ValidName(name) {

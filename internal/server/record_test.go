@@ -36,6 +36,24 @@ func TestFactsWriteOverNothing(t *testing.T) {
 	}
 }
 
+// IPv6 addresses have no place in names as they are.
+func TestFactsNameIPv6Addresses(t *testing.T) {
+	st := intent.NewState()
+	res, violations := intent.Admit(st, []model.Resource{&model.Host{Metadata: model.Metadata{Name: "h1"}}}, nil, allocator())
+	if len(violations) > 0 {
+		t.Fatal(violations)
+	}
+	st.Apply(res.Puts, nil, res.Cursors, 1)
+	said := []netip.Addr{netip.MustParseAddr("2001:db8::2"), netip.MustParseAddr("2001:db8:0:1::"), netip.MustParseAddr("2001:db8:1:2:3:4:5:6")}
+	puts, _, problems := reconcilePAs(st, "h1", said)
+	if len(puts) != 3 || len(problems) != 0 {
+		t.Fatalf("puts %v, problems %q", puts, problems)
+	}
+	if _, violations := intent.Admit(st, puts, nil, allocator()); len(violations) > 0 {
+		t.Error(violations)
+	}
+}
+
 // What people are shown of a CA must be what the hosts are told, also when a host has
 // several Provider Addresses.
 func TestRecordsAreShownAsHostsGetThem(t *testing.T) {
