@@ -15,9 +15,10 @@ import (
 // recorder keeps what crosses the underlay of our host: of each part of the traffic no
 // more than a budget, so that a stream leaves room for what comes after.
 type recorder struct {
-	mu   sync.Mutex
-	file []byte
-	left int
+	mu     sync.Mutex
+	file   []byte
+	budget int // bytes of each part
+	left   int
 }
 
 // budget of each part in bytes; an emulated machine's console is slow.
@@ -30,7 +31,7 @@ func budget() int {
 
 func (r *recorder) part() {
 	r.mu.Lock()
-	r.left = budget()
+	r.left = r.budget
 	r.mu.Unlock()
 }
 
@@ -44,14 +45,20 @@ func (r *recorder) add(frame []byte) {
 	r.file = pcapFrame(r.file, frame, time.Now())
 }
 
-// record captures while f runs, and gives the capture.
+// record captures the underlay while f runs, and gives the capture.
 func (w *world) record(f func()) []byte {
 	w.t.Helper()
-	r := &recorder{file: pcapHeader()}
+	return w.recordOn(twohosts.Underlay, budget(), f)
+}
+
+// recordOn is record on any device of the first host.
+func (w *world) recordOn(device string, budget int, f func()) []byte {
+	w.t.Helper()
+	r := &recorder{file: pcapHeader(), budget: budget, left: budget}
 	w.recorder = r
 	var fd int
 	w.In(w.Hosts[0].NS, func() (err error) {
-		fd, err = tapUnderlay()
+		fd, err = tap(device)
 		return err
 	})
 	done := make(chan struct{})
@@ -78,9 +85,9 @@ func (w *world) record(f func()) []byte {
 	return r.file
 }
 
-// tapUnderlay opens a socket that hears all of the underlay device.
-func tapUnderlay() (int, error) {
-	device, err := net.InterfaceByName(twohosts.Underlay)
+// tap opens a socket that hears all of a device.
+func tap(name string) (int, error) {
+	device, err := net.InterfaceByName(name)
 	if err != nil {
 		return 0, err
 	}
