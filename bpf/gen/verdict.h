@@ -96,6 +96,8 @@ enum verdict {
 	V_DECAP_FAILED = 134,
 	/* The outer UDP checksum of a VXLAN packet is there and wrong. */
 	V_OUTER_CHECKSUM = 135,
+	/* The underlay marked congestion on a packet whose sender does not heed such marks; a router would have dropped it. */
+	V_OUTER_CONGESTION = 136,
 	/* The destination port is not in the packet's subnet. */
 	V_VSID_MISMATCH = 144,
 	/* Something on the host other than the switch tried to send into a port. */

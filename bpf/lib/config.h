@@ -34,9 +34,10 @@ struct meta {
 	__u32 magic;
 	__u32 vsid;
 	__u32 outer_len; /* of what was stripped */
+	__u32 outer_tos;
 	__be32 outer_src[4];
 };
 
-_Static_assert(sizeof(struct meta) == 28, "metadata: at most 32, a multiple of 4");
+_Static_assert(sizeof(struct meta) == 32, "metadata: at most 32, a multiple of 4");
 
 #endif

@@ -63,7 +63,8 @@ struct pkt {
 	__u8 icmp_type, icmp_code;
 	__u8 arp_op;
 	__u8 ttl;
-	__u8 dscp; /* in place, ECN bits zero */
+	__u8 tos;       /* DSCP and ECN; 0 for ARP */
+	__u8 outer_tos; /* on receive */
 	__u8 direction;
 	__u8 action;
 

@@ -27,6 +27,7 @@ struct strip_outer {
 	__u32 vsid;
 	__u32 len; /* of all that precedes the inner frame */
 	__u32 end; /* where the outer packet ends */
+	__u32 tos;
 };
 
 struct strip_nvgre {
@@ -84,6 +85,7 @@ static __always_inline bool strip_ipv4(const struct ipv4 *h, const void *end, st
 	__builtin_memcpy(&ip, h, sizeof(ip));
 	if (ip.version_ihl != 0x45 || ip.frag & bpf_htons(IPV4_MF | IPV4_OFFSET) || csum_fold(csum_ipv4(&ip)))
 		return false;
+	o->tos = ip.tos;
 	addr_set4(&o->src, ip.src);
 	addr_set4(&o->dst, ip.dst);
 	o->end = o->len + bpf_ntohs(ip.total_len);
@@ -98,6 +100,7 @@ static __always_inline bool strip_ipv6(const struct ipv6 *h, const void *end, st
 	if ((const void *)(h + 1) > end)
 		return false;
 	__builtin_memcpy(&ip, h, sizeof(ip));
+	o->tos = bpf_ntohl(ip.version_class_flow) >> 20 & 0xff;
 	addr_set6(&o->src, ip.src);
 	addr_set6(&o->dst, ip.dst);
 	if (bpf_ntohl(ip.version_class_flow) >> 28 != 6 || addr_is4(&o->src) || addr_is4(&o->dst) || addr6_multicast(&o->src))
@@ -141,6 +144,7 @@ static __always_inline int strip(struct xdp_md *xdp)
 		return XDP_PASS;
 	m.vsid = o.vsid;
 	m.outer_len = o.len;
+	m.outer_tos = o.tos;
 	__builtin_memcpy(m.outer_src, &o.src, sizeof(m.outer_src));
 	padding = (int)bpf_xdp_get_buff_len(xdp) - (int)o.end;
 	if (bpf_xdp_adjust_meta(xdp, -(int)sizeof(m)))

@@ -9,12 +9,16 @@
 /* setting: what all hosts of a fleet agree on.
  * key     0
  * writer  datapath.Apply
- * readers parse of from_uplink and uplink_xdp; encap
+ * readers parse of from_uplink and uplink_xdp; encap, decap
  * miss    cannot be: an array
  * full    cannot be */
+#define SETTING_PIPE 1 /* the DSCP of outer headers is the fleet's, not the guest's (RFC 2983) */
+
 struct setting {
 	__be16 vxlan_port; /* UDP destination port; 0: none */
-	__u8 zero[14];
+	__u8 flags;
+	__u8 dscp; /* of outer headers with SETTING_PIPE, in place */
+	__u8 zero[12];
 };
 
 _Static_assert(sizeof(struct setting) == 16, "setting");

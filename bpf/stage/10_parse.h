@@ -155,7 +155,7 @@ static __always_inline enum verdict parse_ipv4(struct __sk_buff *skb, struct pkt
 	p->fragment = (frag & (IPV4_OFFSET | IPV4_MF)) != 0;
 	p->proto = h.proto;
 	p->ttl = h.ttl;
-	p->dscp = h.tos & 0xfc;
+	p->tos = h.tos;
 	p->l3_len = total;
 	p->l4 = at + ihl;
 	p->l4_len = total - ihl;
@@ -220,7 +220,7 @@ static __always_inline enum verdict parse_ipv6(struct __sk_buff *skb, struct pkt
 		return V_IP_MALFORMED;
 	p->proto = h.next;
 	p->ttl = h.hop_limit;
-	p->dscp = (first >> 20) & 0xfc;
+	p->tos = first >> 20;
 	p->l3_len = total;
 	p->l4 = at + sizeof(h);
 	p->l4_len = total - sizeof(h);
@@ -321,6 +321,7 @@ static __always_inline bool parse_meta(struct __sk_buff *skb, struct pkt *p)
 	p->vsid = m->vsid;
 	__builtin_memcpy(&p->outer_src, m->outer_src, sizeof(p->outer_src));
 	p->len = skb->len + m->outer_len;
+	p->outer_tos = m->outer_tos;
 	p->end = skb->len;
 	return true;
 }
@@ -415,6 +416,7 @@ static __always_inline enum verdict parse_outer4(struct __sk_buff *skb, struct p
 	if (ip.frag & bpf_htons(IPV4_MF | IPV4_OFFSET))
 		return V_OUTER_FRAGMENT;
 	addr_set4(&p->outer_src, ip.src);
+	p->outer_tos = ip.tos;
 	p->end = sizeof(struct eth) + total;
 	return parse_tunnel(skb, p, &pa, at);
 }
@@ -435,6 +437,7 @@ static __always_inline enum verdict parse_outer6(struct __sk_buff *skb, struct p
 		return V_PASS;
 	addr_set6(&pa, ip.dst);
 	addr_set6(&p->outer_src, ip.src);
+	p->outer_tos = bpf_ntohl(ip.version_class_flow) >> 20;
 	/* A mapped address would be taken for IPv4 in the tables. */
 	if (addr_is4(&pa) || addr_unspecified(&pa) || !parse_is_local(skb, &pa, 1))
 		return V_PASS;

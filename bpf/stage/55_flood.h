@@ -292,6 +292,7 @@ static __always_inline enum verdict flood_from_uplink(struct flooding *f)
 	v = admit_router_message(p);
 	if (!v)
 		learn_flooded(f->skb, p);
+	v || (v = tos_arrive(f->skb, p));
 	if (!v && p->base)
 		(v = decap_cut(f->skb, p)) || (v = decap_strip(f->skb, p));
 	if (v)

@@ -16,6 +16,7 @@
 #include "lib/dx2.h"
 #include "lib/flow.h"
 #include "lib/icmp.h"
+#include "lib/tos.h"
 #include "maps/peer.h"
 #include "maps/port.h"
 #include "maps/record.h"
@@ -122,11 +123,11 @@ static __always_inline struct eth outer_eth(const struct pkt *p)
 	return eth;
 }
 
-static __always_inline struct ipv4 outer_ipv4(struct __sk_buff *skb, const struct pkt *p, __u8 proto)
+static __always_inline struct ipv4 outer_ipv4(struct __sk_buff *skb, const struct pkt *p, __u8 proto, __u8 tos)
 {
 	struct ipv4 ip = {
 		.version_ihl = 0x45,
-		.tos = p->dscp,
+		.tos = tos,
 		.total_len = bpf_htons((__u16)(skb->len - sizeof(struct eth))),
 		.frag = bpf_htons(IPV4_DF),
 		.ttl = p->to_group ? GROUP_TTL : 64,
@@ -140,10 +141,11 @@ static __always_inline struct ipv4 outer_ipv4(struct __sk_buff *skb, const struc
 }
 
 /* The flow label is entropy, too (RFC 6438). */
-static __always_inline struct ipv6 outer_ipv6(struct __sk_buff *skb, const struct pkt *p, __u8 proto, __u32 hash)
+static __always_inline struct ipv6 outer_ipv6(struct __sk_buff *skb, const struct pkt *p, __u8 proto, __u8 tos,
+						      __u32 hash)
 {
 	struct ipv6 ip = {
-		.version_class_flow = bpf_htonl(6u << 28 | (__u32)p->dscp << 20 | hash >> 12),
+		.version_class_flow = bpf_htonl(6u << 28 | (__u32)tos << 20 | hash >> 12),
 		.payload_len = bpf_htons((__u16)(skb->len - sizeof(struct eth) - sizeof(struct ipv6))),
 		.next = proto,
 		.hop_limit = p->to_group ? GROUP_TTL : 64,
@@ -186,15 +188,15 @@ static __always_inline struct vxlan outer_vxlan(const struct pkt *p)
 static __always_inline __u32 outer_write(struct __sk_buff *skb, const struct pkt *p, const struct eth *inner,
 					 struct outer_frame *f)
 {
-	const struct setting *s;
+	const struct setting *s = settings();
 	__u32 hash = flow_hash(p);
-	__u8 proto = p->vxlan ? PROTO_UDP : PROTO_GRE;
+	__u8 proto = p->vxlan ? PROTO_UDP : PROTO_GRE, tos = tos_out(p, s);
 
 	f->nvgre4.eth = outer_eth(p);
 	if (p->outer6)
-		f->nvgre6.ip = outer_ipv6(skb, p, proto, hash);
+		f->nvgre6.ip = outer_ipv6(skb, p, proto, tos, hash);
 	else
-		f->nvgre4.ip = outer_ipv4(skb, p, proto);
+		f->nvgre4.ip = outer_ipv4(skb, p, proto, tos);
 	if (!p->vxlan && !p->outer6) {
 		f->nvgre4.gre = outer_nvgre(p, hash);
 		f->nvgre4.inner = *inner;
@@ -205,7 +207,6 @@ static __always_inline __u32 outer_write(struct __sk_buff *skb, const struct pkt
 		f->nvgre6.inner = *inner;
 		return sizeof(f->nvgre6);
 	}
-	s = settings();
 	if (!s)
 		return 0;
 	if (!p->outer6) {
@@ -285,10 +286,10 @@ static __always_inline enum verdict decap_strip(struct __sk_buff *skb, struct pk
 /* Removes the outer headers and what pads the frame; p->base 0: uplink_xdp has done it. */
 static __always_inline enum verdict decap(struct __sk_buff *skb, struct pkt *p)
 {
-	enum verdict v;
+	enum verdict v = tos_arrive(skb, p);
 
-	if (p->base == 0)
-		return V_CONTINUE;
+	if (v || p->base == 0)
+		return v;
 	v = decap_cut(skb, p);
 	if (v)
 		return v;

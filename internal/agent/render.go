@@ -32,5 +32,5 @@ func render(g *goal.Goal, devices map[model.PortID]device, u underlay, mayUse fu
 
 // renderSettings takes the fleet's settings, or the defaults while no server has told any.
 func renderSettings(set *table.Set, g *goal.Goal) {
-	set.Settings.VXLANPort = cmp.Or(g.Settings.VXLANPort, table.DefaultSettings.VXLANPort)
+	set.Settings = table.Settings{VXLANPort: cmp.Or(g.Settings.VXLANPort, table.DefaultSettings.VXLANPort), Pipe: g.Settings.Pipe, DSCP: g.Settings.DSCP}
 }

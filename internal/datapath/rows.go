@@ -87,9 +87,12 @@ type peerRow struct {
 	Zero    uint32
 }
 
+const settingPipe = 1
+
 type settingRow struct {
-	VXLANPort [2]byte // network order
-	Zero      [14]byte
+	VXLANPort   [2]byte // network order
+	Flags, DSCP uint8
+	Zero        [12]byte
 }
 
 type forwarderKey struct {
@@ -264,11 +267,14 @@ func decodePeer(r peerRow) table.Peer {
 }
 
 func encodeSettings(s table.Settings) settingRow {
-	var r settingRow
+	r := settingRow{DSCP: s.DSCP << 2}
+	if s.Pipe {
+		r.Flags = settingPipe
+	}
 	binary.BigEndian.PutUint16(r.VXLANPort[:], s.VXLANPort)
 	return r
 }
 
 func decodeSettings(r settingRow) table.Settings {
-	return table.Settings{VXLANPort: binary.BigEndian.Uint16(r.VXLANPort[:])}
+	return table.Settings{VXLANPort: binary.BigEndian.Uint16(r.VXLANPort[:]), Pipe: r.Flags&settingPipe != 0, DSCP: r.DSCP >> 2}
 }

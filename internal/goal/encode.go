@@ -169,7 +169,8 @@ func appendRecord(b []byte, r RecordRow) []byte {
 }
 
 func appendSettings(b []byte, s Settings) []byte {
-	return binary.BigEndian.AppendUint16(b, s.VXLANPort)
+	b = binary.BigEndian.AppendUint16(b, s.VXLANPort)
+	return append(appendBool(b, s.Pipe), s.DSCP)
 }
 
 func appendRoute(b []byte, r RouteRow) []byte {
@@ -268,7 +269,9 @@ func (r *reader) text() string {
 
 func (r *reader) u16() uint16 { return binary.BigEndian.Uint16(r.take(2)) }
 
-func (r *reader) settings() Settings { return Settings{VXLANPort: r.u16()} }
+func (r *reader) settings() Settings {
+	return Settings{VXLANPort: r.u16(), Pipe: r.bool(), DSCP: r.take(1)[0]}
+}
 
 func (r *reader) mac() model.MAC { return model.MAC(r.take(6)) }
 

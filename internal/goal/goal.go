@@ -109,6 +109,8 @@ type Goal struct {
 // Settings are what all hosts of a fleet must agree on. They are one row of the Goal.
 type Settings struct {
 	VXLANPort uint16 // UDP destination port
+	Pipe      bool   // outer headers have DSCP, whatever the guests' have (RFC 2983)
+	DSCP      uint8  // 6 bits; 0 unless Pipe
 }
 
 // New returns an empty Goal.

@@ -28,7 +28,9 @@ func drawGoal(t *rapid.T, label string) *Goal {
 		}
 		return netip.Addr{}
 	}
-	g.Settings.VXLANPort = uint16(number(3)) // 0: nobody has told
+	if g.Settings.VXLANPort = uint16(number(3)); g.Settings.VXLANPort > 1 { // 0: nobody has told
+		g.Settings.Pipe, g.Settings.DSCP = true, uint8(number(4))
+	}
 	for range number(4) {
 		g.PAs[pas[number(3)]] = struct{}{}
 	}

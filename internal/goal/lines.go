@@ -13,7 +13,11 @@ import (
 func (d Delta) Lines(mark string) []string {
 	out := make([]string, 0, len(d.PutPAs)+len(d.PutPeers)+len(d.PutRecords)+len(d.PutRoutes)+len(d.PutPorts))
 	if s := d.PutSettings; s != nil && *s != (Settings{}) {
-		out = append(out, fmt.Sprintf("%s settings vxlan port %d", mark, s.VXLANPort))
+		dscp := "uniform"
+		if s.Pipe {
+			dscp = fmt.Sprint(s.DSCP)
+		}
+		out = append(out, fmt.Sprintf("%s settings vxlan port %d dscp %s", mark, s.VXLANPort, dscp))
 	}
 	for _, pa := range d.PutPAs {
 		out = append(out, fmt.Sprintf("%s pa %s", mark, pa))

@@ -33,6 +33,7 @@ const (
 	MaxCAs      = 1024 // Customer Addresses of one port
 	MaxPrefixes = 16   // prefixes of one subnet
 	MaxName     = 253  // bytes of a tenant's or a port's name
+	MaxDSCP     = 63   // six bits
 )
 
 // ErrRow is wrapped by every complaint about a row that no Goal may contain.
@@ -96,6 +97,9 @@ func (r RecordRow) Check() error {
 func (s Settings) Check() error {
 	if s.VXLANPort == 0 {
 		return wrong("settings: the VXLAN port is 0")
+	}
+	if s.DSCP > MaxDSCP || s.DSCP != 0 && !s.Pipe {
+		return wrong("settings: DSCP %d, pipe %t", s.DSCP, s.Pipe)
 	}
 	return nil
 }

@@ -35,7 +35,7 @@ var ErrMessage = errors.New("message of the host stream is not valid")
 func Updates(d goal.Delta, revision int64, digest goal.Digest, snapshot bool) []*hostv1.Update {
 	c := cutter{revision: revision, digest: digest, snapshot: snapshot}
 	if d.PutSettings != nil {
-		c.room(1).Settings = &hostv1.Settings{VxlanPort: uint32(d.PutSettings.VXLANPort)}
+		c.room(1).Settings = fromSettings(*d.PutSettings)
 	}
 	for _, pa := range d.PutPAs {
 		u := c.room(1)
@@ -184,6 +184,10 @@ func toRecord(w *hostv1.Record) (row goal.RecordRow, err error) {
 	return row, checked(row.Check())
 }
 
+func fromSettings(s goal.Settings) *hostv1.Settings {
+	return &hostv1.Settings{VxlanPort: uint32(s.VXLANPort), Pipe: s.Pipe, Dscp: uint32(s.DSCP)}
+}
+
 // toSettings gives nil for an Update that says nothing of them.
 func toSettings(w *hostv1.Settings) (*goal.Settings, error) {
 	if w == nil {
@@ -192,7 +196,10 @@ func toSettings(w *hostv1.Settings) (*goal.Settings, error) {
 	if w.GetVxlanPort() > math.MaxUint16 {
 		return nil, wrong("vxlan_port %d", w.GetVxlanPort())
 	}
-	s := &goal.Settings{VXLANPort: uint16(w.GetVxlanPort())}
+	if w.GetDscp() > goal.MaxDSCP {
+		return nil, wrong("dscp %d", w.GetDscp())
+	}
+	s := &goal.Settings{VXLANPort: uint16(w.GetVxlanPort()), Pipe: w.GetPipe(), DSCP: uint8(w.GetDscp())}
 	return s, checked(s.Check())
 }
 

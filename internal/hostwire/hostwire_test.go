@@ -25,7 +25,7 @@ var (
 func world(n, salt int) *goal.Goal {
 	g := goal.New()
 	g.PAs[pa1] = struct{}{}
-	g.Settings.VXLANPort = uint16(4789 + salt)
+	g.Settings = goal.Settings{VXLANPort: uint16(4789 + salt), Pipe: salt == 3, DSCP: uint8(salt / 3 * 46)}
 	if salt%2 == 1 {
 		g.PAs[pa2] = struct{}{}
 	}
@@ -205,6 +205,8 @@ func TestUnsoundRowsAreRefusedByName(t *testing.T) {
 		"transport 3 is not known":          {Digest: digest, PutRecords: []*hostv1.Record{{Key: key, Mac: mac, Transport: 3}}},
 		"transport 256":                     {Digest: digest, PutRecords: []*hostv1.Record{{Key: key, Mac: mac, Transport: 256}}},
 		"the VXLAN port is 0":               {Digest: digest, Settings: &hostv1.Settings{}},
+		"DSCP 7, pipe false":                {Digest: digest, Settings: &hostv1.Settings{VxlanPort: 1, Dscp: 7}},
+		"dscp 64":                           {Digest: digest, Settings: &hostv1.Settings{VxlanPort: 1, Pipe: true, Dscp: 64}},
 		"vxlan_port 65536":                  {Digest: digest, Settings: &hostv1.Settings{VxlanPort: 65536}},
 		"VSID out of range":                 {Digest: digest, DeleteRecords: []*hostv1.RecordKey{{Vsid: 0xffffff, Ca: ca}}},
 		"put_routes[0]: message":            {Digest: digest, PutRoutes: []*hostv1.Route{{}}},

@@ -99,6 +99,8 @@ const (
 	VerdictDecapFailed Verdict = 134
 	// VerdictOuterChecksum: The outer UDP checksum of a VXLAN packet is there and wrong.
 	VerdictOuterChecksum Verdict = 135
+	// VerdictOuterCongestion: The underlay marked congestion on a packet whose sender does not heed such marks; a router would have dropped it.
+	VerdictOuterCongestion Verdict = 136
 	// VerdictVsidMismatch: The destination port is not in the packet's subnet.
 	VerdictVsidMismatch Verdict = 144
 	// VerdictNotFromSwitch: Something on the host other than the switch tried to send into a port.
@@ -152,6 +154,7 @@ var verdicts = map[Verdict]VerdictInfo{
 	VerdictNotLocal:            {Verdict: VerdictNotLocal, Name: "NOT_LOCAL", Stage: "lookup", Class: "fault", Sentence: "Addressed to a MAC that no port of this subnet has on this host.", Action: "The sender's policy is behind; `weft status` shows which host is."},
 	VerdictDecapFailed:         {Verdict: VerdictDecapFailed, Name: "DECAP_FAILED", Stage: "parse", Class: "fault", Sentence: "The kernel refused to strip the outer headers.", Action: "Report it with the version of the kernel and what `weft status` says of the host."},
 	VerdictOuterChecksum:       {Verdict: VerdictOuterChecksum, Name: "OUTER_CHECKSUM", Stage: "parse", Class: "malformed", Sentence: "The outer UDP checksum of a VXLAN packet is there and wrong.", Action: "Find the sender by its outer source address; a NIC on the way corrupts packets."},
+	VerdictOuterCongestion:     {Verdict: VerdictOuterCongestion, Name: "OUTER_CONGESTION", Stage: "admit", Class: "capacity", Sentence: "The underlay marked congestion on a packet whose sender does not heed such marks; a router would have dropped it.", Action: "Nothing for a few; otherwise find where the underlay is congested, or what sets ECN bits in it that were not set."},
 	VerdictVsidMismatch:        {Verdict: VerdictVsidMismatch, Name: "VSID_MISMATCH", Stage: "deliver", Class: "security", Sentence: "The destination port is not in the packet's subnet.", Action: "Run `weft verify` on the host: its tables contradict each other."},
 	VerdictNotFromSwitch:       {Verdict: VerdictNotFromSwitch, Name: "NOT_FROM_SWITCH", Stage: "deliver", Class: "security", Sentence: "Something on the host other than the switch tried to send into a port.", Action: "Remove addresses, bridges and routes that name the port's device on the host."},
 }

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -57,11 +58,16 @@ type AuthorityConfig struct {
 // FleetConfig is what all hosts must agree on. Servers that share a store must agree on it too.
 type FleetConfig struct {
 	VXLANPort uint16 `yaml:"vxlanPort"`
+	DSCP      string `yaml:"dscp"` // uniform, or a number
 }
 
 // settings of the fleet, as Goals carry them.
 func (c FleetConfig) settings() goal.Settings {
-	return goal.Settings{VXLANPort: c.VXLANPort}
+	s := goal.Settings{VXLANPort: c.VXLANPort}
+	if n, err := strconv.ParseUint(c.DSCP, 10, 8); err == nil {
+		s.Pipe, s.DSCP = true, uint8(n)
+	}
+	return s
 }
 
 // StoreConfig says where policy is kept.
@@ -135,6 +141,9 @@ func (c Config) check() error {
 	}
 	if c.Fleet.VXLANPort == 0 {
 		errs = append(errs, errors.New("fleet.vxlanPort: must be 1 to 65535; 4789 is the standard"))
+	}
+	if n, err := strconv.ParseUint(c.Fleet.DSCP, 10, 8); c.Fleet.DSCP != "uniform" && (err != nil || n > goal.MaxDSCP) {
+		errs = append(errs, fmt.Errorf("fleet.dscp: %q is neither uniform nor a number from 0 to 63", c.Fleet.DSCP))
 	}
 	if c.Socket == "" && c.Listen.API == "" {
 		errs = append(errs, errors.New("socket, listen.api: one of them is needed to reach the server"))

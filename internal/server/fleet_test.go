@@ -605,6 +605,10 @@ func TestSettings(t *testing.T) {
 		t.Fatalf("the default does not parse: %v", err)
 	}
 	for text, want := range map[string]string{
+		"fleet: {vxlanPort: 0}":                          "fleet.vxlanPort",
+		"fleet: {vxlanPort: 65536}":                      "65536",
+		"fleet: {dscp: 64}":                              "fleet.dscp",
+		"fleet: {dscp: pipe}":                            "fleet.dscp",
 		"dataDri: /x":                                    "dataDri",
 		"listen: {api: nonsense}":                        "listen.api",
 		"authority: {key: /x}":                           "go together",
@@ -616,6 +620,11 @@ func TestSettings(t *testing.T) {
 	} {
 		if _, err := ParseConfig([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v", text, err)
+		}
+	}
+	for text, want := range map[string]goal.Settings{"": {VXLANPort: 4789}, "fleet: {vxlanPort: 8472, dscp: 0}": {VXLANPort: 8472, Pipe: true}, "fleet: {dscp: 46}": {VXLANPort: 4789, Pipe: true, DSCP: 46}} {
+		if c, err := ParseConfig([]byte(text)); err != nil || c.Fleet.settings() != want {
+			t.Errorf("%q: %+v, %v", text, c.Fleet.settings(), err)
 		}
 	}
 	c, err := ParseConfig([]byte("socket: /a\nlisten: {api: \":1\"}"))

@@ -194,6 +194,7 @@ type outer struct {
 	vxlan    bool // else NVGRE
 	at       int  // where the tunnel's header starts, behind IP
 	end      int  // where the outer packet ends
+	tos      uint8
 }
 
 // uplinkParse10 takes the outer headers off and reads the inner ones.
@@ -249,7 +250,7 @@ func (w *walk) outerIPHeader() model.Verdict {
 		if err != nil || int(ip.PayloadLen) < o.least() {
 			return refused("IPv6")
 		}
-		o.end = o.at + int(ip.PayloadLen)
+		o.end, o.tos = o.at+int(ip.PayloadLen), ip.Class
 		return model.VerdictContinue
 	}
 	ip, err := wire.ParseIPv4(w.frame[l3:])
@@ -260,7 +261,7 @@ func (w *walk) outerIPHeader() model.Verdict {
 	if ip.MoreFrags || ip.FragOffset != 0 {
 		return w.say(model.VerdictOuterFragment, "parse", "the outer packet is a fragment")
 	}
-	o.end = l3 + int(ip.TotalLen)
+	o.end, o.tos = l3+int(ip.TotalLen), ip.TOS
 	return model.VerdictContinue
 }
 

@@ -206,6 +206,9 @@ func (w *walk) uplinkFlood55() model.Verdict {
 	if v := w.admitFlooded(); v != model.VerdictContinue {
 		return v
 	}
+	if v := w.arriveTOS(); v != model.VerdictContinue {
+		return v
+	}
 	for _, m := range w.ports(vsid, to) {
 		w.copyToPort(m, 0)
 	}

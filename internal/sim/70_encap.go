@@ -106,7 +106,7 @@ func (w *walk) outerIP(proto uint8, hash uint32, tunnel []byte) []byte {
 		out := make([]byte, l3+wire.IPv6Len, l3+wire.IPv6Len+len(tunnel)+len(w.frame))
 		out = append(append(out, tunnel...), w.frame...)
 		must(wire.IPv6{
-			Class: w.packet.dscp() << 2, Flow: hash >> 12, PayloadLen: uint16(len(out) - l3 - wire.IPv6Len),
+			Class: w.outerTOS(), Flow: hash >> 12, PayloadLen: uint16(len(out) - l3 - wire.IPv6Len),
 			Next: proto, HopLimit: w.outerTTL(), Source: w.port.PA, Destination: w.peer.PA,
 		}.Encode(out[l3:]))
 		return out
@@ -114,22 +114,11 @@ func (w *walk) outerIP(proto uint8, hash uint32, tunnel []byte) []byte {
 	out := make([]byte, l3+wire.IPv4Len, l3+wire.IPv4Len+len(tunnel)+len(w.frame))
 	out = append(append(out, tunnel...), w.frame...)
 	must(wire.IPv4{
-		HeaderLen: wire.IPv4Len, TOS: w.packet.dscp() << 2, TotalLen: uint16(len(out) - l3),
+		HeaderLen: wire.IPv4Len, TOS: w.outerTOS(), TotalLen: uint16(len(out) - l3),
 		DontFrag: true, TTL: w.outerTTL(), Proto: proto, Source: w.port.PA, Destination: w.peer.PA,
 	}.Encode(out[l3:]))
 	must(wire.SealIPv4(out[l3 : l3+wire.IPv4Len]))
 	return out
-}
-
-// dscp is the six bits of the packet's differentiated services field; ARP has 0.
-func (p *packet) dscp() uint8 {
-	switch {
-	case p.isIPv4():
-		return p.v4.TOS >> 2
-	case p.isIPv6():
-		return p.v6.Class >> 2
-	}
-	return 0
 }
 
 // flowHash is what spreads flows over the underlay's paths; 0 for ARP.

@@ -129,6 +129,8 @@ type Set struct {
 // Settings are what all hosts of a fleet agree on.
 type Settings struct {
 	VXLANPort uint16 // UDP destination port
+	Pipe      bool   // outer headers have DSCP, whatever the guests' have (RFC 2983)
+	DSCP      uint8  // 6 bits; 0 unless Pipe
 }
 
 // DefaultSettings hold until a server tells others.

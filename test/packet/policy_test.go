@@ -109,6 +109,9 @@ func randomWorld(rng *rand.Rand, s site) *world {
 	if chance(rng, 60) {
 		w.set.LocalPAs[pick(rng, groupPAs[:])] = struct{}{}
 	}
+	if chance(rng, 40) {
+		w.set.Settings.Pipe, w.set.Settings.DSCP = true, uint8(rng.IntN(64))
+	}
 	w.set.Settings.VXLANPort = pick(rng, []uint16{4789, 4789, 8472, 53, 1, 65535})
 	for network := range model.NetworkIndex(1 + rng.IntN(3)) {
 		w.addNetwork(rng, network+1)

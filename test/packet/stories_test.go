@@ -341,7 +341,7 @@ func encapStories(s site) []story {
 	fit4, fit6 := sized(web.v4, mail.v4, 1458), sized(web.v6, mail.v6, 1458)
 	return []story{
 		{name: "as large as the path carries", in: s.fromPort(devWeb, tos(fit4, 0xb9)),
-			want: outcome{model.VerdictEncapsulated, s.uplinks[0], carried(paFar, red1, flowOf(web.v4, mail.v4), 0xb8, toMail(tos(fit4, 0xb9)[14:]))}, port: web.id},
+			want: outcome{model.VerdictEncapsulated, s.uplinks[0], carried(paFar, red1, flowOf(web.v4, mail.v4), 0xb9, toMail(tos(fit4, 0xb9)[14:]))}, port: web.id},
 		{name: "as large as the path carries, IPv6", in: s.fromPort(devWeb, fit6),
 			want: outcome{model.VerdictEncapsulated, s.uplinks[0], carried(paFar, red1, flowOf(web.v6, mail.v6), 0, toMail(fit6[14:]))}, port: web.id},
 		{name: "to another subnet far away", in: s.fromPort(devWeb, sized(web.v4, log.v4, 100)),

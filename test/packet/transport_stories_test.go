@@ -3,6 +3,7 @@ package packet
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/weft-sdn/weft/internal/model"
 	"github.com/weft-sdn/weft/internal/table"
@@ -45,7 +46,7 @@ func transportStories(s site) []story {
 		out = append(out, carrierStories(s, transport, paHere, paFar)...)
 		out = append(out, carrierStories(s, transport, paHere6, paFar6)...)
 	}
-	return append(append(out, vxlanStories(s)...), outer6Stories(s)...)
+	return slices.Concat(out, vxlanStories(s), outer6Stories(s), tosStories(s))
 }
 
 // carrierStories are true of each of them.
@@ -57,7 +58,7 @@ func carrierStories(s site, transport model.TransportID, here, far netip.Addr) [
 	}
 	name := func(what string) string { return fmt.Sprintf("%s over %s: %s", transport, family, what) }
 	out := tunnel{transport: transport, from: here, to: far, vsid: red1}
-	in := tunnel{transport: transport, from: far, to: here, vsid: red1, hash: 0x12345678, tos: 0xb9}
+	in := tunnel{transport: transport, from: far, to: here, vsid: red1, hash: 0x12345678}
 	limit := 1500 - out.overhead()
 	sent := func(t tunnel, src, dst netip.Addr, inner []byte) outcome {
 		t.hash = hashOf(src, dst)
@@ -70,7 +71,7 @@ func carrierStories(s site, transport model.TransportID, here, far netip.Addr) [
 	probe := frame(mail.mac, web.mac, wire.TypeARP, arp(wire.ARPRequest, web.mac, web.v4, model.MAC{}, mail.v4))
 	probed := out.around(uplinkNextHop, s.macs[s.uplinks[0]], probe)
 	marked, other := out, out
-	marked.tos = 0xb8
+	marked.tos = 0xb9
 	other.vsid, other.transport = red2, model.NVGRE // of which log's subnet is
 	up := s.macs[s.uplinks[0]]
 	got := func(what string, inner []byte) story {
