@@ -1438,6 +1438,8 @@ func (x *Update) GetSettings() *Settings {
 type Settings struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	VxlanPort     uint32                 `protobuf:"varint,1,opt,name=vxlan_port,json=vxlanPort,proto3" json:"vxlan_port,omitempty"`
+	Pipe          bool                   `protobuf:"varint,2,opt,name=pipe,proto3" json:"pipe,omitempty"` // outer headers have dscp, whatever the guests' have
+	Dscp          uint32                 `protobuf:"varint,3,opt,name=dscp,proto3" json:"dscp,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1475,6 +1477,20 @@ func (*Settings) Descriptor() ([]byte, []int) {
 func (x *Settings) GetVxlanPort() uint32 {
 	if x != nil {
 		return x.VxlanPort
+	}
+	return 0
+}
+
+func (x *Settings) GetPipe() bool {
+	if x != nil {
+		return x.Pipe
+	}
+	return false
+}
+
+func (x *Settings) GetDscp() uint32 {
+	if x != nil {
+		return x.Dscp
 	}
 	return 0
 }
@@ -3238,10 +3254,12 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"delete_pas\x18\f \x03(\fR\tdeletePas\x12/\n" +
 	"\tput_peers\x18\r \x03(\v2\x12.weft.host.v1.PeerR\bputPeers\x128\n" +
 	"\fdelete_peers\x18\x0e \x03(\v2\x15.weft.host.v1.PeerKeyR\vdeletePeers\x122\n" +
-	"\bsettings\x18\x0f \x01(\v2\x16.weft.host.v1.SettingsR\bsettings\")\n" +
+	"\bsettings\x18\x0f \x01(\v2\x16.weft.host.v1.SettingsR\bsettings\"Q\n" +
 	"\bSettings\x12\x1d\n" +
 	"\n" +
-	"vxlan_port\x18\x01 \x01(\rR\tvxlanPort\"3\n" +
+	"vxlan_port\x18\x01 \x01(\rR\tvxlanPort\x12\x12\n" +
+	"\x04pipe\x18\x02 \x01(\bR\x04pipe\x12\x12\n" +
+	"\x04dscp\x18\x03 \x01(\rR\x04dscp\"3\n" +
 	"\aPeerKey\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\rR\anetwork\x12\x0e\n" +
 	"\x02pa\x18\x02 \x01(\fR\x02pa\"A\n" +
