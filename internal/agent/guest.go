@@ -41,9 +41,10 @@ type guests struct {
 type watched struct {
 	findings map[model.Finding]*finding
 
-	asked          map[netip.Addr]time.Time // the server, when last
-	paid           time.Time                // until when asking has used up its pace
-	used, released []netip.Addr             // still to be told
+	asked map[netip.Addr]time.Time // the server, when last
+	paid  time.Time                // until when asking has used up its pace
+
+	used, announced, released []netip.Addr // still to be told
 
 	xid    uint32 // of the last DHCP request
 	asking time.Time

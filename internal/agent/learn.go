@@ -22,11 +22,13 @@ import (
 // host alone, and not more often than a guest can have a reason for.
 const (
 	askAgain   = 5 * time.Second  // the same address of the same port
+	announce   = time.Second      // the same, when the guest tells everybody
 	askBurst   = 16               // new addresses of a port at once
 	askPace    = 5 * time.Second  // between new addresses of a port in the long run
 	askTimeout = 60 * time.Second // from a DHCP request to its answer
 	askRetry   = time.Second      // after the server did not answer
 	maxAsked   = 256              // addresses of a port that are remembered
+	maxUntold  = 64               // of these, while the server is away
 )
 
 // sighted takes a frame that speaks of addresses.
@@ -47,8 +49,17 @@ func (g *guests) sighted(s datapath.Sighting) {
 	case s.Verdict == model.VerdictAnswered:
 		g.defended(p, ca)
 	default:
-		g.claimed(p, ca)
+		g.claimed(p, ca, isAnnouncement(s.Head))
 	}
+}
+
+// isAnnouncement tells whether a frame tells everybody where an address is: gratuitous ARP
+// (RFC 5227), or an advertisement that nobody asked for.
+func isAnnouncement(b []byte) bool {
+	if isARP(b) {
+		return addr4(b[atSender:]) == addr4(b[atTarget:])
+	}
+	return isND(b, wire.ICMPv6NeighbourAdv) && addr16(b[atDest6:]).IsMulticast()
 }
 
 // portOf finds the port that a sighting is about.
@@ -70,16 +81,19 @@ func (g *guests) portOf(s datapath.Sighting) (goal.Port, bool) {
 }
 
 // claimed has the server asked whether the port may have ca.
-func (g *guests) claimed(p goal.Port, ca netip.Addr) {
+func (g *guests) claimed(p goal.Port, ca netip.Addr, announced bool) {
 	h := g.view.Load().goal
 	if r, ok := h.Records[goal.RecordKey{VSID: p.VSID, CA: ca}]; ok && r.Port == p.ID || p.Learn == 0 {
 		return
 	}
-	w, now := g.guest(p.ID), g.now()
-	if at, asked := w.asked[ca]; asked && now.Sub(at) < askAgain {
+	w, now, again := g.guest(p.ID), g.now(), askAgain
+	if announced {
+		again = announce
+	}
+	if at, asked := w.asked[ca]; asked && now.Sub(at) < again {
 		return
 	}
-	if !w.mayAsk(now) {
+	if slices.Contains(w.used, ca) || len(w.used) >= maxUntold || !w.mayAsk(now) {
 		return
 	}
 	if len(w.asked) >= maxAsked {
@@ -87,6 +101,9 @@ func (g *guests) claimed(p goal.Port, ca netip.Addr) {
 	}
 	w.asked[ca] = now
 	w.used, w.released = append(w.used, ca), removed(w.released, ca)
+	if announced {
+		w.announced = append(w.announced, ca)
+	}
 	g.stir()
 }
 
@@ -126,7 +143,7 @@ func (g *guests) leased(p goal.Port, m wire.DHCP, toPort bool) {
 		}
 		if m.Type == wire.DHCPAck && !m.Yours.IsUnspecified() {
 			w.leases[m.Yours] = now.Add(time.Duration(m.Lease) * time.Second)
-			g.claimed(p, m.Yours)
+			g.claimed(p, m.Yours, false)
 		}
 	}
 }
@@ -158,9 +175,10 @@ func (g *guests) expire(w *watched, now time.Time) {
 
 // report is what the server is still to be told of a port.
 type report struct {
-	id             model.PortID
-	ref            model.Ref
-	used, released []netip.Addr
+	id  model.PortID
+	ref model.Ref
+
+	used, announced, released []netip.Addr
 }
 
 // tell brings reports to the server, until ctx ends.
@@ -195,8 +213,8 @@ func (g *guests) takeReports() []report {
 		if !here || len(w.used)+len(w.released) == 0 {
 			continue
 		}
-		out = append(out, report{id, p.Ref, w.used, w.released})
-		w.used, w.released = nil, nil
+		out = append(out, report{id, p.Ref, w.used, w.announced, w.released})
+		w.used, w.announced, w.released = nil, nil, nil
 	}
 	return out
 }
@@ -209,7 +227,7 @@ func (g *guests) told(r report, refused []*hostv1.Refusal, err error) {
 	switch code := connect.CodeOf(err); {
 	case err == nil:
 	case errors.Is(err, errUnreachable), code == connect.CodeUnavailable, code == connect.CodeDeadlineExceeded:
-		w.used, w.released = append(r.used, w.used...), append(r.released, w.released...)
+		w.used, w.announced, w.released = append(r.used, w.used...), append(r.announced, w.announced...), append(r.released, w.released...)
 		time.AfterFunc(askRetry, g.stir)
 		return
 	default:
@@ -234,17 +252,20 @@ func (s *server) reportAddresses(ctx context.Context, r report) ([]*hostv1.Refus
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	m := &hostv1.ReportAddressesRequest{Tenant: r.ref.Tenant, Name: r.ref.Name}
-	for _, ca := range r.used {
-		m.Used = append(m.Used, ca.AsSlice())
-	}
-	for _, ca := range r.released {
-		m.Released = append(m.Released, ca.AsSlice())
-	}
+	m.Used, m.Announced, m.Released = octets(r.used), octets(r.announced), octets(r.released)
 	answer, err := client.ReportAddresses(ctx, connect.NewRequest(m))
 	if err != nil {
 		return nil, plain(err)
 	}
 	return answer.Msg.GetRefused(), nil
+}
+
+func octets(all []netip.Addr) [][]byte {
+	var out [][]byte
+	for _, ca := range all {
+		out = append(out, ca.AsSlice())
+	}
+	return out
 }
 
 // The field offsets of what follows: Ethernet, ARP (RFC 826), IPv4 (RFC 791), IPv6 (RFC 8200) with
@@ -253,6 +274,7 @@ const (
 	atSender   = 14 + 14
 	atTarget   = 14 + 24
 	atSource6  = 14 + 8
+	atDest6    = 14 + 24
 	atND       = 14 + 40
 	atNDTarget = atND + 8
 	endND      = atNDTarget + 16

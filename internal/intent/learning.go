@@ -100,9 +100,16 @@ type Refusal struct {
 	Message string // for people: what is in the way
 }
 
-// AdmitLearned judges what the agent of host saw of the guest of the port ref: addresses
-// that it uses, and addresses that it gave up. Refused addresses change nothing.
-func AdmitLearned(s *State, ref model.Ref, host string, used, released []netip.Addr) (*Result, []Refusal, []Violation) {
+// Seen is what an agent saw of a guest.
+type Seen struct {
+	Used      []netip.Addr // addresses that it uses
+	Announced []netip.Addr // of those, what it told everybody
+	Released  []netip.Addr // addresses that it gave up
+}
+
+// AdmitLearned judges what the agent of host saw of the guest of the port ref. Refused
+// addresses change nothing.
+func AdmitLearned(s *State, ref model.Ref, host string, seen Seen) (*Result, []Refusal, []Violation) {
 	p, v := bindable(s, ref)
 	if p == nil {
 		return nil, nil, v
@@ -114,33 +121,60 @@ func AdmitLearned(s *State, ref model.Ref, host string, used, released []netip.A
 	if !ok {
 		return nil, nil, conflict(model.KeyOf(p), "spec.subnet", "is gone")
 	}
-	learned, refused := without(p.Learned, released), []Refusal(nil)
-	for _, ca := range used {
+	learned, refused := without(p.Learned, seen.Released), []Refusal(nil)
+	takenFrom := map[model.Key][]netip.Addr{}
+	for _, ca := range seen.Used {
 		if slices.Contains(learned, ca) || slices.Contains(p.Spec.Addresses, ca) {
 			continue
 		}
-		if r := s.refuse(subnet, p, ca, len(learned)); r != nil {
+		holder := s.holder(subnet, ca)
+		taken := holder != nil && subnet.Spec.Flood == model.FloodL2 && slices.Contains(seen.Announced, ca)
+		if r := s.refuse(subnet, p, ca, len(learned), taken); r != nil {
 			refused = append(refused, *r)
 			continue
+		}
+		if taken {
+			takenFrom[model.KeyOf(holder)] = append(takenFrom[model.KeyOf(holder)], ca)
 		}
 		learned = append(learned, ca)
 	}
 	if slices.Equal(learned, p.Learned) {
 		return unchanged(s, p), refused, nil
 	}
-	next := withLearned(p, learned)
-	return &Result{Changes: []Change{{Updated, model.KeyOf(p), p, next}}, Puts: []model.Resource{next}, Cursors: s.cursors}, refused, nil
+	res := unchanged(s, p)
+	res.Changes = nil
+	res.put(p, withLearned(p, learned))
+	for _, k := range slices.SortedFunc(maps.Keys(takenFrom), compareKeys) {
+		old := s.get(k).(*model.Port)
+		res.put(old, withLearned(old, without(old.Learned, takenFrom[k])))
+	}
+	return res, refused, nil
 }
 
-// refuse says why ca cannot be learned for p, which has learned so many; nil if it can.
-func (s *State) refuse(subnet *model.VirtualSubnet, p *model.Port, ca netip.Addr, learned int) *Refusal {
+func (res *Result) put(old, next *model.Port) {
+	res.Changes = append(res.Changes, Change{Updated, model.KeyOf(old), old, next})
+	res.Puts = append(res.Puts, next)
+}
+
+// holder is the port that has learned ca; nil if none has.
+func (s *State) holder(subnet *model.VirtualSubnet, ca netip.Addr) *model.Port {
+	p, ok := s.claims[caClaim(subnet.Spec.VSID, ca)].(*model.Port)
+	if !ok || !slices.Contains(p.Learned, ca) {
+		return nil
+	}
+	return p
+}
+
+// refuse says why ca cannot be learned for p, which has learned so many; nil if it can. taken:
+// it may be taken from another port that has learned it.
+func (s *State) refuse(subnet *model.VirtualSubnet, p *model.Port, ca netip.Addr, learned int, taken bool) *Refusal {
 	if slices.Contains(subnet.Spec.Gateway, ca) {
 		return &Refusal{ca, model.FindingDuplicateAddress, "it is the gateway of " + name(subnet)}
 	}
 	if problem := caProblem(subnet, ca); problem != "" {
 		return &Refusal{ca, model.FindingForeignAddress, "it " + problem}
 	}
-	if o := s.claims[caClaim(subnet.Spec.VSID, ca)]; o != nil && model.KeyOf(o) != model.KeyOf(p) {
+	if o := s.claims[caClaim(subnet.Spec.VSID, ca)]; o != nil && !taken && model.KeyOf(o) != model.KeyOf(p) {
 		return &Refusal{ca, model.FindingDuplicateAddress, "it is an address of " + name(o)}
 	}
 	if learned >= int(p.Spec.DynamicAddressLimit) {

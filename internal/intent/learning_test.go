@@ -19,7 +19,7 @@ func addrs(all ...string) (out []netip.Addr) {
 // learn stores what is learned of red's port and gives what was refused.
 func (w *world) learn(name string, used, released []netip.Addr) []Refusal {
 	w.t.Helper()
-	res, refused, v := AdmitLearned(w.state, model.Ref{Tenant: "red", Name: name}, "h1", used, released)
+	res, refused, v := AdmitLearned(w.state, model.Ref{Tenant: "red", Name: name}, "h1", Seen{Used: used, Released: released})
 	if len(v) > 0 {
 		w.t.Fatalf("refused: %v", v)
 	}
@@ -73,7 +73,7 @@ func TestWhatIsLearned(t *testing.T) {
 	if got := strings.Join(types, ", "); got != "Dynamic port:a:10.0.0.90, Dynamic port:a:fd00:a::90, L2Only port:a:l2only" {
 		t.Errorf("records %s", got)
 	}
-	if _, _, v := AdmitLearned(w.state, model.Ref{Tenant: "red", Name: "a"}, "h2", addrs("10.0.0.92"), nil); len(v) == 0 {
+	if _, _, v := AdmitLearned(w.state, model.Ref{Tenant: "red", Name: "a"}, "h2", Seen{Used: addrs("10.0.0.92")}); len(v) == 0 {
 		t.Error("another host speaks for the port")
 	}
 }
@@ -154,4 +154,39 @@ func TestHowWhatWasLearnedIsForgotten(t *testing.T) {
 			t.Errorf("still found as %v", r)
 		}
 	})
+}
+
+func TestAnAnnouncedAddressMovesWhereTheSubnetIsFlooded(t *testing.T) {
+	for flood, want := range map[model.Flood]string{model.FloodL2: "[] [10.0.0.90]", model.FloodL3: "[10.0.0.90] []"} {
+		web := subnet("red", "web", 5001, "10.0.0.0/24", "fd00:a::/64")
+		web.Spec.Flood = flood
+		w := newWorld(t, append(base(), learner("red", "a", "web", 1), learner("red", "b", "web", 1), learner("red", "c", "web", 1))...)
+		w.apply(web)
+		w.learn("a", addrs("10.0.0.90"), nil)
+		w.learn("c", addrs("10.0.0.91"), nil)
+		ref := model.Ref{Tenant: "red", Name: "b"}
+		seen := func(ca string, announced ...string) []Refusal {
+			res, refused, v := AdmitLearned(w.state, ref, "h1", Seen{Used: addrs(ca), Announced: addrs(announced...)})
+			if len(v) > 0 {
+				t.Fatal(v)
+			}
+			w.store(res)
+			return refused
+		}
+		if r := seen("10.0.0.90"); len(r) != 1 { // speaking from it is no announcement
+			t.Errorf("%s: taken without an announcement", flood)
+		}
+		if r := seen("10.0.0.5", "10.0.0.5"); len(r) != 1 || r[0].Finding != model.FindingDuplicateAddress {
+			t.Errorf("%s: what is written was taken: %v", flood, r)
+		}
+		seen("10.0.0.90", "10.0.0.90")
+		if got := fmt.Sprint(w.port("a").Learned, w.port("b").Learned); got != want {
+			t.Errorf("%s: learned %s, want %s", flood, got, want)
+		}
+		if flood == model.FloodL2 {
+			if r := seen("10.0.0.91", "10.0.0.91"); len(r) != 1 || r[0].Finding != model.FindingAddressLimit {
+				t.Errorf("the limit holds for what is taken, too: %v", r)
+			}
+		}
+	}
 }

@@ -38,6 +38,7 @@ func genResource(t *rapid.T) model.Resource {
 	case model.KindVirtualSubnet:
 		s := subnet(tn, n, rapid.SampledFrom([]model.VSID{0, 0, 5000, 5001, 4095}).Draw(t, "vsid"), rapid.SliceOfN(genPrefix, 1, 2).Draw(t, "prefixes")...)
 		s.Spec.Network = genName.Draw(t, "network")
+		s.Spec.Flood = rapid.SampledFrom([]model.Flood{"", model.FloodL2}).Draw(t, "flood")
 		if rapid.Bool().Draw(t, "has gateway") {
 			gateways(s, genCA.Draw(t, "gateway"))
 		}
@@ -105,7 +106,7 @@ func step(rt *rapid.T, w *world) []model.Resource {
 			}
 			return out
 		}
-		res, _, v := AdmitLearned(w.state, ref, genHost.Draw(rt, "host"), addrs("used"), addrs("released"))
+		res, _, v := AdmitLearned(w.state, ref, genHost.Draw(rt, "host"), Seen{Used: addrs("used"), Announced: addrs("announced"), Released: addrs("released")})
 		if len(v) > 0 {
 			return nil
 		}

@@ -24,18 +24,20 @@ const (
 
 // learn takes what host saw of the guest of one of its ports.
 func (s *Server) learn(ctx context.Context, host identity.Principal, r *hostv1.ReportAddressesRequest) (*hostv1.ReportAddressesResponse, error) {
-	used, err := reported(r.GetUsed())
-	if err != nil {
-		return nil, err
-	}
-	released, err := reported(r.GetReleased())
-	if err != nil {
-		return nil, err
+	var seen intent.Seen
+	for _, part := range []struct {
+		to   *[]netip.Addr
+		from [][]byte
+	}{{&seen.Used, r.GetUsed()}, {&seen.Announced, r.GetAnnounced()}, {&seen.Released, r.GetReleased()}} {
+		var err error
+		if *part.to, err = reported(part.from); err != nil {
+			return nil, err
+		}
 	}
 	port := model.Ref{Tenant: r.GetTenant(), Name: r.GetName()}
 	var refused []intent.Refusal
 	revision, err := s.place(ctx, host, port, func(st *intent.State, ref model.Ref, host string) (res *intent.Result, v []intent.Violation) {
-		res, refused, v = intent.AdmitLearned(st, ref, host, used, released)
+		res, refused, v = intent.AdmitLearned(st, ref, host, seen)
 		return res, v
 	})
 	if err != nil {

@@ -135,9 +135,18 @@ func TestGuestsThatConfigureThemselves(t *testing.T) {
 	condition(f, "new-2", "False", "AddressLimit", "10.0.0.23", "dynamicAddressLimit")
 	learned(f, "new-2", "10.0.0.22 fd00:a::22")
 
+	// Where everything is flooded, an announcement moves an address.
+	f.Apply("kind: VirtualSubnet\nmetadata: {tenant: red, name: web}\nspec: {network: prod, vsid: 5001, prefixes: [10.0.0.0/24, \"fd00:a::/64\"], flood: l2}\n")
+	in(f, "new-1", "ip addr add 10.0.0.22/24 dev eth0; arping -q -U -c2 -w2 -I eth0 10.0.0.22 || true")
+	learned(f, "new-1", "10.0.0.21 10.0.0.22")
+	learned(f, "new-2", "fd00:a::22")
+	ping(f, "fixed", "10.0.0.22")
+	in(f, "new-2", "arping -q -c2 -w2 -I eth0 -s 10.0.0.22 10.0.0.5 || true") // it still has it configured
+	condition(f, "new-2", "False", "", "The guest uses 10.0.0.22")
+
 	// What is written wins.
 	f.Apply("kind: Port\nmetadata: {tenant: red, name: owner}\nspec: {subnet: web, addresses: [10.0.0.21], host: h2}\n")
-	learned(f, "new-1", "")
+	learned(f, "new-1", "10.0.0.22")
 	if out := f.Must("lookup", "5001", "10.0.0.21"); !strings.Contains(out, "red/owner") {
 		t.Errorf("10.0.0.21 is at\n%s", out)
 	}
