@@ -283,6 +283,7 @@ type ReportAddressesRequest struct {
 	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	Used          [][]byte               `protobuf:"bytes,3,rep,name=used,proto3" json:"used,omitempty"` // 4 or 16 bytes each, at most 256
 	Released      [][]byte               `protobuf:"bytes,4,rep,name=released,proto3" json:"released,omitempty"`
+	Announced     [][]byte               `protobuf:"bytes,5,rep,name=announced,proto3" json:"announced,omitempty"` // of those used, what the guest told everybody (gratuitous ARP, unsolicited NA)
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -341,6 +342,13 @@ func (x *ReportAddressesRequest) GetUsed() [][]byte {
 func (x *ReportAddressesRequest) GetReleased() [][]byte {
 	if x != nil {
 		return x.Released
+	}
+	return nil
+}
+
+func (x *ReportAddressesRequest) GetAnnounced() [][]byte {
+	if x != nil {
+		return x.Announced
 	}
 	return nil
 }
@@ -3172,12 +3180,13 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\".\n" +
 	"\x10BindPortResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x03R\brevision\"t\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\"\x92\x01\n" +
 	"\x16ReportAddressesRequest\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
 	"\x04used\x18\x03 \x03(\fR\x04used\x12\x1a\n" +
-	"\breleased\x18\x04 \x03(\fR\breleased\"f\n" +
+	"\breleased\x18\x04 \x03(\fR\breleased\x12\x1c\n" +
+	"\tannounced\x18\x05 \x03(\fR\tannounced\"f\n" +
 	"\x17ReportAddressesResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12/\n" +
 	"\arefused\x18\x02 \x03(\v2\x15.weft.host.v1.RefusalR\arefused\"W\n" +
