@@ -23,7 +23,10 @@ import (
 var tools = []string{"ip", "bridge", "ethtool", "ping", "sysctl", "cat", "sh", "ovsdb-tool", "ovsdb-server", "ovs-vswitchd", "ovs-vsctl", "ovs-ofctl"}
 
 // modules that the tests need and distributions do not build in.
-var modules = []string{"veth", "tun", "bridge", "vxlan", "ip_gre", "ip6_gre", "openvswitch", "vport-gre", "vport-vxlan"}
+var modules = []string{"veth", "tun", "bridge", "vxlan", "ip_gre", "ip6_gre", "openvswitch"}
+
+// modulesIfAny are part of others in newer kernels.
+var modulesIfAny = []string{"vport-gre", "vport-vxlan"}
 
 // files of this machine that the tools read.
 var files = []string{"/usr/share/openvswitch/vswitch.ovsschema"}
@@ -145,7 +148,13 @@ func fileSystem(t *testing.T, k kernel, programs map[string]string, jobs []job.J
 	for _, name := range tools {
 		a.File("bin/"+name, read(t, tool(t, name)))
 	}
-	order, err := k.modules(modules...)
+	names := slices.Clone(modules)
+	for _, m := range modulesIfAny {
+		if _, err := k.find(m + ".ko"); err == nil {
+			names = append(names, m)
+		}
+	}
+	order, err := k.modules(names...)
 	if err != nil {
 		t.Fatal(err)
 	}
