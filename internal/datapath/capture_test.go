@@ -77,45 +77,47 @@ func atLeast(p CapturePoint, n int) func([]Captured) bool {
 
 // A ping between hosts is seen where the guest sent it and where it left, with the
 // same walk, and on the other host where it came in and where it was handed over;
-// the frames are what they must be.
+// the frames are what they must be, however they cross the underlay.
 func TestCaptureSeesAPacketAtEveryPoint(t *testing.T) {
-	for _, decap := range []string{DecapTCX, DecapXDP} {
-		t.Run(decap, func(t *testing.T) {
-			a, b := &guest{name: "web-a"}, &guest{name: "web-b"}
-			f := newFabric(t, Options{Decap: decap}, a, b)
-			icmp := CaptureFilter{Protocols: []uint8{1}} // guests send ICMPv6 of their own accord
-			near, far := startCapture(t, f.hosts[0], icmp), startCapture(t, f.hosts[1], icmp)
-			f.ping("web-a", b.v4, "-c", "1")
+	onEach(t, func(t *testing.T, by carriage) { everyPoint(t, by, DecapTCX) })
+	t.Run("stripped by xdp", func(t *testing.T) { everyPoint(t, carriage{}, DecapXDP) })
+}
 
-			sent := near.until(t, atLeast(ToGuest, 1))
-			out, under, back := at(sent, FromGuest), at(sent, ToUnderlay), at(sent, ToGuest)
-			if len(out) != 1 || len(under) != 1 || len(back) != 1 || len(sent) != 4 {
-				t.Fatalf("on the sender's host: %q", summary(sent))
-			}
-			if out[0].Verdict != model.VerdictEncapsulated || out[0].Walk == 0 || out[0].Walk != under[0].Walk || out[0].Port != a.port.ID {
-				t.Errorf("from-guest %+v, to-underlay %+v", out[0], under[0])
-			}
-			if !bytes.Equal(under[0].Frame[42+14:], out[0].Frame[14:]) || under[0].Length != out[0].Length+42 || !under[0].NoLinkLayer {
-				t.Errorf("what left is not what the guest sent, encapsulated")
-			}
-			got := far.until(t, atLeast(ToUnderlay, 1))
-			in, handed := at(got, FromUnderlay), at(got, ToGuest)
-			if len(in) != 1 || len(handed) != 1 || handed[0].ToPort != b.port.ID || in[0].Verdict != model.VerdictDelivered || in[0].VSID != web {
-				t.Fatalf("on the receiver's host: %q", summary(got))
-			}
-			if in[0].Stripped != (decap == DecapXDP) {
-				t.Errorf("stripped before: %v", in[0].Stripped)
-			}
-			if !in[0].Stripped && !bytes.Equal(in[0].Frame[34:], under[0].Frame[34:]) {
-				t.Error("what came in is not what left")
-			}
-			if !bytes.Equal(handed[0].Frame[14:], out[0].Frame[14:]) {
-				t.Error("what was handed over is not what was sent")
-			}
-			if d := time.Since(out[0].Time); d < 0 || d > 20*time.Second || handed[0].Time.Before(out[0].Time) {
-				t.Errorf("times: sent %v ago, handed over %v later", d, handed[0].Time.Sub(out[0].Time))
-			}
-		})
+func everyPoint(t *testing.T, by carriage, decap string) {
+	a, b := &guest{name: "web-a"}, &guest{name: "web-b"}
+	f := newFabricBy(t, by, Options{Decap: decap}, a, b)
+	outer := underlayMTU - by.guestMTU()         // of outer headers, with the inner Ethernet header
+	icmp := CaptureFilter{Protocols: []uint8{1}} // guests send ICMPv6 of their own accord
+	near, far := startCapture(t, f.hosts[0], icmp), startCapture(t, f.hosts[1], icmp)
+	f.ping("web-a", b.v4, "-c", "1")
+
+	sent := near.until(t, atLeast(ToGuest, 1))
+	out, under, back := at(sent, FromGuest), at(sent, ToUnderlay), at(sent, ToGuest)
+	if len(out) != 1 || len(under) != 1 || len(back) != 1 || len(sent) != 4 {
+		t.Fatalf("on the sender's host: %q", summary(sent))
+	}
+	if out[0].Verdict != model.VerdictEncapsulated || out[0].Walk == 0 || out[0].Walk != under[0].Walk || out[0].Port != a.port.ID {
+		t.Errorf("from-guest %+v, to-underlay %+v", out[0], under[0])
+	}
+	if !bytes.Equal(under[0].Frame[outer+14:], out[0].Frame[14:]) || under[0].Length != out[0].Length+outer || !under[0].NoLinkLayer {
+		t.Errorf("what left is not what the guest sent, encapsulated")
+	}
+	got := far.until(t, atLeast(ToUnderlay, 1))
+	in, handed := at(got, FromUnderlay), at(got, ToGuest)
+	if len(in) != 1 || len(handed) != 1 || handed[0].ToPort != b.port.ID || in[0].Verdict != model.VerdictDelivered || in[0].VSID != web {
+		t.Fatalf("on the receiver's host: %q", summary(got))
+	}
+	if in[0].Stripped != (decap == DecapXDP) {
+		t.Errorf("stripped before: %v", in[0].Stripped)
+	}
+	if inner := in[0].Frame[in[0].Inner:]; !bytes.Equal(inner[14:], out[0].Frame[14:]) {
+		t.Errorf("what came in, behind %d bytes, is not what was sent", in[0].Inner)
+	}
+	if !bytes.Equal(handed[0].Frame[14:], out[0].Frame[14:]) {
+		t.Error("what was handed over is not what was sent")
+	}
+	if d := time.Since(out[0].Time); d < 0 || d > 20*time.Second || handed[0].Time.Before(out[0].Time) {
+		t.Errorf("times: sent %v ago, handed over %v later", d, handed[0].Time.Sub(out[0].Time))
 	}
 }
 
