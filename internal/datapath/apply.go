@@ -50,10 +50,9 @@ func (s *Switch) Apply(want table.Set, sweep bool) error {
 		errs = append(errs, s.deleteForwarders(d.delForwarders)...)
 		errs = append(errs, s.deleteLocalPAs(d.delPAs)...)
 	}
-	if lost || len(d.putPorts) > 0 {
-		d.putRecords = s.localRecords()
+	if lost || len(d.putPorts) > 0 || slices.ContainsFunc(d.putRecords, func(e recordEntry) bool { return e.value.IfIndex != 0 }) {
+		errs = append(errs, s.ownUp(s.localRecords()))
 	}
-	errs = append(errs, s.ownUp(d.putRecords))
 	if s.behind {
 		errs = append(errs, s.commit())
 	}
@@ -63,7 +62,8 @@ func (s *Switch) Apply(want table.Set, sweep bool) error {
 // delta is what separates the maps from a Set.
 type delta struct {
 	putPorts, delPorts     []uint32
-	putRecords, delRecords []table.RecordKey
+	putRecords             []recordEntry
+	delRecords             []table.RecordKey
 	putRoutes, delRoutes   []table.RouteKey
 	putPeers, delPeers     []netip.Addr
 	putPAs, delPAs         []netip.Addr
@@ -76,7 +76,7 @@ type delta struct {
 func diff(have, want table.Set, sweep bool) *delta {
 	d := &delta{}
 	d.putPorts, d.delPorts = diffRows(have.Ports, want.Ports, sweep)
-	d.putRecords, d.delRecords = diffRows(have.Records, want.Records, sweep)
+	d.putRecords, d.delRecords = diffEntries(have.Records, want.Records, sweep)
 	d.putRoutes, d.delRoutes = diffRows(have.Routes, want.Routes, sweep)
 	d.putPeers, d.delPeers = diffRows(have.Peers, want.Peers, sweep)
 	d.putPAs, d.delPAs = diffRows(have.LocalPAs, want.LocalPAs, sweep)
@@ -86,8 +86,26 @@ func diff(have, want table.Set, sweep bool) *delta {
 	return d
 }
 
+// entry is a row with its key.
+type entry[K, V any] struct {
+	key   K
+	value V
+}
+
+type recordEntry = entry[table.RecordKey, table.Record]
+
 // diffRows lists the keys to write, and with sweep those to delete.
 func diffRows[K, V comparable](have, want map[K]V, sweep bool) (put, del []K) {
+	entries, del := diffEntries(have, want, sweep)
+	for _, e := range entries {
+		put = append(put, e.key)
+	}
+	return put, del
+}
+
+// diffEntries is diffRows with the rows: of a million of them, none is looked up again.
+func diffEntries[K, V comparable](have, want map[K]V, sweep bool) (put []entry[K, V], del []K) {
+	put = slices.Grow(put, max(0, len(want)-len(have)))
 	kept := 0
 	for k, v := range want {
 		old, ok := have[k]
@@ -95,7 +113,7 @@ func diffRows[K, V comparable](have, want map[K]V, sweep bool) (put, del []K) {
 			kept++
 		}
 		if !ok || old != v {
-			put = append(put, k)
+			put = append(put, entry[K, V]{k, v})
 		}
 	}
 	if !sweep || kept == len(have) {
@@ -120,7 +138,7 @@ func (s *Switch) fits(want table.Set, d *delta, sweep bool) error {
 		limit uint32
 	}{
 		{"ports", after(s.have.Ports, want.Ports, d.putPorts, sweep), s.opts.MaxPorts},
-		{"records", after(s.have.Records, want.Records, d.putRecords, sweep), s.opts.MaxRecords},
+		{"records", recordsAfter(s.have.Records, want.Records, d.putRecords, sweep), s.opts.MaxRecords},
 		{"routes", after(s.have.Routes, want.Routes, d.putRoutes, sweep), s.opts.MaxRoutes},
 		{"subnets that flood", max(len(s.have.Floods), len(want.Floods)), s.opts.MaxPorts},
 		{"peers", s.peersAfter(want, d, sweep), s.opts.MaxPeers},
@@ -152,6 +170,19 @@ func after[K, V comparable](have, want map[K]V, put []K, sweep bool) int {
 	return n
 }
 
+func recordsAfter(have, want map[table.RecordKey]table.Record, put []recordEntry, sweep bool) int {
+	if sweep {
+		return len(want)
+	}
+	n := len(have)
+	for _, e := range put {
+		if _, ok := have[e.key]; !ok {
+			n++
+		}
+	}
+	return n
+}
+
 // peersAfter counts the Provider Addresses that need an index.
 func (s *Switch) peersAfter(want table.Set, d *delta, sweep bool) int {
 	fresh := map[netip.Addr]bool{}
@@ -163,8 +194,12 @@ func (s *Switch) peersAfter(want table.Set, d *delta, sweep bool) int {
 	for _, pa := range d.putPeers {
 		note(pa)
 	}
-	for _, k := range d.putRecords {
-		note(want.Records[k].PA)
+	var last netip.Addr
+	for i := range d.putRecords {
+		if pa := d.putRecords[i].value.PA; pa != last {
+			note(pa)
+			last = pa
+		}
 	}
 	for _, m := range d.putMembers {
 		note(m.PA)
@@ -355,39 +390,54 @@ func (s *Switch) deletePeers(keys []netip.Addr) []error {
 	return errs
 }
 
-func (s *Switch) putRecords(want table.Set, keys []table.RecordKey) []error {
-	var (
-		errs   []error
-		ks     = make([]recordKey, 0, len(keys))
-		vs     = make([]recordRow, 0, len(keys))
-		placed = make([]table.RecordKey, 0, len(keys))
-	)
-	for _, k := range keys {
-		r := want.Records[k]
-		idx, err := s.recordPeer(r.PA)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("record %s in subnet %s: %w", k.CA, k.VSID, err))
-			continue
+// putRecords takes care with time: a host starts with up to a million of them.
+func (s *Switch) putRecords(want table.Set, put []recordEntry) []error {
+	var errs []error
+	placed := put[:0]
+	var last netip.Addr
+	for i := range put {
+		e := &put[i]
+		if pa := e.value.PA; i == 0 || pa != last {
+			if _, err := s.recordPeer(pa); err != nil {
+				errs = append(errs, fmt.Errorf("record %s in subnet %s: %w", e.key.CA, e.key.VSID, err))
+				continue
+			}
+			last = pa
 		}
-		ks = append(ks, encodeRecordKey(k))
-		vs = append(vs, encodeRecord(r, idx))
-		placed = append(placed, k)
+		placed = append(placed, *e)
 	}
-	failed := putAll(s.maps["record"], ks, vs, func(i int) string {
-		return fmt.Sprintf("record %s in subnet %s", placed[i].CA, placed[i].VSID)
+	known := make(chan map[table.RecordKey]table.Record, 1)
+	whole := len(s.have.Records) == 0 && len(placed) == len(want.Records)
+	if whole { // while the kernel works
+		go func() { known <- maps.Clone(want.Records) }()
+	}
+	failed := putAll(s.maps["record"], len(placed), func(i int) (recordKey, recordRow) {
+		e := &placed[i]
+		return encodeRecordKey(e.key), encodeRecord(e.value, s.peers.of[e.value.PA])
+	}, func(i int) string {
+		return fmt.Sprintf("record %s in subnet %s", placed[i].key.CA, placed[i].key.VSID)
 	})
 	bad := map[int]bool{}
 	for _, f := range failed {
 		bad[f.i] = true
 		errs = append(errs, f.err)
 	}
-	for i, k := range placed {
+	for i := range placed {
+		e := &placed[i]
 		if bad[i] {
 			continue
 		}
-		s.peers.hold(want.Records[k].PA)
-		s.peers.drop(s.have.Records[k].PA)
-		s.have.Records[k] = want.Records[k]
+		s.peers.hold(e.value.PA)
+		if !whole {
+			s.peers.drop(s.have.Records[e.key].PA)
+			s.have.Records[e.key] = e.value
+		}
+	}
+	if whole {
+		s.have.Records = <-known
+		for i := range bad {
+			delete(s.have.Records, placed[i].key)
+		}
 	}
 	return errs
 }

@@ -3,32 +3,69 @@ package datapath
 import (
 	"errors"
 	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
 
 	"github.com/cilium/ebpf"
 )
 
 const batchRows = 4096
 
-// putAll writes rows in batches. What a batch refuses is written row by row, so
-// that one bad row costs only itself; describe names it in the error.
-func putAll[K, V any](m *ebpf.Map, keys []K, values []V, describe func(int) string) []rowError {
-	var failed []rowError
+// putAll writes n rows in batches, many at once where there are many. What a batch
+// refuses is written row by row, so that one bad row costs only itself; describe
+// names it in the error. Row and describe are called from several goroutines.
+func putAll[K, V any](m *ebpf.Map, n int, row func(int) (K, V), describe func(int) string) []rowError {
+	var (
+		failed []rowError
+		mu     sync.Mutex
+		wg     sync.WaitGroup
+		next   atomic.Int64
+	)
+	for range min(runtime.GOMAXPROCS(0), (n+batchRows-1)/batchRows) {
+		wg.Go(func() {
+			keys, values := make([]K, batchRows), make([]V, batchRows)
+			for {
+				at := int(next.Add(batchRows)) - batchRows
+				if at >= n {
+					return
+				}
+				size := min(batchRows, n-at)
+				for i := range size {
+					keys[i], values[i] = row(at + i)
+				}
+				bad := putBatch(m, keys[:size], values[:size])
+				mu.Lock()
+				for i, err := range bad {
+					failed = append(failed, rowError{at + i, fmt.Errorf("%s: %w", describe(at+i), err)})
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	return failed
+}
+
+// putBatch writes rows and returns what was wrong with which.
+func putBatch[K, V any](m *ebpf.Map, keys []K, values []V) map[int]error {
+	failed := map[int]error{}
 	for at := 0; at < len(keys); {
-		n := min(batchRows, len(keys)-at)
+		n := len(keys) - at
 		if n >= 64 {
-			done, err := m.BatchUpdate(keys[at:at+n], values[at:at+n], nil)
+			done, err := m.BatchUpdate(keys[at:], values[at:], nil)
 			at += done
 			if err == nil {
 				continue
 			}
 			n = min(n-done, 1)
 		}
-		for i := range n {
-			if err := m.Put(keys[at+i], values[at+i]); err != nil {
-				failed = append(failed, rowError{at + i, fmt.Errorf("%s: %w", describe(at+i), err)})
+		for range n {
+			if err := m.Put(keys[at], values[at]); err != nil {
+				failed[at] = err
 			}
+			at++
 		}
-		at += n
 	}
 	return failed
 }
