@@ -105,10 +105,17 @@ static __always_inline bool same_addr(const union addr *a, const union addr *b)
 	return a->d[0] == b->d[0] && a->d[1] == b->d[1];
 }
 
+static __always_inline const union addr *outer_from(const struct port *from, const struct peer *to)
+{
+	return to->local.w[3] ? &to->local : &from->pa;
+}
+
 /* Whether there is a device toward the peer, and an address of its family to send from. */
 static __always_inline bool reaches(const struct port *from, const struct peer *to)
 {
-	return to->ifindex && from->pa.w[3] && addr_is4(&from->pa) == addr_is4(&to->pa);
+	const union addr *local = outer_from(from, to);
+
+	return to->ifindex && local->w[3] && addr_is4(local) == addr_is4(&to->remote);
 }
 
 /* The MAC of the distributed router in a subnet: 02:77:66 and the VSID. */

@@ -8,26 +8,31 @@
 
 #include "wire/addr.h"
 
-/* peer: a remote Provider Address and the way to it.
+/* peer: a remote host and the first way to it.
  * key     dense index that records carry; 0 is none
  * writer  datapath.Apply; an index lives as long as a record or a peer names its PA
  * readers admit (does the source CA live at the outer source?), lookup, underlay
  * miss    cannot be: an array. A row without a device is NO_UNDERLAY_ROUTE
  * full    Apply refuses before it writes anything */
 #define PEER_PRESENT 1 /* table.Set holds a Peer; else only records name the PA */
+#define PEER_LISTED 2  /* `source` says what its packets may come from; else it is pa */
 
 struct peer {
-	union addr pa;
-	union addr via; /* IP next hop, of pa's family; zero: the kernel looks the route up, packet by packet */
+	union addr pa;     /* that records name the host by */
+	union addr local;  /* outer source; zero: the port's */
+	union addr remote; /* outer destination */
+	union addr via;    /* IP next hop, of remote's family; zero: the kernel looks the route up, packet by packet */
 	__u32 ifindex; /* underlay device; 0: no route now */
 	__u16 mtu;     /* outer IP MTU */
 	__u16 flags;
 	__u8 next_hop[6]; /* for bare frames, such as ARP; zero: unresolved */
 	__u8 source[6];
+	__u32 path;  /* where further ways begin in `path` */
+	__u32 paths; /* how many there are */
 	__u32 zero;
 };
 
-_Static_assert(sizeof(struct peer) == 56, "peer");
+_Static_assert(sizeof(struct peer) == 96, "peer");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -13,6 +13,7 @@
 #include "lib/ctx.h"
 #include "maps/forwarder.h"
 #include "maps/own.h"
+#include "maps/path.h"
 #include "maps/peer.h"
 #include "maps/port.h"
 #include "maps/record.h"
@@ -141,7 +142,14 @@ static __always_inline enum verdict admit_port(const struct pkt *p)
 	return v ? v : admit_router_message(p);
 }
 
-/* Whether what the index into peer names is the outer source. */
+static __noinline bool admit_listed(const struct pkt *p, __u32 idx)
+{
+	struct source_key k = {.peer = idx, .pa = p->outer_src};
+
+	return bpf_map_lookup_elem(&source, &k) != NULL;
+}
+
+/* Whether the host that the index into peer names may send from the outer source. */
 static __always_inline bool admit_at(const struct pkt *p, __u32 idx)
 {
 	const struct peer *host;
@@ -149,7 +157,11 @@ static __always_inline bool admit_at(const struct pkt *p, __u32 idx)
 	if (idx == 0)
 		return false;
 	host = bpf_map_lookup_elem(&peer, &idx);
-	return host && same_addr(&host->pa, &p->outer_src);
+	if (!host)
+		return false;
+	if (host->flags & PEER_LISTED)
+		return admit_listed(p, idx);
+	return same_addr(&host->pa, &p->outer_src);
 }
 
 /* Whether a record's address lives behind the outer source. */

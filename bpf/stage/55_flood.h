@@ -175,11 +175,11 @@ static __always_inline enum verdict flood_remote(struct flooding *f, __u32 idx)
 	const struct peer *to = bpf_map_lookup_elem(&peer, &idx);
 	struct scratch *s = scratch_room(); /* the stack has no room for outer headers here */
 
-	if (!to || !p->port || !reaches(p->port, to))
+	if (!to || !p->port || !reaches(p->port, to) || addr_is4(&to->remote) != addr_is4(&p->port->pa))
 		return V_NO_UNDERLAY_ROUTE;
 	p->vxlan = (f->row->flags & FLOOD_VXLAN) != 0;
 	p->to_group = addr_multicast(&to->pa);
-	p->outer6 = !addr_is4(&to->pa); /* the same for all: it is the port's family */
+	p->outer6 = !addr_is4(&to->remote); /* the same for all: it is the port's family */
 	if (f->size + outer_len(p->vxlan, p->outer6) > to->mtu)
 		return V_TOO_BIG;
 	if (same_mac(to->next_hop, none))

@@ -12,7 +12,9 @@
 #include "gen/verdict.h"
 #include "lib/checksum.h"
 #include "lib/ctx.h"
+#include "lib/flow.h"
 #include "maps/local_mac.h"
+#include "maps/path.h"
 #include "maps/peer.h"
 #include "maps/port.h"
 #include "maps/record.h"
@@ -89,6 +91,20 @@ static __always_inline enum verdict lookup_echo(struct __sk_buff *skb, struct pk
 	return V_ANSWERED;
 }
 
+/* Of several ways to the host, the flow's own: a flow is never reordered by this. */
+static __noinline int lookup_path(struct pkt *p)
+{
+	__u32 n = (flow_hash(p) >> 8) % (p->peer->paths + 1), at = p->peer->path + n - 1;
+	const struct peer *way;
+
+	if (n == 0)
+		return 0;
+	way = bpf_map_lookup_elem(&path, &at);
+	if (way && same_addr(&way->pa, &p->peer->pa))
+		p->peer = way;
+	return 0;
+}
+
 /* Where a guest's packet goes: into p->peer, or into p->dport. */
 static __always_inline enum verdict lookup(struct __sk_buff *skb, struct pkt *p)
 {
@@ -106,9 +122,11 @@ static __always_inline enum verdict lookup(struct __sk_buff *skb, struct pkt *p)
 	if (idx) {
 		p->vxlan = (r->flags & RECORD_VXLAN) != 0;
 		p->peer = bpf_map_lookup_elem(&peer, &idx);
+		if (p->peer && p->peer->paths)
+			lookup_path(p);
 		if (!p->peer || !reaches(p->port, p->peer))
 			return V_NO_UNDERLAY_ROUTE;
-		p->outer6 = !addr_is4(&p->peer->pa);
+		p->outer6 = !addr_is4(&p->peer->remote);
 		return V_CONTINUE;
 	}
 	if (!ifindex)

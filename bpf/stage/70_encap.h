@@ -132,8 +132,8 @@ static __always_inline struct ipv4 outer_ipv4(struct __sk_buff *skb, const struc
 		.frag = bpf_htons(IPV4_DF),
 		.ttl = p->to_group ? GROUP_TTL : 64,
 		.proto = proto,
-		.src = p->port->pa.w[3],
-		.dst = p->peer->pa.w[3],
+		.src = outer_from(p->port, p->peer)->w[3],
+		.dst = p->peer->remote.w[3],
 	};
 
 	ip.check = csum_fold(csum_ipv4(&ip));
@@ -151,8 +151,8 @@ static __always_inline struct ipv6 outer_ipv6(struct __sk_buff *skb, const struc
 		.hop_limit = p->to_group ? GROUP_TTL : 64,
 	};
 
-	__builtin_memcpy(ip.src, &p->port->pa, sizeof(ip.src));
-	__builtin_memcpy(ip.dst, &p->peer->pa, sizeof(ip.dst));
+	__builtin_memcpy(ip.src, outer_from(p->port, p->peer), sizeof(ip.src));
+	__builtin_memcpy(ip.dst, &p->peer->remote, sizeof(ip.dst));
 	return ip;
 }
 

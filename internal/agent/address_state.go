@@ -41,17 +41,17 @@ type voice struct {
 // checkAddresses finds the state of every Provider Address: of those that the uplinks
 // have and of those that policy gives this host. The kernel looks for duplicates of
 // IPv6 addresses, weft for those of IPv4. It sends what is due and never waits.
-func (l *loop) checkAddresses(want map[netip.Addr]struct{}, now time.Time) []failure {
+func (l *loop) checkAddresses(u *underlay, want map[netip.Addr]struct{}, now time.Time) []failure {
 	var failures []failure
 	states, claims := map[netip.Addr]addressState{}, map[place]*claim{}
-	for _, pa := range l.watched(want) {
-		at, there := l.placeOf(pa)
+	for _, pa := range u.watched(want) {
+		at, there := u.placeOf(pa, l.links)
 		link := l.links[at.ifindex]
 		switch {
 		case !there || !link.Running:
 			states[pa] = addressState{state: model.AddressInvalid}
 		case pa.Is6():
-			states[pa] = addressState{state: l.under.kernelState(at)}
+			states[pa] = addressState{state: u.kernelState(at)}
 		case !link.ARP:
 			states[pa] = addressState{state: model.AddressPreferred}
 		default:
@@ -73,9 +73,8 @@ func (l *loop) checkAddresses(want map[netip.Addr]struct{}, now time.Time) []fai
 			failures = append(failures, l.hostFailure(reasonDuplicate, duplicateText(pa, s.owner)))
 		}
 	}
-	l.claims, l.states = claims, states
+	l.claims, u.states = claims, states
 	l.tellEars()
-	l.schedulePoint(now)
 	return failures
 }
 
@@ -86,16 +85,16 @@ func duplicateText(pa netip.Addr, owner model.MAC) string {
 	return fmt.Sprintf("the machine with MAC %s has %s as well; the address is not used", owner, pa)
 }
 
-func (l *loop) watched(want map[netip.Addr]struct{}) []netip.Addr {
-	all := append(slices.Collect(maps.Keys(want)), l.under.pas...)
+func (u *underlay) watched(want map[netip.Addr]struct{}) []netip.Addr {
+	all := append(slices.Collect(maps.Keys(want)), u.pas...)
 	slices.SortFunc(all, netip.Addr.Compare)
 	return slices.Compact(all)
 }
 
 // placeOf finds the device that has an address; of several one that is running.
-func (l *loop) placeOf(pa netip.Addr) (at place, there bool) {
-	for _, a := range l.under.addresses {
-		if a.Prefix.Addr() != pa || there && l.links[at.ifindex].Running {
+func (u *underlay) placeOf(pa netip.Addr, links map[uint32]netdev.Link) (at place, there bool) {
+	for _, a := range u.addresses {
+		if a.Prefix.Addr() != pa || there && links[at.ifindex].Running {
 			continue
 		}
 		at, there = place{a.IfIndex, pa}, true
@@ -103,7 +102,7 @@ func (l *loop) placeOf(pa netip.Addr) (at place, there bool) {
 	return at, there
 }
 
-func (u underlay) kernelState(at place) model.AddressState {
+func (u *underlay) kernelState(at place) model.AddressState {
 	for _, a := range u.addresses {
 		if a.IfIndex == at.ifindex && a.Prefix.Addr() == at.address {
 			return a.State
@@ -111,9 +110,6 @@ func (u underlay) kernelState(at place) model.AddressState {
 	}
 	return model.AddressInvalid
 }
-
-// mayUse tells whether a Provider Address of this host may be used.
-func (l *loop) mayUse(pa netip.Addr) bool { return l.states[pa].state == model.AddressPreferred }
 
 // probing tells whether the first probes of an address are still under way.
 func (l *loop) probing() bool {
@@ -138,18 +134,15 @@ func (l *loop) speak(at place, w word) {
 	}
 }
 
-// schedulePoint sets the clock for the next step of a claim.
-func (l *loop) schedulePoint(now time.Time) {
-	l.probe.Stop()
+// nextStep is when a claim has something to do; zero: never.
+func (l *loop) nextStep() time.Time {
 	var next time.Time
 	for _, c := range l.claims {
-		if !c.next.IsZero() && (next.IsZero() || c.next.Before(next)) {
-			next = c.next
+		if !c.next.IsZero() {
+			next = earlier(next, c.next)
 		}
 	}
-	if !next.IsZero() {
-		l.probe.Reset(next.Sub(now))
-	}
+	return next
 }
 
 // listenFor makes sure that somebody hears ARP on a device.

@@ -15,7 +15,7 @@ func renderRoutes(set table.Set, g *goal.Goal) {
 
 // renderForwarders lists the remote hosts whose guests forward, which therefore send
 // packets of others. A record names its subnet; whose network that is, its routes tell.
-func renderForwarders(set table.Set, g *goal.Goal) {
+func renderForwarders(set table.Set, g *goal.Goal, u underlay) {
 	networks := map[model.VSID]model.NetworkIndex{}
 	for k, r := range g.Routes {
 		network, _ := k.Network.IsDirect()
@@ -26,7 +26,9 @@ func renderForwarders(set table.Set, g *goal.Goal) {
 		if _, local := g.Ports[r.Port]; !r.Forward || local || !known || !r.PA.IsValid() {
 			continue
 		}
-		set.Forwarders[table.Forwarder{Network: network, PA: r.PA}] = struct{}{}
-		set.Forwarders[table.Forwarder{Network: network, MAC: r.MAC, PA: r.PA}] = struct{}{}
+		for _, pa := range u.sourcesAt(r.PA) {
+			set.Forwarders[table.Forwarder{Network: network, PA: pa}] = struct{}{}
+			set.Forwarders[table.Forwarder{Network: network, MAC: r.MAC, PA: pa}] = struct{}{}
+		}
 	}
 }

@@ -38,12 +38,10 @@ func floodedGoal(hosts int) (*goal.Goal, map[model.PortID]device) {
 	return g, devices
 }
 
-func anyPA(netip.Addr) bool { return true }
-
 func TestRenderFloodsToPortsHereAndHostsElsewhere(t *testing.T) {
 	g, devices := floodedGoal(2)
 	delete(devices, 2) // not plugged: nothing can be copied to it
-	got := render(g, devices, underlay{mtu: 1500}, anyPA)
+	got := render(g, devices, underlay{mtu: 1500})
 	floods := map[model.VSID]table.Flood{5001: {L2: true, Rate: model.DefaultStormLimit, Group: addr("239.1.1.1")}}
 	members := map[table.Member]table.MemberInfo{
 		{VSID: 5001, IfIndex: 40}:            {},
@@ -70,7 +68,7 @@ func TestRenderFloodsToPortsHereAndHostsElsewhere(t *testing.T) {
 func TestASubnetWithTooManyHostsIsNotFloodedAndSaysSo(t *testing.T) {
 	for hosts, want := range map[int]bool{table.MaxFloodHosts: true, table.MaxFloodHosts + 1: false} {
 		g, devices := floodedGoal(hosts)
-		got := render(g, devices, underlay{mtu: 1500}, anyPA)
+		got := render(g, devices, underlay{mtu: 1500})
 		if _, flooded := got.Floods[5001]; flooded != want || got.Ports[40].Flood != want {
 			t.Errorf("%d hosts: flooded %t, want %t", hosts, flooded, want)
 		}
@@ -108,7 +106,7 @@ func TestRenderFindsL2OnlyMembers(t *testing.T) {
 	}
 	g.Records[goal.RecordKey{VSID: 5001, CA: model.L2OnlyCA(model.MAC{2, 5: 2})}] = goal.Record{MAC: model.MAC{2, 5: 2}, PA: addr("192.0.2.1"), Port: 2}
 	g.Records[goal.RecordKey{VSID: 5001, CA: model.L2OnlyCA(model.MAC{2, 5: 9})}] = goal.Record{MAC: model.MAC{2, 5: 9}, PA: addr("198.51.0.1"), Port: 900}
-	got := render(g, devices, underlay{mtu: 1500}, anyPA)
+	got := render(g, devices, underlay{mtu: 1500})
 	want := map[table.Member]table.MemberInfo{
 		{VSID: 5001, IfIndex: 40}:            {},
 		{VSID: 5001, IfIndex: 41}:            {L2Only: true},

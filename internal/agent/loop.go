@@ -43,10 +43,13 @@ type loop struct {
 	under   underlay
 	foreign []netip.Addr // PAs of policy that this host does not have
 
-	states map[netip.Addr]addressState // of this host's PAs
-	claims map[place]*claim            // what address conflict detection knows of them
-	ears   map[uint32]*ear             // by device
-	probe  *time.Timer                 // the next step of a claim
+	claims    map[place]*claim         // what address conflict detection knows of this host's PAs
+	ears      map[uint32]*ear          // by device
+	addresses recent[netip.Addr]       // outer destinations that were ours
+	usable    map[netip.Addr]time.Time // since when this host\'s PAs are usable
+	sources   recent[table.Source]     // outer sources that were others'
+	due       time.Time                // when some of what was found is of the past; zero: never
+	alarm     *time.Timer              // for due, and the next step of a claim
 
 	last    pass // what the last pass worked from
 	trouble bool // the last pass left what a retry may mend: do not skip the next
@@ -70,12 +73,11 @@ type pass struct {
 	devices map[model.PortID]device
 	ours    map[uint32]bool // devices that the switch must stay on, in policy or not
 	under   underlay
-	states  map[netip.Addr]addressState
 }
 
 func (p pass) equal(q pass) bool {
 	return p.goal == q.goal && p.synced == q.synced && maps.Equal(p.devices, q.devices) &&
-		maps.Equal(p.ours, q.ours) && p.under.equal(q.under) && maps.Equal(p.states, q.states)
+		maps.Equal(p.ours, q.ours) && p.under.equal(q.under)
 }
 
 // newLoop reads what earlier processes left: the cached Goal and the plugs.
@@ -83,7 +85,8 @@ func newLoop(ctx context.Context, a *Agent) (*loop, error) {
 	l := &loop{
 		Agent: a, plugs: map[model.Ref]*plug{}, unbind: map[model.Ref]bool{}, orphans: map[uint32]model.PortID{},
 		stale: netdev.ChangeAll, retry: time.NewTimer(0), delay: firstRetry,
-		ears: map[uint32]*ear{}, probe: time.NewTimer(0), joined: map[netip.Addr]membership{},
+		ears: map[uint32]*ear{}, addresses: recent[netip.Addr]{}, usable: map[netip.Addr]time.Time{}, sources: recent[table.Source]{}, alarm: time.NewTimer(0),
+		joined: map[netip.Addr]membership{},
 	}
 	cached, err := readGoal(a.cfg.StateDir)
 	if err != nil {
@@ -126,7 +129,7 @@ func (l *loop) run(ctx context.Context) error {
 			return nil
 		case <-l.work.wait():
 		case <-l.retry.C:
-		case <-l.probe.C:
+		case <-l.alarm.C:
 		case <-audit.C:
 			l.audit()
 		}
@@ -141,15 +144,14 @@ func (l *loop) reconcile() {
 	if h.synced {
 		l.cache = nil
 	}
-	standing, seen := l.look(h)
-	standing = append(standing, l.checkAddresses(h.goal.PAs, start)...)
+	standing, seen := l.look(h, start)
 	l.nameOrphans(h)
-	now := pass{goal: h.goal, synced: h.synced, devices: l.devices(h.goal), ours: l.ours(), under: l.under, states: l.states}
+	now := pass{goal: h.goal, synced: h.synced, devices: l.devices(h.goal), ours: l.ours(), under: l.under}
 	if seen && now.equal(l.last) && !l.trouble && l.view.Load().settled {
 		l.publish(h, l.view.Load().want, append(standing, l.crowded...))
 		return
 	}
-	want := render(h.goal, now.devices, l.under, l.mayUse)
+	want := render(h.goal, now.devices, l.under)
 	l.last = now
 	l.crowded = crowded(want, h.goal, now.devices)
 	standing = append(standing, l.crowded...)
@@ -167,53 +169,90 @@ func (l *loop) reconcile() {
 // look reads again what changed in the kernel since the last pass. It gives the
 // failures that follow from what is known, which no retry would mend, and
 // whether it could see at all.
-func (l *loop) look(h held) (standing []failure, seen bool) {
+func (l *loop) look(h held, now time.Time) (standing []failure, seen bool) {
 	stale := l.stale
 	l.stale = 0
-	err := l.lookAgain(stale, h)
+	conflicts, err := l.lookAgain(stale, h, now)
+	l.setAlarm(now)
+	standing = append(l.standing(), conflicts...)
 	if err == nil {
-		return l.standing(), true
+		return standing, true
 	}
 	l.stale |= stale
 	l.log.Warn("devices and routes of the host could not be read; the last known stay", "error", err)
-	return append(l.standing(), l.hostFailure(reasonUnderlay, err.Error())), false
+	return append(standing, l.hostFailure(reasonUnderlay, err.Error())), false
 }
 
-func (l *loop) lookAgain(stale netdev.Change, h held) error {
+func (l *loop) setAlarm(now time.Time) {
+	l.alarm.Stop()
+	if next := earlier(l.due, l.nextStep()); !next.IsZero() {
+		l.alarm.Reset(next.Sub(now))
+	}
+}
+
+func (l *loop) lookAgain(stale netdev.Change, h held, now time.Time) (conflicts []failure, err error) {
 	if l.links == nil {
 		stale = netdev.ChangeAll
 	}
-	if stale == 0 && h.goal == l.last.goal {
-		return nil
+	next, fresh := l.under, stale&^netdev.ChangeNeighbours != 0
+	if fresh {
+		if next, err = l.lookAtDevices(); err != nil {
+			return nil, err
+		}
 	}
-	var err error
-	next, known := l.under, l.under
-	if stale&^netdev.ChangeNeighbours != 0 {
-		if l.links, err = netdev.Links(); err != nil {
-			return err
+	conflicts = l.checkAddresses(&next, h.goal.PAs, now)
+	if l.last.goal == nil { // what an earlier process used, the others know
+		for pa := range h.goal.PAs {
+			l.usable[pa] = time.Time{}
 		}
-		if next, err = findUplinks(l.cfg, l.links); err != nil {
-			return err
-		}
-		if len(next.uplinks) == 0 {
-			// A host that is between two addresses keeps its uplinks.
-			next.uplinks, next.mtu = presentUplinks(l.under, l.links), l.under.mtu
-		}
-		known = underlay{}
+	}
+	var settling time.Time
+	next.locals, settling = next.findLocals(h.goal.PAs, l.usable, l.links, now)
+	known := stale == 0 && h.goal == l.last.goal && slices.Equal(next.locals, l.under.locals)
+	if known && (l.due.IsZero() || now.Before(l.due)) {
+		l.under = next
+		return conflicts, nil
 	}
 	if l.foreign, err = missingPAs(h.goal.PAs, l.links); err != nil {
-		return err
+		return conflicts, err
 	}
-	if err := next.findPeers(remotePAs(h.goal), known); err != nil {
-		return err
+	hosts := remotePAs(h.goal)
+	gone, err := next.findWays(hosts, l.under, fresh, l.links, now)
+	if err != nil {
+		return conflicts, err
 	}
-	next.findGroups(groupsOf(h.goal), l.links)
+	next.macs = l.under.macs
 	if err := next.resolve(h.synced); err != nil {
 		// ARP between guests needs the next hop's MAC; all else does without.
 		l.log.Warn("neighbours of the underlay", "error", err)
 	}
-	l.under = next
-	return nil
+	next.tell()
+	next.findGroups(groupsOf(h.goal), l.links)
+	var deaf, strange time.Time
+	// What this host says it has, others may use before policy says so to this host.
+	ours := maps.Clone(h.goal.PAs)
+	for _, pa := range next.pas {
+		ours[pa] = struct{}{}
+	}
+	next.heard, deaf = l.addresses.with(ours, now)
+	next.sources, strange = sourcesOf(hosts, l.sources, now)
+	l.under, l.due = next, earlier(earlier(gone, settling), earlier(deaf, strange))
+	return conflicts, nil
+}
+
+// lookAtDevices reads links and addresses.
+func (l *loop) lookAtDevices() (next underlay, err error) {
+	if l.links, err = netdev.Links(); err != nil {
+		return next, err
+	}
+	if next, err = findUplinks(l.cfg, l.links); err != nil {
+		return next, err
+	}
+	if len(next.uplinks) == 0 {
+		// A host that is between two addresses keeps its uplinks.
+		next.uplinks, next.mtu = presentUplinks(l.under, l.links), l.under.mtu
+	}
+	return next, nil
 }
 
 func presentUplinks(u underlay, links map[uint32]netdev.Link) map[uint32]string {
@@ -430,7 +469,7 @@ func (l *loop) publish(h held, want table.Set, failures []failure) {
 
 func (l *loop) facts() facts {
 	return facts{
-		pas: l.under.pas, states: maps.Clone(l.states), mtu: l.under.mtu, decap: l.under.decap(l.sw.Strategies()), kernel: kernelRelease(),
+		pas: l.under.pas, states: l.under.states, mtu: l.under.mtu, decap: l.under.decap(l.sw.Strategies()), kernel: kernelRelease(),
 	}
 }
 

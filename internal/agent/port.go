@@ -1,22 +1,16 @@
 package agent
 
 import (
-	"net/netip"
-
 	"github.com/weft-sdn/weft/internal/goal"
 	"github.com/weft-sdn/weft/internal/model"
 	"github.com/weft-sdn/weft/internal/table"
 )
 
 // renderPorts gives a row to every port of this host whose device is present.
-func renderPorts(set table.Set, g *goal.Goal, devices map[model.PortID]device, mtus map[model.NetworkIndex]int, mayUse func(netip.Addr) bool) {
+func renderPorts(set table.Set, g *goal.Goal, devices map[model.PortID]device, mtus map[model.NetworkIndex]int) {
 	for id, p := range g.Ports {
 		if d, ok := devices[id]; ok {
-			row := renderPort(p, d, mtus[p.Network])
-			if !mayUse(row.PA) {
-				row.PA = netip.Addr{}
-			}
-			set.Ports[d.ifindex] = row
+			set.Ports[d.ifindex] = renderPort(p, d, mtus[p.Network])
 		}
 	}
 }

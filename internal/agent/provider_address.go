@@ -2,33 +2,44 @@ package agent
 
 import (
 	"cmp"
-	"errors"
-	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/weft-sdn/weft/internal/goal"
 	"github.com/weft-sdn/weft/internal/netdev"
 	"github.com/weft-sdn/weft/internal/table"
 )
 
-// renderPAs says which outer destinations are ours and how the remote ones of
-// the records are reached.
+// renderPAs says which outer destinations are ours, how the remote hosts of the
+// records are reached, and what their packets may come from.
 func renderPAs(set table.Set, g *goal.Goal, u underlay) {
-	for pa := range g.PAs {
+	for pa := range u.heard {
 		set.LocalPAs[pa] = struct{}{}
 	}
 	for pa := range remotePAs(g) {
 		set.Peers[pa] = u.peer(pa)
 	}
+	maps.Copy(set.Paths, u.paths)
+	maps.Copy(set.Sources, u.sources)
 }
 
-// remotePAs lists the Provider Addresses that g sends to.
-func remotePAs(g *goal.Goal) map[netip.Addr]struct{} {
-	out := map[netip.Addr]struct{}{}
+// remotePAs lists the Provider Addresses by which g names other hosts, each with those
+// by which that host can be reached now.
+func remotePAs(g *goal.Goal) map[netip.Addr][]netip.Addr {
+	out := map[netip.Addr][]netip.Addr{}
 	for _, r := range g.Records {
 		if _, local := g.Ports[r.Port]; r.PA.IsValid() && !local {
-			out[r.PA] = struct{}{}
+			out[r.PA] = nil
+		}
+	}
+	for pa := range out {
+		out[pa] = []netip.Addr{pa}
+	}
+	for k, p := range g.Peers {
+		if _, remote := out[k.PA]; remote {
+			out[k.PA] = p.List()
 		}
 	}
 	return out
@@ -41,57 +52,46 @@ func (u underlay) peer(pa netip.Addr) table.Peer {
 	return table.Peer{PA: pa}
 }
 
-// findPeers looks up how each remote PA is reached, taking from old what is
-// known already.
-func (u *underlay) findPeers(pas map[netip.Addr]struct{}, old underlay) error {
-	u.peers = make(map[netip.Addr]table.Peer, len(pas))
-	u.hops = make(map[netip.Addr]netdev.Neighbour, len(pas))
-	for pa := range pas {
-		if p, ok := old.peers[pa]; ok {
-			u.peers[pa] = p
-			if hop, ok := old.hops[pa]; ok {
-				u.hops[pa] = hop
-			}
-			continue
+// sourcesAt lists what packets of the host that records name by primary may come from.
+func (u underlay) sourcesAt(primary netip.Addr) []netip.Addr {
+	var out []netip.Addr
+	for s := range u.sources {
+		if s.Peer == primary {
+			out = append(out, s.PA)
 		}
-		r, err := netdev.RouteTo(pa)
-		if errors.Is(err, netdev.ErrNoRoute) || errors.Is(err, netdev.ErrNoDevice) {
-			u.peers[pa] = table.Peer{PA: pa}
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("provider address %s: %w", pa, err)
-		}
-		u.peers[pa] = table.Peer{PA: pa, IfIndex: r.IfIndex, MTU: uint16(min(r.MTU, largestMTU)), Via: onLink(r.NextHop, pa), Source: r.MAC}
-		u.hops[pa] = netdev.Neighbour{IfIndex: r.IfIndex, Addr: r.NextHop}
 	}
-	return nil
+	if len(out) == 0 {
+		return []netip.Addr{primary}
+	}
+	return out
 }
 
-// resolve has the kernel keep the next hops resolved, and notes their MACs.
-// With sweep, entries of ours that no peer needs any more are removed.
-func (u *underlay) resolve(sweep bool) error {
-	managed, err := netdev.ManagedNeighbours()
-	if err != nil {
-		return err
-	}
-	var problems []error
-	wanted := map[netdev.Neighbour]bool{}
-	for pa, hop := range u.hops {
-		if _, there := managed[hop]; !there && !wanted[hop] {
-			problems = append(problems, netdev.Manage(hop))
-		}
-		wanted[hop] = true
-		p := u.peers[pa]
-		p.NextHop = managed[hop].MAC
-		u.peers[pa] = p
-	}
-	for hop := range managed {
-		if sweep && !wanted[hop] {
-			problems = append(problems, netdev.Unmanage(hop))
+// sourcesOf lists what packets of other hosts may come from, of hosts where that is not
+// just the address that records name them by.
+func sourcesOf(hosts map[netip.Addr][]netip.Addr, lately recent[table.Source], now time.Time) (map[table.Source]struct{}, time.Time) {
+	wanted, owner := map[table.Source]struct{}{}, map[netip.Addr]netip.Addr{}
+	for primary, all := range hosts {
+		for _, a := range all {
+			wanted[table.Source{Peer: primary, PA: a}] = struct{}{}
+			owner[a] = primary
 		}
 	}
-	return errors.Join(problems...)
+	sources, until := lately.with(wanted, now)
+	count := map[netip.Addr]int{}
+	for s := range sources {
+		_, known := hosts[s.Peer]
+		if o, taken := owner[s.PA]; !known || taken && o != s.Peer {
+			delete(sources, s) // it is another host's now
+			continue
+		}
+		count[s.Peer]++
+	}
+	for s := range sources {
+		if count[s.Peer] == 1 && s.PA == s.Peer {
+			delete(sources, s)
+		}
+	}
+	return sources, until
 }
 
 // providerAddresses are those of the configuration that are on this host, or the
@@ -139,13 +139,4 @@ func missingPAs(want map[netip.Addr]struct{}, links map[uint32]netdev.Link) ([]n
 	}
 	slices.SortFunc(out, netip.Addr.Compare)
 	return out, nil
-}
-
-// onLink is the next hop if it is the destination itself, which no change of a
-// gateway can make wrong; any other the kernel looks up.
-func onLink(hop, dst netip.Addr) netip.Addr {
-	if hop != dst {
-		return netip.Addr{}
-	}
-	return hop
 }

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"cmp"
-	"net/netip"
 
 	"github.com/weft-sdn/weft/internal/goal"
 	"github.com/weft-sdn/weft/internal/model"
@@ -17,13 +16,13 @@ type device struct {
 
 // render joins the Goal with the devices that its ports are plugged into and
 // with the underlay. It is pure: the same input gives the same Set.
-func render(g *goal.Goal, devices map[model.PortID]device, u underlay, mayUse func(netip.Addr) bool) table.Set {
+func render(g *goal.Goal, devices map[model.PortID]device, u underlay) table.Set {
 	set := table.NewSet()
 	renderSettings(&set, g)
-	renderPorts(set, g, devices, u.guestMTUs(g), mayUse)
+	renderPorts(set, g, devices, u.guestMTUs(g))
 	renderRecords(set, g, devices)
 	renderRoutes(set, g)
-	renderForwarders(set, g)
+	renderForwarders(set, g, u)
 	renderPAs(set, g, u)
 	renderFloods(set, g, devices)
 	renderGroups(set, u)

@@ -38,8 +38,8 @@ func TestRenderJoinsGoalDevicesAndUnderlay(t *testing.T) {
 	g.PAs[addr("192.0.2.1")] = struct{}{}
 
 	peer := table.Peer{PA: addr("192.0.2.2"), IfIndex: 2, MTU: 1500, NextHop: mac(0xee), Source: mac(0xff)}
-	under := underlay{mtu: 1500, peers: map[netip.Addr]table.Peer{peer.PA: peer}}
-	got := render(g, map[model.PortID]device{1: {ifindex: 40, veth: true}}, under, func(netip.Addr) bool { return true })
+	under := underlay{mtu: 1500, heard: g.PAs, peers: map[netip.Addr]table.Peer{peer.PA: peer}}
+	got := render(g, map[model.PortID]device{1: {ifindex: 40, veth: true}}, under)
 
 	want := table.NewSet()
 	want.Ports[40] = table.Port{IfIndex: 40, ID: 1, VSID: 5001, Network: 7, MAC: mac(1), PA: addr("192.0.2.1"),

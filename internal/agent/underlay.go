@@ -24,8 +24,16 @@ type underlay struct {
 	addresses []netdev.Address
 	mtu       int          // smallest IP MTU of the uplinks; 0 if there is none
 	pas       []netip.Addr // this host's, sorted
-	peers     map[netip.Addr]table.Peer
-	hops      map[netip.Addr]netdev.Neighbour // next hop of each peer that has a route
+	states    map[netip.Addr]addressState
+	locals    []local // usable ones that policy gives this host, sorted
+	ways      map[netip.Addr]ways
+	macs      map[netdev.Neighbour]model.MAC // of next hops
+
+	// What follows, as rows.
+	heard   map[netip.Addr]struct{} // outer destinations that are ours
+	peers   map[netip.Addr]table.Peer
+	paths   map[table.PathKey]table.Peer
+	sources map[table.Source]struct{}
 }
 
 // guestMTU is the largest IP packet of a guest that the underlay carries whole with so much overhead.
@@ -74,7 +82,8 @@ func anyOf(pas map[netip.Addr]struct{}) netip.Addr {
 
 func (u underlay) equal(v underlay) bool {
 	return u.mtu == v.mtu && maps.Equal(u.uplinks, v.uplinks) &&
-		slices.Equal(u.pas, v.pas) && maps.Equal(u.peers, v.peers)
+		slices.Equal(u.pas, v.pas) && maps.Equal(u.states, v.states) && maps.Equal(u.heard, v.heard) &&
+		maps.Equal(u.peers, v.peers) && maps.Equal(u.paths, v.paths) && maps.Equal(u.sources, v.sources)
 }
 
 // findUplinks decides which devices lead to the other hosts and which addresses

@@ -55,7 +55,7 @@ func TestPolicyWalkEndsInTheKernel(t *testing.T) {
 		must(t, err)
 		g := goal.New()
 		d.Apply(g)
-		set := render(g, h.devices, h.under, func(netip.Addr) bool { return true })
+		set := render(g, h.devices, h.under)
 		fmt.Fprintf(&rendered, "%s\n%s", h.name, describeRows(set))
 		want["in the maps of "+h.name] = inMaps(t, set)
 	}

@@ -36,7 +36,11 @@ func (s *Switch) Apply(want table.Set, sweep bool) error {
 	errs = append(errs, s.putSettings(want.Settings))
 	errs = append(errs, s.putLocalPAs(d.putPAs)...)
 	errs = append(errs, s.putForwarders(d.putForwarders)...)
+	errs = append(errs, s.putPaths(want, d)...)
+	errs = append(errs, s.putSources(d.putSources)...)
+	s.forgetSources(d.delSources)
 	errs = append(errs, s.putPeers(want, d.putPeers)...)
+	errs = append(errs, s.deleteSources(d.delSources)...)
 	errs = append(errs, s.putRecords(want, d.putRecords)...)
 	errs = append(errs, s.putRoutes(want, d.putRoutes)...)
 	errs = append(errs, s.putFloods(want, d, sweep)...)
@@ -67,6 +71,8 @@ type delta struct {
 	putRoutes, delRoutes   []table.RouteKey
 	putPeers, delPeers     []netip.Addr
 	putPAs, delPAs         []netip.Addr
+	putPaths, delPaths     []table.PathKey
+	putSources, delSources []table.Source
 	putMembers, delMembers []table.Member
 	delFloods              []model.VSID
 
@@ -80,6 +86,7 @@ func diff(have, want table.Set, sweep bool) *delta {
 	d.putRoutes, d.delRoutes = diffRows(have.Routes, want.Routes, sweep)
 	d.putPeers, d.delPeers = diffRows(have.Peers, want.Peers, sweep)
 	d.putPAs, d.delPAs = diffRows(have.LocalPAs, want.LocalPAs, sweep)
+	d.diffPaths(have, want, sweep)
 	d.putMembers, d.delMembers = diffRows(have.Members, want.Members, sweep)
 	_, d.delFloods = diffRows(have.Floods, want.Floods, sweep)
 	d.putForwarders, d.delForwarders = diffRows(have.Forwarders, want.Forwarders, sweep)
@@ -142,6 +149,8 @@ func (s *Switch) fits(want table.Set, d *delta, sweep bool) error {
 		{"routes", after(s.have.Routes, want.Routes, d.putRoutes, sweep), s.opts.MaxRoutes},
 		{"subnets that flood", max(len(s.have.Floods), len(want.Floods)), s.opts.MaxPorts},
 		{"peers", s.peersAfter(want, d, sweep), s.opts.MaxPeers},
+		{"peers with several ways", s.blocksAfter(want, sweep), s.maxBlocks()},
+		{"outer sources", len(s.have.Sources) + len(d.putSources), s.maxSources()},
 	} {
 		if t.need > int(t.limit) {
 			return &ErrFull{Table: t.name, Need: t.need, Limit: int(t.limit)}
@@ -361,11 +370,16 @@ func (s *Switch) putPeers(want table.Set, keys []netip.Addr) []error {
 func (s *Switch) putPeer(pa netip.Addr, p *table.Peer) error {
 	idx, _, err := s.peers.index(pa)
 	if err == nil {
-		err = s.maps["peer"].Put(idx, encodePeer(pa, p))
+		row := encodePeer(pa, p)
+		if p != nil {
+			row.setWays(s.waysOf(pa))
+		}
+		err = s.maps["peer"].Put(idx, row)
 	}
 	if err != nil {
 		return fmt.Errorf("peer %s: %w", pa, err)
 	}
+	s.settlePaths(pa)
 	return nil
 }
 

@@ -22,6 +22,10 @@ func (s *Switch) limitOf(name string, n int) (table string, limit uint32, need i
 		return "routes", s.opts.MaxRoutes, n
 	case "peer":
 		return "peers", s.opts.MaxPeers, n - 1 // row 0 is nobody's
+	case "path":
+		return "peers", s.opts.MaxPeers, (n + pathBlock - 1) / pathBlock * peersPerBlock
+	case "source":
+		return "peers", s.opts.MaxPeers, (n + sourcesPerPeer - 1) / sourcesPerPeer
 	case "drop":
 		return "ports", s.opts.MaxPorts, (n - dropRows(0) + dropRowsPerPort - 1) / dropRowsPerPort
 	}

@@ -16,6 +16,7 @@ type held struct {
 	set   table.Set
 	slots map[uint32]uint32     // by ifindex
 	peers map[netip.Addr]uint32 // by PA
+	paths map[netip.Addr]uint32 // where further ways begin, by PA
 	odd   []oddRow              // that make no sense, and are not in the set
 }
 
@@ -41,8 +42,8 @@ func (s *Switch) ReadBack() (table.Set, error) {
 }
 
 func readSet(maps map[string]*ebpf.Map) (held, error) {
-	h := held{set: table.NewSet(), slots: map[uint32]uint32{}, peers: map[netip.Addr]uint32{}}
-	pas, err := h.readPeers(maps["peer"])
+	h := held{set: table.NewSet(), slots: map[uint32]uint32{}, peers: map[netip.Addr]uint32{}, paths: map[netip.Addr]uint32{}}
+	pas, err := h.readPeers(maps["peer"], maps["path"])
 	if err != nil {
 		return h, err
 	}
@@ -75,6 +76,15 @@ func readSet(maps map[string]*ebpf.Map) (held, error) {
 			return nil
 		}),
 		readAll(maps["flood"], func(vsid uint32, r floodRow) error { return h.readFlood(vsid, r, pas) }),
+		readAll(maps["source"], func(k sourceKey, _ uint32) error {
+			pa, known := pas[k.Peer]
+			if !known {
+				h.odd = append(h.odd, oddRow{"source", k, fmt.Errorf("source %s: peer %d has no address", from16(k.PA), k.Peer)})
+				return nil
+			}
+			h.set.Sources[table.Source{Peer: pa, PA: from16(k.PA)}] = struct{}{}
+			return nil
+		}),
 		readAll(maps["local_pa"], func(k [16]byte, _ uint32) error {
 			h.set.LocalPAs[model.From16(k)] = struct{}{}
 			return nil
@@ -88,7 +98,7 @@ func readSet(maps map[string]*ebpf.Map) (held, error) {
 }
 
 // readPeers returns the address behind each index.
-func (h *held) readPeers(m *ebpf.Map) (map[uint32]netip.Addr, error) {
+func (h *held) readPeers(m, path *ebpf.Map) (map[uint32]netip.Addr, error) {
 	pas := map[uint32]netip.Addr{}
 	err := readAll(m, func(i uint32, r peerRow) error {
 		pa := from16(r.PA)
@@ -100,7 +110,7 @@ func (h *held) readPeers(m *ebpf.Map) (map[uint32]netip.Addr, error) {
 		if r.Flags&peerPresent != 0 {
 			h.set.Peers[pa] = decodePeer(r)
 		}
-		return nil
+		return h.readPaths(path, pa, r)
 	})
 	return pas, err
 }

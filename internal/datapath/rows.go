@@ -74,20 +74,32 @@ type routeRow struct {
 	NextHop     [16]byte
 }
 
-const peerPresent = 1
+const (
+	peerPresent = 1 << iota
+	peerListed
+)
 
 type peerRow struct {
 	PA      [16]byte
+	Local   [16]byte // zero: the port's
+	Remote  [16]byte
 	Via     [16]byte // zero: none
 	IfIndex uint32
 	MTU     uint16
 	Flags   uint16
 	NextHop model.MAC
 	Source  model.MAC
+	Path    uint32 // index of the first further way
+	Paths   uint32
 	Zero    uint32
 }
 
 const settingPipe = 1
+
+type sourceKey struct {
+	Peer uint32
+	PA   [16]byte
+}
 
 type settingRow struct {
 	VXLANPort   [2]byte // network order
@@ -254,16 +266,23 @@ func decodeRoute(r routeRow) table.Route {
 
 // encodePeer gives the row of a PA; p is nil when only records name it.
 func encodePeer(pa netip.Addr, p *table.Peer) peerRow {
-	r := peerRow{PA: addr16(pa)}
+	r := peerRow{PA: addr16(pa), Remote: addr16(pa)}
 	if p == nil {
 		return r
+	}
+	if r.Local = addr16(p.Local); p.Remote.IsValid() {
+		r.Remote = addr16(p.Remote)
 	}
 	r.IfIndex, r.MTU, r.Flags, r.NextHop, r.Source, r.Via = p.IfIndex, p.MTU, peerPresent, p.NextHop, p.Source, addr16(p.Via)
 	return r
 }
 
 func decodePeer(r peerRow) table.Peer {
-	return table.Peer{PA: from16(r.PA), IfIndex: r.IfIndex, MTU: r.MTU, NextHop: r.NextHop, Source: r.Source, Via: from16(r.Via)}
+	p := table.Peer{PA: from16(r.PA), Local: from16(r.Local), Remote: from16(r.Remote), IfIndex: r.IfIndex, MTU: r.MTU, NextHop: r.NextHop, Source: r.Source, Via: from16(r.Via)}
+	if p.Remote == p.PA {
+		p.Remote = netip.Addr{}
+	}
+	return p
 }
 
 func encodeSettings(s table.Settings) settingRow {

@@ -22,7 +22,7 @@ import (
 
 // layout numbers the meaning of the maps' bytes. A map of another layout is
 // never taken over: raise it with every change of a key or a value in bpf/maps.
-const layout = 3
+const layout = 4
 
 const (
 	maxUplinks  = 256
@@ -47,6 +47,8 @@ type Switch struct {
 	free   []uint32          // slots
 	own    map[uint32]ownRow // what the map own holds, by ifindex
 	peers  peerIndex
+	paths  pathBlocks
+	listed map[netip.Addr]int // how many rows of `source` each peer has
 	links  map[linkName]link.Link
 	stale  map[localMACKey]struct{} // rows of local_mac that could not be written
 	noXDP  map[uint32]bool          // uplinks whose device has none, as was said once
@@ -152,6 +154,7 @@ func (s *Switch) spec() (*ebpf.CollectionSpec, error) {
 		"record": s.opts.MaxRecords, "route": s.opts.MaxRoutes, "peer": s.opts.MaxPeers + 1,
 		"drop": uint32(dropRows(s.opts.MaxPorts)), "uplink": maxUplinks, "local_pa": maxLocalPAs,
 		"flood": s.opts.MaxPorts, "storm": s.opts.MaxPorts, "learn_pace": s.opts.MaxPorts,
+		"path": s.maxBlocks() * pathBlock, "source": s.maxSources(),
 	} {
 		spec.Maps[name].MaxEntries = n
 	}
@@ -326,6 +329,11 @@ func (s *Switch) recall() error {
 		return err
 	}
 	s.have, s.slots, s.peers = held.set, held.slots, newPeerIndex(s.opts.MaxPeers, held.peers)
+	s.paths, s.listed = newPathBlocks(s.maxBlocks(), held.paths), map[netip.Addr]int{}
+	for k := range held.set.Sources {
+		s.listed[k.Peer]++
+		s.peers.hold(k.Peer)
+	}
 	used := make(map[uint32]bool, len(held.slots))
 	for _, slot := range held.slots {
 		used[slot] = true

@@ -34,12 +34,14 @@ const (
 	vswitchMapLocalMac      = "local_mac"
 	vswitchMapLocalPa       = "local_pa"
 	vswitchMapOwn           = "own"
+	vswitchMapPath          = "path"
 	vswitchMapPeer          = "peer"
 	vswitchMapPort          = "port"
 	vswitchMapRecord        = "record"
 	vswitchMapRoute         = "route"
 	vswitchMapScratch       = "scratch"
 	vswitchMapSetting       = "setting"
+	vswitchMapSource        = "source"
 	vswitchMapStorm         = "storm"
 	vswitchMapTraffic       = "traffic"
 	vswitchMapUplink        = "uplink"
@@ -132,12 +134,14 @@ type vswitchMapSpecs struct {
 	LocalMac      *ebpf.MapSpec `ebpf:"local_mac"`
 	LocalPa       *ebpf.MapSpec `ebpf:"local_pa"`
 	Own           *ebpf.MapSpec `ebpf:"own"`
+	Path          *ebpf.MapSpec `ebpf:"path"`
 	Peer          *ebpf.MapSpec `ebpf:"peer"`
 	Port          *ebpf.MapSpec `ebpf:"port"`
 	Record        *ebpf.MapSpec `ebpf:"record"`
 	Route         *ebpf.MapSpec `ebpf:"route"`
 	Scratch       *ebpf.MapSpec `ebpf:"scratch"`
 	Setting       *ebpf.MapSpec `ebpf:"setting"`
+	Source        *ebpf.MapSpec `ebpf:"source"`
 	Storm         *ebpf.MapSpec `ebpf:"storm"`
 	Traffic       *ebpf.MapSpec `ebpf:"traffic"`
 	Uplink        *ebpf.MapSpec `ebpf:"uplink"`
@@ -192,12 +196,14 @@ type vswitchMaps struct {
 	LocalMac      *ebpf.Map `ebpf:"local_mac"`
 	LocalPa       *ebpf.Map `ebpf:"local_pa"`
 	Own           *ebpf.Map `ebpf:"own"`
+	Path          *ebpf.Map `ebpf:"path"`
 	Peer          *ebpf.Map `ebpf:"peer"`
 	Port          *ebpf.Map `ebpf:"port"`
 	Record        *ebpf.Map `ebpf:"record"`
 	Route         *ebpf.Map `ebpf:"route"`
 	Scratch       *ebpf.Map `ebpf:"scratch"`
 	Setting       *ebpf.Map `ebpf:"setting"`
+	Source        *ebpf.Map `ebpf:"source"`
 	Storm         *ebpf.Map `ebpf:"storm"`
 	Traffic       *ebpf.Map `ebpf:"traffic"`
 	Uplink        *ebpf.Map `ebpf:"uplink"`
@@ -223,12 +229,14 @@ func (m *vswitchMaps) Close() error {
 		m.LocalMac,
 		m.LocalPa,
 		m.Own,
+		m.Path,
 		m.Peer,
 		m.Port,
 		m.Record,
 		m.Route,
 		m.Scratch,
 		m.Setting,
+		m.Source,
 		m.Storm,
 		m.Traffic,
 		m.Uplink,

@@ -234,16 +234,16 @@ func TestRoutesAndManagedNeighbours(t *testing.T) {
 	}
 
 	gateway := netip.MustParseAddr("192.0.2.2")
-	r, err := RouteTo(netip.MustParseAddr("198.51.100.7"))
+	r, err := routeTo("198.51.100.7")
 	want := Route{IfIndex: link.Index, NextHop: gateway, Source: own.Addr(), MTU: 1400, MAC: link.MAC}
 	if err != nil || r != want {
 		t.Errorf("RouteTo = %+v, %v; want %+v", r, err, want)
 	}
-	if r, err := RouteTo(gateway); err != nil || r.NextHop != gateway || r.MTU != 1500 {
+	if r, err := routeTo(gateway.String()); err != nil || r.NextHop != gateway || r.MTU != 1500 {
 		t.Errorf("on-link: %+v %v", r, err)
 	}
 	for _, dst := range []string{"203.0.113.1", "192.0.2.1", "127.0.0.1"} {
-		if _, err := RouteTo(netip.MustParseAddr(dst)); !errors.Is(err, ErrNoRoute) {
+		if _, err := routeTo(dst); !errors.Is(err, ErrNoRoute) {
 			t.Errorf("route to %s: %v", dst, err)
 		}
 	}
@@ -346,4 +346,13 @@ func TestWatchResyncsAfterOverflow(t *testing.T) {
 			t.Fatal("lost messages were not told of")
 		}
 	}
+}
+
+// routeTo is the only route to a destination.
+func routeTo(dst string) (Route, error) {
+	all, err := RoutesTo(netip.MustParseAddr(dst), netip.Addr{})
+	if len(all) != 1 {
+		return Route{}, err
+	}
+	return all[0], err
 }

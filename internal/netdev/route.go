@@ -3,6 +3,7 @@ package netdev
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
@@ -23,29 +24,61 @@ type Route struct {
 	MAC     model.MAC // of the device
 }
 
-// RouteTo looks a destination up. ErrNoRoute when there is none, or when it
-// leads to this host itself or into nothing.
-func RouteTo(dst netip.Addr) (Route, error) {
-	found, err := netlink.RouteGet(dst.AsSlice())
+// RoutesTo looks up how packets get from an address of this host to a destination, by
+// the routing table and its rules: one Route, or each next hop of one with several whose
+// link is there. An invalid source stands for whichever the kernel chooses. ErrNoRoute
+// when there is none, or when it leads to this host itself or into nothing.
+func RoutesTo(dst, src netip.Addr) ([]Route, error) {
+	options := &netlink.RouteGetOptions{}
+	if src.IsValid() {
+		options.SrcAddr = src.AsSlice()
+	}
+	// What the kernel does with a packet, with all that it knows of the path ...
+	taken, err := netlink.RouteGetWithOptions(dst.AsSlice(), options)
 	if err != nil {
-		return Route{}, routeError(dst, err)
+		return nil, routeError(dst, err)
 	}
-	if len(found) == 0 || found[0].Type != unix.RTN_UNICAST || found[0].LinkIndex == 0 {
-		return Route{}, fmt.Errorf("to %s: %w", dst, ErrNoRoute)
+	if len(taken) == 0 || taken[0].Type != unix.RTN_UNICAST || taken[0].LinkIndex == 0 {
+		return nil, fmt.Errorf("to %s: %w", dst, ErrNoRoute)
 	}
-	r := found[0]
-	l, err := byIndex(uint32(r.LinkIndex))
+	// ... and the entry of the table that it follows from.
+	options.FIBMatch = true
+	entry, err := netlink.RouteGetWithOptions(dst.AsSlice(), options)
+	if err != nil || len(entry) == 0 || len(entry[0].MultiPath) < 2 {
+		one, err := routeOf(dst, taken[0], uint32(taken[0].LinkIndex), taken[0].Gw, taken[0].Via)
+		return []Route{one}, err
+	}
+	var out []Route
+	for _, hop := range entry[0].MultiPath {
+		if hop.Flags&(unix.RTNH_F_DEAD|unix.RTNH_F_LINKDOWN) != 0 {
+			continue
+		}
+		one, err := routeOf(dst, taken[0], uint32(hop.LinkIndex), hop.Gw, hop.Via)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, one)
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("to %s: %w", dst, ErrNoRoute)
+	}
+	return out, nil
+}
+
+// routeOf is one next hop of a route.
+func routeOf(dst netip.Addr, r netlink.Route, index uint32, gw net.IP, via netlink.Destination) (Route, error) {
+	l, err := byIndex(index)
 	if err != nil {
 		return Route{}, err
 	}
 	link := linkOf(l)
 	out := Route{IfIndex: link.Index, NextHop: dst, MTU: link.MTU, MAC: link.MAC}
-	if gw, ok := netip.AddrFromSlice(r.Gw); ok {
-		out.NextHop = gw.Unmap()
+	if a, ok := netip.AddrFromSlice(gw); ok {
+		out.NextHop = a.Unmap()
 	}
-	if via, ok := r.Via.(*netlink.Via); ok {
-		if gw, ok := netip.AddrFromSlice(via.Addr); ok {
-			out.NextHop = gw.Unmap()
+	if v, ok := via.(*netlink.Via); ok && v != nil {
+		if a, ok := netip.AddrFromSlice(v.Addr); ok {
+			out.NextHop = a.Unmap()
 		}
 	}
 	if src, ok := netip.AddrFromSlice(r.Src); ok {

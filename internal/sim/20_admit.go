@@ -139,7 +139,7 @@ func (w *walk) admitSource(source netip.Addr) model.Verdict {
 	p := &w.packet
 	vsid := w.outer.vsid
 	if s, ok := w.rec(vsid, source); ok {
-		if s.PA != w.outer.src || s.MAC != p.eth.Src {
+		if !w.sends(s.PA) || s.MAC != p.eth.Src {
 			return w.say(model.VerdictSourceNotInPolicy, "admit", "%s in subnet %d is %s at %q, not %s at %s", source, vsid, s.MAC, s.PA, p.eth.Src, w.outer.src)
 		}
 		return model.VerdictContinue
@@ -154,7 +154,7 @@ func (w *walk) admitSource(source netip.Addr) model.Verdict {
 		return w.admitRouted(source)
 	}
 	g, ok := w.wild(vsid, source.Is4())
-	if !ok || g.PA != w.outer.src || g.MAC != p.eth.Src || !w.outside(w.port.Network, vsid, source) {
+	if !ok || !w.sends(g.PA) || g.MAC != p.eth.Src || !w.outside(w.port.Network, vsid, source) {
 		return w.say(model.VerdictSourceNotInPolicy, "admit", "no record of %s in subnet %d, it was not routed, and no gateway may stand for it", source, vsid)
 	}
 	return w.say(model.VerdictContinue, "admit", "source %s is outside policy, which %s is the gateway to", source, g.MAC)
@@ -168,7 +168,7 @@ func (w *walk) led(source netip.Addr) bool {
 		return false
 	}
 	r, known := w.rec(route.VSID, source)
-	return known && r.PA == w.outer.src
+	return known && w.sends(r.PA)
 }
 
 // forwarded tells whether a guest that forwards may have sent what is the source's.
@@ -201,8 +201,24 @@ func (w *walk) admitRouted(source netip.Addr) model.Verdict {
 	if !known && usable(source) {
 		s, _ = w.wild(route.VSID, source.Is4())
 	}
-	if s.PA != w.outer.src {
+	if !w.sends(s.PA) {
 		return w.say(model.VerdictSourceNotInPolicy, "admit", "%s in subnet %d (%s) is not at %s", source, route.VSID, prefix, w.outer.src)
 	}
 	return model.VerdictContinue
+}
+
+// sends tells whether the outer source is one of the host that records name by pa.
+func (w *walk) sends(pa netip.Addr) bool {
+	if !pa.IsValid() {
+		return false
+	}
+	listed := false
+	for s := range w.Set.Sources {
+		listed = listed || s.Peer == pa
+	}
+	if !listed {
+		return w.outer.src == pa
+	}
+	_, known := w.Set.Sources[table.Source{Peer: pa, PA: w.outer.src}]
+	return known
 }

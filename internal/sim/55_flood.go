@@ -166,9 +166,10 @@ func (w *walk) copyToPort(m table.Member, size int) {
 func (w *walk) copyToHost(pa netip.Addr, size int) {
 	peer, ok := w.Set.Peers[pa]
 	transport := w.Set.Floods[w.port.VSID].Transport
-	overhead := table.Overhead(transport, pa)
+	to := outerDestination(peer)
+	overhead := table.Overhead(transport, to)
 	switch {
-	case !ok || !w.reaches(peer):
+	case !ok || !w.reaches(peer) || to.Is6() != w.port.PA.Is6():
 		w.lose(model.VerdictNoUnderlayRoute, "no way to Provider Address %s", pa)
 		return
 	case size > int(peer.MTU)-overhead:
@@ -181,7 +182,7 @@ func (w *walk) copyToHost(pa netip.Addr, size int) {
 	inner := w.frame
 	w.peer, w.hop = &peer, &hop{vsid: w.port.VSID}
 	w.encapsulate(transport)
-	must(wire.Ethernet{Dst: peer.NextHop, Src: peer.Source, Type: etherTypeOf(pa)}.Encode(w.frame))
+	must(wire.Ethernet{Dst: peer.NextHop, Src: peer.Source, Type: etherTypeOf(to)}.Encode(w.frame))
 	w.result.Copies = append(w.result.Copies, Copy{IfIndex: peer.IfIndex, Frame: w.frame})
 	w.frame = inner
 }
@@ -224,10 +225,13 @@ func (w *walk) admitFlooded() model.Verdict {
 		source = p.arp.Sender
 	}
 	r, known := w.rec(vsid, source)
-	_, member := w.Set.Members[table.Member{VSID: vsid, PA: w.outer.src}]
+	member := false
+	for m := range w.Set.Members {
+		member = member || m.VSID == vsid && w.sends(m.PA)
+	}
 	nameless := source.IsUnspecified() || source.Is6() && source.IsLinkLocalUnicast()
 	switch {
-	case known && r.PA == w.outer.src && r.MAC == p.eth.Src:
+	case known && w.sends(r.PA) && r.MAC == p.eth.Src:
 	case !known && nameless && member:
 	default:
 		return w.say(model.VerdictSourceNotInPolicy, "flood", "%s of subnet %d is not at %s", source, vsid, w.outer.src)

@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"net/netip"
+
 	"github.com/weft-sdn/weft/internal/model"
 	"github.com/weft-sdn/weft/internal/table"
 	"github.com/weft-sdn/weft/internal/wire"
@@ -29,11 +31,41 @@ func (w *walk) lookup60() model.Verdict {
 
 func (w *walk) lookupPeer() model.Verdict {
 	peer, ok := w.Set.Peers[w.record.PA]
+	peer = w.way(peer)
 	if !ok || !w.reaches(peer) {
 		return w.say(model.VerdictNoUnderlayRoute, "lookup", "no way to Provider Address %s", w.record.PA)
 	}
 	w.peer = &peer
 	return w.say(model.VerdictContinue, "lookup", "%s is %s at %s", w.hop.ca, w.record.MAC, w.record.PA)
+}
+
+// way is the one of the flow, of all ways to the host of a peer.
+func (w *walk) way(first table.Peer) table.Peer {
+	ways := []table.Peer{first}
+	for n := uint8(1); n < table.MaxPaths; n++ {
+		further, ok := w.Set.Paths[table.PathKey{PA: first.PA, N: n}]
+		if !ok {
+			break
+		}
+		ways = append(ways, further)
+	}
+	return ways[w.packet.flowHash()>>8%uint32(len(ways))]
+}
+
+// outerSource is what a packet to a peer comes from.
+func (w *walk) outerSource(to table.Peer) netip.Addr {
+	if to.Local.IsValid() {
+		return to.Local
+	}
+	return w.port.PA
+}
+
+// outerDestination is what a packet to a peer goes to.
+func outerDestination(to table.Peer) netip.Addr {
+	if to.Remote.IsValid() {
+		return to.Remote
+	}
+	return to.PA
 }
 
 func (w *walk) lookupPort() model.Verdict {
@@ -109,5 +141,6 @@ func (w *walk) uplinkLookup60() model.Verdict {
 
 // reaches tells whether there is a device toward a peer, and an address of its family to send from.
 func (w *walk) reaches(peer table.Peer) bool {
-	return peer.IfIndex != 0 && w.port.PA.IsValid() && w.port.PA.Is6() == peer.PA.Is6()
+	local := w.outerSource(peer)
+	return peer.IfIndex != 0 && local.IsValid() && local.Is6() == outerDestination(peer).Is6()
 }

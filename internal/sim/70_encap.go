@@ -51,7 +51,7 @@ func (w *walk) pathMTU() int {
 	if w.peer == nil {
 		return int(w.to.MTU)
 	}
-	return max(0, int(w.peer.MTU)-table.Overhead(w.record.Transport, w.peer.PA))
+	return max(0, int(w.peer.MTU)-table.Overhead(w.record.Transport, outerDestination(*w.peer)))
 }
 
 // rewriteInner is what the guest at the other end sees of the forwarding.
@@ -88,7 +88,7 @@ func (w *walk) encapsulate(transport model.TransportID) {
 	id := w.packet.flowID(hash)
 	must(wire.NVGRE{VSID: w.hop.vsid, FlowID: id}.Encode(gre))
 	w.frame = w.outerIP(wire.ProtoGRE, hash, gre)
-	w.say(model.VerdictContinue, "encap", "NVGRE %s to %s, VSID %d, FlowID %d", w.port.PA, w.peer.PA, w.hop.vsid, id)
+	w.say(model.VerdictContinue, "encap", "NVGRE %s to %s, VSID %d, FlowID %d", w.outerSource(*w.peer), outerDestination(*w.peer), w.hop.vsid, id)
 }
 
 func (w *walk) encapsulateVXLAN(hash uint32) {
@@ -97,17 +97,17 @@ func (w *walk) encapsulateVXLAN(hash uint32) {
 	must(wire.UDP{Source: port, Destination: w.Set.Settings.VXLANPort, Length: uint16(len(header) + len(w.frame))}.Encode(header))
 	must(wire.VXLAN{VSID: w.hop.vsid}.Encode(header[wire.UDPLen:]))
 	w.frame = w.outerIP(wire.ProtoUDP, hash, header)
-	w.say(model.VerdictContinue, "encap", "VXLAN %s to %s, VSID %d, source port %d", w.port.PA, w.peer.PA, w.hop.vsid, port)
+	w.say(model.VerdictContinue, "encap", "VXLAN %s to %s, VSID %d, source port %d", w.outerSource(*w.peer), outerDestination(*w.peer), w.hop.vsid, port)
 }
 
 // outerIP is the frame behind room for Ethernet, the outer IP header and the tunnel's.
 func (w *walk) outerIP(proto uint8, hash uint32, tunnel []byte) []byte {
-	if w.peer.PA.Is6() {
+	if outerDestination(*w.peer).Is6() {
 		out := make([]byte, l3+wire.IPv6Len, l3+wire.IPv6Len+len(tunnel)+len(w.frame))
 		out = append(append(out, tunnel...), w.frame...)
 		must(wire.IPv6{
 			Class: w.outerTOS(), Flow: hash >> 12, PayloadLen: uint16(len(out) - l3 - wire.IPv6Len),
-			Next: proto, HopLimit: w.outerTTL(), Source: w.port.PA, Destination: w.peer.PA,
+			Next: proto, HopLimit: w.outerTTL(), Source: w.outerSource(*w.peer), Destination: outerDestination(*w.peer),
 		}.Encode(out[l3:]))
 		return out
 	}
@@ -115,7 +115,7 @@ func (w *walk) outerIP(proto uint8, hash uint32, tunnel []byte) []byte {
 	out = append(append(out, tunnel...), w.frame...)
 	must(wire.IPv4{
 		HeaderLen: wire.IPv4Len, TOS: w.outerTOS(), TotalLen: uint16(len(out) - l3),
-		DontFrag: true, TTL: w.outerTTL(), Proto: proto, Source: w.port.PA, Destination: w.peer.PA,
+		DontFrag: true, TTL: w.outerTTL(), Proto: proto, Source: w.outerSource(*w.peer), Destination: outerDestination(*w.peer),
 	}.Encode(out[l3:]))
 	must(wire.SealIPv4(out[l3 : l3+wire.IPv4Len]))
 	return out

@@ -12,10 +12,10 @@ func (w *walk) underlay80() model.Verdict {
 	if w.peer == nil {
 		return model.VerdictContinue
 	}
-	outer := wire.Ethernet{Type: etherTypeOf(w.peer.PA)} // the addresses are the kernel's to fill, except for ARP
+	outer := wire.Ethernet{Type: etherTypeOf(outerDestination(*w.peer))} // the addresses are the kernel's to fill, except for ARP
 	if w.packet.isARP() {
 		if w.peer.NextHop.IsZero() {
-			return w.say(model.VerdictNeighbourUnresolved, "underlay", "no link-layer address toward %s", w.peer.PA)
+			return w.say(model.VerdictNeighbourUnresolved, "underlay", "no link-layer address toward %s", outerDestination(*w.peer))
 		}
 		outer.Src, outer.Dst = w.peer.Source, w.peer.NextHop
 	}

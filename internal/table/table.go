@@ -64,14 +64,32 @@ type Route struct {
 	NextHop netip.Addr
 }
 
-// Peer says how to reach a remote Provider Address.
+// MaxPaths bounds the ways to one remote host.
+const MaxPaths = 8
+
+// Peer says how to reach a remote host. Of a host with several ways it is the first;
+// Set.Paths has the others, and each flow takes one of them.
 type Peer struct {
-	PA      netip.Addr // the key
+	PA      netip.Addr // that records name the host by; the key
+	Local   netip.Addr // outer source; invalid: the port's PA
+	Remote  netip.Addr // outer destination, of the family of Local; invalid: PA
 	IfIndex uint32     // underlay device; 0: no route now
 	MTU     uint16     // outer IP MTU toward it
 	Via     netip.Addr // next hop on that device, of PA's family; invalid: the kernel looks the route up, packet by packet
 	NextHop model.MAC  // link-layer next hop for non-IP frames; zero: unresolved
 	Source  model.MAC  // MAC of the underlay device
+}
+
+// PathKey finds a further way to the host of a Peer. N counts from 1, without gaps.
+type PathKey struct {
+	PA netip.Addr // of the Peer
+	N  uint8      // less than MaxPaths
+}
+
+// Source is an outer source that packets of the host of a Peer may have. Where a Peer
+// has none, it is the PA of the Peer.
+type Source struct {
+	Peer, PA netip.Addr
 }
 
 // Flood says what is flooded in a subnet. Broadcast and multicast of an L2 subnet reach
@@ -118,6 +136,8 @@ type Set struct {
 	Records  map[RecordKey]Record
 	Routes   map[RouteKey]Route
 	Peers    map[netip.Addr]Peer
+	Paths    map[PathKey]Peer // PA is the key's
+	Sources  map[Source]struct{}
 	LocalPAs map[netip.Addr]struct{} // outer destinations that are ours
 	Floods   map[model.VSID]Flood
 	Members  map[Member]MemberInfo // of subnets in Floods
@@ -143,6 +163,8 @@ func NewSet() Set {
 		Records:  map[RecordKey]Record{},
 		Routes:   map[RouteKey]Route{},
 		Peers:    map[netip.Addr]Peer{},
+		Paths:    map[PathKey]Peer{},
+		Sources:  map[Source]struct{}{},
 		LocalPAs: map[netip.Addr]struct{}{},
 		Floods:   map[model.VSID]Flood{},
 		Members:  map[Member]MemberInfo{},

@@ -401,6 +401,28 @@ func (w *world) addPeer(rng *rand.Rand, pa netip.Addr) {
 		p.Via = pa.Next()
 	}
 	w.set.Peers[pa] = p
+	if chance(rng, 50) {
+		w.addWays(rng, pa)
+	}
+}
+
+// addWays gives a host several ways, or sources, or both.
+func (w *world) addWays(rng *rand.Rand, pa netip.Addr) {
+	for n := range rng.IntN(table.MaxPaths) {
+		p := table.Peer{PA: pa, MTU: pick(rng, pathMTUs), NextHop: model.MAC{2, 0xaa, 0, 0, 1, byte(n)}}
+		p.IfIndex = pick(rng, w.uplinks[:])
+		p.Source = w.macs[p.IfIndex]
+		if chance(rng, 80) {
+			p.Local = pick(rng, w.localPAs)
+		}
+		if remote := pick(rng, w.remotePAs); chance(rng, 80) && remote != pa {
+			p.Remote = remote
+		}
+		w.set.Paths[table.PathKey{PA: pa, N: uint8(n + 1)}] = p
+	}
+	for range rng.IntN(3) {
+		w.set.Sources[table.Source{Peer: pa, PA: pick(rng, w.remotePAs)}] = struct{}{}
+	}
 }
 
 // addFlood has a subnet flooded, to most of its members and some that are none.

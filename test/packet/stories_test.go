@@ -15,7 +15,7 @@ func stories(s site) []story {
 	return slices.Concat(
 		parseStories(s), admitStories(s), arpStories(s), ndStories(s), routeStories(s),
 		lookupStories(s), encapStories(s), uplinkStories(s), transportStories(s), toPortStories(s),
-		wildcardStories(s), leaseStories(s), forwardStories(s), floodStories(s),
+		wildcardStories(s), leaseStories(s), forwardStories(s), floodStories(s), pathStories(s),
 	)
 }
 
@@ -446,8 +446,10 @@ func toPortStories(s site) []story {
 // flowOf is 70.3 worked out for the datagrams of this page: ports 4000 and 53, protocol 17.
 func flowOf(src, dst netip.Addr) uint8 { return uint8(hashOf(src, dst) >> 24) }
 
-func hashOf(src, dst netip.Addr) uint32 {
-	h := uint32(4000^53) ^ 17<<16
+func hashOf(src, dst netip.Addr) uint32 { return hashOfPorts(src, dst, 4000, 53) }
+
+func hashOfPorts(src, dst netip.Addr, sport, dport uint16) uint32 {
+	h := uint32(sport^dport) ^ 17<<16
 	for _, a := range [2]netip.Addr{src, dst} {
 		for i, b := range a.AsSlice() {
 			h ^= uint32(b) << (24 - 8*(i%4))
