@@ -16,6 +16,7 @@
 #include "lib/finish.h"
 #include "lib/learn.h"
 #include "maps/flood.h"
+#include "maps/group.h"
 #include "maps/peer.h"
 #include "maps/port.h"
 #include "maps/record.h"
@@ -47,6 +48,7 @@ struct flooding {
 	struct pkt *p;
 	const struct flood *row;
 	__u32 scope;
+	bool snooped; /* only ports that have joined the group get a copy */
 	__u32 size;   /* as encap_size counts it */
 	__u32 copies; /* made so far */
 	__u32 pushed; /* outer headers have their room */
@@ -142,6 +144,51 @@ static __always_inline bool flood_send(struct flooding *f, __u32 ifindex)
 	return true;
 }
 
+/* What guests say of groups stays between them and the switch. */
+static __always_inline bool flood_is_report(struct __sk_buff *skb, const struct pkt *p)
+{
+	__u8 type;
+
+	if (p->type == TYPE_IPV6)
+		return p->proto == PROTO_ICMPV6 &&
+		       (p->icmp_type == MLD_REPORT || p->icmp_type == MLD_DONE || p->icmp_type == MLD_REPORT2);
+	if (p->type != TYPE_IPV4 || p->proto != PROTO_IGMP || p->fragment || p->l4_len < IGMP_LEN)
+		return false;
+	if (!load(skb, p->l4, &type, sizeof(type)))
+		return false;
+	return type == IGMP_REPORT1 || type == IGMP_REPORT2 || type == IGMP_LEAVE || type == IGMP_REPORT3;
+}
+
+static __always_inline void flood_tell(struct __sk_buff *skb, const struct pkt *p)
+{
+	struct group_report *r;
+	__u32 n = p->l3_len;
+
+	if (rehearse)
+		return;
+	r = bpf_ringbuf_reserve(&group_report, sizeof(*r), 0);
+	if (!r)
+		return;
+	if (n > REPORT_MAX)
+		n = REPORT_MAX;
+	r->ifindex = p->port->ifindex;
+	r->vsid = p->vsid;
+	r->len = n;
+	if (!n || bpf_skb_load_bytes(skb, sizeof(struct eth), r->packet, n))
+		r->len = 0;
+	bpf_ringbuf_submit(r, 0);
+}
+
+/* Link-local groups are for all, joined or not (RFC 4541 section 2.1.2, here of IPv6 too). */
+static __always_inline bool flood_is_snooped(const struct pkt *p, const struct flood *row)
+{
+	if (!(row->flags & FLOOD_L2) || p->type == TYPE_ARP)
+		return false;
+	if (p->type == TYPE_IPV6)
+		return addr6_multicast(&p->dst) && (p->dst.b[1] & 15) > 2;
+	return p->dst.b[12] >> 4 == 0xe && (p->dst.w[3] & bpf_htonl(0xffffff00)) != bpf_htonl(0xe0000000);
+}
+
 /* A copy for a port of this host. */
 static __always_inline enum verdict flood_local(struct flooding *f, const struct member *m)
 {
@@ -150,6 +197,8 @@ static __always_inline enum verdict flood_local(struct flooding *f, const struct
 	const struct port *to;
 
 	if (p->port && ifindex == p->port->ifindex)
+		return V_CONTINUE;
+	if (f->snooped && !group_joined(p->vsid, ifindex, &p->dst))
 		return V_CONTINUE;
 	to = bpf_map_lookup_elem(&port, &ifindex);
 	if (!to)
@@ -238,6 +287,11 @@ static __always_inline enum verdict flood_from_port(struct flooding *f, enum ver
 	if (!flood_within_rate(p, f->row->rate))
 		return V_STORM_LIMITED;
 	learn_flooded(f->skb, p);
+	if (f->row->flags & FLOOD_L2 && flood_is_report(f->skb, p)) {
+		flood_tell(f->skb, p);
+		return V_GROUP_REPORT;
+	}
+	f->snooped = flood_is_snooped(p, f->row);
 	f->size = encap_size(f->skb, p);
 	bpf_loop(FLOOD_MAX_LOCALS, flood_each_local, f, 0);
 	bpf_loop(FLOOD_MAX_HOSTS, flood_each_host, f, 0);
@@ -297,6 +351,7 @@ static __always_inline enum verdict flood_from_uplink(struct flooding *f)
 		(v = decap_cut(f->skb, p)) || (v = decap_strip(f->skb, p));
 	if (v)
 		return v;
+	f->snooped = flood_is_snooped(p, f->row);
 	bpf_loop(FLOOD_MAX_LOCALS, flood_each_local, f, 0);
 	return V_FLOODED;
 }

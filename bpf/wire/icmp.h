@@ -19,6 +19,17 @@
 #define ICMPV6_ECHO 128
 #define ICMPV6_ECHO_REPLY 129
 
+/* Multicast Listener Discovery (RFC 2710, RFC 9777), and IGMP (RFC 1112, RFC 2236, RFC 9776). */
+#define MLD_REPORT 131
+#define MLD_DONE 132
+#define MLD_REPORT2 143
+
+#define IGMP_REPORT1 0x12
+#define IGMP_REPORT2 0x16
+#define IGMP_LEAVE 0x17
+#define IGMP_REPORT3 0x22
+#define IGMP_LEN 8 /* at least */
+
 #define ND_RS 133
 #define ND_RA 134
 #define ND_NS 135

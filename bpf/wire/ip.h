@@ -7,6 +7,7 @@
 /* IPv4 (RFC 791) and IPv6 (RFC 8200) headers. */
 #define PROTO_HOP_BY_HOP 0
 #define PROTO_ICMP 1
+#define PROTO_IGMP 2
 #define PROTO_TCP 6
 #define PROTO_UDP 17
 #define PROTO_ROUTING 43

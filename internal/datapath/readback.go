@@ -75,6 +75,10 @@ func readSet(maps map[string]*ebpf.Map) (held, error) {
 			h.set.Routes[key] = decodeRoute(r)
 			return nil
 		}),
+		readAll(maps["group"], func(k groupKey, _ uint32) error {
+			h.set.Groups[table.GroupMember{VSID: model.VSID(k.VSID), IfIndex: k.IfIndex, Group: model.From16(k.Group)}] = struct{}{}
+			return nil
+		}),
 		readAll(maps["flood"], func(vsid uint32, r floodRow) error { return h.readFlood(vsid, r, pas) }),
 		readAll(maps["source"], func(k sourceKey, _ uint32) error {
 			pa, known := pas[k.Peer]

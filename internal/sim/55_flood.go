@@ -49,8 +49,11 @@ func (w *walk) flood55(was model.Verdict) model.Verdict {
 	if row.Rate == 0 {
 		return w.say(model.VerdictStormLimited, "flood", "the port may have nothing flooded")
 	}
+	if row.L2 && w.isGroupReport() {
+		return w.say(model.VerdictGroupReport, "flood", "the switch notes which groups the guest listens to")
+	}
 	size := w.size()
-	for _, m := range w.ports(w.port.VSID, to) {
+	for _, m := range w.listeners(w.ports(w.port.VSID, to), row) {
 		if m.IfIndex != w.port.IfIndex {
 			w.copyToPort(m, size)
 		}
@@ -140,6 +143,49 @@ func (w *walk) hosts(vsid model.VSID, row table.Flood, to scope) []netip.Addr {
 	return out
 }
 
+// isGroupReport tells whether a guest says which groups it listens to (IGMP, MLD).
+func (w *walk) isGroupReport() bool {
+	p := &w.packet
+	switch {
+	case p.isICMPv6():
+		return p.icmpType == 131 || p.icmpType == 132 || p.icmpType == 143
+	case p.isIPv4() && p.proto == 2 && !p.fragment && p.l4Len() >= 8:
+		t := w.frame[p.l4]
+		return t == 0x12 || t == 0x16 || t == 0x17 || t == 0x22
+	}
+	return false
+}
+
+var linkLocalGroups = []netip.Prefix{netip.MustParsePrefix("224.0.0.0/24"), netip.MustParsePrefix("ff00::/16"),
+	netip.MustParsePrefix("ff01::/16"), netip.MustParsePrefix("ff02::/16")}
+
+// listeners are those of the ports that have joined the group; of an L3 subnet, of broadcast and of a link-local group
+// they are all. The flags of an IPv6 group do not matter, its scope does.
+func (w *walk) listeners(ports []table.Member, row table.Flood) []table.Member {
+	dst := w.packet.dst
+	if !row.L2 || !dst.IsMulticast() {
+		return ports
+	}
+	scope := dst
+	if dst.Is6() {
+		b := dst.As16()
+		b[1] &= 15
+		scope = netip.AddrFrom16(b)
+	}
+	for _, p := range linkLocalGroups {
+		if p.Contains(scope) {
+			return ports
+		}
+	}
+	var out []table.Member
+	for _, m := range ports {
+		if _, joined := w.Set.Groups[table.GroupMember{VSID: m.VSID, IfIndex: m.IfIndex, Group: dst}]; joined {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
 // lose counts a copy that cannot be made.
 func (w *walk) lose(v model.Verdict, format string, args ...any) {
 	w.result.Lost = append(w.result.Lost, v)
@@ -210,7 +256,7 @@ func (w *walk) uplinkFlood55() model.Verdict {
 	if v := w.arriveTOS(); v != model.VerdictContinue {
 		return v
 	}
-	for _, m := range w.ports(vsid, to) {
+	for _, m := range w.listeners(w.ports(vsid, to), row) {
 		w.copyToPort(m, 0)
 	}
 	return w.say(model.VerdictFlooded, "flood", "%d copies", len(w.result.Copies))

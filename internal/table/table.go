@@ -115,6 +115,13 @@ type MemberInfo struct {
 	L2Only bool // the port, or a port of that host, has addresses that are yet to be learned
 }
 
+// GroupMember is a port of this host that listens to a multicast group of its subnet.
+type GroupMember struct {
+	VSID    model.VSID
+	IfIndex uint32
+	Group   netip.Addr
+}
+
 // Bounds of the members of one subnet.
 const (
 	MaxFloodPorts = 256
@@ -141,6 +148,8 @@ type Set struct {
 	LocalPAs map[netip.Addr]struct{} // outer destinations that are ours
 	Floods   map[model.VSID]Flood
 	Members  map[Member]MemberInfo // of subnets in Floods
+	// Groups are learned from what guests say, and not rendered: datapath.SetGroups writes them.
+	Groups   map[GroupMember]struct{}
 	Settings Settings
 
 	Forwarders map[Forwarder]struct{}
@@ -168,6 +177,7 @@ func NewSet() Set {
 		LocalPAs: map[netip.Addr]struct{}{},
 		Floods:   map[model.VSID]Flood{},
 		Members:  map[Member]MemberInfo{},
+		Groups:   map[GroupMember]struct{}{},
 		Settings: DefaultSettings,
 
 		Forwarders: map[Forwarder]struct{}{},

@@ -136,11 +136,12 @@ func (d duel) shrink(tb testing.TB, set table.Set, in packetIn) (table.Set, pack
 	tb.Helper()
 	set = table.Set{Ports: maps.Clone(set.Ports), Records: maps.Clone(set.Records), Routes: maps.Clone(set.Routes),
 		Peers: maps.Clone(set.Peers), LocalPAs: maps.Clone(set.LocalPAs), Settings: set.Settings,
-		Floods: maps.Clone(set.Floods), Members: maps.Clone(set.Members)}
+		Floods: maps.Clone(set.Floods), Members: maps.Clone(set.Members), Groups: maps.Clone(set.Groups)}
 	if !d.differ(tb, set, in) {
 		tb.Log("does not differ when run again: the program remembers something")
 		return set, in
 	}
+	shrinkMap(set.Groups, func() bool { return d.differ(tb, set, in) })
 	shrinkMap(set.Members, func() bool { return d.differ(tb, set, in) })
 	shrinkMap(set.Routes, func() bool { return d.differ(tb, set, in) })
 	shrinkMap(set.Records, func() bool { return d.differ(tb, set, in) })
@@ -209,6 +210,9 @@ func (d duel) report(tb testing.TB, set table.Set, in packetIn) string {
 	}
 	for m, info := range set.Members {
 		fmt.Fprintf(&b, "member %+v: %+v\n", m, info)
+	}
+	for m := range set.Groups {
+		fmt.Fprintf(&b, "group  %+v\n", m)
 	}
 	fmt.Fprintf(&b, "packet  %s\n%s", in, hex.Dump(in.frame))
 	fmt.Fprintf(&b, "program %s, error %v\noracle  %s\n", got, err, outcomeOf(oracle(d.site, set, in)))

@@ -66,6 +66,20 @@ func floodStories(s site) []story {
 			set.Peers[group] = table.Peer{PA: group, IfIndex: s.uplinks[0], MTU: 1500, NextHop: groupMAC, Source: s.macs[s.uplinks[0]]}
 		}
 	}
+	videoMAC := model.MAC{1, 0, 0x5e, 1, 2, 3}
+	video := ipFrame(videoMAC, web.mac, dgram(web.v4, addr("239.1.2.3"), 8, 20))
+	mailVideo := ipFrame(videoMAC, mail.mac, dgram(mail.v4, addr("239.1.2.3"), 8, 20))
+	igmp := func(kind byte, dst netip.Addr) []byte {
+		return ipFrame(mdns, web.mac, v4(wire.IPv4{TTL: 1, Proto: 2, Source: web.v4, Destination: dst}, []byte{0x94, 4, 0, 0}, append([]byte{kind}, zeros(7)...)))
+	}
+	report, query := igmp(0x22, addr("224.0.0.22")), igmp(0x11, addr("224.0.0.1"))
+	report6 := ipFrame(all6, web.mac, icmp6(wire.IPv6{HopLimit: 1, Source: addr("fe80::5"), Destination: addr("ff02::16")}, 143, 0, 1, zeros(20)))
+	joins := func(vsid model.VSID, ifindex uint32, change func(*table.Set)) func(*table.Set) {
+		return func(set *table.Set) {
+			change(set)
+			set.Groups[table.GroupMember{VSID: vsid, IfIndex: ifindex, Group: addr("239.1.2.3")}] = struct{}{}
+		}
+	}
 	mailCast := ipFrame(mdns, mail.mac, dgram(mail.v4, addr("224.0.0.251"), 1, 20))
 	mailAsk := frame(everyone, mail.mac, wire.TypeARP, arp(wire.ARPRequest, mail.mac, mail.v4, model.MAC{}, addr("10.0.0.99")))
 	mailRA := ipFrame(all6, mail.mac, icmp6(wire.IPv6{HopLimit: 255, Source: mail.v6, Destination: addr("ff02::1")}, 134, 0, 0, zeros(8)))
@@ -88,6 +102,14 @@ func floodStories(s site) []story {
 			to(devDB, db, cast), to(devFW, fw, cast), far(paNarrow, castFlow, cast)),
 		flooded("the broadcast address of the prefix", s.fromPort(devWeb, directed), floodRed(s, l2), web.id, nil,
 			to(devDB, db, directed), to(devFW, fw, directed)),
+		flooded("multicast to a group that db has joined", s.fromPort(devWeb, video), joins(red1, s.ports[devDB], floodRed(s, l2, paFar)), web.id, nil,
+			to(devDB, db, video), far(paFar, flowOf(web.v4, addr("239.1.2.3")), video)),
+		flooded("multicast to a group that nobody here has joined", s.fromPort(devWeb, video), joins(blue1, s.ports[devDB], floodRed(s, l2)), web.id, nil),
+		flooded("multicast from another host to a group that db has joined", arrives(paFar, mailVideo), joins(red1, s.ports[devDB], floodRed(s, l2, paFar)), 0, nil,
+			to(devDB, db, mailVideo)),
+		refused("a report of a group", s.fromPort(devWeb, report), floodRed(s, l2, paFar), model.VerdictGroupReport, web.id),
+		refused("a report of an IPv6 group", s.fromPort(devWeb, report6), floodRed(s, l2, paFar), model.VerdictGroupReport, web.id),
+		flooded("a query is for all", s.fromPort(devWeb, query), floodRed(s, l2), web.id, nil, to(devDB, db, query), to(devFW, fw, query)),
 		flooded("gratuitous ARP", s.fromPort(devWeb, announce), floodRed(s, l2, paFar), web.id, nil,
 			to(devDB, db, announce), to(devFW, fw, announce), far(paFar, 0, announce)),
 		flooded("an unsolicited advertisement", s.fromPort(devWeb, advert), floodRed(s, l2), web.id, nil,

@@ -406,7 +406,11 @@ func (w writer) toMany(mac model.MAC, src netip.Addr) []byte {
 			return ipFrame(group, mac, v4(wire.IPv4{TTL: w.ttl(), Proto: wire.ProtoUDP, Source: src, Destination: broadcast}, nil,
 				udp(uint16(67+w.IntN(2)), uint16(66+w.IntN(3)), w.size())))
 		}
-		dst := pick(w.Rand, []netip.Addr{broadcast, addr("224.0.0.1"), addr("224.0.0.251"), addr("239.1.2.3"), w.anyAddressOf(true)})
+		if chance(w.Rand, 20) {
+			report := append([]byte{pick(w.Rand, []byte{0x11, 0x12, 0x16, 0x17, 0x22, 0x23})}, zeros(pick(w.Rand, []int{6, 7, 15}))...)
+			return ipFrame(group, mac, v4(wire.IPv4{TTL: 1, Proto: 2, Source: src, Destination: addr("224.0.0.22"), MoreFrags: chance(w.Rand, 10)}, []byte{0x94, 4, 0, 0}, report))
+		}
+		dst := pick(w.Rand, append([]netip.Addr{broadcast, addr("224.0.0.1"), w.anyAddressOf(true)}, customerGroups[:3]...))
 		return frame(group, mac, wire.TypeIPv4, w.v4(src, dst, w.size()))
 	}
 	switch w.IntN(4) {
@@ -417,7 +421,12 @@ func (w writer) toMany(mac model.MAC, src netip.Addr) []byte {
 		target := w.anyAddressOf(false)
 		return ipFrame(group, mac, neighbour(src, addr("ff02::1:ff00:5"), wire.Neighbour{Type: wire.ICMPv6NeighbourSol, Target: target, MAC: mac, HasMAC: !src.IsUnspecified()}))
 	}
-	return frame(group, mac, wire.TypeIPv6, w.v6(src, pick(w.Rand, []netip.Addr{addr("ff02::1"), addr("ff02::12"), addr("ff0e::1:2:3"), addr("ff05::2")}), w.size()))
+	if chance(w.Rand, 20) {
+		kind := pick(w.Rand, []uint8{130, 131, 132, 143})
+		return ipFrame(group, mac, icmp6(wire.IPv6{HopLimit: 1, Source: src, Destination: addr("ff02::16")}, kind, 0, 0, zeros(w.IntN(40))))
+	}
+	dst := pick(w.Rand, append([]netip.Addr{addr("ff02::1"), addr("ff02::12"), addr("ff05::2")}, customerGroups[3:]...))
+	return frame(group, mac, wire.TypeIPv6, w.v6(src, dst, w.size()))
 }
 
 func (w writer) anyMAC(vsid model.VSID) model.MAC {

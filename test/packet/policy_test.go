@@ -197,6 +197,9 @@ func (w *world) addRouter(rng *rand.Rand, vsid model.VSID, a netip.Addr) {
 // groupPAs are what subnets may flood to.
 var groupPAs = [...]netip.Addr{addr("239.1.2.3"), addr("ff05::1:2")}
 
+// customerGroups are what guests listen to; the switch asks for no join to those of the link.
+var customerGroups = []netip.Addr{addr("239.1.2.3"), addr("224.0.1.1"), addr("224.0.0.251"), addr("ff0e::1:2:3"), addr("ff15::2"), addr("ff12::2")}
+
 // newMAC is from a small pool, so that tenants share MACs.
 func newMAC(rng *rand.Rand) model.MAC { return model.MAC{2, 0, 0, 0, 0, byte(1 + rng.IntN(40))} }
 
@@ -450,6 +453,11 @@ func (w *world) addFlood(rng *rand.Rand, sub *subnet) {
 		}
 		if chance(rng, 90) {
 			put(table.Member{IfIndex: p.IfIndex})
+		}
+		for _, group := range customerGroups {
+			if chance(rng, 50) {
+				w.set.Groups[table.GroupMember{VSID: sub.vsid, IfIndex: p.IfIndex, Group: group}] = struct{}{}
+			}
 		}
 	}
 	for _, m := range sub.members {

@@ -165,6 +165,9 @@ func apply(tb testing.TB, sw *datapath.Switch, set table.Set) {
 	if err := sw.Apply(set, true); err != nil {
 		tb.Fatalf("applying the policy: %v", err)
 	}
+	if err := sw.SetGroups(set.Groups); err != nil {
+		tb.Fatalf("writing the groups: %v", err)
+	}
 }
 
 // run is one run of the loaded program.

@@ -1,0 +1,115 @@
+package datapath
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+
+	"github.com/cilium/ebpf/ringbuf"
+
+	"github.com/weft-sdn/weft/internal/model"
+	"github.com/weft-sdn/weft/internal/table"
+)
+
+// MaxGroups is how many memberships of its ports a switch holds.
+const MaxGroups = 32768
+
+// SwitchMark is what a frame carries that may be sent into a port's device (bpf/lib/config.h).
+const SwitchMark = 0x77656674
+
+type groupKey struct {
+	VSID, IfIndex uint32
+	Group         [16]byte
+}
+
+// GroupReport is what a guest said of the groups that it listens to: the IP packet, as far
+// as 1500 bytes.
+type GroupReport struct {
+	IfIndex uint32
+	VSID    model.VSID
+	Packet  []byte
+}
+
+// SetGroups makes want the memberships that the switch goes by; Apply leaves them alone.
+func (s *Switch) SetGroups(want map[table.GroupMember]struct{}) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(want) > MaxGroups {
+		return &ErrFull{Table: "multicast groups", Need: len(want), Limit: MaxGroups}
+	}
+	put, del := diffRows(s.have.Groups, want, true)
+	var errs []error
+	for _, m := range del {
+		if err := ignoreMissing(s.maps["group"].Delete(encodeGroup(m))); err != nil {
+			errs = append(errs, fmt.Errorf("group %s of device %d: %w", m.Group, m.IfIndex, err))
+			continue
+		}
+		delete(s.have.Groups, m)
+	}
+	for _, m := range put {
+		if err := s.maps["group"].Put(encodeGroup(m), uint32(1)); err != nil {
+			errs = append(errs, fmt.Errorf("group %s of device %d: %w", m.Group, m.IfIndex, err))
+			continue
+		}
+		s.have.Groups[m] = struct{}{}
+	}
+	return errors.Join(errs...)
+}
+
+// Groups are the memberships that the switch goes by.
+func (s *Switch) Groups() map[table.GroupMember]struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.have.Groups)
+}
+
+func encodeGroup(m table.GroupMember) groupKey {
+	return groupKey{uint32(m.VSID), m.IfIndex, addr16(m.Group)}
+}
+
+// GroupReports delivers what guests say of groups until ctx ends, then closes the channel.
+// Each report goes to one reader only.
+func (s *Switch) GroupReports(ctx context.Context) (<-chan GroupReport, error) {
+	rd, err := ringbuf.NewReader(s.maps["group_report"])
+	if err != nil {
+		return nil, fmt.Errorf("open group reports: %w", err)
+	}
+	out := make(chan GroupReport, 64)
+	stop := context.AfterFunc(ctx, func() { rd.Close() })
+	go func() {
+		defer close(out)
+		defer stop()
+		defer rd.Close()
+		for {
+			rec, err := rd.Read()
+			if err != nil {
+				return
+			}
+			r, ok := decodeReport(rec.RawSample)
+			if !ok {
+				continue
+			}
+			select {
+			case out <- r:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return out, nil
+}
+
+func decodeReport(raw []byte) (GroupReport, bool) {
+	const head = 12
+	if len(raw) < head {
+		return GroupReport{}, false
+	}
+	n := binary.NativeEndian.Uint32(raw[8:])
+	if n == 0 || int(n) > len(raw)-head {
+		return GroupReport{}, false
+	}
+	return GroupReport{IfIndex: binary.NativeEndian.Uint32(raw), VSID: model.VSID(binary.NativeEndian.Uint32(raw[4:])),
+		Packet: append([]byte(nil), raw[head:head+n]...)}, true
+}
