@@ -32,6 +32,8 @@ var (
 	ErrGRE = errors.New("not an NVGRE header")
 	// ErrVXLAN: a VXLAN header without the I flag.
 	ErrVXLAN = errors.New("not a VXLAN header that names a network")
+	// ErrGroup is returned for what is no whole report of multicast groups.
+	ErrGroup = errors.New("not an IGMP or MLD report")
 )
 
 func be16(b []byte) uint16 { return uint16(b[0])<<8 | uint16(b[1]) }
