@@ -46,6 +46,9 @@ type Switch interface {
 	Traffic() (map[model.PortID]datapath.TrafficCount, error)
 	Events(ctx context.Context) (<-chan datapath.Event, error)
 	Sightings(ctx context.Context) (<-chan datapath.Sighting, error)
+	SetGroups(want map[table.GroupMember]struct{}) error
+	Groups() map[table.GroupMember]struct{}
+	GroupReports(ctx context.Context) (<-chan datapath.GroupReport, error)
 	Strategies() map[uint32]string
 	Trace(p datapath.Program, ifindex uint32, frame []byte) (datapath.RunResult, error)
 	Capture(f datapath.CaptureFilter) (*datapath.Capture, error)
@@ -184,6 +187,7 @@ func (a *Agent) run(ctx context.Context) error {
 	group.Go(func() error { return a.readEvents(ctx) })
 	group.Go(func() error { return a.guests.watch(ctx) })
 	group.Go(func() error { return a.guests.tell(ctx) })
+	group.Go(func() error { return a.snoop(ctx) })
 	group.Go(func() error { return a.server.run(ctx) })
 	group.Go(func() error { return local.serve(ctx) })
 	group.Go(func() error { return metrics.serve(ctx) })

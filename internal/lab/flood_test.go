@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
+	"net/netip"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -159,6 +160,12 @@ func TestFlood(t *testing.T) {
 					return fmt.Errorf("%s has not heard frame %d of %d", w.name, i, len(sent))
 				}
 			}
+			// The switch asks guests for their groups: IGMP and MLD queries of the subnet's router.
+			for _, group := range []string{"\x01\x00\x5e\x00\x00\x01", "\x33\x33\x00\x00\x00\x01"} {
+				if !heardFrom(got[w], group+"\x02\x77\x66\x00\x13\x89") {
+					return fmt.Errorf("%s was not asked for its groups", w.name)
+				}
+			}
 		}
 		return nil
 	})
@@ -188,10 +195,21 @@ func TestFlood(t *testing.T) {
 	}
 
 	l.broadcastPing(t, ctx)
+	l.multicast(t, ctx, sender, members, &mark)
 	l.storm(t, ctx, sender, members[0], func() []byte { return kinds()[0] })
 	if out, code := l.in("h1", "", "weft", "verify"); code != 0 {
 		t.Errorf("verify: code %d\n%s", code, out)
 	}
+}
+
+// heardFrom tells whether a frame that begins so was heard.
+func heardFrom(frames map[string]int, head string) bool {
+	for f := range frames {
+		if strings.HasPrefix(f, head) {
+			return true
+		}
+	}
+	return false
 }
 
 // broadcastPing wants an answer of every other guest of the subnet, and of no one else.
@@ -272,4 +290,98 @@ func (l Lab) stormDrops(t *testing.T) int {
 		}
 	}
 	return total
+}
+
+// udp6 is udp4 for IPv6, without a checksum, which nobody here looks at.
+func udp6(src, dst netip.Addr) []byte {
+	b := []byte{0x86, 0xdd, 0x60, 0, 0, 0, 0, 12, 17, 8}
+	b = append(append(b, src.AsSlice()...), dst.AsSlice()...)
+	return append(b, 0x27, 0x0f, 0x27, 0x0f, 0, 12, 0, 0)
+}
+
+// multicast wants a group's traffic at the guest that has joined it, and nowhere else, for as
+// long as it listens. What goes to all tells when all before it has arrived.
+func (l Lab) multicast(t *testing.T, ctx context.Context, sender *wire, members []*wire, mark *uint32) {
+	t.Helper()
+	listener, other := members[0], members[1]
+	video4, video6 := netip.MustParseAddr("239.1.2.3"), netip.MustParseAddr("ff0e::1:2:3")
+	send := func(v6 bool) (video, everyone []byte) {
+		*mark += 2
+		web1 := [4]byte{10, 0, 0, 5}
+		video = sender.frame([6]byte{1, 0, 0x5e, 1, 2, 3}, udp4(web1, video4.As4()), *mark)
+		if v6 {
+			video = sender.frame([6]byte{0x33, 0x33, 0, 2, 0, 3}, udp6(netip.MustParseAddr("fd00:a::5"), video6), *mark)
+		}
+		everyone = sender.frame([6]byte{255, 255, 255, 255, 255, 255}, udp4(web1, [4]byte{255, 255, 255, 255}), *mark+1)
+		sender.send(t, video)
+		sender.send(t, everyone)
+		return video, everyone
+	}
+	// hears sends until whether the listener hears the group is as wanted.
+	hears := func(v6, want bool) {
+		t.Helper()
+		err := poll(ctx, func() error {
+			video, everyone := send(v6)
+			got := map[*wire]map[string]int{listener: {}, other: {}}
+			if err := poll(ctx, func() error {
+				for w, heard := range got {
+					if w.heard(t, heard); heard[string(everyone)] == 0 {
+						return fmt.Errorf("%s has not heard what is for all", w.name)
+					}
+				}
+				return nil
+			}); err != nil {
+				return err
+			}
+			if n := got[other][string(video)]; n != 0 {
+				t.Errorf("%s has not joined and heard the group %d times", other.name, n)
+			}
+			if n := got[listener][string(video)]; n > 1 || (n == 1) != want {
+				return fmt.Errorf("%s heard the group %d times", listener.name, n)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	for _, v6 := range []bool{false, true} {
+		hears(v6, false)
+		fd := l.listenTo(t, portRef{"red", "web-2"}, pickAddr(v6, video6, video4))
+		hears(v6, true)
+		unix.Close(fd)
+		hears(v6, false)
+	}
+}
+
+func pickAddr(first bool, a, b netip.Addr) netip.Addr {
+	if first {
+		return a
+	}
+	return b
+}
+
+// listenTo has the guest's kernel join a group until the socket is closed.
+func (l Lab) listenTo(t *testing.T, g portRef, group netip.Addr) (fd int) {
+	t.Helper()
+	err := within(l.guestSpace(g), func() error {
+		device, err := net.InterfaceByName("eth0")
+		if err != nil {
+			return err
+		}
+		if group.Is4() {
+			if fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
+				return err
+			}
+			return unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, &unix.IPMreqn{Multiaddr: group.As4(), Ifindex: int32(device.Index)})
+		}
+		if fd, err = unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
+			return err
+		}
+		return unix.SetsockoptIPv6Mreq(fd, unix.IPPROTO_IPV6, unix.IPV6_JOIN_GROUP, &unix.IPv6Mreq{Multiaddr: group.As16(), Interface: uint32(device.Index)})
+	})
+	if err != nil {
+		t.Fatalf("%s joins %s: %v", g, group, err)
+	}
+	return fd
 }
