@@ -64,6 +64,8 @@ enum verdict {
 	V_COPY_FAILED = 73,
 	/* A flooded frame of a subnet that floods nothing, or has no port, on this host. */
 	V_NO_MEMBER = 74,
+	/* IGMP or MLD said which multicast groups the guest listens to; the switch has noted it, and nobody else needs it. */
+	V_GROUP_REPORT = 75,
 	/* The destination, or the next hop toward it, has no lookup record in its subnet. */
 	V_NO_RECORD = 80,
 	/* Addressed to a gateway address, which answers ARP, ND and ping and nothing else. */

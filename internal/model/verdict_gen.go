@@ -67,6 +67,8 @@ const (
 	VerdictCopyFailed Verdict = 73
 	// VerdictNoMember: A flooded frame of a subnet that floods nothing, or has no port, on this host.
 	VerdictNoMember Verdict = 74
+	// VerdictGroupReport: IGMP or MLD said which multicast groups the guest listens to; the switch has noted it, and nobody else needs it.
+	VerdictGroupReport Verdict = 75
 	// VerdictNoRecord: The destination, or the next hop toward it, has no lookup record in its subnet.
 	VerdictNoRecord Verdict = 80
 	// VerdictRouterNoService: Addressed to a gateway address, which answers ARP, ND and ping and nothing else.
@@ -138,6 +140,7 @@ var verdicts = map[Verdict]VerdictInfo{
 	VerdictStormLimited:        {Verdict: VerdictStormLimited, Name: "STORM_LIMITED", Stage: "flood", Class: "capacity", Sentence: "The port sent more broadcast and multicast than the subnet lets one port flood.", Action: "Find out what in the guest sends so much; if it must, raise stormLimit of the VirtualSubnet."},
 	VerdictCopyFailed:          {Verdict: VerdictCopyFailed, Name: "COPY_FAILED", Stage: "flood", Class: "fault", Sentence: "The kernel could not make or send one copy of a flooded frame.", Action: "Look at the host's memory and at the queues of the ports' devices."},
 	VerdictNoMember:            {Verdict: VerdictNoMember, Name: "NO_MEMBER", Stage: "flood", Class: "quiet", Sentence: "A flooded frame of a subnet that floods nothing, or has no port, on this host.", Action: "Nothing; subnets that share a multicastAddress meet this."},
+	VerdictGroupReport:         {Verdict: VerdictGroupReport, Name: "GROUP_REPORT", Stage: "flood", Class: "quiet", Sentence: "IGMP or MLD said which multicast groups the guest listens to; the switch has noted it, and nobody else needs it.", Action: "Nothing."},
 	VerdictNoRecord:            {Verdict: VerdictNoRecord, Name: "NO_RECORD", Stage: "lookup", Class: "policy", Sentence: "The destination, or the next hop toward it, has no lookup record in its subnet.", Action: "Check that a Port with this address exists; `weft lookup VSID CA`."},
 	VerdictRouterNoService:     {Verdict: VerdictRouterNoService, Name: "ROUTER_NO_SERVICE", Stage: "lookup", Class: "policy", Sentence: "Addressed to a gateway address, which answers ARP, ND and ping and nothing else.", Action: "Nothing."},
 	VerdictRouteToSelf:         {Verdict: VerdictRouteToSelf, Name: "ROUTE_TO_SELF", Stage: "lookup", Class: "policy", Sentence: "The route leads back to the port that sent the packet.", Action: "Correct the CustomerRoute; a next hop cannot be reached through itself."},
