@@ -29,6 +29,8 @@ const (
 	vswitchMapFlood         = "flood"
 	vswitchMapFloodProg     = "flood_prog"
 	vswitchMapForwarder     = "forwarder"
+	vswitchMapGroup         = "group"
+	vswitchMapGroupReport   = "group_report"
 	vswitchMapLearn         = "learn"
 	vswitchMapLearnPace     = "learn_pace"
 	vswitchMapLocalMac      = "local_mac"
@@ -129,6 +131,8 @@ type vswitchMapSpecs struct {
 	Flood         *ebpf.MapSpec `ebpf:"flood"`
 	FloodProg     *ebpf.MapSpec `ebpf:"flood_prog"`
 	Forwarder     *ebpf.MapSpec `ebpf:"forwarder"`
+	Group         *ebpf.MapSpec `ebpf:"group"`
+	GroupReport   *ebpf.MapSpec `ebpf:"group_report"`
 	Learn         *ebpf.MapSpec `ebpf:"learn"`
 	LearnPace     *ebpf.MapSpec `ebpf:"learn_pace"`
 	LocalMac      *ebpf.MapSpec `ebpf:"local_mac"`
@@ -191,6 +195,8 @@ type vswitchMaps struct {
 	Flood         *ebpf.Map `ebpf:"flood"`
 	FloodProg     *ebpf.Map `ebpf:"flood_prog"`
 	Forwarder     *ebpf.Map `ebpf:"forwarder"`
+	Group         *ebpf.Map `ebpf:"group"`
+	GroupReport   *ebpf.Map `ebpf:"group_report"`
 	Learn         *ebpf.Map `ebpf:"learn"`
 	LearnPace     *ebpf.Map `ebpf:"learn_pace"`
 	LocalMac      *ebpf.Map `ebpf:"local_mac"`
@@ -224,6 +230,8 @@ func (m *vswitchMaps) Close() error {
 		m.Flood,
 		m.FloodProg,
 		m.Forwarder,
+		m.Group,
+		m.GroupReport,
 		m.Learn,
 		m.LearnPace,
 		m.LocalMac,
