@@ -207,10 +207,10 @@ func TestHostsSayTheirProviderAddresses(t *testing.T) {
 	a.stream.Send(&hostv1.AgentMessage{Message: &hostv1.AgentMessage_Facts{Facts: facts("192.0.2.5")}})
 	eventually(t, "192.0.2.1 is gone", func() bool { return pas() == "h1=192.0.2.5 h1=192.0.2.77" })
 	// Another host cannot take it over.
-	attach(t, r, h2, facts("192.0.2.5", "2001:db8::1"))
+	attach(t, r, h2, facts("192.0.2.5", "127.0.0.1"))
 	eventually(t, "the contradiction shows", func() bool {
 		c := condition(r.get(t, "Host", "", "h2").GetHost().Status, "Degraded")
-		return c.Reason == reasonHostFacts && strings.Contains(c.Message, `host "h1"`) && strings.Contains(c.Message, "2001:db8::1")
+		return c.Reason == reasonHostFacts && strings.Contains(c.Message, `host "h1"`) && strings.Contains(c.Message, "127.0.0.1")
 	})
 	if pas() != "h1=192.0.2.5 h1=192.0.2.77" {
 		t.Error(pas())
