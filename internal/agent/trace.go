@@ -35,7 +35,7 @@ func (a *Agent) trace(q *hostv1.TraceQuery) (*hostv1.TraceAnswer, error) {
 	if !ok {
 		return nil, errors.New("the policy that this host holds does not have the port here (yet)")
 	}
-	p, err := readProbe(q.GetPacket(), port)
+	p, err := readProbe(q.GetPacket(), port, v.addressesOf(port))
 	if err != nil {
 		return nil, err
 	}
@@ -43,8 +43,20 @@ func (a *Agent) trace(q *hostv1.TraceQuery) (*hostv1.TraceAnswer, error) {
 	return &hostv1.TraceAnswer{Runs: runs, Source: p.source.AsSlice()}, err
 }
 
+// addressesOf a port are those of policy, and then those that were learned.
+func (v *view) addressesOf(p goal.Port) []netip.Addr {
+	var learned []netip.Addr
+	for k, r := range v.goal.Records {
+		if r.Port == p.ID && k.VSID == p.VSID && !k.CA.IsUnspecified() && !model.IsL2OnlyCA(k.CA) && !slices.Contains(p.CAs, k.CA) {
+			learned = append(learned, k.CA)
+		}
+	}
+	slices.SortFunc(learned, netip.Addr.Compare)
+	return append(slices.Clone(p.CAs), learned...)
+}
+
 // readProbe checks what the server asks for.
-func readProbe(m *hostv1.TracePacket, port goal.Port) (probe, error) {
+func readProbe(m *hostv1.TracePacket, port goal.Port, cas []netip.Addr) (probe, error) {
 	to, ok := netip.AddrFromSlice(m.GetDestination())
 	known := slices.Contains([]uint32{wire.ProtoICMP, wire.ProtoTCP, wire.ProtoUDP}, m.GetProtocol())
 	if !ok || to.Is4In6() || !known || m.GetSize() > maxTraceSize || m.GetSport() > 65535 || m.GetDport() > 65535 {
@@ -53,8 +65,8 @@ func readProbe(m *hostv1.TracePacket, port goal.Port) (probe, error) {
 	p := probe{destination: to, protocol: uint8(m.GetProtocol()), sport: uint16(m.GetSport()), dport: uint16(m.GetDport()),
 		size: int(m.GetSize()), reply: m.GetReply()}
 	p.source, _ = netip.AddrFromSlice(m.GetSource())
-	if i := slices.IndexFunc(port.CAs, func(ca netip.Addr) bool { return ca.Is4() == to.Is4() }); !p.source.IsValid() && i >= 0 {
-		p.source = port.CAs[i]
+	if i := slices.IndexFunc(cas, func(ca netip.Addr) bool { return ca.Is4() == to.Is4() }); !p.source.IsValid() && i >= 0 {
+		p.source = cas[i]
 	}
 	if !p.source.IsValid() || p.source.Is4() != to.Is4() {
 		return p, fmt.Errorf("port %s has no address of the family of %s", port.Ref, to)

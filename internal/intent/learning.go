@@ -22,6 +22,15 @@ func checkLearning(a *admission, p *model.Port) {
 	}
 }
 
+// checkLearningCarried refuses ports that learn where each address needs a PA of its own
+// before its first packet.
+func checkLearningCarried(a *admission, k model.Key, field string, p *model.Port, s *model.VirtualSubnet) {
+	if p.Learns() && s.Spec.Transport == model.TransportRewrite {
+		a.fail(k, field, "%s may learn addresses, which %s with transport %s cannot carry; set dynamicAddressLimit to 0 or use another transport",
+			name(p), name(s), model.TransportRewrite)
+	}
+}
+
 // claimLearned keeps of what the port p in the set has learned what is still free and
 // still fits, the oldest first.
 func (a *admission) claimLearned(s *model.VirtualSubnet, p *model.Port) {

@@ -64,6 +64,7 @@ func (portRules) check(a *admission, r, old model.Resource) {
 	for i, ca := range p.Spec.Addresses {
 		a.claimCA(subnet, ca, at("spec.addresses", i), r)
 	}
+	checkLearningCarried(a, k, "spec.dynamicAddressLimit", p, subnet)
 	a.claimLearned(subnet, p)
 	if network := a.networkOf(subnet); network != nil && !p.Spec.MAC.IsZero() {
 		if o := a.claim(macClaim(network.Index, p.Spec.MAC), r); o != nil {

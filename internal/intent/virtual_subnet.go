@@ -164,6 +164,13 @@ func (virtualSubnetRules) relate(a *admission, r, old model.Resource) {
 		return
 	}
 	s := r.(*model.VirtualSubnet)
+	if s.Spec.Transport == model.TransportRewrite {
+		for _, k := range a.childrenOf(model.KeyOf(s)) {
+			if p, ok := a.get(k).(*model.Port); ok {
+				checkLearningCarried(a, model.KeyOf(s), "spec.transport", p, s)
+			}
+		}
+	}
 	if old != nil && slices.Equal(s.Spec.Prefixes, old.(*model.VirtualSubnet).Spec.Prefixes) &&
 		slices.Equal(s.Spec.Gateway, old.(*model.VirtualSubnet).Spec.Gateway) {
 		return

@@ -194,5 +194,5 @@ func (s operateService) answerer(l leg, packet *hostv1.TracePacket) (*model.Port
 		return nil, false
 	}
 	to, _ := netip.AddrFromSlice(packet.GetDestination())
-	return p, slices.Contains(p.Spec.Addresses, to)
+	return p, slices.Contains(p.CAs(), to)
 }

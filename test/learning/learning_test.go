@@ -239,3 +239,51 @@ func TestGuestsThatAskADHCPServer(t *testing.T) {
 	learned(f, "new-2", "")
 	f.Verified()
 }
+
+func TestAGatewayStandsForAllThatPolicyDoesNotKnow(t *testing.T) {
+	f := newFleet(t, "d")
+	const outside4, outside6 = "203.0.113.9", "2001:db8::9"
+	in(f, "fixed", "ip addr add "+outside4+"/32 dev lo; ip addr add "+outside6+"/128 dev lo")
+	in(f, "new-2", `ip addr add 10.0.0.22/24 dev eth0; ip addr add fd00:a::22/64 dev eth0
+		ip route add default via 10.0.0.1; ip -6 route add default via fd00:a::1`)
+	ping(f, "new-2", "10.0.0.5")
+	ping(f, "new-2", "fd00:a::5")
+	f.Apply(`
+kind: CustomerRoute
+metadata: {tenant: red, name: default4}
+spec: {network: prod, prefix: 0.0.0.0/0, nextHop: 10.0.0.254}
+---
+kind: CustomerRoute
+metadata: {tenant: red, name: default6}
+spec: {network: prod, prefix: "::/0", nextHop: "fd00:a::fe"}
+`, "--wait")
+	if r := f.On("red/new-2", "ping", "-n", "-c1", "-W1", outside4); r.Code == 0 {
+		t.Fatal("somebody answers before there is a gateway")
+	}
+	f.Apply(`
+kind: LookupRecord
+metadata: {tenant: red, name: gateway4}
+spec: {type: GatewayWildcard, subnet: web, customerAddress: 0.0.0.0, port: fixed}
+---
+kind: LookupRecord
+metadata: {tenant: red, name: gateway6}
+spec: {type: GatewayWildcard, subnet: web, customerAddress: "::", port: fixed}
+`, "--wait")
+	ping(f, "new-2", outside4)
+	ping(f, "new-2", outside6)
+	if out := f.Must("lookup", "5001", outside4); !strings.Contains(out, "gateway wildcard") || !strings.Contains(out, "red/fixed") {
+		t.Errorf("lookup:\n%s", out)
+	}
+	if out := f.Must("get", "records", "-n", "red"); !strings.Contains(out, "GatewayWildcard") {
+		t.Errorf("records:\n%s", out)
+	}
+	// It is no other port's to speak for outside policy.
+	in(f, "new-2", "ip addr add 203.0.113.66/32 dev lo")
+	if r := f.On("red/new-2", "ping", "-n", "-c1", "-W1", "-I", "203.0.113.66", "10.0.0.5"); r.Code == 0 {
+		t.Error("another port speaks for outside policy")
+	}
+	if r := f.Weft("delete", "port", "red/fixed"); r.Code == 0 || !strings.Contains(r.Words, "LookupRecord red/gateway4") {
+		t.Errorf("the gateway's port can be deleted: %s%s", r.Out, r.Words)
+	}
+	f.Verified()
+}
