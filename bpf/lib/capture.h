@@ -125,14 +125,17 @@ static __always_inline struct capture_view *capture_scratch(void)
 	return bpf_map_lookup_elem(&capture_view, &zero);
 }
 
-static __always_inline void capture_flags(struct __sk_buff *skb, struct capture_event *e)
+static __always_inline void capture_flags(struct __sk_buff *skb, struct capture_view *w)
 {
+	struct capture_event *e = &w->event;
 	__u32 start, field;
 
 	if (csum_pending(skb, &start, &field))
 		e->flags |= CAPTURE_CSUM;
 	if (skb->vlan_present)
 		e->flags |= CAPTURE_VLAN;
+	if (e->point == POINT_FROM_UNDERLAY && w->came > e->len)
+		e->flags |= CAPTURE_XDP;
 }
 
 /* Shows the packet in the view to every capture that takes it. What ends a walk that was
@@ -167,7 +170,7 @@ __noinline int capture_show(struct __sk_buff *skb)
 	e->walk = walk;
 	if (e->point <= POINT_FROM_UNDERLAY)
 		w->walk = walk;
-	capture_flags(skb, e);
+	capture_flags(skb, w);
 	if (!bpf_perf_event_output(skb, &capture, BPF_F_CURRENT_CPU | (__u64)e->caplen << 32, e, sizeof(*e)))
 		return 0;
 	for (__u32 i = 0; i < CAPTURE_SLOTS; i++)
@@ -191,6 +194,7 @@ static __noinline void capture_look(const struct pkt *p, __u32 point, __u32 v, _
 	w->sport = p->sport;
 	w->dport = p->dport_l4;
 	w->proto = p->proto;
+	w->came = p->len;
 	e->port_id = p->port_id;
 	e->to_port_id = point == POINT_TO_GUEST && p->dport ? p->dport->id : 0;
 	e->vsid = p->vsid;
@@ -200,8 +204,7 @@ static __noinline void capture_look(const struct pkt *p, __u32 point, __u32 v, _
 	e->point = point;
 	e->verdict = v;
 	e->direction = p->direction;
-	e->flags = flags | (p->direction == INBOUND && p->base == 0 ? CAPTURE_XDP : 0) | (p->detour ? CAPTURE_DETOUR : 0) |
-		   (p->bare ? CAPTURE_BARE : 0);
+	e->flags = flags | (p->detour ? CAPTURE_DETOUR : 0) | (p->bare ? CAPTURE_BARE : 0);
 	__builtin_memcpy(e->eth, &p->eth, sizeof(e->eth));
 }
 

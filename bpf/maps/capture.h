@@ -139,11 +139,12 @@ struct capture_view {
 	union addr dst;
 	struct capture_event event;
 	__u32 walk; /* of what was shown last and has not ended */
+	__u32 came; /* length of the frame as it came */
 	__u16 type;
 	__u16 sport;
 	__u16 dport;
 	__u8 proto;
-	__u8 zero[5];
+	__u8 zero;
 };
 
 _Static_assert(sizeof(struct capture_view) == 120, "capture view");

@@ -90,6 +90,9 @@ func (l *loop) unattached() []string {
 // table. Rows that are only in have count when extra is set.
 func differ(want, have table.Set, extra bool) []string {
 	var out []string
+	if want.Settings != have.Settings {
+		out = append(out, fmt.Sprintf("settings: the kernel holds %+v, should be %+v", have.Settings, want.Settings))
+	}
 	out = append(out, differences("port", want.Ports, have.Ports, extra)...)
 	out = append(out, differences("record", want.Records, have.Records, extra)...)
 	out = append(out, differences("route", want.Routes, have.Routes, extra)...)
