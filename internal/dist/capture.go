@@ -14,7 +14,7 @@ import (
 )
 
 // An agent that captures says something at least every second.
-const captureSilence = 15 * time.Second
+const captureSilence = 30 * time.Second
 
 var errCaptureOver = connect.NewError(connect.CodeNotFound, errors.New("nobody wants these packets (any more)"))
 

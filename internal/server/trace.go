@@ -25,7 +25,7 @@ const (
 	traceDestPort   = 80
 	maxPortNumber   = 1<<16 - 1
 	maxTraceSize    = 3400             // the kernel runs tests on frames of a page, its own room included
-	traceTimeout    = 15 * time.Second // the first trace of a host loads the programs again
+	traceTimeout    = 40 * time.Second // the first trace of a host loads the programs again
 )
 
 // Trace follows a packet from port to port and its answer back, host by host.
