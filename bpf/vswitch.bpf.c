@@ -20,6 +20,7 @@
 #include "lib/dx2.h"
 #include "lib/finish.h"
 #include "lib/learn.h"
+#include "lib/mss.h"
 #include "lib/rows.h"
 #include "lib/strip.h"
 
@@ -78,6 +79,7 @@ int from_uplink(struct __sk_buff *skb)
 	|| (v = capture_arrival(skb, &p))
 	|| (v = admit_remote(&p))
 	|| (v = learn_leased(skb, &p))
+	|| (v = mss_inbound(skb, &p))
 	|| (v = decap(skb, &p))
 	|| (v = deliver(&p));
 	return finish(skb, &p, rows_checked(skb, &p, v));

@@ -19,6 +19,7 @@
 #define PORT_FLOOD 4 /* something is flooded in its subnet: there is a row of `flood` */
 #define PORT_LEARN 32 /* the guest may have addresses that policy does not know yet */
 #define PORT_FORWARD 64   /* the guest forwards what others send */
+#define PORT_MSS 256      /* the MSS of its TCP connections is lowered to what the path carries */
 #define PORT_EXTERNAL 128 /* nothing but customer routes leads out of its subnet */
 
 struct port {

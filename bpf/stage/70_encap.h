@@ -16,6 +16,7 @@
 #include "lib/dx2.h"
 #include "lib/flow.h"
 #include "lib/icmp.h"
+#include "lib/mss.h"
 #include "lib/tos.h"
 #include "maps/peer.h"
 #include "maps/port.h"
@@ -62,8 +63,10 @@ static __always_inline enum verdict encap_check_size(struct __sk_buff *skb, stru
 
 	if (p->peer)
 		limit = limit > room ? limit - room : 0;
-	if (encap_size(skb, p) <= limit)
+	if (encap_size(skb, p) <= limit) {
+		mss_outbound(skb, p, limit);
 		return V_CONTINUE;
+	}
 	icmp_error(skb, p, true, limit);
 	return V_TOO_BIG;
 }

@@ -19,6 +19,6 @@ func renderPort(p goal.Port, d device, mtu int) table.Port {
 	return table.Port{
 		IfIndex: d.ifindex, ID: p.ID, VSID: p.VSID, Network: p.Network, MAC: p.MAC, PA: p.PA,
 		Gateway4: p.Gateway4, Gateway6: p.Gateway6, MTU: uint16(mtu), Spoof: p.Spoof, Learn: p.Learn > 0, Peer: d.veth,
-		Forward: p.Forward, External: p.External,
+		Forward: p.Forward, External: p.External, ClampMSS: p.ClampMSS,
 	}
 }

@@ -28,6 +28,7 @@ var fieldDocs = map[string]string{
 	"VirtualSubnet.spec.vsid":      "Virtual Subnet ID on the wire, 4096 to 16777214 (RFC 7637), unique in the fleet. Allocated when absent.",
 	"VirtualSubnet.spec.prefixes":  "Address ranges of the subnet, at most one of IPv4 and one of IPv6; disjoint inside the network, free to repeat in another.",
 	"VirtualSubnet.spec.gateway":   "Addresses of the distributed router in the subnet, one per prefix. The first usable address of each prefix when absent. They answer ARP, Neighbour Discovery and ping.",
+	"VirtualSubnet.spec.mssClamp":  "Lowers the largest segment (MSS) that TCP connections of the subnet's guests agree on to what the path carries, both ways. For guests whose MTU is larger than the port's and that do not hear ICMP. Default false.",
 	"VirtualSubnet.spec.transport": "How packets cross the physical network: nvgre (the default), vxlan or rewrite.",
 
 	"VirtualSubnet.spec.flood":            "What reaches every port: l3 (the default) floods nothing, ARP and Neighbour Discovery are answered from policy; l2 floods broadcast, multicast, gratuitous ARP and unsolicited advertisements.",

@@ -71,7 +71,7 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 		row := goal.Port{Ref: p.Metadata.Ref(), ID: p.ID, VSID: s.Spec.VSID, Network: n.Index, MAC: p.Spec.MAC,
 			CAs: slices.Clone(p.Spec.Addresses), Prefixes: slices.Clone(s.Spec.Prefixes), PA: paOf(p), Spoof: p.Spec.AllowSpoofing, Learn: p.Spec.DynamicAddressLimit,
 			Flood:   goal.Flood{L2: s.Spec.Flood == model.FloodL2, Group: s.Spec.MulticastAddress, Rate: s.Spec.StormLimit},
-			Forward: p.Spec.Forwarding, External: n.Spec.UseExternalRouter}
+			Forward: p.Spec.Forwarding, External: n.Spec.UseExternalRouter, ClampMSS: s.Spec.MSSClamp}
 		slices.SortFunc(row.CAs, netip.Addr.Compare)
 		slices.SortFunc(row.Prefixes, netip.Prefix.Compare)
 		for _, a := range s.Spec.Gateway {

@@ -106,7 +106,7 @@ func (p *port) row() goal.Port {
 	row := goal.Port{Ref: p.ref, ID: p.spec.ID, VSID: s.vsid, Network: s.network.index, MAC: p.spec.Spec.MAC,
 		CAs: plain(p.spec.Spec.Addresses), PA: p.host.primary, Spoof: p.spec.Spec.AllowSpoofing,
 		Learn: p.spec.Spec.DynamicAddressLimit, Flood: floodOf(s.spec),
-		Forward: p.spec.Spec.Forwarding, External: s.network.external}
+		Forward: p.spec.Spec.Forwarding, External: s.network.external, ClampMSS: s.spec.Spec.MSSClamp}
 	for _, x := range s.spec.Spec.Prefixes {
 		row.Prefixes = append(row.Prefixes, x.Masked())
 	}

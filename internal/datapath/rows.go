@@ -19,6 +19,7 @@ const (
 	portLearn    = 32
 	portForward  = 64
 	portExternal = 128
+	portMSS      = 256
 )
 
 type portRow struct {
@@ -186,7 +187,7 @@ func encodePort(p table.Port, slot uint32) portRow {
 	return portRow{
 		IfIndex: p.IfIndex, ID: uint32(p.ID), VSID: uint32(p.VSID), Network: uint32(p.Network), Slot: slot,
 		MTU: p.MTU, MAC: p.MAC, Flags: flag[uint32](p.Spoof, portSpoof) | flag[uint32](p.Peer, portPeer) | flag[uint32](p.Flood, portFlood) |
-			flag[uint32](p.Forward, portForward) | flag[uint32](p.External, portExternal) | flag[uint32](p.Learn, portLearn),
+			flag[uint32](p.Forward, portForward) | flag[uint32](p.External, portExternal) | flag[uint32](p.ClampMSS, portMSS) | flag[uint32](p.Learn, portLearn),
 		PA: addr16(p.PA), Gateway4: addr16(p.Gateway4), Gateway6: addr16(p.Gateway6),
 	}
 }
@@ -196,7 +197,7 @@ func decodePort(r portRow) table.Port {
 		IfIndex: r.IfIndex, ID: model.PortID(r.ID), VSID: model.VSID(r.VSID), Network: model.NetworkIndex(r.Network),
 		MAC: r.MAC, PA: from16(r.PA), Gateway4: from16(r.Gateway4), Gateway6: from16(r.Gateway6), MTU: r.MTU,
 		Spoof: r.Flags&portSpoof != 0, Peer: r.Flags&portPeer != 0, Flood: r.Flags&portFlood != 0,
-		Forward: r.Flags&portForward != 0, External: r.Flags&portExternal != 0, Learn: r.Flags&portLearn != 0,
+		Forward: r.Flags&portForward != 0, External: r.Flags&portExternal != 0, ClampMSS: r.Flags&portMSS != 0, Learn: r.Flags&portLearn != 0,
 	}
 }
 

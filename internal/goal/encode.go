@@ -204,7 +204,8 @@ func appendPort(b []byte, p Port) []byte {
 	b = appendAddr(b, p.Flood.Group)
 	b = binary.BigEndian.AppendUint32(b, p.Flood.Rate)
 	b = appendBool(b, p.Forward)
-	return appendBool(b, p.External)
+	b = appendBool(b, p.External)
+	return appendBool(b, p.ClampMSS)
 }
 
 // reader takes bytes off the front; after the first error it gives zeros.
@@ -340,6 +341,6 @@ func (r *reader) port() Port {
 	p.Learn = r.u32()
 	p.Spoof = r.bool()
 	p.Flood = Flood{L2: r.bool(), Group: r.addr(), Rate: r.u32()}
-	p.Forward, p.External = r.bool(), r.bool()
+	p.Forward, p.External, p.ClampMSS = r.bool(), r.bool(), r.bool()
 	return p
 }

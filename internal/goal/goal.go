@@ -29,6 +29,7 @@ type Port struct {
 	Learn    uint32     // how many addresses beside CAs may be learned
 	Flood    Flood      // of the subnet
 	Forward  bool       // guest forwards packets of others
+	ClampMSS bool       // lower the MSS of TCP connections to what the path carries
 	External bool       // between the subnets of the network only customer routes lead
 }
 

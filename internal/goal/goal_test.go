@@ -53,7 +53,7 @@ func drawGoal(t *rapid.T, label string) *Goal {
 		p := Port{Ref: model.Ref{Tenant: "red", Name: string(rune('a' + number(3)))}, ID: model.PortID(1 + number(3)), VSID: 5001,
 			Network: 1, MAC: mac(), PA: optional(pas), Gateway4: optional(cas[:2]), Gateway6: optional(cas[2:]), Spoof: number(2) == 1, Learn: uint32(number(3)),
 			Flood:   Flood{L2: number(2) == 1, Rate: uint32(number(3)), Group: optional([]netip.Addr{netip.MustParseAddr("239.1.1.1"), netip.MustParseAddr("ff05::1")})},
-			Forward: number(2) == 1, External: number(2) == 1}
+			Forward: number(2) == 1, External: number(2) == 1, ClampMSS: number(2) == 1}
 		p.CAs = append(p.CAs, cas[:number(4)]...)
 		p.Prefixes = append(p.Prefixes, prefixes[:2][:number(3)]...)
 		g.Ports[p.ID] = p
@@ -322,4 +322,5 @@ func TestDigestIgnoresOrderAndSeesEveryField(t *testing.T) {
 	change("multicast PA", func(p *Port) { p.Flood.Group = netip.MustParseAddr("239.1.1.1") })
 	change("forward", func(p *Port) { p.Forward = true })
 	change("external", func(p *Port) { p.External = true })
+	change("mss", func(p *Port) { p.ClampMSS = true })
 }

@@ -114,6 +114,9 @@ func traits(p Port) string {
 	if p.External {
 		b.WriteString(" external router")
 	}
+	if p.ClampMSS {
+		b.WriteString(" clamps MSS")
+	}
 	return b.String()
 }
 

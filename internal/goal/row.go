@@ -186,7 +186,7 @@ func plainPrefix(p netip.Prefix) bool { return p.IsValid() && plain(p.Addr()) &&
 func (p Port) Equal(q Port) bool {
 	return p.Ref == q.Ref && p.ID == q.ID && p.VSID == q.VSID && p.Network == q.Network && p.MAC == q.MAC &&
 		p.Gateway4 == q.Gateway4 && p.Gateway6 == q.Gateway6 && p.PA == q.PA && p.Spoof == q.Spoof && p.Learn == q.Learn && p.Flood == q.Flood &&
-		p.Forward == q.Forward && p.External == q.External &&
+		p.Forward == q.Forward && p.External == q.External && p.ClampMSS == q.ClampMSS &&
 		slices.Equal(p.CAs, q.CAs) && slices.Equal(p.Prefixes, q.Prefixes)
 }
 

@@ -280,7 +280,7 @@ func (virtualSubnetRules) parents(r model.Resource) []model.Key {
 func (virtualSubnetRules) sameSpec(x, y model.Resource) bool {
 	a, b := x.(*model.VirtualSubnet).Spec, y.(*model.VirtualSubnet).Spec
 	return a.Network == b.Network && a.VSID == b.VSID && a.Transport == b.Transport &&
-		a.Flood == b.Flood && a.MulticastAddress == b.MulticastAddress && a.StormLimit == b.StormLimit &&
+		a.Flood == b.Flood && a.MulticastAddress == b.MulticastAddress && a.StormLimit == b.StormLimit && a.MSSClamp == b.MSSClamp &&
 		slices.Equal(a.Prefixes, b.Prefixes) && slices.Equal(a.Gateway, b.Gateway)
 }
 

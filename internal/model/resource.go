@@ -164,6 +164,8 @@ type VirtualSubnetSpec struct {
 	Gateway   []netip.Addr   `json:"gateway,omitempty"`
 	Transport Transport      `json:"transport,omitempty"`
 	Flood     Flood          `json:"flood,omitempty"`
+	// MSSClamp lowers the MSS that TCP connections of the subnet begin with to what the path carries.
+	MSSClamp bool `json:"mssClamp,omitempty"`
 	// MulticastAddress is a PA of multicast range that all hosts of the subnet listen to; invalid:
 	// each host gets a copy of its own.
 	MulticastAddress netip.Addr `json:"multicastAddress,omitzero"`

@@ -12,6 +12,7 @@ func (w *walk) encap70() model.Verdict {
 	if v := w.checkSize(); v != model.VerdictContinue {
 		return v
 	}
+	w.clampOutbound()
 	w.rewriteInner()
 	if w.peer != nil {
 		w.encapsulate(w.record.Transport)

@@ -86,6 +86,7 @@ func (s Switch) FromUplink(ifindex uint32, frame []byte) Result {
 		(*walk).uplinkFlood55,
 		(*walk).uplinkLookup60,
 		(*walk).uplinkAdmit20,
+		(*walk).clampInbound,
 		(*walk).arriveTOS,
 		(*walk).deliver90,
 	))

@@ -26,6 +26,7 @@ type Port struct {
 	MTU      uint16 // largest IP packet the port takes, in bytes
 	Spoof    bool   // true: the guest may speak for others (guard off)
 	Forward  bool   // true: the guest forwards what others send; no source is foreign to it
+	ClampMSS bool   // true: the MSS of its TCP connections is lowered to what the path carries
 	External bool   // true: nothing but customer routes leads out of the port's subnet
 	Peer     bool   // true: veth whose other end is in another namespace
 	Learn    bool   // true: the guest may have addresses that policy does not know yet

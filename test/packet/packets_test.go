@@ -520,6 +520,8 @@ func (w writer) upper(icmpProto uint8, n int) (uint8, []byte) {
 		header := zeros(4 * (5 + w.IntN(11)))
 		must(wire.Ports{Source: uint16(w.Uint32()), Destination: uint16(w.Uint32())}.Encode(header))
 		header[12] = byte(len(header)/4)<<4 | byte(w.IntN(16))
+		header[16], header[17] = byte(w.Uint32()), byte(w.Uint32())
+		w.tcpOptions(header[20:])
 		proto, payload = wire.ProtoTCP, join(header, zeros(n))
 	case k < 80:
 		kind := uint8(wire.ICMPEchoRequest)
@@ -540,6 +542,18 @@ func (w writer) upper(icmpProto uint8, n int) (uint8, []byte) {
 		payload = payload[:w.IntN(min(len(payload), 12)+1)] // ends in or just after a header
 	}
 	return proto, payload
+}
+
+// tcpOptions fills what is behind a TCP header, mostly with what stacks send.
+func (w writer) tcpOptions(b []byte) {
+	if chance(w.Rand, 20) {
+		return
+	}
+	for len(b) > 0 {
+		mss := byte(w.Uint32())
+		option := pick(w.Rand, [][]byte{{1}, {1}, {2, 4, mss % 6 << 2, mss}, {2, 4, 0x23, 0x28}, {3, 3, 7}, {4, 2}, {8, 10, 1, 2, 3, 4, 5, 6, 7, 8}, {mss, byte(w.IntN(12))}, {0}})
+		b = b[copy(b, option):]
+	}
 }
 
 func (w writer) v6(src, dst netip.Addr, n int) []byte {

@@ -212,7 +212,7 @@ func (w *world) addPort(rng *rand.Rand, ifindex uint32) {
 	sub.portMAC[mac] = true
 	p := table.Port{
 		IfIndex: ifindex, ID: model.PortID(ifindex + 1000), VSID: sub.vsid, Network: sub.network, MAC: mac,
-		PA: pick(rng, w.localPAs), MTU: pick(rng, portMTUs), Spoof: chance(rng, 15), Peer: chance(rng, 50), Forward: chance(rng, 20),
+		PA: pick(rng, w.localPAs), MTU: pick(rng, portMTUs), Spoof: chance(rng, 15), Peer: chance(rng, 50), Forward: chance(rng, 20), ClampMSS: chance(rng, 40),
 	}
 	if chance(rng, 90) {
 		p.Gateway4, p.Gateway6 = sub.gw4, sub.gw6

@@ -648,6 +648,7 @@ type VirtualSubnetSpec struct {
 	Transport        string                 `protobuf:"bytes,5,opt,name=transport,proto3" json:"transport,omitempty"`
 	Flood            string                 `protobuf:"bytes,7,opt,name=flood,proto3" json:"flood,omitempty"` // l3 (default) | l2
 	MulticastAddress string                 `protobuf:"bytes,8,opt,name=multicast_address,json=multicastAddress,proto3" json:"multicast_address,omitempty"`
+	MssClamp         bool                   `protobuf:"varint,10,opt,name=mss_clamp,json=mssClamp,proto3" json:"mss_clamp,omitempty"`      // lower the MSS of TCP connections to what the path carries
 	StormLimit       uint32                 `protobuf:"varint,9,opt,name=storm_limit,json=stormLimit,proto3" json:"storm_limit,omitempty"` // packets per second of one port; 0: 1000
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
@@ -730,6 +731,13 @@ func (x *VirtualSubnetSpec) GetMulticastAddress() string {
 		return x.MulticastAddress
 	}
 	return ""
+}
+
+func (x *VirtualSubnetSpec) GetMssClamp() bool {
+	if x != nil {
+		return x.MssClamp
+	}
+	return false
 }
 
 func (x *VirtualSubnetSpec) GetStormLimit() uint32 {
@@ -1681,7 +1689,7 @@ const file_weft_v1_resource_proto_rawDesc = "" +
 	"\x0eVirtualNetwork\x12-\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x11.weft.v1.MetadataR\bmetadata\x12/\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1b.weft.v1.VirtualNetworkSpecR\x04spec\x12'\n" +
-	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"\xf9\x01\n" +
+	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"\x96\x02\n" +
 	"\x11VirtualSubnetSpec\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\x12\x12\n" +
 	"\x04vsid\x18\x02 \x01(\rR\x04vsid\x12\x1a\n" +
@@ -1689,7 +1697,9 @@ const file_weft_v1_resource_proto_rawDesc = "" +
 	"\agateway\x18\x04 \x03(\tR\agateway\x12\x1c\n" +
 	"\ttransport\x18\x05 \x01(\tR\ttransport\x12\x14\n" +
 	"\x05flood\x18\a \x01(\tR\x05flood\x12+\n" +
-	"\x11multicast_address\x18\b \x01(\tR\x10multicastAddress\x12\x1f\n" +
+	"\x11multicast_address\x18\b \x01(\tR\x10multicastAddress\x12\x1b\n" +
+	"\tmss_clamp\x18\n" +
+	" \x01(\bR\bmssClamp\x12\x1f\n" +
 	"\vstorm_limit\x18\t \x01(\rR\n" +
 	"stormLimit\"\x97\x01\n" +
 	"\rVirtualSubnet\x12-\n" +

@@ -96,7 +96,7 @@ func (rd *reader) resource(p *weftv1.Resource) model.Resource {
 func (rd *reader) virtualSubnet(p *weftv1.VirtualSubnet) model.Resource {
 	r, s := &model.VirtualSubnet{Metadata: rd.meta(model.KindVirtualSubnet, p.GetMetadata())}, p.GetSpec()
 	r.Spec.Network, r.Spec.VSID, r.Spec.Transport = s.GetNetwork(), model.VSID(s.GetVsid()), model.Transport(s.GetTransport())
-	r.Spec.Flood, r.Spec.StormLimit = model.Flood(s.GetFlood()), s.GetStormLimit()
+	r.Spec.Flood, r.Spec.StormLimit, r.Spec.MSSClamp = model.Flood(s.GetFlood()), s.GetStormLimit(), s.GetMssClamp()
 	r.Spec.MulticastAddress = rd.addr("spec.multicastAddress", s.GetMulticastAddress())
 	for i, t := range s.GetPrefixes() {
 		r.Spec.Prefixes = append(r.Spec.Prefixes, rd.prefix(index("spec.prefixes", i), t))

@@ -30,7 +30,7 @@ func WriteResource(r model.Resource, status *weftv1.Status) *weftv1.Resource {
 		return &weftv1.Resource{Kind: &weftv1.Resource_VirtualSubnet{VirtualSubnet: &weftv1.VirtualSubnet{Metadata: m, Status: status,
 			Spec: &weftv1.VirtualSubnetSpec{Network: r.Spec.Network, Vsid: uint32(r.Spec.VSID), Prefixes: writeAll(r.Spec.Prefixes),
 				Gateway: writeAll(r.Spec.Gateway), Transport: string(r.Spec.Transport),
-				Flood: string(r.Spec.Flood), MulticastAddress: Addr(r.Spec.MulticastAddress), StormLimit: r.Spec.StormLimit}}}}
+				Flood: string(r.Spec.Flood), MulticastAddress: Addr(r.Spec.MulticastAddress), StormLimit: r.Spec.StormLimit, MssClamp: r.Spec.MSSClamp}}}}
 	case *model.Port:
 		return &weftv1.Resource{Kind: &weftv1.Resource_Port{Port: &weftv1.Port{Metadata: m, Status: status,
 			Spec: &weftv1.PortSpec{Subnet: r.Spec.Subnet, Mac: writeMAC(r.Spec.MAC), Addresses: writeAll(r.Spec.Addresses),

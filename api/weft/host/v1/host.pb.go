@@ -1629,6 +1629,7 @@ type Port struct {
 	FloodRate     uint32                 `protobuf:"varint,16,opt,name=flood_rate,json=floodRate,proto3" json:"flood_rate,omitempty"`
 	Forward       bool                   `protobuf:"varint,20,opt,name=forward,proto3" json:"forward,omitempty"`
 	External      bool                   `protobuf:"varint,21,opt,name=external,proto3" json:"external,omitempty"`
+	MssClamp      bool                   `protobuf:"varint,22,opt,name=mss_clamp,json=mssClamp,proto3" json:"mss_clamp,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1785,6 +1786,13 @@ func (x *Port) GetForward() bool {
 func (x *Port) GetExternal() bool {
 	if x != nil {
 		return x.External
+	}
+	return false
+}
+
+func (x *Port) GetMssClamp() bool {
+	if x != nil {
+		return x.MssClamp
 	}
 	return false
 }
@@ -3274,7 +3282,7 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\x02pa\x18\x02 \x01(\fR\x02pa\"A\n" +
 	"\x04Peer\x12'\n" +
 	"\x03key\x18\x01 \x01(\v2\x15.weft.host.v1.PeerKeyR\x03key\x12\x10\n" +
-	"\x03pas\x18\x02 \x03(\fR\x03pas\"\xcb\x03\n" +
+	"\x03pas\x18\x02 \x03(\fR\x03pas\"\xe8\x03\n" +
 	"\x04Port\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x0e\n" +
@@ -3296,7 +3304,8 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\n" +
 	"flood_rate\x18\x10 \x01(\rR\tfloodRate\x12\x18\n" +
 	"\aforward\x18\x14 \x01(\bR\aforward\x12\x1a\n" +
-	"\bexternal\x18\x15 \x01(\bR\bexternal\"6\n" +
+	"\bexternal\x18\x15 \x01(\bR\bexternal\x12\x1b\n" +
+	"\tmss_clamp\x18\x16 \x01(\bR\bmssClamp\"6\n" +
 	"\x06Prefix\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\fR\aaddress\x12\x12\n" +
 	"\x04bits\x18\x02 \x01(\rR\x04bits\"/\n" +
