@@ -376,6 +376,7 @@ type words struct {
 	serial   uint64
 	failures string
 	devices  []uint32
+	mtus     map[model.NetworkIndex]int
 	any      bool
 	findings []failure
 }
@@ -407,9 +408,13 @@ func (c *conversation) sayNews(said *words, may bool) (spoke bool, err error) {
 			return spoke, err
 		}
 	}
-	if devices := v.devices(); may && (!said.any || !slices.Equal(devices, said.devices)) {
-		said.devices, said.any, spoke = devices, true, true
-		if err := c.stream.Send(&hostv1.AgentMessage{Message: &hostv1.AgentMessage_Devices{Devices: &hostv1.Devices{Ports: devices}}}); err != nil {
+	if devices := v.devices(); may && (!said.any || !slices.Equal(devices, said.devices) || !maps.Equal(v.mtus, said.mtus)) {
+		said.devices, said.mtus, said.any, spoke = devices, v.mtus, true, true
+		m := &hostv1.Devices{Ports: devices, Mtus: make(map[uint32]uint32, len(v.mtus))}
+		for network, mtu := range v.mtus {
+			m.Mtus[uint32(network)] = uint32(max(0, mtu))
+		}
+		if err := c.stream.Send(&hostv1.AgentMessage{Message: &hostv1.AgentMessage_Devices{Devices: m}}); err != nil {
 			return spoke, err
 		}
 	}

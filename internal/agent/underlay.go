@@ -57,7 +57,8 @@ func (u underlay) guestMTUs(g *goal.Goal) map[model.NetworkIndex]int {
 	}
 	overheads := map[model.NetworkIndex]int{}
 	for k, r := range g.Routes {
-		overheads[k.Network] = max(overheads[k.Network], subnets[r.VSID])
+		network, _ := k.Network.IsDirect()
+		overheads[network] = max(overheads[network], subnets[r.VSID])
 	}
 	for _, p := range g.Ports {
 		overheads[p.Network] = max(overheads[p.Network], subnets[p.VSID])

@@ -67,8 +67,9 @@ type host struct {
 	instance string // of the last session's agent
 	version  string
 	facts    *hostv1.Facts
-	findings map[model.Key][]Failure   // of guests, by their port
-	devices  map[model.PortID]struct{} // ports that a device is plugged into; nil: never said
+	findings map[model.Key][]Failure       // of guests, by their port
+	mtus     map[model.NetworkIndex]uint32 // of guests
+	devices  map[model.PortID]struct{}     // ports that a device is plugged into; nil: never said
 }
 
 // newHost owes everything: what the host holds is not known.

@@ -351,16 +351,22 @@ func (s *session) acknowledged(a *hostv1.Ack) (asked bool) {
 	return asked
 }
 
-// newDevices keeps which ports have a device.
+// newDevices keeps which ports have a device, and the MTUs of guests.
 func (s *session) newDevices(m *hostv1.Devices) {
 	devices := make(map[model.PortID]struct{}, min(len(m.GetPorts()), maxDevices))
 	for _, id := range m.GetPorts()[:min(len(m.GetPorts()), maxDevices)] {
 		devices[model.PortID(id)] = struct{}{}
 	}
+	mtus := map[model.NetworkIndex]uint32{}
+	for network, mtu := range m.GetMtus() {
+		if len(mtus) < maxDevices {
+			mtus[model.NetworkIndex(network)] = mtu
+		}
+	}
 	s.d.mu.Lock()
 	defer s.d.mu.Unlock()
 	if h := s.d.hosts[s.host]; h != nil && h.session == s {
-		h.devices = devices
+		h.devices, h.mtus = devices, mtus
 		s.d.notify()
 	}
 }

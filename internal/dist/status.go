@@ -145,6 +145,16 @@ func (d *Distributor) Hosts() []HostState {
 	return out
 }
 
+// MTU of guests of a network on a host, as that has said; 0: not known.
+func (d *Distributor) MTU(host string, network model.NetworkIndex) uint32 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if h := d.hosts[host]; h != nil {
+		return h.mtus[network]
+	}
+	return 0
+}
+
 // HasDevice reports whether host said that a device is plugged into the port, and
 // whether it has said anything of devices.
 func (d *Distributor) HasDevice(host string, port model.PortID) (plugged, known bool) {

@@ -17,25 +17,24 @@ import (
 
 // Reasons of conditions; scripts may rely on them.
 const (
-	reasonAdmitted    = "Admitted"
-	reasonAllHosts    = "AllHostsCurrent"
-	reasonNoHost      = "NoHostConcerned"
-	reasonNothing     = "NothingToProgram"
-	reasonRollingOut  = "RollingOut"
-	reasonHostsFail   = "HostsFailing"
-	reasonHealthy     = "Healthy"
-	reasonNotPlaced   = "NotPlaced"
-	reasonNotPlugged  = "NotPlugged"
-	reasonNoPA        = "HostHasNoProviderAddress"
-	reasonHostAway    = "HostNotConnected"
-	reasonHostFacts   = "HostFactsContradictPolicy"
-	reasonDuplicate   = "DuplicateAddress"
-	reasonUnusable    = "AddressNotUsable"
-	statusTrue        = "True"
-	statusFalse       = "False"
-	statusUnknown     = "Unknown"
-	encapsulationSize = 42 // outer IPv4, GRE and inner Ethernet (RFC 7637), which a guest's MTU leaves room for
-	maxFailuresNamed  = 5
+	reasonAdmitted   = "Admitted"
+	reasonAllHosts   = "AllHostsCurrent"
+	reasonNoHost     = "NoHostConcerned"
+	reasonNothing    = "NothingToProgram"
+	reasonRollingOut = "RollingOut"
+	reasonHostsFail  = "HostsFailing"
+	reasonHealthy    = "Healthy"
+	reasonNotPlaced  = "NotPlaced"
+	reasonNotPlugged = "NotPlugged"
+	reasonNoPA       = "HostHasNoProviderAddress"
+	reasonHostAway   = "HostNotConnected"
+	reasonHostFacts  = "HostFactsContradictPolicy"
+	reasonDuplicate  = "DuplicateAddress"
+	reasonUnusable   = "AddressNotUsable"
+	statusTrue       = "True"
+	statusFalse      = "False"
+	statusUnknown    = "Unknown"
+	maxFailuresNamed = 5
 )
 
 // factProblems is what is wrong with what hosts say of themselves.
@@ -210,6 +209,20 @@ func degrade(c *weftv1.Condition, reason, message string) {
 	c.Status, c.Reason, c.Message = statusTrue, reason, message
 }
 
+// networkOf gives the index of the network that a port is in; 0: none.
+func networkOf(state *intent.State, p *model.Port) model.NetworkIndex {
+	r, _ := state.Get(model.Key{Kind: model.KindVirtualSubnet, Ref: model.Ref{Tenant: p.Metadata.Tenant, Name: p.Spec.Subnet}})
+	subnet, ok := r.(*model.VirtualSubnet)
+	if !ok {
+		return 0
+	}
+	r, _ = state.Get(model.Key{Kind: model.KindVirtualNetwork, Ref: model.Ref{Tenant: p.Metadata.Tenant, Name: subnet.Spec.Network}})
+	if n, ok := r.(*model.VirtualNetwork); ok {
+		return n.Index
+	}
+	return 0
+}
+
 func (s *viewer) portView(p *model.Port, st *weftv1.Status, programmed, degraded *weftv1.Condition) {
 	st.Index, st.Host = uint32(p.ID), p.Host()
 	for _, ca := range p.Learned {
@@ -219,15 +232,15 @@ func (s *viewer) portView(p *model.Port, st *weftv1.Status, programmed, degraded
 		degraded.Reason, degraded.Message = reasonNotPlaced, "The port is on no host yet; `weft plug` places it."
 		return
 	}
-	if mtu := s.host(st.Host).Facts.GetUnderlayMtu(); mtu > encapsulationSize {
-		st.Mtu = mtu - encapsulationSize
-	}
 	if plugged, known := s.dist.HasDevice(st.Host, p.ID); known && !plugged && programmed.Status == statusTrue {
 		programmed.Reason = reasonNotPlugged
 		programmed.Message = fmt.Sprintf("Every host concerned has acknowledged it, but no device is plugged into the port on host %s: `weft plug %s`.", st.Host, p.Metadata.Ref())
 	}
-	hasPA := false
-	s.policy.read(func(state *intent.State) { hasPA = state.PAOf(st.Host).IsValid() })
+	hasPA, network := false, model.NetworkIndex(0)
+	s.policy.read(func(state *intent.State) {
+		hasPA, network = state.PAOf(st.Host).IsValid(), networkOf(state, p)
+	})
+	st.Mtu = s.dist.MTU(st.Host, network)
 	if !hasPA {
 		degrade(degraded, reasonNoPA, fmt.Sprintf("Host %s has no Provider Address, so no other host reaches this port.", st.Host))
 	}

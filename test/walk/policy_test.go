@@ -166,6 +166,12 @@ func (m *member) update() *hostv1.Update {
 }
 
 func (m *member) ack() {
+	// First, so that who reads that all is programmed reads this too.
+	devices := &hostv1.Devices{Mtus: map[uint32]uint32{}}
+	for id, p := range m.receiver.Goal().Ports {
+		devices.Ports, devices.Mtus[uint32(p.Network)] = append(devices.Ports, uint32(id)), 1458
+	}
+	must(m.T, m.stream.Send(&hostv1.AgentMessage{Message: &hostv1.AgentMessage_Devices{Devices: devices}}))
 	digest := m.receiver.Digest()
 	must(m.T, m.stream.Send(&hostv1.AgentMessage{Message: &hostv1.AgentMessage_Ack{
 		Ack: &hostv1.Ack{Revision: m.receiver.Revision(), Digest: digest[:]}}}))
