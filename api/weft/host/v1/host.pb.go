@@ -627,10 +627,12 @@ func (*AgentMessage_Devices) isAgentMessage_Message() {}
 
 func (*AgentMessage_Findings) isAgentMessage_Message() {}
 
-// Devices says which ports of the Goal have a device that the switch is on.
+// Devices says which ports of the Goal have a device that the switch is on, and what
+// the MTU of guests is, by network.
 type Devices struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Ports         []uint32               `protobuf:"varint,1,rep,packed,name=ports,proto3" json:"ports,omitempty"`
+	Mtus          map[uint32]uint32      `protobuf:"bytes,2,rep,name=mtus,proto3" json:"mtus,omitempty" protobuf_key:"varint,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -668,6 +670,13 @@ func (*Devices) Descriptor() ([]byte, []int) {
 func (x *Devices) GetPorts() []uint32 {
 	if x != nil {
 		return x.Ports
+	}
+	return nil
+}
+
+func (x *Devices) GetMtus() map[uint32]uint32 {
+	if x != nil {
+		return x.Mtus
 	}
 	return nil
 }
@@ -3210,9 +3219,13 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\theartbeat\x18\x05 \x01(\v2\x17.weft.host.v1.HeartbeatH\x00R\theartbeat\x121\n" +
 	"\adevices\x18\x06 \x01(\v2\x15.weft.host.v1.DevicesH\x00R\adevices\x124\n" +
 	"\bfindings\x18\t \x01(\v2\x16.weft.host.v1.FindingsH\x00R\bfindingsB\t\n" +
-	"\amessage\"\x1f\n" +
+	"\amessage\"\x8d\x01\n" +
 	"\aDevices\x12\x14\n" +
-	"\x05ports\x18\x01 \x03(\rR\x05ports\"=\n" +
+	"\x05ports\x18\x01 \x03(\rR\x05ports\x123\n" +
+	"\x04mtus\x18\x02 \x03(\v2\x1f.weft.host.v1.Devices.MtusEntryR\x04mtus\x1a7\n" +
+	"\tMtusEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\rR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"=\n" +
 	"\bFindings\x121\n" +
 	"\bfindings\x18\x01 \x03(\v2\x15.weft.host.v1.FailureR\bfindings\"\xb8\x01\n" +
 	"\x05Hello\x12\x1a\n" +
@@ -3414,7 +3427,7 @@ func file_weft_host_v1_host_proto_rawDescGZIP() []byte {
 	return file_weft_host_v1_host_proto_rawDescData
 }
 
-var file_weft_host_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_weft_host_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_weft_host_v1_host_proto_goTypes = []any{
 	(*JoinRequest)(nil),             // 0: weft.host.v1.JoinRequest
 	(*RenewRequest)(nil),            // 1: weft.host.v1.RenewRequest
@@ -3461,10 +3474,11 @@ var file_weft_host_v1_host_proto_goTypes = []any{
 	(*CaptureAnswer)(nil),           // 42: weft.host.v1.CaptureAnswer
 	(*CaptureUpload)(nil),           // 43: weft.host.v1.CaptureUpload
 	(*CaptureDone)(nil),             // 44: weft.host.v1.CaptureDone
-	(*v1.TraceRun)(nil),             // 45: weft.v1.TraceRun
-	(*v1.Finding)(nil),              // 46: weft.v1.Finding
-	(*v1.CaptureFilter)(nil),        // 47: weft.v1.CaptureFilter
-	(*v1.CaptureResponse)(nil),      // 48: weft.v1.CaptureResponse
+	nil,                             // 45: weft.host.v1.Devices.MtusEntry
+	(*v1.TraceRun)(nil),             // 46: weft.v1.TraceRun
+	(*v1.Finding)(nil),              // 47: weft.v1.Finding
+	(*v1.CaptureFilter)(nil),        // 48: weft.v1.CaptureFilter
+	(*v1.CaptureResponse)(nil),      // 49: weft.v1.CaptureResponse
 }
 var file_weft_host_v1_host_proto_depIdxs = []int32{
 	7,  // 0: weft.host.v1.ReportAddressesResponse.refused:type_name -> weft.host.v1.Refusal
@@ -3475,62 +3489,63 @@ var file_weft_host_v1_host_proto_depIdxs = []int32{
 	14, // 5: weft.host.v1.AgentMessage.heartbeat:type_name -> weft.host.v1.Heartbeat
 	9,  // 6: weft.host.v1.AgentMessage.devices:type_name -> weft.host.v1.Devices
 	10, // 7: weft.host.v1.AgentMessage.findings:type_name -> weft.host.v1.Findings
-	16, // 8: weft.host.v1.Findings.findings:type_name -> weft.host.v1.Failure
-	12, // 9: weft.host.v1.Hello.facts:type_name -> weft.host.v1.Facts
-	13, // 10: weft.host.v1.Facts.addresses:type_name -> weft.host.v1.AddressState
-	16, // 11: weft.host.v1.Ack.failures:type_name -> weft.host.v1.Failure
-	18, // 12: weft.host.v1.ServerMessage.welcome:type_name -> weft.host.v1.Welcome
-	19, // 13: weft.host.v1.ServerMessage.update:type_name -> weft.host.v1.Update
-	29, // 14: weft.host.v1.ServerMessage.query:type_name -> weft.host.v1.Query
-	14, // 15: weft.host.v1.ServerMessage.heartbeat:type_name -> weft.host.v1.Heartbeat
-	23, // 16: weft.host.v1.Update.put_ports:type_name -> weft.host.v1.Port
-	26, // 17: weft.host.v1.Update.put_records:type_name -> weft.host.v1.Record
-	28, // 18: weft.host.v1.Update.put_routes:type_name -> weft.host.v1.Route
-	25, // 19: weft.host.v1.Update.delete_records:type_name -> weft.host.v1.RecordKey
-	27, // 20: weft.host.v1.Update.delete_routes:type_name -> weft.host.v1.RouteKey
-	22, // 21: weft.host.v1.Update.put_peers:type_name -> weft.host.v1.Peer
-	21, // 22: weft.host.v1.Update.delete_peers:type_name -> weft.host.v1.PeerKey
-	20, // 23: weft.host.v1.Update.settings:type_name -> weft.host.v1.Settings
-	21, // 24: weft.host.v1.Peer.key:type_name -> weft.host.v1.PeerKey
-	24, // 25: weft.host.v1.Port.prefixes:type_name -> weft.host.v1.Prefix
-	25, // 26: weft.host.v1.Record.key:type_name -> weft.host.v1.RecordKey
-	24, // 27: weft.host.v1.RouteKey.prefix:type_name -> weft.host.v1.Prefix
-	27, // 28: weft.host.v1.Route.key:type_name -> weft.host.v1.RouteKey
-	30, // 29: weft.host.v1.Query.drops:type_name -> weft.host.v1.DropsQuery
-	31, // 30: weft.host.v1.Query.verify:type_name -> weft.host.v1.VerifyQuery
-	36, // 31: weft.host.v1.Query.trace:type_name -> weft.host.v1.TraceQuery
-	39, // 32: weft.host.v1.Query.examine:type_name -> weft.host.v1.ExamineQuery
-	41, // 33: weft.host.v1.Query.capture:type_name -> weft.host.v1.CaptureQuery
-	33, // 34: weft.host.v1.Answer.drops:type_name -> weft.host.v1.DropsAnswer
-	35, // 35: weft.host.v1.Answer.verify:type_name -> weft.host.v1.VerifyAnswer
-	38, // 36: weft.host.v1.Answer.trace:type_name -> weft.host.v1.TraceAnswer
-	40, // 37: weft.host.v1.Answer.examine:type_name -> weft.host.v1.ExamineAnswer
-	42, // 38: weft.host.v1.Answer.capture:type_name -> weft.host.v1.CaptureAnswer
-	34, // 39: weft.host.v1.DropsAnswer.rows:type_name -> weft.host.v1.DropRow
-	37, // 40: weft.host.v1.TraceQuery.packet:type_name -> weft.host.v1.TracePacket
-	45, // 41: weft.host.v1.TraceAnswer.runs:type_name -> weft.v1.TraceRun
-	46, // 42: weft.host.v1.ExamineAnswer.findings:type_name -> weft.v1.Finding
-	47, // 43: weft.host.v1.CaptureQuery.filter:type_name -> weft.v1.CaptureFilter
-	48, // 44: weft.host.v1.CaptureUpload.message:type_name -> weft.v1.CaptureResponse
-	0,  // 45: weft.host.v1.HostService.Join:input_type -> weft.host.v1.JoinRequest
-	1,  // 46: weft.host.v1.HostService.Renew:input_type -> weft.host.v1.RenewRequest
-	8,  // 47: weft.host.v1.HostService.Session:input_type -> weft.host.v1.AgentMessage
-	3,  // 48: weft.host.v1.HostService.BindPort:input_type -> weft.host.v1.BindPortRequest
-	3,  // 49: weft.host.v1.HostService.UnbindPort:input_type -> weft.host.v1.BindPortRequest
-	43, // 50: weft.host.v1.HostService.Capture:input_type -> weft.host.v1.CaptureUpload
-	5,  // 51: weft.host.v1.HostService.ReportAddresses:input_type -> weft.host.v1.ReportAddressesRequest
-	2,  // 52: weft.host.v1.HostService.Join:output_type -> weft.host.v1.JoinResponse
-	2,  // 53: weft.host.v1.HostService.Renew:output_type -> weft.host.v1.JoinResponse
-	17, // 54: weft.host.v1.HostService.Session:output_type -> weft.host.v1.ServerMessage
-	4,  // 55: weft.host.v1.HostService.BindPort:output_type -> weft.host.v1.BindPortResponse
-	4,  // 56: weft.host.v1.HostService.UnbindPort:output_type -> weft.host.v1.BindPortResponse
-	44, // 57: weft.host.v1.HostService.Capture:output_type -> weft.host.v1.CaptureDone
-	6,  // 58: weft.host.v1.HostService.ReportAddresses:output_type -> weft.host.v1.ReportAddressesResponse
-	52, // [52:59] is the sub-list for method output_type
-	45, // [45:52] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	45, // 8: weft.host.v1.Devices.mtus:type_name -> weft.host.v1.Devices.MtusEntry
+	16, // 9: weft.host.v1.Findings.findings:type_name -> weft.host.v1.Failure
+	12, // 10: weft.host.v1.Hello.facts:type_name -> weft.host.v1.Facts
+	13, // 11: weft.host.v1.Facts.addresses:type_name -> weft.host.v1.AddressState
+	16, // 12: weft.host.v1.Ack.failures:type_name -> weft.host.v1.Failure
+	18, // 13: weft.host.v1.ServerMessage.welcome:type_name -> weft.host.v1.Welcome
+	19, // 14: weft.host.v1.ServerMessage.update:type_name -> weft.host.v1.Update
+	29, // 15: weft.host.v1.ServerMessage.query:type_name -> weft.host.v1.Query
+	14, // 16: weft.host.v1.ServerMessage.heartbeat:type_name -> weft.host.v1.Heartbeat
+	23, // 17: weft.host.v1.Update.put_ports:type_name -> weft.host.v1.Port
+	26, // 18: weft.host.v1.Update.put_records:type_name -> weft.host.v1.Record
+	28, // 19: weft.host.v1.Update.put_routes:type_name -> weft.host.v1.Route
+	25, // 20: weft.host.v1.Update.delete_records:type_name -> weft.host.v1.RecordKey
+	27, // 21: weft.host.v1.Update.delete_routes:type_name -> weft.host.v1.RouteKey
+	22, // 22: weft.host.v1.Update.put_peers:type_name -> weft.host.v1.Peer
+	21, // 23: weft.host.v1.Update.delete_peers:type_name -> weft.host.v1.PeerKey
+	20, // 24: weft.host.v1.Update.settings:type_name -> weft.host.v1.Settings
+	21, // 25: weft.host.v1.Peer.key:type_name -> weft.host.v1.PeerKey
+	24, // 26: weft.host.v1.Port.prefixes:type_name -> weft.host.v1.Prefix
+	25, // 27: weft.host.v1.Record.key:type_name -> weft.host.v1.RecordKey
+	24, // 28: weft.host.v1.RouteKey.prefix:type_name -> weft.host.v1.Prefix
+	27, // 29: weft.host.v1.Route.key:type_name -> weft.host.v1.RouteKey
+	30, // 30: weft.host.v1.Query.drops:type_name -> weft.host.v1.DropsQuery
+	31, // 31: weft.host.v1.Query.verify:type_name -> weft.host.v1.VerifyQuery
+	36, // 32: weft.host.v1.Query.trace:type_name -> weft.host.v1.TraceQuery
+	39, // 33: weft.host.v1.Query.examine:type_name -> weft.host.v1.ExamineQuery
+	41, // 34: weft.host.v1.Query.capture:type_name -> weft.host.v1.CaptureQuery
+	33, // 35: weft.host.v1.Answer.drops:type_name -> weft.host.v1.DropsAnswer
+	35, // 36: weft.host.v1.Answer.verify:type_name -> weft.host.v1.VerifyAnswer
+	38, // 37: weft.host.v1.Answer.trace:type_name -> weft.host.v1.TraceAnswer
+	40, // 38: weft.host.v1.Answer.examine:type_name -> weft.host.v1.ExamineAnswer
+	42, // 39: weft.host.v1.Answer.capture:type_name -> weft.host.v1.CaptureAnswer
+	34, // 40: weft.host.v1.DropsAnswer.rows:type_name -> weft.host.v1.DropRow
+	37, // 41: weft.host.v1.TraceQuery.packet:type_name -> weft.host.v1.TracePacket
+	46, // 42: weft.host.v1.TraceAnswer.runs:type_name -> weft.v1.TraceRun
+	47, // 43: weft.host.v1.ExamineAnswer.findings:type_name -> weft.v1.Finding
+	48, // 44: weft.host.v1.CaptureQuery.filter:type_name -> weft.v1.CaptureFilter
+	49, // 45: weft.host.v1.CaptureUpload.message:type_name -> weft.v1.CaptureResponse
+	0,  // 46: weft.host.v1.HostService.Join:input_type -> weft.host.v1.JoinRequest
+	1,  // 47: weft.host.v1.HostService.Renew:input_type -> weft.host.v1.RenewRequest
+	8,  // 48: weft.host.v1.HostService.Session:input_type -> weft.host.v1.AgentMessage
+	3,  // 49: weft.host.v1.HostService.BindPort:input_type -> weft.host.v1.BindPortRequest
+	3,  // 50: weft.host.v1.HostService.UnbindPort:input_type -> weft.host.v1.BindPortRequest
+	43, // 51: weft.host.v1.HostService.Capture:input_type -> weft.host.v1.CaptureUpload
+	5,  // 52: weft.host.v1.HostService.ReportAddresses:input_type -> weft.host.v1.ReportAddressesRequest
+	2,  // 53: weft.host.v1.HostService.Join:output_type -> weft.host.v1.JoinResponse
+	2,  // 54: weft.host.v1.HostService.Renew:output_type -> weft.host.v1.JoinResponse
+	17, // 55: weft.host.v1.HostService.Session:output_type -> weft.host.v1.ServerMessage
+	4,  // 56: weft.host.v1.HostService.BindPort:output_type -> weft.host.v1.BindPortResponse
+	4,  // 57: weft.host.v1.HostService.UnbindPort:output_type -> weft.host.v1.BindPortResponse
+	44, // 58: weft.host.v1.HostService.Capture:output_type -> weft.host.v1.CaptureDone
+	6,  // 59: weft.host.v1.HostService.ReportAddresses:output_type -> weft.host.v1.ReportAddressesResponse
+	53, // [53:60] is the sub-list for method output_type
+	46, // [46:53] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_weft_host_v1_host_proto_init() }
@@ -3577,7 +3592,7 @@ func file_weft_host_v1_host_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_host_v1_host_proto_rawDesc), len(file_weft_host_v1_host_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   45,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
