@@ -47,6 +47,7 @@ type loop struct {
 	ears      map[uint32]*ear          // by device
 	addresses recent[netip.Addr]       // outer destinations that were ours
 	usable    map[netip.Addr]time.Time // since when this host\'s PAs are usable
+	narrow    map[ends]narrow          // what routers have said of paths
 	sources   recent[table.Source]     // outer sources that were others'
 	due       time.Time                // when some of what was found is of the past; zero: never
 	alarm     *time.Timer              // for due, and the next step of a claim
@@ -85,7 +86,7 @@ func newLoop(ctx context.Context, a *Agent) (*loop, error) {
 	l := &loop{
 		Agent: a, plugs: map[model.Ref]*plug{}, unbind: map[model.Ref]bool{}, orphans: map[uint32]model.PortID{},
 		stale: netdev.ChangeAll, retry: time.NewTimer(0), delay: firstRetry,
-		ears: map[uint32]*ear{}, addresses: recent[netip.Addr]{}, usable: map[netip.Addr]time.Time{}, sources: recent[table.Source]{}, alarm: time.NewTimer(0),
+		ears: map[uint32]*ear{}, addresses: recent[netip.Addr]{}, usable: map[netip.Addr]time.Time{}, narrow: map[ends]narrow{}, sources: recent[table.Source]{}, alarm: time.NewTimer(0),
 		joined: map[netip.Addr]membership{},
 	}
 	cached, err := readGoal(a.cfg.StateDir)
@@ -112,7 +113,13 @@ func newLoop(ctx context.Context, a *Agent) (*loop, error) {
 		}
 		pending |= c
 	})
-	return l, err
+	if err != nil {
+		return nil, err
+	}
+	if err := l.listenForTooBig(ctx); err != nil {
+		a.log.Warn("what routers say of too large packets is not heard", "error", err)
+	}
+	return l, nil
 }
 
 func (l *loop) run(ctx context.Context) error {
@@ -226,7 +233,8 @@ func (l *loop) lookAgain(stale netdev.Change, h held, now time.Time) (conflicts 
 		// ARP between guests needs the next hop's MAC; all else does without.
 		l.log.Warn("neighbours of the underlay", "error", err)
 	}
-	next.tell()
+	mtu, old := l.narrowest(now)
+	next.tell(mtu)
 	next.findGroups(groupsOf(h.goal), l.links)
 	var deaf, strange time.Time
 	// What this host says it has, others may use before policy says so to this host.
@@ -236,7 +244,7 @@ func (l *loop) lookAgain(stale netdev.Change, h held, now time.Time) (conflicts 
 	}
 	next.heard, deaf = l.addresses.with(ours, now)
 	next.sources, strange = sourcesOf(hosts, l.sources, now)
-	l.under, l.due = next, earlier(earlier(gone, settling), earlier(deaf, strange))
+	l.under, l.due = next, earlier(earlier(earlier(gone, settling), old), earlier(deaf, strange))
 	return conflicts, nil
 }
 

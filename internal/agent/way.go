@@ -229,7 +229,7 @@ func (u *underlay) resolve(sweep bool) error {
 
 // tell makes rows of what was found: the first way of each host is its Peer, the
 // others are Paths.
-func (u *underlay) tell() {
+func (u *underlay) tell(mtu func(ends, uint16) uint16) {
 	u.peers = make(map[netip.Addr]table.Peer, len(u.ways))
 	u.paths = map[table.PathKey]table.Peer{}
 	for primary, all := range u.ways {
@@ -237,6 +237,7 @@ func (u *underlay) tell() {
 		for i, w := range all.list {
 			row := w.row
 			row.NextHop = u.macs[w.hop]
+			row.MTU = mtu(ends{row.Local, row.Remote}, row.MTU)
 			if row.Remote == primary {
 				row.Remote = netip.Addr{} // the row says so already
 			}
