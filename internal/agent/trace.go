@@ -80,6 +80,10 @@ func (a *Agent) traceProbe(v *view, port goal.Port, p probe) ([]*weftv1.TraceRun
 	if !ok {
 		return nil, fmt.Errorf("port %s is not plugged: plug it first (weft plug), its guest can send nothing", port.Ref)
 	}
+	if group, ok := p.group(port); ok {
+		sent, err := a.traceRun(v, datapath.FromPort, ifindex, p.frame(port.MAC, group))
+		return []*weftv1.TraceRun{sent.message}, err
+	}
 	neighbour, err := p.neighbour(port)
 	if err != nil {
 		return nil, err
@@ -207,7 +211,9 @@ func after(b []byte, n int) []byte { return b[min(n, len(b)):] }
 // the rows that the kernel holds, and that is a finding. Where not even those
 // explain it, the program or the oracle is wrong.
 func (a *Agent) tell(v *view, program datapath.Program, ifindex uint32, frame []byte, got datapath.RunResult) (sim.Result, []string, error) {
-	byPolicy := simulate(v.want, program, ifindex, frame)
+	want := v.want
+	want.Groups = a.sw.Groups() // guests say which, not policy
+	byPolicy := simulate(want, program, ifindex, frame)
 	if agree(byPolicy, got) {
 		return byPolicy, nil, nil
 	}
@@ -246,6 +252,10 @@ func agree(r sim.Result, got datapath.RunResult) bool {
 		return false
 	}
 	switch {
+	case got.Verdict == model.VerdictFlooded:
+		return slices.EqualFunc(r.Copies, got.Copies, func(c sim.Copy, d datapath.Copy) bool {
+			return c.IfIndex == d.IfIndex && bytes.Equal(c.Frame, d.Frame)
+		})
 	case got.IfIndex == 0:
 		return true
 	case got.Verdict == model.VerdictEncapsulated:

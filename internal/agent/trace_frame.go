@@ -32,6 +32,22 @@ const (
 
 var broadcastMAC = model.MAC{255, 255, 255, 255, 255, 255}
 
+// group is the Ethernet address of what is for many, which no guest asks a neighbour for.
+func (p probe) group(port goal.Port) (model.MAC, bool) {
+	if p.destination.IsMulticast() {
+		return groupMAC(p.destination), true
+	}
+	if p.destination == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
+		return broadcastMAC, true
+	}
+	for _, prefix := range port.Prefixes {
+		if prefix.Contains(p.destination) && p.destination.Is4() && prefix.Bits() < 31 && !prefix.Contains(p.destination.Next()) {
+			return broadcastMAC, true // the last of the prefix
+		}
+	}
+	return model.MAC{}, false
+}
+
 // neighbour is whom the guest asks for the way to the destination: itself when it
 // is in one of the guest's prefixes, else the gateway.
 func (p probe) neighbour(port goal.Port) (netip.Addr, error) {

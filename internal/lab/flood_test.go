@@ -197,6 +197,12 @@ func TestFlood(t *testing.T) {
 	l.broadcastPing(t, ctx)
 	l.multicast(t, ctx, sender, members, &mark)
 	l.storm(t, ctx, sender, members[0], func() []byte { return kinds()[0] })
+	for _, to := range []string{"10.0.0.255", "224.0.0.251", "ff02::fb"} {
+		out, code := l.in("h1", "", "weft", "trace", "red/web-1", "--to", to, "--proto", "udp")
+		if code != 0 || !strings.Contains(out, "=> FLOODED") || !strings.Contains(out, "a copy into device") || !strings.Contains(out, "to Provider Address") {
+			t.Errorf("trace to %s: code %d\n%s", to, code, out)
+		}
+	}
 	if out, code := l.in("h1", "", "weft", "verify"); code != 0 {
 		t.Errorf("verify: code %d\n%s", code, out)
 	}

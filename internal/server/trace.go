@@ -50,7 +50,8 @@ func (s operateService) Trace(ctx context.Context, req *connect.Request[weftv1.T
 	out := &weftv1.TraceResponse{Forward: forth.runs, Delivered: forth.arrived()}
 	to, ok := s.answerer(forth, packet)
 	if !ok {
-		out.Returned, out.Summary = forth.verdict() == model.VerdictAnswered, forth.summary()
+		v := forth.verdict()
+		out.Returned, out.Summary = v == model.VerdictAnswered || v == model.VerdictFlooded, forth.summary() // many answer, or none
 		return connect.NewResponse(out), nil
 	}
 	back, err := s.leg(ctx, to, reversed(packet, forth.source))
@@ -107,7 +108,8 @@ func (l leg) verdict() model.Verdict { return model.Verdict(l.last().GetVerdict(
 // arrived tells whether somebody got it. An answered question for a neighbour is
 // never the last run.
 func (l leg) arrived() bool {
-	return l.verdict() == model.VerdictDelivered || l.verdict() == model.VerdictAnswered
+	v := l.verdict()
+	return v == model.VerdictDelivered || v == model.VerdictAnswered || v == model.VerdictFlooded
 }
 
 func (l leg) summary() string {
@@ -115,6 +117,8 @@ func (l leg) summary() string {
 	switch v := l.verdict(); {
 	case v == model.VerdictDelivered:
 		return fmt.Sprintf("delivered to %s on host %s, which does not have the address itself: what it does with the packet is its own affair", r.GetToPort(), r.GetHost())
+	case v == model.VerdictFlooded:
+		return fmt.Sprintf("flooded by host %s: the steps of stage flood are the copies; what other hosts do with theirs is not followed", r.GetHost())
 	case v == model.VerdictAnswered:
 		return fmt.Sprintf("answered by the switch of host %s itself", r.GetHost())
 	case v.IsDrop():

@@ -230,6 +230,7 @@ func (w *walk) copyToHost(pa netip.Addr, size int) {
 	w.encapsulate(transport)
 	must(wire.Ethernet{Dst: peer.NextHop, Src: peer.Source, Type: etherTypeOf(to)}.Encode(w.frame))
 	w.result.Copies = append(w.result.Copies, Copy{IfIndex: peer.IfIndex, Frame: w.frame})
+	w.say(model.VerdictContinue, "flood", "a copy out of device %d to Provider Address %s", peer.IfIndex, pa)
 	w.frame = inner
 }
 
