@@ -61,9 +61,15 @@ func tenant(name string, web, db model.VSID, network model.NetworkIndex) []*twoh
 	}
 }
 
-func TestUnderlayReadsAsNVGRE(t *testing.T) {
+func TestUnderlayReadsClean(t *testing.T) {
+	for _, c := range []twohosts.Carrier{{}, {V6: true}, {Transport: model.VXLAN}, {Transport: model.VXLAN, V6: true}} {
+		t.Run(c.String(), func(t *testing.T) { underlayReadsClean(t, c) })
+	}
+}
+
+func underlayReadsClean(t *testing.T, c twohosts.Carrier) {
 	red, blue := tenant("red", redVSID, redDB, 1), tenant("blue", blueVSID, blueDB, 2)
-	w := twohosts.New(t, "wu-", datapath.DecapAuto, slices.Concat(red, blue))
+	w := twohosts.NewOver(t, "wu-", datapath.DecapAuto, c, slices.Concat(red, blue))
 	// What a wire carries is MTU-size frames with whole checksums; tshark shall judge those.
 	for _, h := range w.Hosts {
 		offload(t, h.NS, "tso off gso off tx off gro off")
@@ -174,7 +180,7 @@ func capture(t *testing.T, w *twohosts.World, f func()) string {
 	// that no switch touches tell when.
 	beacon := func() int64 {
 		w.In(w.Hosts[0].NS, func() error {
-			c, err := net.Dial("udp", w.Hosts[1].PA.String()+":47009")
+			c, err := net.Dial("udp", net.JoinHostPort(w.Hosts[1].PA.String(), "47009"))
 			if err != nil {
 				return err
 			}
@@ -231,6 +237,7 @@ type frame map[string][]string
 
 var fields = []string{"frame.number", "frame.protocols", "eth.type", "ip.src", "ip.dst", "ip.proto", "ip.flags.df", "ip.flags.mf",
 	"ip.frag_offset", "gre.proto", "gre.flags_and_version", "gre.key", "ipv6.src", "ipv6.dst", "eth.src", "eth.dst",
+	"ipv6.nxt", "ipv6.hlim", "ipv6.flow", "udp.srcport", "udp.dstport", "udp.checksum", "vxlan.flags", "vxlan.vni",
 	"tcp.srcport", "tcp.dstport", "ip.checksum.status", "tcp.checksum", "tcp.checksum.status", "_ws.malformed", "tcp.payload"}
 
 // read lets tshark dissect the capture, with checksums verified.
@@ -277,12 +284,13 @@ func check(t *testing.T, w *twohosts.World, frames []frame) {
 		if !carries(w, f) {
 			continue
 		}
-		vsid, flowID := header(t, f)
+		outerIP(t, w, f)
+		vsid, flowID := header(t, w, f)
 		seen[vsid]++
 		if inner(t, f, vsid) {
 			spoken[vsid]++
 		}
-		k := key(f, vsid)
+		k := key(f, vsid, w.Carrier.V6)
 		if flowIDs[k] == nil {
 			flowIDs[k] = map[uint32]bool{}
 		}
@@ -292,7 +300,7 @@ func check(t *testing.T, w *twohosts.World, frames []frame) {
 	distinct := map[uint32]bool{}
 	for k, ids := range flowIDs {
 		if len(ids) != 1 {
-			t.Errorf("flow %+v has %d FlowIDs", k, len(ids))
+			t.Errorf("flow %+v has %d FlowIDs or ports", k, len(ids))
 		}
 		for id := range ids {
 			distinct[id] = true
@@ -310,44 +318,77 @@ func check(t *testing.T, w *twohosts.World, frames []frame) {
 	}
 	// 8 flow groups of 12 in two directions: a third of 192 being distinct is far below what a fair hash gives.
 	if len(distinct) < 64 {
-		t.Errorf("%d flows share %d FlowIDs", len(flowIDs), len(distinct))
+		t.Errorf("%d flows share %d FlowIDs or ports", len(flowIDs), len(distinct))
 	}
 }
 
 // carries tells tenants' frames from the hosts' own ARP and beacons, which must
 // be recognisable as such.
 func carries(w *twohosts.World, f frame) bool {
-	if len(f["ip.proto"]) == 0 || f["ip.proto"][0] != "47" {
+	source, protocol := f["ip.src"], f["ip.proto"]
+	if w.Carrier.V6 {
+		source, protocol = f["ipv6.src"], f["ipv6.nxt"]
+	}
+	if len(source) == 0 || !slices.Contains([]string{w.Hosts[0].PA.String(), w.Hosts[1].PA.String()}, source[0]) {
 		return false
 	}
-	return slices.Contains([]string{w.Hosts[0].PA.String(), w.Hosts[1].PA.String()}, f["ip.src"][0])
+	if w.Carrier.Transport == model.VXLAN {
+		return protocol[0] == "17" && f["udp.dstport"][0] == "4789"
+	}
+	return protocol[0] == "47"
 }
 
-// header checks the outer headers and takes the key apart.
-func header(t *testing.T, f frame) (vsid, flowID uint32) {
+// wants compares the first value of each field, the outermost, with what must be there.
+func wants(t *testing.T, f frame, want map[string]string) {
 	t.Helper()
-	want := map[string]string{"gre.proto": "0x6558", "gre.flags_and_version": "0x2000", "ip.frag_offset": "0"}
 	for field, value := range want {
 		if len(f[field]) == 0 || f[field][0] != value {
 			t.Fatalf("%s is %v, want %s: %v", field, f[field], value, f)
 		}
 	}
+}
+
+func outerIP(t *testing.T, w *twohosts.World, f frame) {
+	t.Helper()
+	if len(f["eth.type"]) != 2 { // outer and inner: no 802.1Q tag in either
+		t.Fatalf("%d Ethernet types: %v", len(f["eth.type"]), f)
+	}
+	if w.Carrier.V6 {
+		wants(t, f, map[string]string{"ipv6.hlim": "64", "eth.type": "0x86dd"})
+		return
+	}
+	wants(t, f, map[string]string{"ip.frag_offset": "0", "eth.type": "0x0800"})
 	for field, value := range map[string]bool{"ip.flags.df": true, "ip.flags.mf": false} {
 		if len(f[field]) == 0 || truth(f[field][0]) != value {
 			t.Fatalf("outer %s is %v: %v", field, f[field], f)
 		}
 	}
-	if len(f["eth.type"]) != 2 { // outer and inner: no 802.1Q tag in either
-		t.Fatalf("%d Ethernet types: %v", len(f["eth.type"]), f)
+}
+
+// header checks the transport's headers and gives the VSID and what spreads flows: FlowID or source port.
+func header(t *testing.T, w *twohosts.World, f frame) (vsid, spread uint32) {
+	t.Helper()
+	number := func(field string) uint32 {
+		n, err := strconv.ParseUint(f[field][0], 0, 32)
+		if err != nil {
+			t.Fatalf("%s: %v", field, err)
+		}
+		return uint32(n)
 	}
+	if w.Carrier.Transport == model.VXLAN {
+		wants(t, f, map[string]string{"vxlan.flags": "0x0800", "udp.checksum": "0x0000"})
+		port := number("udp.srcport")
+		if port < 49152 || len(f["vxlan.vni"]) != 1 {
+			t.Fatalf("source port %d, VNI %v: %v", port, f["vxlan.vni"], f)
+		}
+		return number("vxlan.vni"), port
+	}
+	wants(t, f, map[string]string{"gre.proto": "0x6558", "gre.flags_and_version": "0x2000"})
 	if len(f["gre.key"]) != 1 {
 		t.Fatalf("GRE key %v: %v", f["gre.key"], f)
 	}
-	k, err := strconv.ParseUint(f["gre.key"][0], 0, 32)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return uint32(k >> 8), uint32(k & 0xff)
+	k := number("gre.key")
+	return k >> 8, k & 0xff
 }
 
 func truth(s string) bool { return s == "1" || strings.EqualFold(s, "true") }
@@ -383,13 +424,17 @@ func inner(t *testing.T, f frame, vsid uint32) bool {
 }
 
 // key names the inner flow of a frame.
-func key(f frame, vsid uint32) flowKey {
+func key(f frame, vsid uint32, v6 bool) flowKey {
 	k := flowKey{vsid: vsid}
+	outer4, outer6 := 1, 0 // addresses that are not the inner packet's
+	if v6 {
+		outer4, outer6 = 0, 1
+	}
 	switch {
-	case len(f["ip.src"]) > 1:
-		k.src, k.dst = f["ip.src"][1], f["ip.dst"][1]
-	case len(f["ipv6.src"]) > 0:
-		k.src, k.dst = f["ipv6.src"][0], f["ipv6.dst"][0]
+	case len(f["ip.src"]) > outer4:
+		k.src, k.dst = f["ip.src"][outer4], f["ip.dst"][outer4]
+	case len(f["ipv6.src"]) > outer6:
+		k.src, k.dst = f["ipv6.src"][outer6], f["ipv6.dst"][outer6]
 	}
 	if len(f["tcp.srcport"]) > 0 {
 		k.sport, k.dport = f["tcp.srcport"][0], f["tcp.dstport"][0]
