@@ -16,20 +16,7 @@ func TestASocketMakesGROMergeVXLAN(t *testing.T) {
 			f.wire()
 			to, far := f.guests["web1"], f.hosts[1]
 			apart := f.received("web0", "web1")
-			device := []string{"-n", far.ns, "link", "add", "name", "vx", "type", "vxlan", "id", "16777215", "dstport", "4789", "nolearning"}
-			if by.v6 {
-				device = append(device, "local", "::", "udp6zerocsumrx")
-			}
-			ip(t, device...)
-			idle := uint32(deviceIn(t, far.ns, "vx").Index)
-			inside(t, far.ns, func() {
-				for range 2 {
-					if err := far.sw.DiscardOn([]uint32{idle}); err != nil {
-						t.Error(err)
-					}
-				}
-			})
-			ip(t, "-n", far.ns, "link", "set", "dev", "vx", "up")
+			f.listen(far)
 			merged := f.received("web0", "web1")
 			t.Logf("%.0f bytes a frame apart, %.0f merged", apart, merged)
 			if apart > 2000 || merged < 2000 {
@@ -41,6 +28,26 @@ func TestASocketMakesGROMergeVXLAN(t *testing.T) {
 			}
 		})
 	}
+}
+
+// listen has a socket listen for VXLAN on a host, as an agent does.
+func (f *fabric) listen(h *host) {
+	t := f.t
+	t.Helper()
+	device := []string{"-n", h.ns, "link", "add", "name", "vx", "type", "vxlan", "id", "16777215", "dstport", "4789", "nolearning"}
+	if f.by.v6 {
+		device = append(device, "local", "::", "udp6zerocsumrx")
+	}
+	ip(t, device...)
+	idle := uint32(deviceIn(t, h.ns, "vx").Index)
+	inside(t, h.ns, func() {
+		for range 2 {
+			if err := h.sw.DiscardOn([]uint32{idle}); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	ip(t, "-n", h.ns, "link", "set", "dev", "vx", "up")
 }
 
 // guarded sends the network of the idle device to an address of the host that is no PA: it passes the
