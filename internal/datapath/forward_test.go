@@ -50,7 +50,7 @@ func (f *fabric) insert(through string) {
 func TestGuestThatForwards(t *testing.T) { guestThatForwards(t, carriage{}, true) }
 
 func TestGuestThatForwardsByVXLAN(t *testing.T) {
-	guestThatForwards(t, carriage{model.VXLAN, true}, false)
+	guestThatForwards(t, carriage{transport: model.VXLAN, v6: true}, false)
 }
 
 func guestThatForwards(t *testing.T, by carriage, all bool) {

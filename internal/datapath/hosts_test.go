@@ -57,9 +57,18 @@ const underlayMTU = 1500
 type carriage struct {
 	transport model.TransportID
 	v6        bool // the underlay is IPv6
+	mixed     bool // the subnet of db guests uses the other transport
 }
 
-var carriages = []carriage{{model.NVGRE, false}, {model.NVGRE, true}, {model.VXLAN, false}, {model.VXLAN, true}}
+var carriages = []carriage{{transport: model.NVGRE}, {transport: model.NVGRE, v6: true}, {transport: model.VXLAN}, {transport: model.VXLAN, v6: true}}
+
+// of is the transport of a subnet.
+func (c carriage) of(v model.VSID) model.TransportID {
+	if c.mixed && v%1000 == db%1000 {
+		return model.VXLAN - c.transport
+	}
+	return c.transport
+}
 
 func (c carriage) String() string {
 	if c.v6 {
@@ -79,7 +88,7 @@ func (c carriage) pas() (pas, routers [2]string, bits string) {
 // guestMTU is what an underlay of 1500 leaves to guests.
 func (c carriage) guestMTU() int {
 	pas, _, _ := c.pas()
-	return underlayMTU - table.Overhead(c.transport, addr(pas[0]))
+	return underlayMTU - max(table.Overhead(c.of(web), addr(pas[0])), table.Overhead(c.of(db), addr(pas[0])))
 }
 
 // onEach runs a test once for every carriage.
@@ -232,7 +241,7 @@ func (f *fabric) addGuest(i int, g *guest) {
 func (f *fabric) rows(h *host) table.Set {
 	s := table.NewSet()
 	for _, g := range f.guests {
-		r := table.Record{MAC: g.port.MAC, Port: g.port.ID, Transport: f.by.transport}
+		r := table.Record{MAC: g.port.MAC, Port: g.port.ID, Transport: f.by.of(g.port.VSID)}
 		if g.host == h {
 			s.Ports[g.port.IfIndex] = g.port
 			r.IfIndex = g.port.IfIndex

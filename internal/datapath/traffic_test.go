@@ -53,6 +53,16 @@ func guestsTalk(t *testing.T, by carriage) {
 	t.Log("\n" + f.drops())
 }
 
+// A packet travels by the transport of the subnet that it goes to, and its answer by that of the other.
+func TestSubnetsOfDifferentTransportsRouteToEachOther(t *testing.T) {
+	for _, by := range []carriage{{transport: model.NVGRE, mixed: true}, {transport: model.VXLAN, v6: true, mixed: true}} {
+		t.Run(by.String(), func(t *testing.T) {
+			t.Run("whole", func(t *testing.T) { guestsTalk(t, by) })
+			t.Run("wire", func(t *testing.T) { guestsTalkOverWire(t, by) })
+		})
+	}
+}
+
 // What the kernel cuts to the MTU must be whole packets, and what it merges on the
 // other side must be what was cut.
 func TestGuestsTalkOverWire(t *testing.T) { onEach(t, guestsTalkOverWire) }
