@@ -26,15 +26,29 @@
 #define DHCP_SERVER 67
 #define DHCP_CLIENT 68
 
-static __always_inline bool learn_is_dhcp(const struct pkt *p, __u16 from, __u16 to)
+/* What a DHCP server says to a client. */
+static __always_inline bool learn_is_lease(__u32 type, __u32 proto, __u32 ports)
 {
-	return p->type == TYPE_IPV4 && p->proto == PROTO_UDP && p->sport == from && p->dport_l4 == to;
+	return type == TYPE_IPV4 && proto == PROTO_UDP && ports == (DHCP_SERVER << 16 | DHCP_CLIENT);
 }
 
-/* A port may say 20 things at once and 20 each second: the generic cell rate algorithm. */
-static __always_inline bool learn_in_pace(const struct port *of, __u64 now)
+static __always_inline __u32 learn_ports(const struct pkt *p)
 {
-	__u32 slot = of->slot;
+	return (__u32)p->sport << 16 | p->dport_l4;
+}
+
+/* What is asked of learn_heard. */
+enum learn_kind {
+	LEARN_SAID,     /* by a guest that may learn addresses: is it about one that it has not? */
+	LEARN_DEFENDED, /* to a guest that looked whether an address is free: the switch's answer, whose it is */
+	LEARN_LEASED    /* to a guest that may learn addresses: by a DHCP server? */
+};
+
+#define LEARN_NO_SLOT ~0u /* not held to a pace */
+
+/* A port may say 20 things at once and 20 each second: the generic cell rate algorithm. */
+static __always_inline bool learn_in_pace(__u32 slot, __u64 now)
+{
 	__u64 *used = bpf_map_lookup_elem(&learn_pace, &slot), from;
 
 	if (!used)
@@ -46,80 +60,121 @@ static __always_inline bool learn_in_pace(const struct port *of, __u64 now)
 	return true;
 }
 
-/* The guest's frame from p->base on. */
-static __noinline void learn_sample(struct __sk_buff *skb, const struct pkt *p, __u32 v, const struct port *pace, __u32 id)
+static __always_inline bool learn_zero(const struct __sk_buff *skb, __u32 at, __u32 words)
 {
+	__be32 a[4] = {};
+
+	return load(skb, at, a, words * 4) && (a[0] | a[1] | a[2] | a[3]) == 0;
+}
+
+/* A guest looks whether a global address is free. */
+static __always_inline bool learn_is_dad(const struct __sk_buff *skb, __u32 base)
+{
+	__u8 target[2];
+
+	return learn_zero(skb, base + 14 + 8, 4) && load(skb, base + 14 + 40 + 8, target, sizeof(target)) &&
+	       !(target[0] == 0xfe && (target[1] & 0xc0) == 0x80);
+}
+
+/* The switch's own answer to such a look. */
+static __always_inline bool learn_to_anonymous(const struct __sk_buff *skb, __u16 type)
+{
+	__u8 first;
+
+	if (type == TYPE_ARP)
+		return learn_zero(skb, 14 + 24, 1);
+	return load(skb, 14 + 24, &first, 1) && first == 0xff;
+}
+
+/* What of a packet learn_heard looks at, in one word. */
+static __always_inline __u64 learn_word(const struct pkt *p, enum learn_kind kind, __u32 v)
+{
+	return (__u64)kind << 60 | (__u64)p->nd << 59 | (__u64)p->direction << 56 | (__u64)p->icmp_type << 48 |
+	       (__u64)p->proto << 40 | (__u64)v << 32 | p->type;
+}
+
+static __always_inline bool learn_matters(const struct __sk_buff *skb, __u64 word, __u32 ports, __u32 base)
+{
+	__u8 kind = word >> 60, icmp_type = word >> 48, proto = word >> 40, v = word >> 32;
+	__u16 type = word;
+	bool udp = type == TYPE_IPV4 && proto == PROTO_UDP;
+
+	if (kind == LEARN_DEFENDED)
+		return learn_to_anonymous(skb, type);
+	if (kind == LEARN_LEASED)
+		return learn_is_lease(type, proto, ports);
+	if (v == V_SPOOFED_ARP || v == V_SPOOFED_ND)
+		return true;
+	if (word >> 59 & 1 && icmp_type == ND_NS)
+		return v == V_SPOOFED_CA || (!v && learn_is_dad(skb, base));
+	return udp && ports == (DHCP_CLIENT << 16 | DHCP_SERVER) && (!v || v == V_MULTICAST || v == V_SPOOFED_CA);
+}
+
+/* Tells the agent, if it matters. A global function, with no pointer to what is ours: so the verifier
+ * walks it once, by itself, and not again on every way that leads here. whom is slot and port id,
+ * where VSID and offset of the guest's frame. */
+__noinline int learn_heard(struct __sk_buff *skb, __u64 word, __u64 whom, __u64 where, __u32 ports)
+{
+	__u32 base = where & 0xffff, slot = whom >> 32, n = skb->len - base;
 	__u64 now = bpf_ktime_get_ns();
-	__u32 n = skb->len - p->base;
 	struct learn *l;
 
-	if (event_interval == ~0ull || skb->len <= p->base) /* a trace tells nobody */
-		return;
-	if (pace && !learn_in_pace(pace, now))
-		return;
+	if (event_interval == ~0ull || skb->len <= base) /* a trace tells nobody */
+		return 0;
+	if (!learn_matters(skb, word, ports, base) || (slot != LEARN_NO_SLOT && !learn_in_pace(slot, now)))
+		return 0;
 	l = bpf_ringbuf_reserve(&learn, sizeof(*l), 0);
 	if (!l)
-		return;
+		return 0;
 	l->time = now;
-	l->vsid = p->vsid;
-	l->port_id = id;
-	l->verdict = v;
-	l->direction = p->direction;
+	l->vsid = where >> 32;
+	l->port_id = whom;
+	l->verdict = word >> 32;
+	l->direction = word >> 56 & 1;
 	l->zero = 0;
 	__builtin_memset(l->head, 0, sizeof(l->head));
 	if (n > LEARN_HEAD)
 		n = LEARN_HEAD;
-	if (n == 0 || n > LEARN_HEAD || !load(skb, p->base, l->head, n))
+	if (n == 0 || n > LEARN_HEAD || !load(skb, base, l->head, n))
 		n = 0;
 	l->head_len = n;
 	bpf_ringbuf_submit(l, 0);
+	return 0;
 }
 
-/* Whether what a guest that may learn addresses says is about one that it has not. */
-static __always_inline bool learn_is_claim(const struct pkt *p, enum verdict v)
+static __always_inline void learn_tell(struct __sk_buff *skb, const struct pkt *p, __u64 word, __u32 slot, __u32 id, __u32 vsid)
 {
-	if (v == V_SPOOFED_ARP || v == V_SPOOFED_ND)
-		return true;
-	if (p->nd && p->icmp_type == ND_NS)
-		return v == V_SPOOFED_CA || (!v && addr_unspecified(&p->src) && !addr6_link_local(&p->hop));
-	return learn_is_dhcp(p, DHCP_CLIENT, DHCP_SERVER) && (!v || v == V_MULTICAST || v == V_SPOOFED_CA);
+	learn_heard(skb, word, (__u64)slot << 32 | id, (__u64)vsid << 32 | p->base, learn_ports(p));
 }
 
-/* After admit: what the guest claims, or asks of a DHCP server. */
+/* After admit. */
 static __always_inline enum verdict learn_said(struct __sk_buff *skb, struct pkt *p, enum verdict v)
 {
-	if (p->port->flags & PORT_LEARN && learn_is_claim(p, v)) {
-		p->vsid = p->port->vsid;
-		learn_sample(skb, p, v, p->port, p->port->id);
-	}
+	if (p->port->flags & PORT_LEARN)
+		learn_tell(skb, p, learn_word(p, LEARN_SAID, v), p->port->slot, p->port->id, p->port->vsid);
 	return v;
 }
 
-/* After respond: the guest looked whether an address is free, and the switch told it whose it is. */
+/* After respond. */
 static __always_inline enum verdict learn_defended(struct __sk_buff *skb, struct pkt *p, enum verdict v)
 {
-	bool anonymous = p->type == TYPE_ARP ? p->src.w[3] == 0 : addr_unspecified(&p->src);
-
-	if (v == V_ANSWERED && anonymous) {
-		p->vsid = p->port->vsid;
-		learn_sample(skb, p, v, p->port, p->port->id);
-	}
+	if (v == V_ANSWERED)
+		learn_tell(skb, p, learn_word(p, LEARN_DEFENDED, v), p->port->slot, p->port->id, p->port->vsid);
 	return v;
 }
 
-/* After lookup: what a DHCP server says to a guest that may learn addresses. */
+/* After lookup. */
 static __always_inline enum verdict learn_leased(struct __sk_buff *skb, const struct pkt *p)
 {
-	if (p->dport && p->dport->flags & PORT_LEARN && learn_is_dhcp(p, DHCP_SERVER, DHCP_CLIENT))
-		learn_sample(skb, p, V_CONTINUE, p->dport, p->dport->id);
+	if (p->dport && p->dport->flags & PORT_LEARN)
+		learn_tell(skb, p, learn_word(p, LEARN_LEASED, V_CONTINUE), p->dport->slot, p->dport->id, p->vsid);
 	return V_CONTINUE;
 }
 
 /* In flood: the same, to all. Only the client's MAC inside tells whom it is for. */
 static __always_inline void learn_flooded(struct __sk_buff *skb, const struct pkt *p)
 {
-	if (learn_is_dhcp(p, DHCP_SERVER, DHCP_CLIENT))
-		learn_sample(skb, p, V_CONTINUE, p->port, 0);
+	learn_tell(skb, p, learn_word(p, LEARN_LEASED, V_CONTINUE), p->port ? p->port->slot : LEARN_NO_SLOT, 0, p->vsid);
 }
 
 #endif

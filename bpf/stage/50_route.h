@@ -39,7 +39,7 @@ static __always_inline enum verdict route_destination(const struct pkt *p)
 /* What a DHCP server says to a client that has no address yet goes by the client's MAC. */
 static __always_inline const struct record *route_lease(const struct pkt *p)
 {
-	if (p->vsid != p->port->vsid || !learn_is_dhcp(p, DHCP_SERVER, DHCP_CLIENT))
+	if (p->vsid != p->port->vsid || !learn_is_lease(p->type, p->proto, learn_ports(p)))
 		return NULL;
 	return record_l2only(p->vsid, p->eth.dst);
 }
