@@ -97,6 +97,8 @@ func differ(want, have table.Set, extra bool) []string {
 	out = append(out, differences("record", want.Records, have.Records, extra)...)
 	out = append(out, differences("route", want.Routes, have.Routes, extra)...)
 	out = append(out, differences("peer", want.Peers, have.Peers, extra)...)
+	out = append(out, differences("path", want.Paths, have.Paths, extra)...)
+	out = append(out, differences("outer source", want.Sources, have.Sources, extra)...)
 	out = append(out, differences("forwarder", want.Forwarders, have.Forwarders, extra)...)
 	out = append(out, differences("local PA", want.LocalPAs, have.LocalPAs, extra)...)
 	out = append(out, differences("flood", want.Floods, have.Floods, extra)...)

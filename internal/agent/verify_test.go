@@ -13,6 +13,9 @@ func TestVerifySeesEveryTable(t *testing.T) {
 	for i := range reflect.TypeFor[table.Set]().NumField() {
 		one, none := table.NewSet(), table.NewSet()
 		name := reflect.TypeFor[table.Set]().Field(i).Name
+		if name == "Groups" {
+			continue // learned, and no policy to compare with
+		}
 		field := reflect.ValueOf(&one).Elem().Field(i)
 		switch field.Kind() {
 		case reflect.Map:
