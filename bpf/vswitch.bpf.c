@@ -14,6 +14,7 @@
 #include "stage/55_flood.h"
 #include "stage/60_lookup.h"
 #include "stage/70_encap.h"
+#include "stage/75_rewrite.h"
 #include "stage/80_underlay.h"
 #include "stage/90_deliver.h"
 #include "lib/capture.h"
@@ -39,6 +40,7 @@ int from_port(struct __sk_buff *skb)
 	|| (v = lookup(skb, &p))
 	|| (v = learn_leased(skb, &p))
 	|| (v = encap(skb, &p))
+	|| (v = rewrite(skb, &p))
 	|| (v = underlay(&p))
 	|| (v = deliver(&p));
 	if (flood_turns_aside(&p, v)) {
@@ -72,16 +74,24 @@ int from_uplink(struct __sk_buff *skb)
 
 	(v = parse_outer(skb, &p))
 	|| (v = parse_inner(skb, &p));
-	if (!v && is_group(p.eth.dst))
+	if (!v && is_group(p.eth.dst) && !p.rewrite)
 		bpf_tail_call(skb, &flood_prog, FLOOD_UPLINK);
-	v
-	|| (v = lookup_local(&p))
-	|| (v = capture_arrival(skb, &p))
-	|| (v = admit_remote(&p))
-	|| (v = learn_leased(skb, &p))
-	|| (v = mss_inbound(skb, &p))
-	|| (v = decap(skb, &p))
-	|| (v = deliver(&p));
+	if (v)
+		return finish(skb, &p, rows_checked(skb, &p, v));
+	if (p.rewrite)
+		(v = rewrite_local(&p))
+		|| (v = capture_arrival(skb, &p))
+		|| (v = unrewrite(skb, &p))
+		|| (v = mss_inbound(skb, &p))
+		|| (v = deliver(&p));
+	else
+		(v = lookup_local(&p))
+		|| (v = capture_arrival(skb, &p))
+		|| (v = admit_remote(&p))
+		|| (v = learn_leased(skb, &p))
+		|| (v = mss_inbound(skb, &p))
+		|| (v = decap(skb, &p))
+		|| (v = deliver(&p));
 	return finish(skb, &p, rows_checked(skb, &p, v));
 }
 

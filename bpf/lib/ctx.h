@@ -13,6 +13,7 @@
 #include "maps/peer.h"
 #include "maps/port.h"
 #include "maps/record.h"
+#include "maps/rewrite_in.h"
 #include "wire/addr.h"
 #include "wire/ethernet.h"
 
@@ -40,7 +41,10 @@ struct pkt {
 
 	const struct port *port;  /* that sent it */
 	const struct port *dport; /* of this host, that it goes to */
-	const struct record *rec; /* of the next hop */
+	union {
+		const struct record *rec; /* of the next hop */
+		const struct rewrite_in *rewritten; /* on receive: whom the destination stands for */
+	};
 	const struct peer *peer;  /* the host it goes to; null: this one */
 
 	struct eth eth; /* the guest's Ethernet header */
@@ -79,6 +83,7 @@ struct pkt {
 	__u8 to_group : 1; /* the outer destination is a multicast PA */
 	__u8 vxlan : 1;    /* the transport; else NVGRE */
 	__u8 outer6 : 1;   /* its outer IP is IPv6 */
+	__u8 rewrite : 1;  /* no outer headers: addresses are replaced */
 };
 
 static __always_inline bool load(const struct __sk_buff *skb, __u32 at, void *to, __u32 len)

@@ -119,9 +119,9 @@ static __always_inline int redirect_neighbour(const struct pkt *p)
 	if (!p->peer)
 		return TC_ACT_SHOT;
 	via = &p->peer->via;
-	if (!via->w[3])
+	if (!via->w[3] || (p->rewrite && addr_is4(via) != (p->type == TYPE_IPV4)))
 		return bpf_redirect_neigh(p->out, NULL, 0, 0);
-	if (p->outer6) {
+	if (!addr_is4(via)) {
 		to.nh_family = FAMILY_INET6;
 		__builtin_memcpy(to.ipv6_nh, via, sizeof(to.ipv6_nh));
 	} else {

@@ -21,6 +21,8 @@
 #define PORT_FORWARD 64   /* the guest forwards what others send */
 #define PORT_MSS 256      /* the MSS of its TCP connections is lowered to what the path carries */
 #define PORT_EXTERNAL 128 /* nothing but customer routes leads out of its subnet */
+#define PORT_VXLAN 8 /* the transport of its subnet; without, NVGRE */
+#define PORT_REWRITE 16 /* or this */
 
 struct port {
 	__u32 ifindex; /* repeats the key, for local_mac */

@@ -15,6 +15,7 @@
 #include "lib/udpsum.h"
 #include "maps/local_pa.h"
 #include "maps/port.h"
+#include "maps/rewrite_in.h"
 #include "maps/setting.h"
 #include "wire/arp.h"
 #include "wire/ethernet.h"
@@ -450,17 +451,48 @@ static __always_inline enum verdict parse_outer6(struct __sk_buff *skb, struct p
 	return parse_tunnel(skb, p, &pa, at);
 }
 
+/* A packet to a Provider Address that stands for a Customer Address on this host. */
+static __noinline int parse_rewritten(struct __sk_buff *skb, struct pkt *p)
+{
+	const __u32 ip = sizeof(struct eth);
+	const struct rewrite_in *to;
+	union addr pa;
+
+	if (skb->pkt_type != PACKET_HOST)
+		return V_PASS;
+	if (skb->protocol == bpf_htons(TYPE_IPV4)) {
+		addr_set4(&pa, 0);
+		if (!load_head(skb, ip + 16, &pa.w[3], sizeof(pa.w[3])))
+			return V_PASS;
+	} else if (!load_head(skb, ip + 24, &pa, sizeof(pa)) || addr_is4(&pa)) {
+		return V_PASS;
+	}
+	to = bpf_map_lookup_elem(&rewrite_in, &pa);
+	if (!to || to->flags & REWRITE_REMOTE)
+		return V_PASS;
+	p->rewritten = to;
+	p->rewrite = 1;
+	p->vxlan = 0;
+	p->outer6 = 0;
+	p->end = skb->len;
+	return V_CONTINUE;
+}
+
 static __always_inline enum verdict parse_outer(struct __sk_buff *skb, struct pkt *p)
 {
+	enum verdict v = V_PASS;
+
 	if (parse_meta(skb, p))
 		return V_CONTINUE;
 	if ((skb->pkt_type != PACKET_HOST && skb->pkt_type != PACKET_MULTICAST) || skb->vlan_present)
 		return V_PASS;
 	if (skb->protocol == bpf_htons(TYPE_IPV4))
-		return parse_outer4(skb, p);
-	if (skb->protocol == bpf_htons(TYPE_IPV6))
-		return parse_outer6(skb, p);
-	return V_PASS;
+		v = parse_outer4(skb, p);
+	else if (skb->protocol == bpf_htons(TYPE_IPV6))
+		v = parse_outer6(skb, p);
+	else
+		return V_PASS;
+	return v == V_PASS ? parse_rewritten(skb, p) : v;
 }
 
 static __always_inline enum verdict parse_inner(struct __sk_buff *skb, struct pkt *p)

@@ -33,6 +33,12 @@ static __always_inline bool respond_own(const struct pkt *p, const struct record
 	return r && !(r->flags & RECORD_ROUTER) && r->ifindex == p->port->ifindex;
 }
 
+/* Rewriting cannot carry a probe to another host: policy answers for the guest there. */
+static __always_inline bool respond_beyond(const struct record *r)
+{
+	return r->flags & RECORD_REWRITE && r->peer;
+}
+
 static __always_inline enum verdict respond_arp_answer(struct __sk_buff *skb, struct pkt *p, const struct record *r)
 {
 	struct {
@@ -81,8 +87,8 @@ static __always_inline enum verdict respond_arp(struct __sk_buff *skb, struct pk
 	if (!r)
 		return V_ARP_NO_RECORD;
 	if (!request)
-		return r->flags & RECORD_ROUTER ? V_ARP_QUIET : respond_forward(p, r);
-	if (r->flags & RECORD_ROUTER || is_group(p->eth.dst) || anonymous)
+		return r->flags & RECORD_ROUTER || respond_beyond(r) ? V_ARP_QUIET : respond_forward(p, r);
+	if (r->flags & RECORD_ROUTER || is_group(p->eth.dst) || anonymous || respond_beyond(r))
 		return respond_arp_answer(skb, p, r);
 	return respond_forward(p, r);
 }
@@ -144,7 +150,7 @@ static __always_inline enum verdict respond_ns(struct __sk_buff *skb, struct pkt
 	if (!r)
 		return addr_unspecified(&p->src) && addr6_link_local(&p->hop) ? V_ND_QUIET : V_ND_NO_RECORD;
 	if (r->flags & RECORD_ROUTER || addr6_multicast(&p->dst) || addr_unspecified(&p->src) ||
-	    addr6_link_local(&p->src))
+	    addr6_link_local(&p->src) || respond_beyond(r))
 		return respond_ns_answer(skb, p, r);
 	return V_CONTINUE;
 }
@@ -156,7 +162,7 @@ static __always_inline enum verdict respond_na(const struct pkt *p)
 	if (addr6_multicast(&p->dst) || addr6_link_local(&p->dst))
 		return V_ND_QUIET;
 	r = record_find(p->port->vsid, &p->dst);
-	return r && r->flags & RECORD_ROUTER ? V_ND_QUIET : V_CONTINUE;
+	return r && (r->flags & RECORD_ROUTER || respond_beyond(r)) ? V_ND_QUIET : V_CONTINUE;
 }
 
 static __always_inline enum verdict respond(struct __sk_buff *skb, struct pkt *p)

@@ -105,6 +105,18 @@ static __noinline int lookup_path(struct pkt *p)
 	return 0;
 }
 
+/* A rewritten packet needs an address of its own for each end, so it can only go between rewrite
+ * subnets. Between one and another subnet a packet goes by the other's transport. */
+static __always_inline void lookup_transport(struct pkt *p, __u32 record, __u32 port)
+{
+	if (!(record & RECORD_REWRITE)) {
+		p->vxlan = (record & RECORD_VXLAN) != 0;
+		return;
+	}
+	p->rewrite = (port & PORT_REWRITE) != 0;
+	p->vxlan = (port & PORT_VXLAN) != 0;
+}
+
 /* Where a guest's packet goes: into p->peer, or into p->dport. */
 static __always_inline enum verdict lookup(struct __sk_buff *skb, struct pkt *p)
 {
@@ -120,7 +132,7 @@ static __always_inline enum verdict lookup(struct __sk_buff *skb, struct pkt *p)
 	if (ifindex == p->port->ifindex)
 		return V_ROUTE_TO_SELF;
 	if (idx) {
-		p->vxlan = (r->flags & RECORD_VXLAN) != 0;
+		lookup_transport(p, r->flags, p->port->flags);
 		p->peer = bpf_map_lookup_elem(&peer, &idx);
 		if (p->peer && p->peer->paths)
 			lookup_path(p);

@@ -61,7 +61,7 @@ static __always_inline enum verdict encap_check_size(struct __sk_buff *skb, stru
 {
 	__u32 limit = p->peer ? p->peer->mtu : p->dport->mtu, room = outer_len(p->vxlan, p->outer6);
 
-	if (p->peer)
+	if (p->peer && !p->rewrite)
 		limit = limit > room ? limit - room : 0;
 	if (encap_size(skb, p) <= limit) {
 		mss_outbound(skb, p, limit);
@@ -256,6 +256,8 @@ static __always_inline enum verdict encap(struct __sk_buff *skb, struct pkt *p)
 		if (!encap_ttl(skb, p))
 			return V_ENCAP_FAILED;
 	}
+	if (p->rewrite)
+		return V_CONTINUE; /* the kernel writes the Ethernet header */
 	if (p->peer)
 		return encap_remote(skb, p, &inner);
 	/* Within a subnet the header is right already: writing would copy the packet. */

@@ -132,7 +132,8 @@ func uplinkOf(v *view, pa netip.Addr) (netdev.Link, error) {
 	if err != nil {
 		return netdev.Link{}, err
 	}
-	has, index := false, uint32(0)
+	own, has := v.want.RewriteIn[pa]
+	has, index := has && !own.Remote, uint32(0) // the underlay leads it here, no device has it
 	for _, a := range addresses {
 		if a.Prefix.Addr() != pa {
 			continue
@@ -185,7 +186,7 @@ func (a *Agent) traceRun(v *view, program datapath.Program, ifindex uint32, fram
 	}
 	m.OutDevice, m.OutPacket, m.FrameOut = deviceName(got.IfIndex), packetLine(got.Frame), got.Frame
 	if got.Verdict == model.VerdictEncapsulated {
-		m.Outer = outerOf(got.Frame)
+		m.Outer = outerOf(v.want, got.Frame)
 	}
 	if p, ok := v.want.Ports[got.IfIndex]; ok && got.Verdict == model.VerdictDelivered {
 		m.ToPort = v.goal.Ports[p.ID].Ref.String()

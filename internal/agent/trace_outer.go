@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	weftv1 "github.com/weft-sdn/weft/api/weft/v1"
+	"github.com/weft-sdn/weft/internal/table"
 	"github.com/weft-sdn/weft/internal/wire"
 )
 
@@ -28,13 +29,17 @@ func readOuterIP(b []byte) (outerIP, error) {
 }
 
 // outerOf reads the headers of a frame that the switch made; nil if they are none of its transports'.
-func outerOf(frame []byte) *weftv1.TraceOuter {
+func outerOf(s table.Set, frame []byte) *weftv1.TraceOuter {
 	ip, err := readOuterIP(after(frame, wire.EthernetLen))
 	if err != nil {
 		return nil
 	}
 	out := &weftv1.TraceOuter{Source: ip.source.String(), Destination: ip.destination.String(), Length: uint32(ip.length),
 		Ttl: uint32(ip.ttl), Dscp: uint32(ip.class >> 2), Protocol: uint32(ip.proto), FlowLabel: ip.flow}
+	if own, ok := s.RewriteIn[ip.destination]; ok {
+		out.Rewritten, out.Vsid = true, uint32(own.VSID)
+		return out
+	}
 	if ip.proto == wire.ProtoUDP {
 		udp, err := wire.ParseUDP(ip.payload)
 		vxlan, bad := wire.ParseVXLAN(after(ip.payload, wire.UDPLen))

@@ -246,9 +246,9 @@ red      long-name-2   web      10.0.0.5,fd00:a::5   h1     Waiting(1/2)   1h
 `, "")
 	}
 	weft(t, "", "get", "ports", "-n", "red", "-o", "wide").want(t, ExitDone, `
-TENANT   NAME          SUBNET   ADDRESSES            HOST   MAC                 MTU    ID   STATE          UID             REVISION   AGE
-red      web-1         web      10.0.0.5,fd00:a::5   h1     02:00:00:00:00:01   1458   4    Programmed     u-web-1         7          1h
-red      long-name-2   web      10.0.0.5,fd00:a::5   h1     02:00:00:00:00:01   1458   4    Waiting(1/2)   u-long-name-2   7          1h
+TENANT   NAME          SUBNET   ADDRESSES            HOST   REWRITE   MAC                 MTU    ID   STATE          UID             REVISION   AGE
+red      web-1         web      10.0.0.5,fd00:a::5   h1     -         02:00:00:00:00:01   1458   4    Programmed     u-web-1         7          1h
+red      long-name-2   web      10.0.0.5,fd00:a::5   h1     -         02:00:00:00:00:01   1458   4    Waiting(1/2)   u-long-name-2   7          1h
 `, "")
 	weft(t, "", "get", "ports", "-n", "red", "-o", "name").want(t, ExitDone, "Port red/web-1\nPort red/long-name-2\n", "")
 }
@@ -512,8 +512,8 @@ h2     no          11     10             3s    0       0         -           -  
 h2: Port red/db-1: MapFull: no room
 `, "")
 	weft(t, "", "lookup", "5001", "FD00:A::5").want(t, ExitDone, `
-TENANT   NETWORK   SUBNET   KIND   PORT    MAC                 HOST   PA
-red      prod      web      port   web-1   02:00:00:00:00:01   h1     5001@fd00:a::5
+TENANT   NETWORK   SUBNET   KIND   PORT    MAC                 HOST   PA               REWRITE
+red      prod      web      port   web-1   02:00:00:00:00:01   h1     5001@fd00:a::5   -
 `, "")
 	weft(t, "", "token", "create", "h1", "--ttl", "5m").want(t, ExitDone, "token-of-h1\n", "expires 300\n")
 	weft(t, "", "plug", "red/web-1", "--netns", "vm", "--ifname", "0").want(t, ExitDone, `

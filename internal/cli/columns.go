@@ -52,6 +52,7 @@ var kindColumns = map[model.Kind][]column{
 			return strings.Join(r.GetHost().GetStatus().GetProviderAddresses(), ",")
 		}),
 		text("VERSION", func(r *weftv1.Resource) string { return r.GetHost().GetStatus().GetAgentVersion() }),
+		wide("REWRITE", func(r *weftv1.Resource) string { return strings.Join(r.GetHost().GetSpec().GetRewritePrefixes(), ",") }),
 		wide("ACKNOWLEDGED", func(r *weftv1.Resource) string {
 			return strconv.FormatInt(r.GetHost().GetStatus().GetAcknowledgedRevision(), 10)
 		}),
@@ -85,6 +86,9 @@ var kindColumns = map[model.Kind][]column{
 		text("HOST", func(r *weftv1.Resource) string {
 			return first(r.GetPort().GetStatus().GetHost(), r.GetPort().GetSpec().GetHost())
 		}),
+		wide("REWRITE", func(r *weftv1.Resource) string {
+			return strings.Join(r.GetPort().GetStatus().GetRewriteAddresses(), ",")
+		}),
 		wide("MAC", func(r *weftv1.Resource) string { return r.GetPort().GetSpec().GetMac() }),
 		wide("MTU", func(r *weftv1.Resource) string { return count(r.GetPort().GetStatus().GetMtu()) }),
 		wide("ID", func(r *weftv1.Resource) string { return count(r.GetPort().GetStatus().GetIndex()) }),
@@ -103,6 +107,7 @@ var kindColumns = map[model.Kind][]column{
 		text("MAC", func(r *weftv1.Resource) string { return r.GetLookupRecord().GetSpec().GetMac() }),
 		text("PA", func(r *weftv1.Resource) string { return r.GetLookupRecord().GetSpec().GetProviderAddress() }),
 		text("TYPE", func(r *weftv1.Resource) string { return r.GetLookupRecord().GetSpec().GetType() }),
+		wide("RULE", func(r *weftv1.Resource) string { return r.GetLookupRecord().GetStatus().GetRule() }),
 		text("ORIGIN", func(r *weftv1.Resource) string {
 			if r.GetLookupRecord().GetStatus().GetDerived() {
 				return "derived"

@@ -15,7 +15,8 @@ import (
 var fieldDocs = map[string]string{
 	"Tenant.spec.description": "Free text for people.",
 
-	"Host.spec.description": "Free text for people.",
+	"Host.spec.description":     "Free text for people.",
+	"Host.spec.rewritePrefixes": "Prefixes that the underlay leads to this host; out of them each Customer Address of a rewrite subnet's port here is given a Provider Address of its own. Disjoint from those of other hosts and from all ProviderAddresses.",
 
 	"ProviderAddress.spec.host":    "The host whose interface carries the address.",
 	"ProviderAddress.spec.address": "Provider Address (PA): an address of the host on the physical network, to which other hosts send encapsulated packets. Unique in the fleet.",
@@ -29,7 +30,7 @@ var fieldDocs = map[string]string{
 	"VirtualSubnet.spec.prefixes":  "Address ranges of the subnet, at most one of IPv4 and one of IPv6; disjoint inside the network, free to repeat in another.",
 	"VirtualSubnet.spec.gateway":   "Addresses of the distributed router in the subnet, one per prefix. The first usable address of each prefix when absent. They answer ARP, Neighbour Discovery and ping.",
 	"VirtualSubnet.spec.mssClamp":  "Lowers the largest segment (MSS) that TCP connections of the subnet's guests agree on to what the path carries, both ways. For guests whose MTU is larger than the port's and that do not hear ICMP. Default false.",
-	"VirtualSubnet.spec.transport": "How packets cross the physical network: nvgre (the default), vxlan or rewrite.",
+	"VirtualSubnet.spec.transport": "How packets cross the physical network: nvgre (the default), vxlan or rewrite (no outer headers: each address has a Provider Address of its own out of Host.spec.rewritePrefixes).",
 
 	"VirtualSubnet.spec.flood":            "What reaches every port: l3 (the default) floods nothing, ARP and Neighbour Discovery are answered from policy; l2 floods broadcast, multicast, gratuitous ARP and unsolicited advertisements.",
 	"VirtualSubnet.spec.multicastAddress": "With flood: l2, a multicast address of the physical network that all hosts of the subnet listen to, so that one copy reaches them all; subnets may share it. When absent, the sender's host makes a copy for each host.",
@@ -85,6 +86,9 @@ var fieldDocs = map[string]string{
 	"status.addressState":                  "ProviderAddress: what duplicate address detection says: Invalid (not on the host, or its device is down), Tentative, Duplicate, Deprecated or Preferred. Only a Preferred one is used.",
 	"status.duplicateOwner":                "ProviderAddress: MAC of the other machine that has a Duplicate.",
 	"status.index":                         "VirtualNetwork, Port: the dense number by which the data plane knows it.",
+	"status.rewriteAddresses":              "Port of a rewrite subnet: the Provider Addresses that stand for spec.addresses in the underlay, one each and in their order.",
+	"status.rewriteInUse":                  "Host: how many addresses of its rewritePrefixes are given to ports.",
+	"status.rule":                          "LookupRecord: Encap (its PA is a host's) or Rewrite (its PA stands for this one address).",
 	"status.learned":                       "Port: addresses that were learned from the guest, the oldest first.",
 	"status.derived":                       "LookupRecord: true when it follows from a port, false when somebody wrote it.",
 }

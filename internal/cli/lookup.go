@@ -43,8 +43,8 @@ func (a *app) lookupCommand() *cobra.Command {
 				return err
 			}
 			m := answer.Msg
-			t := newTable("TENANT", "NETWORK", "SUBNET", "KIND", "PORT", "MAC", "HOST", "PA")
-			t.add(m.GetTenant(), m.GetNetwork(), m.GetSubnet(), m.GetKind(), m.GetPort(), m.GetMac(), m.GetHost(), m.GetPa())
+			t := newTable("TENANT", "NETWORK", "SUBNET", "KIND", "PORT", "MAC", "HOST", "PA", "REWRITE")
+			t.add(m.GetTenant(), m.GetNetwork(), m.GetSubnet(), m.GetKind(), m.GetPort(), m.GetMac(), m.GetHost(), m.GetPa(), m.GetRewrite())
 			return t.flush(a.out)
 		},
 	}

@@ -140,6 +140,9 @@ func printVerdict(w io.Writer, r *weftv1.TraceRun) {
 	}
 	if o := r.GetOuter(); o != nil {
 		tunnel := fmt.Sprintf("FlowID %d", o.GetFlowId())
+		if o.GetRewritten() {
+			tunnel = "rewritten, no outer headers"
+		}
 		if o.GetDestinationPort() != 0 {
 			tunnel = fmt.Sprintf("VXLAN, UDP %d > %d", o.GetSourcePort(), o.GetDestinationPort())
 		}

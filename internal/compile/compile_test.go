@@ -105,6 +105,9 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 				case rival:
 				case l.Spec.Port == "":
 					g.Records[k] = goal.Record{MAC: l.Spec.MAC, PA: l.Spec.ProviderAddress, Transport: transport(subnets[l.Spec.Subnet])}
+					if l.Rewrite && transport(subnets[l.Spec.Subnet]) == model.Rewrite {
+						g.Records[k] = withRewrite(g.Records[k], l.Spec.ProviderAddress)
+					}
 				case p != nil && p.Spec.Subnet == l.Spec.Subnet && p.Host() != "":
 					g.Records[k] = goal.Record{MAC: p.Spec.MAC, PA: paOf(p), Port: p.ID, Transport: transport(subnets[l.Spec.Subnet]), Forward: p.Spec.Forwarding}
 				}
@@ -119,10 +122,13 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 			if p.Spec.DynamicAddressLimit > 0 {
 				cas = append(cas, model.L2OnlyCA(p.Spec.MAC))
 			}
-			for _, ca := range cas {
+			for i, ca := range cas {
 				k := goal.RecordKey{VSID: subnets[p.Spec.Subnet].Spec.VSID, CA: ca}
 				if old := g.Records[k]; old.Port == 0 || old.Port > p.ID {
 					g.Records[k] = goal.Record{MAC: p.Spec.MAC, PA: paOf(p), Port: p.ID, Transport: transport(subnets[p.Spec.Subnet]), Forward: p.Spec.Forwarding}
+					if transport(subnets[p.Spec.Subnet]) == model.Rewrite && i < len(p.RewriteAddresses) {
+						g.Records[k] = withRewrite(g.Records[k], p.RewriteAddresses[i])
+					}
 				}
 			}
 		}
@@ -185,10 +191,18 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 }
 
 func transport(s *model.VirtualSubnet) model.TransportID {
-	if s.Spec.Transport == model.TransportVXLAN {
+	switch s.Spec.Transport {
+	case model.TransportVXLAN:
 		return model.VXLAN
+	case model.TransportRewrite:
+		return model.Rewrite
 	}
 	return model.NVGRE
+}
+
+func withRewrite(r goal.Record, pa netip.Addr) goal.Record {
+	r.Rewrite = pa
+	return r
 }
 
 var (
@@ -213,7 +227,7 @@ func draw(t *rapid.T) model.Resource {
 		r := &model.VirtualSubnet{Metadata: meta(tenant, subs[i]), Spec: model.VirtualSubnetSpec{
 			Network: pick(nets...), VSID: model.VSID(5001 + number(8)),
 			Prefixes:  []netip.Prefix{prefix(fmt.Sprintf("10.0.%d.0/24", i)), prefix(fmt.Sprintf("fd00:%d::/64", i))},
-			Transport: model.Transport(pick("", "nvgre", "vxlan")),
+			Transport: model.Transport(pick("", "nvgre", "vxlan", "rewrite", "rewrite")),
 			Gateway:   []netip.Addr{addr(fmt.Sprintf("10.0.%d.%d", i, 1+number(6))), addr(fmt.Sprintf("fd00:%d::1", i))}}}
 		r.Spec.Prefixes, r.Spec.Gateway = r.Spec.Prefixes[:1+number(2)], r.Spec.Gateway[:number(3)]
 		r.Spec.Flood, r.Spec.StormLimit = model.Flood(pick("", "l3", "l2", "l2")), uint32(number(3))
@@ -238,7 +252,7 @@ func draw(t *rapid.T) model.Resource {
 			return &model.LookupRecord{Metadata: meta(tenant, fmt.Sprint("record", number(3))), Spec: model.LookupRecordSpec{
 				Type: model.RecordGatewayWildcard, Subnet: subs[i], CustomerAddress: addr(pick("0.0.0.0", "::")), Port: fmt.Sprint("port", number(6))}}
 		}
-		return &model.LookupRecord{Metadata: meta(tenant, fmt.Sprint("record", number(3))), Spec: model.LookupRecordSpec{
+		return &model.LookupRecord{Metadata: meta(tenant, fmt.Sprint("record", number(3))), Rewrite: number(2) == 0, Spec: model.LookupRecordSpec{
 			Subnet: subs[i], CustomerAddress: addr(fmt.Sprintf("10.0.%d.%d", i, 5+number(3))), MAC: model.MAC{2, 9, 9, 9, 9, byte(number(3))},
 			ProviderAddress: addr(fmt.Sprintf("192.0.2.%d", number(6)))}}
 	default:
@@ -248,6 +262,13 @@ func draw(t *rapid.T) model.Resource {
 				AllowSpoofing: number(4) == 0, Forwarding: number(4) == 0}}
 		for _, a := range []string{"10.0.%d.6", "10.0.%d.5", "fd00:%d::5"}[:number(4)] {
 			r.Spec.Addresses = append(r.Spec.Addresses, addr(fmt.Sprintf(a, i)))
+		}
+		for _, ca := range r.Spec.Addresses[:len(r.Spec.Addresses)*number(2)] {
+			pa := addr(fmt.Sprintf("172.31.%d.%d", r.ID, number(200)))
+			if ca.Is6() {
+				pa = addr(fmt.Sprintf("fd00:9::%d", r.ID))
+			}
+			r.RewriteAddresses = append(r.RewriteAddresses, pa)
 		}
 		if r.Spec.Host == "" {
 			r.BoundHost = pick("", "h1", "h2")

@@ -114,6 +114,9 @@ func (c *Compiler) settleRecord(spot recordSpot) {
 	delete(s.rows, spot.ca)
 	record, ok := c.record(s, spot.ca)
 	record.Transport = s.spec.Spec.Transport.ID()
+	if !record.Router {
+		record.Rewrite = s.rewrite(spot.ca)
+	}
 	row := goal.RecordRow{Key: key, Record: record}
 	if !ok || row.Check() != nil {
 		return

@@ -42,6 +42,7 @@ func (s *Switch) Apply(want table.Set, sweep bool) error {
 	errs = append(errs, s.putPeers(want, d.putPeers)...)
 	errs = append(errs, s.deleteSources(d.delSources)...)
 	errs = append(errs, s.putRecords(want, d.putRecords)...)
+	errs = append(errs, s.putRewrites(want, d)...)
 	errs = append(errs, s.putRoutes(want, d.putRoutes)...)
 	errs = append(errs, s.putFloods(want, d, sweep)...)
 	errs = append(errs, s.putPorts(want, d.putPorts)...)
@@ -49,6 +50,7 @@ func (s *Switch) Apply(want table.Set, sweep bool) error {
 		errs = append(errs, s.deletePorts(d.delPorts)...)
 		errs = append(errs, s.deleteFloods(d.delFloods)...)
 		errs = append(errs, s.deleteRoutes(d.delRoutes)...)
+		errs = append(errs, s.deleteRewrites(d)...)
 		errs = append(errs, s.deleteRecords(d.delRecords)...)
 		errs = append(errs, s.deletePeers(d.delPeers)...)
 		errs = append(errs, s.deleteForwarders(d.delForwarders)...)
@@ -77,6 +79,8 @@ type delta struct {
 	delFloods              []model.VSID
 
 	putForwarders, delForwarders []table.Forwarder
+	putOut, delOut               []table.RecordKey // rewrites
+	putIn, delIn                 []netip.Addr
 }
 
 func diff(have, want table.Set, sweep bool) *delta {
@@ -90,6 +94,8 @@ func diff(have, want table.Set, sweep bool) *delta {
 	d.putMembers, d.delMembers = diffRows(have.Members, want.Members, sweep)
 	_, d.delFloods = diffRows(have.Floods, want.Floods, sweep)
 	d.putForwarders, d.delForwarders = diffRows(have.Forwarders, want.Forwarders, sweep)
+	d.putOut, d.delOut = diffRows(have.RewriteOut, want.RewriteOut, sweep)
+	d.putIn, d.delIn = diffRows(have.RewriteIn, want.RewriteIn, sweep)
 	return d
 }
 
@@ -151,6 +157,8 @@ func (s *Switch) fits(want table.Set, d *delta, sweep bool) error {
 		{"peers", s.peersAfter(want, d, sweep), s.opts.MaxPeers},
 		{"peers with several ways", s.blocksAfter(want, sweep), s.maxBlocks()},
 		{"outer sources", len(s.have.Sources) + len(d.putSources), s.maxSources()},
+		{"rewrites of Customer Addresses", after(s.have.RewriteOut, want.RewriteOut, d.putOut, sweep), s.opts.MaxRecords},
+		{"rewrites of Provider Addresses", after(s.have.RewriteIn, want.RewriteIn, d.putIn, sweep), s.opts.MaxRecords},
 	} {
 		if t.need > int(t.limit) {
 			return &ErrFull{Table: t.name, Need: t.need, Limit: int(t.limit)}
@@ -268,6 +276,7 @@ func (s *Switch) makeRoom(d *delta) []error {
 		errs = append(errs, s.deleteForwarders(d.delForwarders)...)
 		d.delForwarders = nil
 	}
+	errs = append(errs, s.makeRewriteRoom(d)...)
 	if len(s.have.LocalPAs)+len(d.putPAs) > maxLocalPAs {
 		errs = append(errs, s.deleteLocalPAs(d.delPAs)...)
 		d.delPAs = nil

@@ -89,6 +89,14 @@ func readSet(maps map[string]*ebpf.Map) (held, error) {
 			h.set.Sources[table.Source{Peer: pa, PA: from16(k.PA)}] = struct{}{}
 			return nil
 		}),
+		readAll(maps["rewrite_out"], func(k recordKey, pa [16]byte) error {
+			h.set.RewriteOut[decodeRecordKey(k)] = model.From16(pa)
+			return nil
+		}),
+		readAll(maps["rewrite_in"], func(pa [16]byte, r rewriteInRow) error {
+			h.set.RewriteIn[model.From16(pa)] = decodeRewriteIn(r)
+			return nil
+		}),
 		readAll(maps["local_pa"], func(k [16]byte, _ uint32) error {
 			h.set.LocalPAs[model.From16(k)] = struct{}{}
 			return nil

@@ -16,6 +16,8 @@ const (
 	portSpoof    = 1
 	portPeer     = 2
 	portFlood    = 4
+	portVXLAN    = 8
+	portRewrite  = 16
 	portLearn    = 32
 	portForward  = 64
 	portExternal = 128
@@ -36,10 +38,11 @@ type localMACKey struct {
 	Zero uint16
 }
 
-// Flags of a record. The transport is recordVXLAN or, without, NVGRE.
+// Flags of a record. The transport is recordVXLAN, recordRewrite or, without, NVGRE.
 const (
 	recordRouter = 1 << iota
 	recordVXLAN
+	recordRewrite
 )
 
 const (
@@ -187,7 +190,8 @@ func encodePort(p table.Port, slot uint32) portRow {
 	return portRow{
 		IfIndex: p.IfIndex, ID: uint32(p.ID), VSID: uint32(p.VSID), Network: uint32(p.Network), Slot: slot,
 		MTU: p.MTU, MAC: p.MAC, Flags: flag[uint32](p.Spoof, portSpoof) | flag[uint32](p.Peer, portPeer) | flag[uint32](p.Flood, portFlood) |
-			flag[uint32](p.Forward, portForward) | flag[uint32](p.External, portExternal) | flag[uint32](p.ClampMSS, portMSS) | flag[uint32](p.Learn, portLearn),
+			flag[uint32](p.Forward, portForward) | flag[uint32](p.External, portExternal) | flag[uint32](p.ClampMSS, portMSS) | flag[uint32](p.Learn, portLearn) |
+			flag[uint32](p.Transport == model.VXLAN, portVXLAN) | flag[uint32](p.Transport == model.Rewrite, portRewrite),
 		PA: addr16(p.PA), Gateway4: addr16(p.Gateway4), Gateway6: addr16(p.Gateway6),
 	}
 }
@@ -198,6 +202,7 @@ func decodePort(r portRow) table.Port {
 		MAC: r.MAC, PA: from16(r.PA), Gateway4: from16(r.Gateway4), Gateway6: from16(r.Gateway6), MTU: r.MTU,
 		Spoof: r.Flags&portSpoof != 0, Peer: r.Flags&portPeer != 0, Flood: r.Flags&portFlood != 0,
 		Forward: r.Flags&portForward != 0, External: r.Flags&portExternal != 0, ClampMSS: r.Flags&portMSS != 0, Learn: r.Flags&portLearn != 0,
+		Transport: transportOf(r.Flags&portVXLAN != 0, r.Flags&portRewrite != 0),
 	}
 }
 
@@ -214,16 +219,23 @@ func decodeRecordKey(k recordKey) table.RecordKey {
 }
 
 func encodeRecord(r table.Record, peer uint32) recordRow {
-	return recordRow{MAC: r.MAC, Flags: flag[uint16](r.Router, recordRouter) | flag[uint16](r.Transport == model.VXLAN, recordVXLAN),
+	return recordRow{MAC: r.MAC, Flags: flag[uint16](r.Router, recordRouter) | flag[uint16](r.Transport == model.VXLAN, recordVXLAN) | flag[uint16](r.Transport == model.Rewrite, recordRewrite),
 		Peer: peer, IfIndex: r.IfIndex, Port: uint32(r.Port)}
 }
 
 func decodeRecord(r recordRow, pa netip.Addr) table.Record {
-	v := table.Record{MAC: r.MAC, PA: pa, Router: r.Flags&recordRouter != 0, IfIndex: r.IfIndex, Port: model.PortID(r.Port)}
-	if r.Flags&recordVXLAN != 0 {
-		v.Transport = model.VXLAN
+	return table.Record{MAC: r.MAC, PA: pa, Router: r.Flags&recordRouter != 0, IfIndex: r.IfIndex, Port: model.PortID(r.Port),
+		Transport: transportOf(r.Flags&recordVXLAN != 0, r.Flags&recordRewrite != 0)}
+}
+
+func transportOf(vxlan, rewrite bool) model.TransportID {
+	switch {
+	case rewrite:
+		return model.Rewrite
+	case vxlan:
+		return model.VXLAN
 	}
-	return v
+	return model.NVGRE
 }
 
 func encodeRoute(k table.RouteKey, v table.Route) (routeKey, routeRow) {

@@ -40,6 +40,8 @@ const (
 	vswitchMapPeer          = "peer"
 	vswitchMapPort          = "port"
 	vswitchMapRecord        = "record"
+	vswitchMapRewriteIn     = "rewrite_in"
+	vswitchMapRewriteOut    = "rewrite_out"
 	vswitchMapRoute         = "route"
 	vswitchMapScratch       = "scratch"
 	vswitchMapSetting       = "setting"
@@ -142,6 +144,8 @@ type vswitchMapSpecs struct {
 	Peer          *ebpf.MapSpec `ebpf:"peer"`
 	Port          *ebpf.MapSpec `ebpf:"port"`
 	Record        *ebpf.MapSpec `ebpf:"record"`
+	RewriteIn     *ebpf.MapSpec `ebpf:"rewrite_in"`
+	RewriteOut    *ebpf.MapSpec `ebpf:"rewrite_out"`
 	Route         *ebpf.MapSpec `ebpf:"route"`
 	Scratch       *ebpf.MapSpec `ebpf:"scratch"`
 	Setting       *ebpf.MapSpec `ebpf:"setting"`
@@ -206,6 +210,8 @@ type vswitchMaps struct {
 	Peer          *ebpf.Map `ebpf:"peer"`
 	Port          *ebpf.Map `ebpf:"port"`
 	Record        *ebpf.Map `ebpf:"record"`
+	RewriteIn     *ebpf.Map `ebpf:"rewrite_in"`
+	RewriteOut    *ebpf.Map `ebpf:"rewrite_out"`
 	Route         *ebpf.Map `ebpf:"route"`
 	Scratch       *ebpf.Map `ebpf:"scratch"`
 	Setting       *ebpf.Map `ebpf:"setting"`
@@ -241,6 +247,8 @@ func (m *vswitchMaps) Close() error {
 		m.Peer,
 		m.Port,
 		m.Record,
+		m.RewriteIn,
+		m.RewriteOut,
 		m.Route,
 		m.Scratch,
 		m.Setting,

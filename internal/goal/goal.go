@@ -58,6 +58,8 @@ type Record struct {
 	Transport model.TransportID
 	// Forward: the port forwards, so its host sends packets of others in the network.
 	Forward bool
+	// Rewrite is the PA that stands for this one CA, of its family; only of a Rewrite transport.
+	Rewrite netip.Addr
 }
 
 // RouteKey finds a Route.

@@ -58,6 +58,9 @@ func place(r Record) string {
 		return "nowhere yet"
 	}
 	text := r.PA.String()
+	if r.Rewrite.IsValid() {
+		text += " as " + r.Rewrite.String()
+	}
 	if r.Transport != model.NVGRE {
 		text += " by " + r.Transport.String()
 	}

@@ -90,7 +90,21 @@ func (r RecordRow) Check() error {
 	if !r.Record.Transport.Valid() {
 		return wrong("record %d %s: %s is not known", r.Key.VSID, r.Key.CA, r.Record.Transport)
 	}
+	if err := r.checkRewrite(); err != nil {
+		return err
+	}
 	return checkOptional(r.Record.PA, fmt.Sprintf("record %d %s: PA", r.Key.VSID, r.Key.CA))
+}
+
+func (r RecordRow) checkRewrite() error {
+	pa := r.Record.Rewrite
+	if !pa.IsValid() {
+		return nil
+	}
+	if r.Record.Router || r.Record.Transport != model.Rewrite || !plain(pa) || pa.Is4() != r.Key.CA.Is4() {
+		return wrong("record %d %s: %s cannot stand for it, by %s", r.Key.VSID, r.Key.CA, pa, r.Record.Transport)
+	}
+	return nil
 }
 
 // Check tells whether s may stand in a Goal.

@@ -50,6 +50,11 @@ func world(n, salt int) *goal.Goal {
 			CAs:   cas, Prefixes: []netip.Prefix{v4, v6}, Gateway4: netip.MustParseAddr("10.0.0.1"), Gateway6: netip.MustParseAddr("fd00:a::1"), PA: pa1}
 		for _, a := range cas {
 			g.Records[goal.RecordKey{VSID: 5001, CA: a}] = goal.Record{MAC: mac, PA: pa1, Port: id, Transport: model.TransportID(salt % 3)}
+			if salt%3 == int(model.Rewrite) {
+				r := g.Records[goal.RecordKey{VSID: 5001, CA: a}]
+				r.Rewrite = a.Next()
+				g.Records[goal.RecordKey{VSID: 5001, CA: a}] = r
+			}
 		}
 	}
 	return g
@@ -203,6 +208,8 @@ func TestUnsoundRowsAreRefusedByName(t *testing.T) {
 		"put_records[0]: pa":                {Digest: digest, PutRecords: []*hostv1.Record{{Key: key, Mac: mac, Pa: []byte{1}}}},
 		"no PA and no port":                 {Digest: digest, PutRecords: []*hostv1.Record{{Key: key, Mac: mac, Router: true, Port: 1}}},
 		"transport 3 is not known":          {Digest: digest, PutRecords: []*hostv1.Record{{Key: key, Mac: mac, Transport: 3}}},
+		"cannot stand for it":               {Digest: digest, PutRecords: []*hostv1.Record{{Key: key, Mac: mac, Rewrite: []byte{10, 9, 0, 1}}}},
+		"rewrite: ":                         {Digest: digest, PutRecords: []*hostv1.Record{{Key: key, Mac: mac, Transport: 2, Rewrite: []byte{10, 9}}}},
 		"transport 256":                     {Digest: digest, PutRecords: []*hostv1.Record{{Key: key, Mac: mac, Transport: 256}}},
 		"the VXLAN port is 0":               {Digest: digest, Settings: &hostv1.Settings{}},
 		"DSCP 7, pipe false":                {Digest: digest, Settings: &hostv1.Settings{VxlanPort: 1, Dscp: 7}},

@@ -100,6 +100,7 @@ type admission struct {
 	overflow   int
 
 	overlapsDone map[model.Key]bool // networks already searched
+	poolsKnown   []*model.Host      // those with rewrite prefixes; nil: not looked for yet
 }
 
 // Admit judges a set of changes as one transaction. With violations there is no result.
@@ -107,14 +108,10 @@ func Admit(s *State, puts []model.Resource, deletes []Deletion, alloc Allocator)
 	if n := len(puts) + len(deletes); n > MaxSet {
 		return nil, []Violation{{Message: fmt.Sprintf("the set has %d resources; at most %d are allowed: split it", n, MaxSet)}}
 	}
-	a := &admission{
-		base: s, alloc: alloc, cursors: s.cursors,
-		puts: map[model.Key]model.Resource{}, deleted: map[model.Key]struct{}{},
-		children: map[model.Key][]model.Key{}, taken: map[claim]model.Resource{},
-		bad: map[model.Key]bool{}, hints: map[claim]netip.Addr{},
-	}
+	a := newAdmission(s, alloc)
 	a.takeDeletes(deletes)
 	a.takePuts(puts)
+	a.pullRewritten()
 	for _, kind := range model.Kinds {
 		a.admitKind(kind)
 	}
@@ -123,6 +120,15 @@ func Admit(s *State, puts []model.Resource, deletes []Deletion, alloc Allocator)
 		return nil, a.report()
 	}
 	return a.result(deletes), nil
+}
+
+func newAdmission(s *State, alloc Allocator) *admission {
+	return &admission{
+		base: s, alloc: alloc, cursors: s.cursors,
+		puts: map[model.Key]model.Resource{}, deleted: map[model.Key]struct{}{},
+		children: map[model.Key][]model.Key{}, taken: map[claim]model.Resource{},
+		bad: map[model.Key]bool{}, hints: map[claim]netip.Addr{},
+	}
 }
 
 func (a *admission) fail(k model.Key, field, format string, args ...any) {

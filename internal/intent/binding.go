@@ -25,7 +25,7 @@ func AdmitBinding(s *State, ref model.Ref, host string) (*Result, []Violation) {
 	case p.BoundHost != "":
 		return nil, conflict(k, "boundHost", "is %q; unplug the port there before plugging it on %q, or set spec.host to %q", p.BoundHost, host, host)
 	}
-	return bind(s, p, host), nil
+	return bind(s, p, host)
 }
 
 // AdmitUnbinding judges that the device for the port ref left host for good.
@@ -41,9 +41,9 @@ func AdmitUnbinding(s *State, ref model.Ref, host string) (*Result, []Violation)
 	}
 	switch {
 	case p.BoundHost == host:
-		return bind(s, p, ""), nil
+		return bind(s, p, "")
 	case p.Host() == host && len(p.Learned) > 0:
-		return bind(s, p, p.BoundHost), nil // the guest is gone, and what was learned of it
+		return bind(s, p, p.BoundHost) // the guest is gone, and what was learned of it
 	}
 	return unchanged(s, p), nil
 }
@@ -65,11 +65,20 @@ func unchanged(s *State, p *model.Port) *Result {
 	return &Result{Changes: []Change{{Unchanged, model.KeyOf(p), p, p}}, Cursors: s.cursors}
 }
 
-func bind(s *State, p *model.Port, host string) *Result {
-	next := portRules{}.clone(p).(*model.Port)
+func bind(s *State, p *model.Port, host string) (*Result, []Violation) {
+	next, k := portRules{}.clone(p).(*model.Port), model.KeyOf(p)
 	next.BoundHost = host
 	if host == "" {
 		next.Learned = nil
 	}
-	return &Result{Changes: []Change{{Updated, model.KeyOf(p), p, next}}, Puts: []model.Resource{next}, Cursors: s.cursors}
+	a := newAdmission(s, Allocator{})
+	a.puts[k] = next
+	if subnet, ok := s.get(subnetKey(p.Metadata.Tenant, p.Spec.Subnet)).(*model.VirtualSubnet); ok {
+		a.keepRewrites(next, subnet)
+		a.allocateRewrites(next, subnet)
+	}
+	if len(a.violations) > 0 {
+		return nil, a.report()
+	}
+	return &Result{Changes: []Change{{Updated, k, p, next}}, Puts: []model.Resource{next}, Cursors: s.cursors}, nil
 }

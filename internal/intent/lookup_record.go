@@ -43,9 +43,11 @@ func (lookupRecordRules) check(a *admission, r, old model.Resource) {
 	switch {
 	case subnet == nil:
 	case l.Spec.Type == model.RecordGatewayWildcard:
+		l.Rewrite = false
 		claimFamily(a, subnet, l)
 	default:
 		a.claimCA(subnet, l.Spec.CustomerAddress, "spec.customerAddress", r)
+		a.claimRewrite(subnet, l)
 	}
 }
 
@@ -102,7 +104,11 @@ func (lookupRecordRules) claims(get func(model.Key) model.Resource, r model.Reso
 	if !ok {
 		return nil
 	}
-	return []claim{caClaim(s.Spec.VSID, l.Spec.CustomerAddress)}
+	out := []claim{caClaim(s.Spec.VSID, l.Spec.CustomerAddress)}
+	if l.Rewrite {
+		out = append(out, paClaim(l.Spec.ProviderAddress))
+	}
+	return out
 }
 
 func (lookupRecordRules) parents(r model.Resource) []model.Key {
@@ -115,7 +121,7 @@ func (lookupRecordRules) parents(r model.Resource) []model.Key {
 }
 
 func (lookupRecordRules) sameSpec(a, b model.Resource) bool {
-	return a.(*model.LookupRecord).Spec == b.(*model.LookupRecord).Spec
+	return a.(*model.LookupRecord).Spec == b.(*model.LookupRecord).Spec && a.(*model.LookupRecord).Rewrite == b.(*model.LookupRecord).Rewrite
 }
 
 // Derived records are named after what they follow from, with colons, which no
@@ -145,6 +151,9 @@ const l2Only = "l2only"
 func (s *State) derivedOfPort(p *model.Port) []*model.LookupRecord {
 	pa := s.PAOf(p.Host())
 	out := derive(p, derivedPort, p.Spec.Subnet, p.Spec.Addresses, p.Spec.MAC, pa)
+	for i, own := range p.RewriteAddresses {
+		out[i].Spec.ProviderAddress, out[i].Rewrite = own, true
+	}
 	learned := derive(p, derivedPort, p.Spec.Subnet, p.Learned, p.Spec.MAC, pa)
 	for _, l := range learned {
 		l.Spec.Type = model.RecordDynamic

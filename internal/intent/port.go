@@ -14,6 +14,7 @@ func (portRules) clone(r model.Resource) model.Resource {
 	c := *r.(*model.Port)
 	c.Metadata = cloneMeta(c.Metadata)
 	c.Spec.Addresses, c.Learned = orNil(c.Spec.Addresses), orNil(c.Learned)
+	c.RewriteAddresses = orNil(c.RewriteAddresses)
 	return &c
 }
 
@@ -21,7 +22,7 @@ func (portRules) clone(r model.Resource) model.Resource {
 // out of a manifest must not cut a running guest off.
 func (portRules) inherit(r, old model.Resource) {
 	p := r.(*model.Port)
-	p.ID, p.BoundHost, p.Learned = 0, "", nil
+	p.ID, p.BoundHost, p.Learned, p.RewriteAddresses = 0, "", nil, nil
 	if old == nil {
 		return
 	}
@@ -36,6 +37,7 @@ func (portRules) inherit(r, old model.Resource) {
 	if len(p.Spec.Addresses) == 0 && !p.Learns() {
 		p.Spec.Addresses = o.Spec.Addresses
 	}
+	p.RewriteAddresses = rewritesOf(p.Spec.Addresses, o)
 }
 
 func (portRules) check(a *admission, r, old model.Resource) {
@@ -61,6 +63,10 @@ func (portRules) check(a *admission, r, old model.Resource) {
 	if subnet == nil {
 		return
 	}
+	if subnet.Spec.Transport == model.TransportRewrite && p.Learns() {
+		a.fail(k, "spec.dynamicAddressLimit", "does not go with transport rewrite of %s, where each address must have a Provider Address before its first packet", name(subnet))
+	}
+	a.keepRewrites(p, subnet)
 	for i, ca := range p.Spec.Addresses {
 		a.claimCA(subnet, ca, at("spec.addresses", i), r)
 	}
@@ -132,6 +138,7 @@ func (portRules) allocate(a *admission, r model.Resource) {
 		p.ID = model.PortID(i)
 	}
 	a.claim(portClaim(p.ID), r)
+	a.allocateRewrites(p, subnet)
 }
 
 func allocateMAC(a *admission, p *model.Port, network model.NetworkIndex) bool {
@@ -180,6 +187,9 @@ func (portRules) relate(*admission, model.Resource, model.Resource) {}
 func (portRules) claims(get func(model.Key) model.Resource, r model.Resource) []claim {
 	p := r.(*model.Port)
 	out := []claim{portClaim(p.ID)}
+	for _, pa := range p.RewriteAddresses {
+		out = append(out, paClaim(pa))
+	}
 	s, ok := get(subnetKey(p.Metadata.Tenant, p.Spec.Subnet)).(*model.VirtualSubnet)
 	if !ok {
 		return out
@@ -207,7 +217,7 @@ func (portRules) sameSpec(x, y model.Resource) bool {
 	return a.BoundHost == b.BoundHost && a.Spec.Subnet == b.Spec.Subnet && a.Spec.MAC == b.Spec.MAC &&
 		a.Spec.Host == b.Spec.Host && a.Spec.AllowSpoofing == b.Spec.AllowSpoofing && a.Spec.Forwarding == b.Spec.Forwarding &&
 		a.Spec.DynamicAddressLimit == b.Spec.DynamicAddressLimit && slices.Equal(a.Learned, b.Learned) &&
-		slices.Equal(a.Spec.Addresses, b.Spec.Addresses)
+		slices.Equal(a.Spec.Addresses, b.Spec.Addresses) && slices.Equal(a.RewriteAddresses, b.RewriteAddresses)
 }
 
 // PortByID finds the port that has id.

@@ -30,7 +30,8 @@ func genResource(t *rapid.T) model.Resource {
 	case model.KindTenant:
 		return tenant(tn)
 	case model.KindHost:
-		return host(rapid.SampledFrom([]string{"h1", "h2"}).Draw(t, "host"))
+		h := rapid.SampledFrom([]string{"h1", "h2"}).Draw(t, "host")
+		return pooled(h, rapid.SampledFrom([][]string{{}, {"10.9.0.0/29", "fd00:9::/64"}, {"10.9." + h[1:] + ".0/29"}, {"10.9." + h[1:] + ".0/24", "fd00:9:" + h[1:] + "::/64"}}).Draw(t, "pool")...)
 	case model.KindProviderAddress:
 		return pa(n, genHost.Draw(t, "host"), rapid.SampledFrom([]string{"192.0.2.1", "192.0.2.2", "127.0.0.1"}).Draw(t, "pa"))
 	case model.KindVirtualNetwork:
@@ -39,6 +40,7 @@ func genResource(t *rapid.T) model.Resource {
 		s := subnet(tn, n, rapid.SampledFrom([]model.VSID{0, 0, 5000, 5001, 4095}).Draw(t, "vsid"), rapid.SliceOfN(genPrefix, 1, 2).Draw(t, "prefixes")...)
 		s.Spec.Network = genName.Draw(t, "network")
 		s.Spec.Flood = rapid.SampledFrom([]model.Flood{"", model.FloodL2}).Draw(t, "flood")
+		s.Spec.Transport = rapid.SampledFrom([]model.Transport{"", "", model.TransportNVGRE, model.TransportRewrite}).Draw(t, "transport")
 		if rapid.Bool().Draw(t, "has gateway") {
 			gateways(s, genCA.Draw(t, "gateway"))
 		}
@@ -200,6 +202,15 @@ func checkInvariants(rt *rapid.T, s *State) {
 				checkCA(must, k, sub, ca)
 				one(fmt.Sprint("CA ", sub.Spec.VSID, ca), k)
 			}
+			given := 0
+			if sub.Spec.Transport == model.TransportRewrite && r.Host() != "" {
+				given = len(r.Spec.Addresses)
+			}
+			must(len(r.RewriteAddresses) == given, k, "given %v in a subnet with %s, host %q", r.RewriteAddresses, sub.Spec.Transport, r.Host())
+			for i, pa := range r.RewriteAddresses {
+				one("PA "+pa.String(), k)
+				must(pa.Is4() == r.Spec.Addresses[i].Is4() && find(k, hostKey(r.Host())).(*model.Host).HasRewrite(pa), k, "%s stands for %s", pa, r.Spec.Addresses[i])
+			}
 		case *model.LookupRecord:
 			sub := find(k, subnetKey(k.Tenant, r.Spec.Subnet)).(*model.VirtualSubnet)
 			if r.Spec.Type == model.RecordGatewayWildcard {
@@ -209,6 +220,10 @@ func checkInvariants(rt *rapid.T, s *State) {
 				checkCA(must, k, sub, r.Spec.CustomerAddress)
 			}
 			one(fmt.Sprint("CA ", sub.Spec.VSID, r.Spec.CustomerAddress), k)
+			must(r.Rewrite == (sub.Spec.Transport == model.TransportRewrite), k, "rewrite is %v", r.Rewrite)
+			if r.Rewrite {
+				one("PA "+r.Spec.ProviderAddress.String(), k)
+			}
 		case *model.CustomerRoute:
 			find(k, networkKey(k.Tenant, r.Spec.Network))
 			one(fmt.Sprint("route ", k.Tenant, r.Spec.Network, r.Spec.Prefix, r.Spec.Metric), k)

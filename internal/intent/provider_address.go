@@ -3,6 +3,7 @@ package intent
 import (
 	"net/netip"
 	"slices"
+	"strconv"
 
 	"github.com/weft-sdn/weft/internal/model"
 )
@@ -31,9 +32,18 @@ func (providerAddressRules) check(a *admission, r, _ model.Resource) {
 		return
 	}
 	if o := a.claim(paClaim(p.Spec.Address), r); o != nil {
-		a.fail(k, "spec.address", "%s is already %s of host %q; a PA is on one host only",
-			p.Spec.Address, name(o), o.(*model.ProviderAddress).Spec.Host)
+		a.fail(k, "spec.address", "%s is already an address of %s; a PA is on one host only", p.Spec.Address, owner(o))
+		return
 	}
+	a.checkOutsidePools(k, "spec.address", p.Spec.Address)
+}
+
+// owner names who has a PA, and the host of a ProviderAddress.
+func owner(r model.Resource) string {
+	if p, ok := r.(*model.ProviderAddress); ok {
+		return name(p) + " of host " + strconv.Quote(p.Spec.Host)
+	}
+	return name(r)
 }
 
 // ValidPA reports whether a may be a Provider Address.

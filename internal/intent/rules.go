@@ -53,6 +53,8 @@ const (
 	maxAddresses   = 16 // CAs of one port
 	maxLearned     = 64 // learned CAs of one port
 	maxMACAttempts = 100
+
+	maxRewritePrefixes = 64 // of one host
 )
 
 var namePattern = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)

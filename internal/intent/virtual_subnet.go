@@ -45,11 +45,9 @@ func (virtualSubnetRules) check(a *admission, r, old model.Resource) {
 	}
 	a.refer(k, "spec.network", networkKey(s.Metadata.Tenant, s.Spec.Network))
 	switch s.Spec.Transport {
-	case model.TransportNVGRE, model.TransportVXLAN:
-	case model.TransportRewrite:
-		a.fail(k, "spec.transport", "%s is not supported yet; use nvgre or vxlan", s.Spec.Transport)
+	case model.TransportNVGRE, model.TransportVXLAN, model.TransportRewrite:
 	default:
-		a.fail(k, "spec.transport", "%.40q is not a transport; use nvgre or vxlan", s.Spec.Transport)
+		a.fail(k, "spec.transport", "%.40q is not a transport; use nvgre, vxlan or rewrite", s.Spec.Transport)
 	}
 	checkVSID(a, s)
 	checkFlood(a, s)

@@ -110,6 +110,14 @@ func nodeOf(i int) netip.Addr    { return address(i, 2) }
 func gateway6Of(i int) netip.Addr { return address6(i, 1) }
 func node6Of(i int) netip.Addr    { return address6(i, 2) }
 
+// poolsOf the i-th node are the halves of its subnets that the underlay leads to it; a host gives
+// them to Customer Addresses of rewrite subnets.
+func poolsOf(i int) []netip.Prefix {
+	half := address6(i, 0).As16()
+	half[8] = 0x80
+	return []netip.Prefix{netip.PrefixFrom(address(i, 128), 25), netip.PrefixFrom(netip.AddrFrom16(half), 65)}
+}
+
 // errNotUp is returned for a lab that is not there.
 var errNotUp = errors.New("is not up")
 

@@ -41,6 +41,9 @@ func (l Lab) buildUnderlay(ctx context.Context, hosts []string) error {
 			return fmt.Errorf("underlay router: %w", err)
 		}
 	}
+	if err := batch(ctx, l.space(routerSpace), poolRoutes(len(nodes))); err != nil {
+		return err
+	}
 	for i, n := range nodes {
 		err := batch(ctx, l.space(n), []string{
 			"link set lo up",
@@ -55,6 +58,16 @@ func (l Lab) buildUnderlay(ctx context.Context, hosts []string) error {
 		}
 	}
 	return nil
+}
+
+// poolRoutes lead the pool of each node to it.
+func poolRoutes(nodes int) []string {
+	var lines []string
+	for i := range nodes {
+		pools := poolsOf(i)
+		lines = append(lines, fmt.Sprintf("route add %s via %s", pools[0], nodeOf(i)), fmt.Sprintf("route add %s via %s", pools[1], node6Of(i)))
+	}
+	return lines
 }
 
 // needBPFFS mounts the bpf filesystem where pins live, if nobody has.

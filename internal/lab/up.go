@@ -245,6 +245,9 @@ func (l Lab) waitConnected(ctx context.Context, hosts []string) error {
 
 // populate applies the manifests and plugs the guests.
 func (l Lab) populate(ctx context.Context, o Options) error {
+	if err := l.givePools(ctx, o.Spec.Hosts); err != nil {
+		return err
+	}
 	for _, path := range o.Spec.Manifests {
 		if err := l.apply(ctx, path); err != nil {
 			return err
@@ -278,6 +281,23 @@ func (l Lab) populate(ctx context.Context, o Options) error {
 		return err
 	}
 	o.Say("%d guests are plugged", len(guests))
+	return nil
+}
+
+// givePools tells policy what the underlay leads to each host.
+func (l Lab) givePools(ctx context.Context, hosts []string) error {
+	var resources []*weftv1.Resource
+	for i, name := range hosts {
+		h := &weftv1.Host{Metadata: &weftv1.Metadata{Name: name}, Spec: &weftv1.HostSpec{}}
+		for _, p := range poolsOf(i + 1) {
+			h.Spec.RewritePrefixes = append(h.Spec.RewritePrefixes, p.String())
+		}
+		resources = append(resources, &weftv1.Resource{Kind: &weftv1.Resource_Host{Host: h}})
+	}
+	_, err := l.server().Policy().Apply(ctx, connect.NewRequest(&weftv1.ApplyRequest{Resources: resources}))
+	if err != nil {
+		return fmt.Errorf("rewrite prefixes of the hosts: %w", err)
+	}
 	return nil
 }
 

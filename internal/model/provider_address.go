@@ -6,6 +6,16 @@ import (
 	"slices"
 )
 
+// HasRewrite reports whether pa is in the host's rewrite prefixes.
+func (h *Host) HasRewrite(pa netip.Addr) bool {
+	for _, p := range h.Spec.RewritePrefixes {
+		if p.Contains(pa) {
+			return true
+		}
+	}
+	return false
+}
+
 // AddressState is what duplicate address detection knows of a Provider Address
 // (hnv 1.2: AddressState).
 type AddressState string

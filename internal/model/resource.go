@@ -182,6 +182,10 @@ type Port struct {
 	BoundHost string `json:"boundHost,omitempty"`
 	// Learned are the addresses that the guest was seen to use, the oldest first.
 	Learned []netip.Addr `json:"learned,omitempty"`
+	// RewriteAddresses are the Provider Addresses that stand for Spec.Addresses in the underlay,
+	// one each and in their order, while the port is on a host and in a rewrite subnet.
+	// Allocated by the server out of the host's RewritePrefixes.
+	RewriteAddresses []netip.Addr `json:"rewriteAddresses,omitempty"`
 }
 
 // PortSpec is what people say of a port.
@@ -197,6 +201,14 @@ type PortSpec struct {
 	// Forwarding lets the guest send packets of others in its network, as a router or
 	// firewall does that customer routes lead through.
 	Forwarding bool `json:"forwarding,omitempty"`
+}
+
+// RewriteOf is the Provider Address that stands for ca in the underlay; invalid when none does.
+func (p *Port) RewriteOf(ca netip.Addr) netip.Addr {
+	if i := slices.Index(p.Spec.Addresses, ca); i >= 0 && i < len(p.RewriteAddresses) {
+		return p.RewriteAddresses[i]
+	}
+	return netip.Addr{}
 }
 
 // Learns reports whether the port may have addresses that policy does not know yet:
@@ -225,6 +237,9 @@ type Host struct {
 // HostSpec is what people say of a host.
 type HostSpec struct {
 	Description string `json:"description,omitempty"`
+	// RewritePrefixes are led to the host by the underlay, and given out one address per
+	// Customer Address of the rewrite subnets' ports there.
+	RewritePrefixes []netip.Prefix `json:"rewritePrefixes,omitempty"`
 }
 
 // ProviderAddress is one address of a host on the physical network.
@@ -277,6 +292,10 @@ type LookupRecord struct {
 	Metadata Metadata         `json:"metadata"`
 	Spec     LookupRecordSpec `json:"spec"`
 	Derived  bool             `json:"derived,omitempty"`
+	// Rewrite is the rule of hnv 1.4, written by the server in rewrite subnets: the Provider
+	// Address stands for this one Customer Address. Without, the PA is a host's, and packets to
+	// it are encapsulated.
+	Rewrite bool `json:"rewrite,omitempty"`
 }
 
 // LookupRecordSpec is what people say of a record.

@@ -83,6 +83,7 @@ func lookup(st *intent.State, vsid model.VSID, ca netip.Addr) (*weftv1.LookupRes
 	case *model.Port:
 		out.Kind, out.Port, out.Host, out.Mac = "port", r.Metadata.Ref().String(), r.Host(), r.Spec.MAC.String()
 		out.Pa = convert.Addr(st.PAOf(r.Host()))
+		out.Rewrite = convert.Addr(r.RewriteOf(ca))
 		if slices.Contains(r.Learned, ca) {
 			out.Kind = "dynamic"
 		}
@@ -91,6 +92,9 @@ func lookup(st *intent.State, vsid model.VSID, ca netip.Addr) (*weftv1.LookupRes
 	case *model.LookupRecord:
 		mac, pa := st.PlaceOf(r)
 		out.Kind, out.Mac, out.Pa = lookupKind(r), mac.String(), convert.Addr(pa)
+		if r.Rewrite {
+			out.Rewrite = out.Pa
+		}
 		if p, ok := st.Get(model.Key{Kind: model.KindPort, Ref: model.Ref{Tenant: r.Metadata.Tenant, Name: r.Spec.Port}}); ok {
 			out.Port, out.Host = p.Meta().Ref().String(), p.(*model.Port).Host()
 		}

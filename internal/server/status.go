@@ -115,7 +115,10 @@ func (s *viewer) statusOf(r model.Resource) *weftv1.Status {
 	case *model.VirtualNetwork:
 		st.Index = uint32(r.Index)
 	case *model.LookupRecord:
-		st.Derived = r.Derived
+		st.Derived, st.Rule = r.Derived, "Encap"
+		if r.Rewrite {
+			st.Rule = "Rewrite"
+		}
 	}
 	st.Conditions = append(st.Conditions, degraded)
 	if !st.Derived { // what it follows from has them
@@ -225,6 +228,9 @@ func networkOf(state *intent.State, p *model.Port) model.NetworkIndex {
 
 func (s *viewer) portView(p *model.Port, st *weftv1.Status, programmed, degraded *weftv1.Condition) {
 	st.Index, st.Host = uint32(p.ID), p.Host()
+	for _, pa := range p.RewriteAddresses {
+		st.RewriteAddresses = append(st.RewriteAddresses, pa.String())
+	}
 	for _, ca := range p.Learned {
 		st.Learned = append(st.Learned, ca.String())
 	}
@@ -275,6 +281,7 @@ func (s *viewer) hostView(h *model.Host, st *weftv1.Status, degraded *weftv1.Con
 	st.Connected, st.AgentVersion, st.AcknowledgedRevision = host.Connected, host.Version, host.Acknowledged
 	var duplicates []string
 	s.policy.read(func(state *intent.State) {
+		st.RewriteInUse = uint32(state.RewritesInUse(name))
 		for _, pa := range state.PAsOf(name) {
 			st.ProviderAddresses = append(st.ProviderAddresses, pa.Spec.Address.String())
 			if pa.State == model.AddressDuplicate {

@@ -185,6 +185,8 @@ func (s operateService) hostOf(pa string) (host string, ok bool) {
 	s.policy.read(func(st *intent.State) {
 		if p, found := st.ProviderAddressOf(a); found {
 			host, ok = p.Spec.Host, true
+		} else if p, _, found := st.PortOfRewrite(a); found {
+			host, ok = p.Host(), true
 		}
 	})
 	return host, ok

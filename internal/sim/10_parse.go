@@ -200,6 +200,11 @@ type outer struct {
 // uplinkParse10 takes the outer headers off and reads the inner ones.
 func (w *walk) uplinkParse10() model.Verdict {
 	if !w.isForUs() {
+		if w.isRewritten() {
+			w.rewriting = true
+			w.say(model.VerdictContinue, "parse", "%s stands for a Customer Address of this host", w.outer.dst)
+			return w.parseFrame()
+		}
 		return w.say(model.VerdictPass, "parse", "neither NVGRE nor VXLAN for a Provider Address of this host")
 	}
 	if v := w.outerIPHeader(); v != model.VerdictContinue {
@@ -290,6 +295,31 @@ func (w *walk) outerVXLAN(b []byte) model.Verdict {
 	return model.VerdictContinue
 }
 
+// isRewritten tells whether the frame is addressed to this host and to a Provider Address that
+// stands for a Customer Address here.
+func (w *walk) isRewritten() bool {
+	eth, err := wire.ParseEthernet(w.frame)
+	if err != nil || !w.isToThisDevice(eth) {
+		return false
+	}
+	ip := w.frame[l3:]
+	switch {
+	case eth.Type == wire.TypeIPv4 && len(ip) >= wire.IPv4Len:
+		w.outer.dst = netip.AddrFrom4([4]byte(ip[16:20]))
+	case eth.Type == wire.TypeIPv6 && len(ip) >= wire.IPv6Len:
+		w.outer.dst = netip.AddrFrom16([16]byte(ip[24:40]))
+	default:
+		return false
+	}
+	to, ok := w.Set.RewriteIn[w.outer.dst]
+	return ok && !to.Remote
+}
+
+func (w *walk) isToThisDevice(eth wire.Ethernet) bool {
+	mac, known := w.Devices[w.ifindex]
+	return !known || eth.Dst == mac
+}
+
 // isForUs tells whether the frame is addressed to this host and says that it is GRE, or UDP
 // to the port of VXLAN, for one of its Provider Addresses. By hand: a header that is
 // refused later may still be ours, and is a drop then.
@@ -298,8 +328,7 @@ func (w *walk) isForUs() bool {
 	if err != nil {
 		return false
 	}
-	mac, known := w.Devices[w.ifindex]
-	toUs := !known || eth.Dst == mac
+	toUs := w.isToThisDevice(eth)
 	if !toUs && (!isGroup(eth.Dst) || eth.Dst == everyone) {
 		return false
 	}

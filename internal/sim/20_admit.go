@@ -121,6 +121,9 @@ func (w *walk) admitRouterMessages() model.Verdict {
 
 // uplinkAdmit20 holds the outer source to what policy says is behind it.
 func (w *walk) uplinkAdmit20() model.Verdict {
+	if w.rewriting {
+		return model.VerdictContinue // its source is a Provider Address: rewrite judges it
+	}
 	p := &w.packet
 	source := p.src
 	if p.isARP() {

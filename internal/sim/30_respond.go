@@ -25,6 +25,9 @@ func (w *walk) respond30() model.Verdict {
 	return model.VerdictContinue
 }
 
+// beyondProbes: no probe gets to r, because rewriting cannot carry it to another host. Policy answers in its place.
+func beyondProbes(r table.Record) bool { return r.Transport == model.Rewrite && r.PA.IsValid() }
+
 func isGroup(m model.MAC) bool { return m[0]&1 != 0 }
 
 func (w *walk) respondARPRequest() model.Verdict {
@@ -37,7 +40,7 @@ func (w *walk) respondARPRequest() model.Verdict {
 	if !ok {
 		return w.say(model.VerdictArpNoRecord, "respond", "no record of %s in subnet %d", target, w.port.VSID)
 	}
-	if r.Router || isGroup(w.packet.eth.Dst) || arp.Sender.IsUnspecified() {
+	if r.Router || isGroup(w.packet.eth.Dst) || arp.Sender.IsUnspecified() || beyondProbes(r) {
 		w.answerARP(r)
 		return w.say(model.VerdictAnswered, "respond", "%s is at %s", target, r.MAC)
 	}
@@ -57,6 +60,9 @@ func (w *walk) respondARPReply() model.Verdict {
 	}
 	if r.Router {
 		return w.say(model.VerdictArpQuiet, "respond", "the router asked nothing")
+	}
+	if beyondProbes(r) {
+		return w.say(model.VerdictArpQuiet, "respond", "nobody on another host asked: no probe gets there by rewriting")
 	}
 	w.hop = &hop{vsid: w.port.VSID, ca: target}
 	return w.say(model.VerdictContinue, "respond", "an answer for %s", target)
@@ -88,7 +94,7 @@ func (w *walk) respondSolicitation() model.Verdict {
 	if !ok {
 		return w.say(model.VerdictNdNoRecord, "respond", "no record of %s in subnet %d", target, w.port.VSID)
 	}
-	if r.Router || p.dst.IsMulticast() || p.src.IsUnspecified() || p.src.IsLinkLocalUnicast() {
+	if r.Router || p.dst.IsMulticast() || p.src.IsUnspecified() || p.src.IsLinkLocalUnicast() || beyondProbes(r) {
 		w.answerSolicitation(r)
 		return w.say(model.VerdictAnswered, "respond", "%s is at %s", target, r.MAC)
 	}
@@ -100,8 +106,8 @@ func (w *walk) respondAdvertisement() model.Verdict {
 	if p.dst.IsMulticast() || p.dst.IsLinkLocalUnicast() {
 		return w.say(model.VerdictNdQuiet, "respond", "an advertisement that answers nobody")
 	}
-	if r, ok := w.rec(w.port.VSID, p.dst); ok && r.Router {
-		return w.say(model.VerdictNdQuiet, "respond", "the router asked nothing")
+	if r, ok := w.rec(w.port.VSID, p.dst); ok && (r.Router || beyondProbes(r)) {
+		return w.say(model.VerdictNdQuiet, "respond", "neither the router nor, by rewriting, another host asked anything")
 	}
 	return w.say(model.VerdictContinue, "respond", "an answer for %s", p.dst)
 }

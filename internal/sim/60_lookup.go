@@ -36,6 +36,7 @@ func (w *walk) lookupPeer() model.Verdict {
 		return w.say(model.VerdictNoUnderlayRoute, "lookup", "no way to Provider Address %s", w.record.PA)
 	}
 	w.peer = &peer
+	w.chooseTransport()
 	return w.say(model.VerdictContinue, "lookup", "%s is %s at %s", w.hop.ca, w.record.MAC, w.record.PA)
 }
 
@@ -66,6 +67,16 @@ func outerDestination(to table.Peer) netip.Addr {
 		return to.Remote
 	}
 	return to.PA
+}
+
+// chooseTransport takes that of the hop's subnet; but rewriting needs both ends in subnets that do, and the
+// transport of the other end does without.
+func (w *walk) chooseTransport() {
+	w.transport = w.record.Transport
+	if w.transport == model.Rewrite {
+		w.transport = w.port.Transport
+	}
+	w.rewriting = w.transport == model.Rewrite
 }
 
 func (w *walk) lookupPort() model.Verdict {
@@ -130,6 +141,9 @@ func putWord(b []byte, v uint16) { b[0], b[1] = byte(v>>8), byte(v) }
 
 // uplinkLookup60 finds the port that a frame from the underlay is for.
 func (w *walk) uplinkLookup60() model.Verdict {
+	if w.rewriting {
+		return model.VerdictContinue // its address says it, not a MAC
+	}
 	for _, port := range w.Set.Ports {
 		if port.VSID == w.outer.vsid && port.MAC == w.packet.eth.Dst {
 			w.port, w.to, w.result.Port = port, &port, port.ID

@@ -14,8 +14,8 @@ func (w *walk) encap70() model.Verdict {
 	}
 	w.clampOutbound()
 	w.rewriteInner()
-	if w.peer != nil {
-		w.encapsulate(w.record.Transport)
+	if w.peer != nil && !w.rewriting {
+		w.encapsulate(w.transport)
 	}
 	return model.VerdictContinue
 }
@@ -52,7 +52,7 @@ func (w *walk) pathMTU() int {
 	if w.peer == nil {
 		return int(w.to.MTU)
 	}
-	return max(0, int(w.peer.MTU)-table.Overhead(w.record.Transport, outerDestination(*w.peer)))
+	return max(0, int(w.peer.MTU)-table.Overhead(w.transport, outerDestination(*w.peer)))
 }
 
 // rewriteInner is what the guest at the other end sees of the forwarding.

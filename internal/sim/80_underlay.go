@@ -13,6 +13,9 @@ func (w *walk) underlay80() model.Verdict {
 		return model.VerdictContinue
 	}
 	outer := wire.Ethernet{Type: etherTypeOf(outerDestination(*w.peer))} // the addresses are the kernel's to fill, except for ARP
+	if w.rewriting {
+		outer.Type = w.packet.eth.Type
+	}
 	if w.packet.isARP() {
 		if w.peer.NextHop.IsZero() {
 			return w.say(model.VerdictNeighbourUnresolved, "underlay", "no link-layer address toward %s", outerDestination(*w.peer))

@@ -72,6 +72,7 @@ func (s Switch) FromPortGSO(ifindex uint32, frame []byte, gsoSize uint16) Result
 		(*walk).route50,
 		(*walk).lookup60,
 		(*walk).encap70,
+		(*walk).rewrite75,
 		(*walk).underlay80,
 		(*walk).deliver90,
 	)))
@@ -88,6 +89,7 @@ func (s Switch) FromUplink(ifindex uint32, frame []byte) Result {
 		(*walk).uplinkAdmit20,
 		(*walk).clampInbound,
 		(*walk).arriveTOS,
+		(*walk).uplinkRewrite75,
 		(*walk).deliver90,
 	))
 }
@@ -118,7 +120,10 @@ type walk struct {
 	peer    *table.Peer  // toward record.PA, if that is remote
 	to      *table.Port  // the local port to deliver to
 	routed  bool         // the hop is in another subnet than the port
-	result  Result
+
+	transport model.TransportID // toward the peer
+	rewriting bool              // no outer headers, addresses are replaced: toward the peer, or from one
+	result    Result
 }
 
 // hop is a Customer Address in the subnet where it is to be looked up.

@@ -34,6 +34,9 @@ func (w *walk) outerTOS() uint8 {
 
 // arriveTOS carries over to the packet what the underlay made of the outer header.
 func (w *walk) arriveTOS() model.Verdict {
+	if w.rewriting {
+		return model.VerdictContinue // its own header is all that there was
+	}
 	p := &w.packet
 	if p.isARP() {
 		return model.VerdictContinue

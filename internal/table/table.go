@@ -31,6 +31,8 @@ type Port struct {
 	Peer     bool   // true: veth whose other end is in another namespace
 	Learn    bool   // true: the guest may have addresses that policy does not know yet
 	Flood    bool   // true: something is flooded in the subnet; Set.Floods says what
+	// Transport of the subnet.
+	Transport model.TransportID
 }
 
 // RecordKey finds a Record: a Customer Address in a subnet. The unspecified address finds
@@ -138,6 +140,16 @@ type Forwarder struct {
 	PA      netip.Addr
 }
 
+// RewriteIn says whom a Provider Address stands for that belongs to one Customer Address alone.
+type RewriteIn struct {
+	VSID    model.VSID
+	CA      netip.Addr // of the same family as the PA
+	Network model.NetworkIndex
+	MAC     model.MAC
+	IfIndex uint32 // local device; 0 when remote, or not plugged
+	Remote  bool   // on another host
+}
+
 // Set is all the rows of one host.
 type Set struct {
 	Ports    map[uint32]Port
@@ -154,6 +166,8 @@ type Set struct {
 	Settings Settings
 
 	Forwarders map[Forwarder]struct{}
+	RewriteOut map[RecordKey]netip.Addr // the PA, of the same family, that stands for a CA in the underlay
+	RewriteIn  map[netip.Addr]RewriteIn // by PA
 }
 
 // Settings are what all hosts of a fleet agree on.
@@ -182,12 +196,18 @@ func NewSet() Set {
 		Settings: DefaultSettings,
 
 		Forwarders: map[Forwarder]struct{}{},
+		RewriteOut: map[RecordKey]netip.Addr{},
+		RewriteIn:  map[netip.Addr]RewriteIn{},
 	}
 }
 
 // Overhead is what a transport to the Provider Address pa takes from the underlay's IP MTU: IPv4 20 or
 // IPv6 40, GRE 8 (RFC 7637 section 3) or UDP and VXLAN 16 (RFC 7348 section 5), inner Ethernet 14.
+// Rewriting takes nothing.
 func Overhead(t model.TransportID, pa netip.Addr) int {
+	if t == model.Rewrite {
+		return 0
+	}
 	n := 20 + 14
 	if pa.Is6() {
 		n = 40 + 14

@@ -9,6 +9,7 @@ const (
 	ICMPUnreachable      = 3
 	ICMPEchoRequest      = 8
 	ICMPTimeExceeded     = 11
+	ICMPParameter        = 12
 	ICMPTimestamp        = 13
 	ICMPTimestampReply   = 14
 	ICMPCodeFragNeeded   = 4 // of ICMPUnreachable

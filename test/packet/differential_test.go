@@ -136,6 +136,7 @@ func (d duel) shrink(tb testing.TB, set table.Set, in packetIn) (table.Set, pack
 	tb.Helper()
 	set = table.Set{Ports: maps.Clone(set.Ports), Records: maps.Clone(set.Records), Routes: maps.Clone(set.Routes),
 		Peers: maps.Clone(set.Peers), LocalPAs: maps.Clone(set.LocalPAs), Settings: set.Settings,
+		RewriteOut: maps.Clone(set.RewriteOut), RewriteIn: maps.Clone(set.RewriteIn),
 		Floods: maps.Clone(set.Floods), Members: maps.Clone(set.Members), Groups: maps.Clone(set.Groups)}
 	if !d.differ(tb, set, in) {
 		tb.Log("does not differ when run again: the program remembers something")
@@ -147,6 +148,8 @@ func (d duel) shrink(tb testing.TB, set table.Set, in packetIn) (table.Set, pack
 	shrinkMap(set.Records, func() bool { return d.differ(tb, set, in) })
 	shrinkMap(set.Peers, func() bool { return d.differ(tb, set, in) })
 	shrinkMap(set.Ports, func() bool { return d.differ(tb, set, in) })
+	shrinkMap(set.RewriteOut, func() bool { return d.differ(tb, set, in) })
+	shrinkMap(set.RewriteIn, func() bool { return d.differ(tb, set, in) })
 	shrinkMap(set.LocalPAs, func() bool { return d.differ(tb, set, in) })
 	try := func(f []byte) bool {
 		if refusedByTestRun(f) {
@@ -213,6 +216,12 @@ func (d duel) report(tb testing.TB, set table.Set, in packetIn) string {
 	}
 	for m := range set.Groups {
 		fmt.Fprintf(&b, "group  %+v\n", m)
+	}
+	for k, pa := range set.RewriteOut {
+		fmt.Fprintf(&b, "out    %d %s: %s\n", k.VSID, k.CA, pa)
+	}
+	for pa, r := range set.RewriteIn {
+		fmt.Fprintf(&b, "in     %s: %+v\n", pa, r)
 	}
 	fmt.Fprintf(&b, "packet  %s\n%s", in, hex.Dump(in.frame))
 	fmt.Fprintf(&b, "program %s, error %v\noracle  %s\n", got, err, outcomeOf(oracle(d.site, set, in)))

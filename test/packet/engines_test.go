@@ -134,7 +134,7 @@ func (o outcome) equal(other outcome) bool {
 }
 
 func (o outcome) settled() []byte {
-	if o.verdict != model.VerdictEncapsulated || innerType(o.frame) == wire.TypeARP {
+	if o.verdict != model.VerdictEncapsulated || innerType(o.frame) == wire.TypeARP && !isRewritten(o.frame) {
 		return o.frame
 	}
 	return o.frame[wire.EthernetLen:]
@@ -160,6 +160,9 @@ func refuseGSO(in packetIn, r sim.Result, done, failed model.Verdict) sim.Result
 	}
 	if in.gsoSize == 0 || r.Verdict != done {
 		return r
+	}
+	if n := len(in.frame) - len(r.Frame); n >= 0 && n < wire.IPv4Len+wire.NVGRELen+wire.EthernetLen {
+		return r // rewritten: no room was needed
 	}
 	return sim.Result{Verdict: failed, Port: r.Port, Inbound: r.Inbound}
 }

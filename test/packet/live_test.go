@@ -56,11 +56,13 @@ func newWires(t *testing.T, decap string) *wires {
 	ip(t, "link", "set", "lo", "up") // without it the kernel knows no gateway
 	for i := range uplinkDevices {
 		name := near + strconv.Itoa(portDevices+i)
-		ip(t, "route", "add", "198.51.100.0/24", "via", "192.0.2.254", "dev", name, "onlink", "metric", strconv.Itoa(int(w.uplinks[i])))
+		for _, prefix := range []string{"198.51.100.0/24", ownPools[0].String()} {
+			ip(t, "route", "add", prefix, "via", "192.0.2.254", "dev", name, "onlink", "metric", strconv.Itoa(int(w.uplinks[i])))
+		}
 		ip(t, "neigh", "add", "192.0.2.254", "lladdr", uplinkNextHop.String(), "dev", name, "nud", "permanent")
 		sysctl6(t, name, "addr_gen_mode", "1") // without an address the device has nothing to say of its own
 		sysctl6(t, name, "disable_ipv6", "0")
-		for _, prefix := range []string{"2001:db8:fe::/64", "2001:db8:2::/64"} {
+		for _, prefix := range []string{"2001:db8:fe::/64", "2001:db8:2::/64", ownPools[1].String()} {
 			ip(t, "route", "add", prefix, "via", "fe80::fe", "dev", name, "onlink", "metric", strconv.Itoa(int(w.uplinks[i])))
 		}
 		ip(t, "neigh", "add", "fe80::fe", "lladdr", uplinkNextHop.String(), "dev", name, "nud", "permanent")
@@ -235,7 +237,7 @@ func withTag(t *testing.T, f, oob []byte) []byte {
 
 // noise is what the host's own stack sends into the underlay about frames that were passed to it.
 func (w *wires) noise(ifindex uint32, f []byte) bool {
-	if ifindex != w.uplinks[0] && ifindex != w.uplinks[1] {
+	if ifindex != w.uplinks[0] && ifindex != w.uplinks[1] || isRewritten(f) {
 		return false
 	}
 	if len(f) < 54 {
@@ -253,7 +255,7 @@ func (w *wires) noise(ifindex uint32, f []byte) bool {
 // predict is the oracle's word for a frame on a device, and the length that the kernel counts there.
 func (w *wires) predict(set table.Set, in packetIn) (sim.Result, packetIn) {
 	r := oracle(w.site, set, in)
-	if r.Verdict == model.VerdictEncapsulated && innerType(r.Frame) != wire.TypeARP {
+	if r.Verdict == model.VerdictEncapsulated && (isRewritten(r.Frame) || innerType(r.Frame) != wire.TypeARP) {
 		must(wire.Ethernet{Dst: uplinkNextHop, Src: w.macs[r.IfIndex], Type: etherTypeOf(r.Frame[14:])}.Encode(r.Frame))
 	}
 	counted := in

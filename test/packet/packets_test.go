@@ -149,6 +149,9 @@ func (w writer) inbound(uplink uint32) []byte {
 	if chance(w.Rand, 2) {
 		return w.mutate(frame(w.macs[uplink], everyone, wire.TypeIPv4, w.garbage()), 50)
 	}
+	if len(w.set.RewriteIn) > 0 && chance(w.Rand, 40) {
+		return w.rewritten(uplink)
+	}
 	p := pick(w.Rand, w.world.ports)
 	from, pa := w.sender(p)
 	mac, vsid := from.mac, p.VSID
@@ -200,10 +203,10 @@ func (w writer) inbound(uplink uint32) []byte {
 	return w.mutateOuter(t, f)
 }
 
-// transportOf is mostly that of the subnet.
+// transportOf is mostly that of the subnet; to one that rewrites, others tunnel.
 func (w writer) transportOf(vsid model.VSID) model.TransportID {
 	for _, s := range w.subnets {
-		if s.vsid == vsid && !chance(w.Rand, 5) {
+		if s.vsid == vsid && s.transport != model.Rewrite && !chance(w.Rand, 5) {
 			return s.transport
 		}
 	}
@@ -469,6 +472,8 @@ func (w writer) frame(dstMAC, srcMAC model.MAC, vsid model.VSID, src, dst netip.
 			f = append(f, zeros(min(n, 1600))...)
 		}
 		return f
+	case chance(w.Rand, 6):
+		return ipFrame(dstMAC, srcMAC, w.complaint(src, dst, src))
 	case src.Is4():
 		return frame(dstMAC, srcMAC, wire.TypeIPv4, w.v4(src, dst, n))
 	case chance(w.Rand, 30):

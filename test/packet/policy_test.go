@@ -148,7 +148,7 @@ func randomWorld(rng *rand.Rand, s site) *world {
 func (w *world) addNetwork(rng *rand.Rand, network model.NetworkIndex) {
 	order4, order6 := rng.Perm(len(pool4)), rng.Perm(len(pool6))
 	for i := range 1 + rng.IntN(3) {
-		sub := subnet{vsid: w.newVSID(rng), network: network, transport: model.TransportID(rng.IntN(2)), portMAC: map[model.MAC]bool{}}
+		sub := subnet{vsid: w.newVSID(rng), network: network, transport: model.TransportID(rng.IntN(3)), portMAC: map[model.MAC]bool{}}
 		if chance(rng, 85) {
 			sub.p4 = pool4[order4[i]]
 			w.addOnLink(sub, sub.p4)
@@ -224,6 +224,9 @@ func (w *world) addPort(rng *rand.Rand, ifindex uint32) {
 	if p.Learn {
 		w.addL2Only(sub, table.Record{MAC: mac, IfIndex: ifindex, Port: p.ID})
 	}
+	if p.Transport = sub.transport; chance(rng, 2) {
+		p.Transport = model.TransportID(rng.IntN(3))
+	}
 	w.set.Ports[ifindex] = p
 	w.ports = append(w.ports, p)
 	for range 1 + rng.IntN(3) {
@@ -259,7 +262,7 @@ func (w *world) addElsewhere(rng *rand.Rand, sub *subnet) {
 // addRecord gives the record an address, or one of each family.
 func (w *world) addRecord(rng *rand.Rand, sub *subnet, r table.Record) {
 	if r.Transport = sub.transport; chance(rng, 2) { // tables that contradict each other
-		r.Transport = model.TransportID(rng.IntN(2))
+		r.Transport = model.TransportID(rng.IntN(3))
 	}
 	for _, p := range []netip.Prefix{sub.p4, sub.p6} {
 		if !p.IsValid() || chance(rng, 15) {
@@ -273,6 +276,9 @@ func (w *world) addRecord(rng *rand.Rand, sub *subnet, r table.Record) {
 			continue
 		}
 		w.set.Records[key] = r
+		if sub.transport == model.Rewrite {
+			w.addRewrite(rng, sub, key, r)
+		}
 		sub.members = append(sub.members, member{key.CA, r.MAC, r.PA, r.IfIndex})
 	}
 }
@@ -430,6 +436,9 @@ func (w *world) addWays(rng *rand.Rand, pa netip.Addr) {
 
 // addFlood has a subnet flooded, to most of its members and some that are none.
 func (w *world) addFlood(rng *rand.Rand, sub *subnet) {
+	if sub.transport == model.Rewrite {
+		return // admission lets none through
+	}
 	f := table.Flood{L2: chance(rng, 70), Rate: math.MaxUint32, Transport: sub.transport}
 	if chance(rng, 5) {
 		f.Rate = 0

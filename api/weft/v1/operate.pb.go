@@ -532,7 +532,8 @@ type LookupResponse struct {
 	Host          string                 `protobuf:"bytes,5,opt,name=host,proto3" json:"host,omitempty"`
 	Mac           string                 `protobuf:"bytes,6,opt,name=mac,proto3" json:"mac,omitempty"`
 	Pa            string                 `protobuf:"bytes,7,opt,name=pa,proto3" json:"pa,omitempty"`
-	Kind          string                 `protobuf:"bytes,8,opt,name=kind,proto3" json:"kind,omitempty"` // port | dynamic | router | static | gateway wildcard
+	Rewrite       string                 `protobuf:"bytes,9,opt,name=rewrite,proto3" json:"rewrite,omitempty"` // PA that stands for this one CA in the underlay, in a rewrite subnet
+	Kind          string                 `protobuf:"bytes,8,opt,name=kind,proto3" json:"kind,omitempty"`       // port | dynamic | router | static | gateway wildcard
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -612,6 +613,13 @@ func (x *LookupResponse) GetMac() string {
 func (x *LookupResponse) GetPa() string {
 	if x != nil {
 		return x.Pa
+	}
+	return ""
+}
+
+func (x *LookupResponse) GetRewrite() string {
+	if x != nil {
+		return x.Rewrite
 	}
 	return ""
 }
@@ -1162,6 +1170,7 @@ type TraceOuter struct {
 	SourcePort      uint32                 `protobuf:"varint,9,opt,name=source_port,json=sourcePort,proto3" json:"source_port,omitempty"` // of VXLAN's UDP; 0: NVGRE
 	DestinationPort uint32                 `protobuf:"varint,10,opt,name=destination_port,json=destinationPort,proto3" json:"destination_port,omitempty"`
 	FlowLabel       uint32                 `protobuf:"varint,11,opt,name=flow_label,json=flowLabel,proto3" json:"flow_label,omitempty"` // of IPv6
+	Rewritten       bool                   `protobuf:"varint,12,opt,name=rewritten,proto3" json:"rewritten,omitempty"`                  // no outer headers: the packet's own, with PAs in place of CAs
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1271,6 +1280,13 @@ func (x *TraceOuter) GetFlowLabel() uint32 {
 		return x.FlowLabel
 	}
 	return 0
+}
+
+func (x *TraceOuter) GetRewritten() bool {
+	if x != nil {
+		return x.Rewritten
+	}
+	return false
 }
 
 type CaptureRequest struct {
@@ -2128,7 +2144,7 @@ const file_weft_v1_operate_proto_rawDesc = "" +
 	" \x01(\tR\x04last\"3\n" +
 	"\rLookupRequest\x12\x12\n" +
 	"\x04vsid\x18\x01 \x01(\rR\x04vsid\x12\x0e\n" +
-	"\x02ca\x18\x02 \x01(\tR\x02ca\"\xb8\x01\n" +
+	"\x02ca\x18\x02 \x01(\tR\x02ca\"\xd2\x01\n" +
 	"\x0eLookupResponse\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x18\n" +
 	"\anetwork\x18\x02 \x01(\tR\anetwork\x12\x16\n" +
@@ -2136,7 +2152,8 @@ const file_weft_v1_operate_proto_rawDesc = "" +
 	"\x04port\x18\x04 \x01(\tR\x04port\x12\x12\n" +
 	"\x04host\x18\x05 \x01(\tR\x04host\x12\x10\n" +
 	"\x03mac\x18\x06 \x01(\tR\x03mac\x12\x0e\n" +
-	"\x02pa\x18\a \x01(\tR\x02pa\x12\x12\n" +
+	"\x02pa\x18\a \x01(\tR\x02pa\x12\x18\n" +
+	"\arewrite\x18\t \x01(\tR\arewrite\x12\x12\n" +
 	"\x04kind\x18\b \x01(\tR\x04kind\"#\n" +
 	"\rVerifyRequest\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\"A\n" +
@@ -2181,7 +2198,7 @@ const file_weft_v1_operate_proto_rawDesc = "" +
 	"\tframe_out\x18\x10 \x01(\fR\bframeOut\"5\n" +
 	"\tTraceStep\x12\x14\n" +
 	"\x05stage\x18\x01 \x01(\tR\x05stage\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\tR\x04text\"\xb8\x02\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"\xd6\x02\n" +
 	"\n" +
 	"TraceOuter\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12 \n" +
@@ -2197,7 +2214,8 @@ const file_weft_v1_operate_proto_rawDesc = "" +
 	"\x10destination_port\x18\n" +
 	" \x01(\rR\x0fdestinationPort\x12\x1d\n" +
 	"\n" +
-	"flow_label\x18\v \x01(\rR\tflowLabel\"j\n" +
+	"flow_label\x18\v \x01(\rR\tflowLabel\x12\x1c\n" +
+	"\trewritten\x18\f \x01(\bR\trewritten\"j\n" +
 	"\x0eCaptureRequest\x12\x14\n" +
 	"\x05ports\x18\x01 \x03(\tR\x05ports\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x12.\n" +

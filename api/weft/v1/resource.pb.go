@@ -298,8 +298,14 @@ type Status struct {
 	// host said last; empty while no host has. Only a Preferred one is used.
 	AddressState   string `protobuf:"bytes,11,opt,name=address_state,json=addressState,proto3" json:"address_state,omitempty"`
 	DuplicateOwner string `protobuf:"bytes,12,opt,name=duplicate_owner,json=duplicateOwner,proto3" json:"duplicate_owner,omitempty"` // MAC of who else has a Duplicate
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Port of a rewrite subnet: the Provider Addresses that stand for spec.addresses,
+	// one each and in their order. Host: how many of its rewrite_prefixes are in use.
+	RewriteAddresses []string `protobuf:"bytes,21,rep,name=rewrite_addresses,json=rewriteAddresses,proto3" json:"rewrite_addresses,omitempty"`
+	RewriteInUse     uint32   `protobuf:"varint,22,opt,name=rewrite_in_use,json=rewriteInUse,proto3" json:"rewrite_in_use,omitempty"`
+	// LookupRecord: Encap or Rewrite (hnv 1.2).
+	Rule          string `protobuf:"bytes,23,opt,name=rule,proto3" json:"rule,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Status) Reset() {
@@ -419,6 +425,27 @@ func (x *Status) GetAddressState() string {
 func (x *Status) GetDuplicateOwner() string {
 	if x != nil {
 		return x.DuplicateOwner
+	}
+	return ""
+}
+
+func (x *Status) GetRewriteAddresses() []string {
+	if x != nil {
+		return x.RewriteAddresses
+	}
+	return nil
+}
+
+func (x *Status) GetRewriteInUse() uint32 {
+	if x != nil {
+		return x.RewriteInUse
+	}
+	return 0
+}
+
+func (x *Status) GetRule() string {
+	if x != nil {
+		return x.Rule
 	}
 	return ""
 }
@@ -960,10 +987,13 @@ func (x *Port) GetStatus() *Status {
 }
 
 type HostSpec struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Description   string                 `protobuf:"bytes,1,opt,name=description,proto3" json:"description,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Description string                 `protobuf:"bytes,1,opt,name=description,proto3" json:"description,omitempty"`
+	// rewrite_prefixes are led to the host by the underlay; each Customer Address of a
+	// rewrite subnet on this host has an address of its own out of them.
+	RewritePrefixes []string `protobuf:"bytes,2,rep,name=rewrite_prefixes,json=rewritePrefixes,proto3" json:"rewrite_prefixes,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *HostSpec) Reset() {
@@ -1001,6 +1031,13 @@ func (x *HostSpec) GetDescription() string {
 		return x.Description
 	}
 	return ""
+}
+
+func (x *HostSpec) GetRewritePrefixes() []string {
+	if x != nil {
+		return x.RewritePrefixes
+	}
+	return nil
 }
 
 type Host struct {
@@ -1658,7 +1695,7 @@ const file_weft_v1_resource_proto_rawDesc = "" +
 	"\acurrent\x18\x02 \x01(\x05R\acurrent\x12\x18\n" +
 	"\afailing\x18\x03 \x01(\x05R\afailing\x12\x1d\n" +
 	"\n" +
-	"oldest_lag\x18\x04 \x01(\tR\toldestLag\"\xcd\x03\n" +
+	"oldest_lag\x18\x04 \x01(\tR\toldestLag\"\xb4\x04\n" +
 	"\x06Status\x122\n" +
 	"\n" +
 	"conditions\x18\x01 \x03(\v2\x12.weft.v1.ConditionR\n" +
@@ -1675,7 +1712,10 @@ const file_weft_v1_resource_proto_rawDesc = "" +
 	" \x01(\bR\aderived\x12\x18\n" +
 	"\alearned\x18\x14 \x03(\tR\alearned\x12#\n" +
 	"\raddress_state\x18\v \x01(\tR\faddressState\x12'\n" +
-	"\x0fduplicate_owner\x18\f \x01(\tR\x0eduplicateOwner\".\n" +
+	"\x0fduplicate_owner\x18\f \x01(\tR\x0eduplicateOwner\x12+\n" +
+	"\x11rewrite_addresses\x18\x15 \x03(\tR\x10rewriteAddresses\x12$\n" +
+	"\x0erewrite_in_use\x18\x16 \x01(\rR\frewriteInUse\x12\x12\n" +
+	"\x04rule\x18\x17 \x01(\tR\x04rule\".\n" +
 	"\n" +
 	"TenantSpec\x12 \n" +
 	"\vdescription\x18\x01 \x01(\tR\vdescription\"\x89\x01\n" +
@@ -1720,9 +1760,10 @@ const file_weft_v1_resource_proto_rawDesc = "" +
 	"\x04Port\x12-\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x11.weft.v1.MetadataR\bmetadata\x12%\n" +
 	"\x04spec\x18\x02 \x01(\v2\x11.weft.v1.PortSpecR\x04spec\x12'\n" +
-	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\",\n" +
+	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"W\n" +
 	"\bHostSpec\x12 \n" +
-	"\vdescription\x18\x01 \x01(\tR\vdescription\"\x85\x01\n" +
+	"\vdescription\x18\x01 \x01(\tR\vdescription\x12)\n" +
+	"\x10rewrite_prefixes\x18\x02 \x03(\tR\x0frewritePrefixes\"\x85\x01\n" +
 	"\x04Host\x12-\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x11.weft.v1.MetadataR\bmetadata\x12%\n" +
 	"\x04spec\x18\x02 \x01(\v2\x11.weft.v1.HostSpecR\x04spec\x12'\n" +

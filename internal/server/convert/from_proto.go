@@ -61,7 +61,11 @@ func (rd *reader) resource(p *weftv1.Resource) model.Resource {
 		return &model.Tenant{Metadata: m, Spec: model.TenantSpec{Description: k.Tenant.GetSpec().GetDescription()}}
 	case *weftv1.Resource_Host:
 		m := rd.meta(model.KindHost, k.Host.GetMetadata())
-		return &model.Host{Metadata: m, Spec: model.HostSpec{Description: k.Host.GetSpec().GetDescription()}}
+		r := &model.Host{Metadata: m, Spec: model.HostSpec{Description: k.Host.GetSpec().GetDescription()}}
+		for i, t := range k.Host.GetSpec().GetRewritePrefixes() {
+			r.Spec.RewritePrefixes = append(r.Spec.RewritePrefixes, rd.prefix(index("spec.rewritePrefixes", i), t))
+		}
+		return r
 	case *weftv1.Resource_ProviderAddress:
 		m, s := rd.meta(model.KindProviderAddress, k.ProviderAddress.GetMetadata()), k.ProviderAddress.GetSpec()
 		return &model.ProviderAddress{Metadata: m, Spec: model.ProviderAddressSpec{

@@ -1919,6 +1919,7 @@ type Record struct {
 	Router        bool                   `protobuf:"varint,5,opt,name=router,proto3" json:"router,omitempty"`
 	Transport     uint32                 `protobuf:"varint,6,opt,name=transport,proto3" json:"transport,omitempty"`
 	Forward       bool                   `protobuf:"varint,10,opt,name=forward,proto3" json:"forward,omitempty"`
+	Rewrite       []byte                 `protobuf:"bytes,20,opt,name=rewrite,proto3" json:"rewrite,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2000,6 +2001,13 @@ func (x *Record) GetForward() bool {
 		return x.Forward
 	}
 	return false
+}
+
+func (x *Record) GetRewrite() []byte {
+	if x != nil {
+		return x.Rewrite
+	}
+	return nil
 }
 
 type RouteKey struct {
@@ -3324,7 +3332,7 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\x04bits\x18\x02 \x01(\rR\x04bits\"/\n" +
 	"\tRecordKey\x12\x12\n" +
 	"\x04vsid\x18\x01 \x01(\rR\x04vsid\x12\x0e\n" +
-	"\x02ca\x18\x02 \x01(\fR\x02ca\"\xb9\x01\n" +
+	"\x02ca\x18\x02 \x01(\fR\x02ca\"\xd3\x01\n" +
 	"\x06Record\x12)\n" +
 	"\x03key\x18\x01 \x01(\v2\x17.weft.host.v1.RecordKeyR\x03key\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\fR\x03mac\x12\x0e\n" +
@@ -3333,7 +3341,8 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\x06router\x18\x05 \x01(\bR\x06router\x12\x1c\n" +
 	"\ttransport\x18\x06 \x01(\rR\ttransport\x12\x18\n" +
 	"\aforward\x18\n" +
-	" \x01(\bR\aforward\"R\n" +
+	" \x01(\bR\aforward\x12\x18\n" +
+	"\arewrite\x18\x14 \x01(\fR\arewrite\"R\n" +
 	"\bRouteKey\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\rR\anetwork\x12,\n" +
 	"\x06prefix\x18\x02 \x01(\v2\x14.weft.host.v1.PrefixR\x06prefix\"`\n" +

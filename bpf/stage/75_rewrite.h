@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef WEFT_STAGE_REWRITE_H
+#define WEFT_STAGE_REWRITE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <linux/types.h>
+#include <linux/bpf.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "gen/verdict.h"
+#include "lib/checksum.h"
+#include "lib/ctx.h"
+#include "lib/offload.h"
+#include "maps/port.h"
+#include "maps/rewrite_in.h"
+#include "maps/rewrite_out.h"
+#include "maps/scratch.h"
+#include "wire/ethernet.h"
+#include "wire/icmp.h"
+#include "wire/ip.h"
+
+/* Put Provider Addresses in the place of Customer Addresses; on receive, the other way around. */
+
+/* A packet's new addresses, and what the packet that an ICMP error quotes names besides. The
+ * quoted source is the destination of the error, so only the far end needs to be said. */
+struct rewrite {
+	union addr to[2]; /* source, destination */
+	union addr quoted_from, quoted_to;
+	union { /* room for the quoted header, before and after */
+		struct ipv4 ip[2];
+		union addr addr[2][2];
+	};
+};
+
+_Static_assert(sizeof(struct rewrite) <= sizeof(struct scratch), "too large for the stack");
+
+/* The stack is full. */
+static __always_inline struct rewrite *rewrite_room(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&scratch, &zero);
+}
+
+/* The sum of new bytes less that of the old ones. */
+static __always_inline __u32 rewrite_diff(const void *from, const void *to, __u32 len)
+{
+	return bpf_csum_diff((__be32 *)from, len, (__be32 *)to, len, 0);
+}
+
+static __always_inline __be16 rewrite_sum(__be16 check, __u32 diff)
+{
+	return csum_fold(csum_add(diff, (__u16)~check));
+}
+
+/* UDP says by 0 that there is no checksum, and 0xffff for one that comes to 0. */
+static __always_inline __be16 rewrite_l4_sum(__be16 check, __u32 diff, __u8 proto)
+{
+	if (proto != PROTO_UDP)
+		return rewrite_sum(check, diff);
+	if (check == 0)
+		return 0;
+	check = rewrite_sum(check, diff);
+	return check ? check : 0xffff;
+}
+
+/* Where in the L4 header the checksum is that covers the IP addresses; 0: there is none. */
+static __always_inline __u32 rewrite_check_offset(__u16 type, __u8 proto)
+{
+	if (proto == PROTO_TCP)
+		return 16;
+	if (proto == PROTO_UDP)
+		return 6;
+	return type == TYPE_IPV6 && proto == PROTO_ICMPV6 ? 2 : 0;
+}
+
+/* The checksum complete of a device that has one is carried along. */
+static __always_inline bool rewrite_store(struct __sk_buff *skb, __u32 at, const void *from, __u32 len)
+{
+	return bpf_skb_store_bytes(skb, at, from, len, BPF_F_RECOMPUTE_CSUM) == 0;
+}
+
+static __always_inline bool rewrite_addresses(struct __sk_buff *skb, const struct pkt *p, const union addr *to, __u32 diff)
+{
+	struct {
+		__be16 check;
+		__be32 src, dst;
+	} __attribute__((packed, aligned(2))) h;
+
+	if (p->type == TYPE_IPV6)
+		return rewrite_store(skb, sizeof(struct eth) + 8, to, 2 * sizeof(*to));
+	if (!load_head(skb, sizeof(struct eth) + 10, &h, sizeof(h)))
+		return false;
+	h.check = rewrite_sum(h.check, diff);
+	h.src = to[0].w[3];
+	h.dst = to[1].w[3];
+	return rewrite_store(skb, sizeof(struct eth) + 10, &h, sizeof(h));
+}
+
+static __always_inline bool rewrite_l4(struct __sk_buff *skb, const struct pkt *p, __u32 diff)
+{
+	__u32 offset = rewrite_check_offset(p->type, p->proto), at = p->l4 + offset, start, field;
+	__be16 check;
+
+	if (!offset || p->later || p->l4_len < offset + sizeof(check))
+		return true;
+	if (!load_head(skb, at, &check, sizeof(check)))
+		return false;
+	/* What the device is to finish is the sum of the pseudo header, not its complement. */
+	if (csum_pending(skb, &start, &field) && field == at)
+		check = ~rewrite_sum(~check, diff);
+	else
+		check = rewrite_l4_sum(check, diff, p->proto);
+	return rewrite_store(skb, at, &check, sizeof(check));
+}
+
+/* The checksum of the quoted L4 header, where that much is quoted; adds to *sum what it changes. */
+static __always_inline bool rewrite_quoted_l4(struct __sk_buff *skb, const struct pkt *p, __u32 l4, __u8 proto, __u32 diff,
+					      __u32 *sum)
+{
+	__u32 offset = rewrite_check_offset(p->type, proto), at = l4 + offset;
+	__be16 was, check;
+
+	if (!offset || at + sizeof(check) > p->l4 + p->l4_len)
+		return true;
+	if (!load(skb, at, &was, sizeof(was)))
+		return false;
+	check = rewrite_l4_sum(was, diff, proto);
+	*sum = csum_add(*sum, csum_add((__u16)~was, check));
+	return rewrite_store(skb, at, &check, sizeof(check));
+}
+
+static __always_inline bool rewrite_quoted4(struct __sk_buff *skb, const struct pkt *p, struct rewrite *r, __u32 *sum)
+{
+	const __u32 at = p->l4 + sizeof(struct icmp);
+	struct ipv4 *was = &r->ip[0], *is = &r->ip[1];
+	__u32 diff, ihl;
+
+	if (p->l4_len < sizeof(struct icmp) + sizeof(*was) || !load(skb, at, was, sizeof(*was)))
+		return false;
+	ihl = (was->version_ihl & 15) * 4;
+	if (was->version_ihl >> 4 != 4 || ihl < sizeof(*was) || was->src != p->dst.w[3] || was->dst != r->quoted_from.w[3])
+		return false;
+	*is = *was;
+	is->src = r->to[1].w[3];
+	is->dst = r->quoted_to.w[3];
+	diff = rewrite_diff(&was->src, &is->src, 8);
+	is->check = rewrite_sum(was->check, diff);
+	*sum = rewrite_diff(was, is, sizeof(*was));
+	if (!(was->frag & bpf_htons(IPV4_OFFSET)) && !rewrite_quoted_l4(skb, p, at + ihl, was->proto, diff, sum))
+		return false;
+	return rewrite_store(skb, at, is, sizeof(*is));
+}
+
+static __always_inline bool rewrite_quoted6(struct __sk_buff *skb, const struct pkt *p, struct rewrite *r, __u32 *sum)
+{
+	const __u32 at = p->l4 + sizeof(struct icmp);
+	union addr *was = r->addr[0], *is = r->addr[1];
+	__be32 first;
+	__u8 next;
+
+	if (p->l4_len < sizeof(struct icmp) + sizeof(struct ipv6) || !load(skb, at, &first, sizeof(first)) ||
+	    !load(skb, at + 6, &next, sizeof(next)) || !load(skb, at + 8, was, sizeof(r->addr[0])))
+		return false;
+	if (bpf_ntohl(first) >> 28 != 6 || !same_addr(&was[0], &p->dst) || !same_addr(&was[1], &r->quoted_from))
+		return false;
+	is[0] = r->to[1];
+	is[1] = r->quoted_to;
+	*sum = rewrite_diff(was, is, sizeof(r->addr[0]));
+	if (!rewrite_quoted_l4(skb, p, at + sizeof(struct ipv6), next, *sum, sum))
+		return false;
+	return rewrite_store(skb, at + 8, is, sizeof(r->addr[1]));
+}
+
+static __always_inline bool rewrite_is_error(const struct pkt *p)
+{
+	if (p->fragment || p->l4_len < sizeof(struct icmp))
+		return false;
+	if (p->type == TYPE_IPV6)
+		return p->proto == PROTO_ICMPV6 && p->icmp_type < ICMPV6_FIRST_INFO;
+	return p->proto == PROTO_ICMP && (p->icmp_type == ICMP_UNREACHABLE || p->icmp_type == ICMP_TIME_EXCEEDED ||
+					  p->icmp_type == ICMP_PARAMETER);
+}
+
+/* The packet that an ICMP error quotes. What does not speak of the two ends stays as it is: false. */
+static __noinline bool rewrite_quoted(struct __sk_buff *skb, const struct pkt *p, struct rewrite *r)
+{
+	__u32 start, field, sum = 0;
+	__be16 check;
+
+	if (csum_pending(skb, &start, &field))
+		return false;
+	if (!(p->type == TYPE_IPV6 ? rewrite_quoted6(skb, p, r, &sum) : rewrite_quoted4(skb, p, r, &sum)))
+		return false;
+	if (!load(skb, p->l4 + 2, &check, sizeof(check)))
+		return false;
+	check = rewrite_sum(check, sum);
+	return rewrite_store(skb, p->l4 + 2, &check, sizeof(check));
+}
+
+/* Options and extension headers speak to the routers on the way, which here are the underlay's. */
+static __always_inline bool rewrite_plain(struct __sk_buff *skb, const struct pkt *p)
+{
+	const __u32 ip = sizeof(struct eth);
+	__u8 next;
+
+	if (p->nd)
+		return false;
+	if (p->type == TYPE_IPV4)
+		return p->l4 == ip + sizeof(struct ipv4);
+	if (p->type != TYPE_IPV6)
+		return false;
+	if (p->l4 == ip + sizeof(struct ipv6))
+		return true;
+	return p->l4 == ip + sizeof(struct ipv6) + sizeof(struct ipv6_frag) && load_head(skb, ip + 6, &next, sizeof(next)) &&
+	       next == PROTO_FRAGMENT;
+}
+
+static __always_inline bool rewrite_apply(struct __sk_buff *skb, const struct pkt *p, const struct rewrite *r)
+{
+	__u32 diff = rewrite_diff(&p->src, r->to, sizeof(r->to)); /* of src, and dst behind it */
+
+	return rewrite_addresses(skb, p, r->to, diff) && rewrite_l4(skb, p, diff);
+}
+
+_Static_assert(offsetof(struct pkt, dst) == offsetof(struct pkt, src) + sizeof(union addr), "rewrite_apply reads both");
+
+/* Toward a Customer Address of another host. */
+static __noinline int rewrite_send(struct __sk_buff *skb, struct pkt *p)
+{
+	struct rewrite *r = rewrite_room();
+	const union addr *src, *dst;
+
+	if (!rewrite_plain(skb, p))
+		return V_REWRITE_NOT_CARRIED;
+	if (!same_addr(&p->hop, &p->dst))
+		return V_REWRITE_NEXT_HOP;
+	src = rewrite_pa(p->port->vsid, &p->src);
+	dst = rewrite_pa(p->vsid, &p->dst);
+	if (!src || !dst || !r)
+		return V_REWRITE_NO_PA;
+	r->to[0] = r->quoted_to = *src;
+	r->to[1] = *dst;
+	r->quoted_from = p->src;
+	if (rewrite_is_error(p))
+		rewrite_quoted(skb, p, r);
+	/* The kernel's neighbour code takes no group MAC, even where it writes another. */
+	if (is_group(p->eth.dst) && bpf_skb_store_bytes(skb, 0, p->rec->mac, MAC_LEN, 0))
+		return V_ENCAP_FAILED;
+	return rewrite_apply(skb, p, r) ? V_CONTINUE : V_ENCAP_FAILED;
+}
+
+static __always_inline enum verdict rewrite(struct __sk_buff *skb, struct pkt *p)
+{
+	return p->rewrite ? rewrite_send(skb, p) : V_CONTINUE;
+}
+
+/* What a router of the underlay says about a packet of the guest, as the guest's own router says it. */
+static __always_inline bool rewrite_told(struct __sk_buff *skb, struct pkt *p, const struct rewrite_in *to, struct rewrite *r)
+{
+	const union addr *gateway = p->type == TYPE_IPV4 ? &p->dport->gateway4 : &p->dport->gateway6;
+	const __u32 at = p->l4 + sizeof(struct icmp);
+	const struct rewrite_in *far;
+
+	if (!rewrite_is_error(p) || addr_unspecified(gateway))
+		return false;
+	if (p->type == TYPE_IPV4)
+		addr_set4(&r->quoted_from, 0);
+	if (!(p->type == TYPE_IPV4 ? load(skb, at + 16, &r->quoted_from.w[3], 4) : load(skb, at + 24, &r->quoted_from, 16)))
+		return false;
+	far = bpf_map_lookup_elem(&rewrite_in, &r->quoted_from);
+	if (!far || far->network != to->network)
+		return false;
+	r->to[0] = *gateway;
+	r->quoted_to = far->ca;
+	router_mac(p->eth.src, p->vsid);
+	return rewrite_quoted(skb, p, r);
+}
+
+static __always_inline bool rewrite_from(struct __sk_buff *skb, struct pkt *p, const struct rewrite_in *to, struct rewrite *r)
+{
+	const struct rewrite_in *from = bpf_map_lookup_elem(&rewrite_in, &p->src);
+
+	if (!from)
+		return rewrite_told(skb, p, to, r);
+	if (!(from->flags & REWRITE_REMOTE) || from->network != to->network)
+		return false;
+	r->to[0] = r->quoted_to = from->ca;
+	r->quoted_from = p->src;
+	if (from->vsid == p->vsid)
+		__builtin_memcpy(p->eth.src, from->mac, MAC_LEN);
+	else
+		router_mac(p->eth.src, p->vsid);
+	if (rewrite_is_error(p))
+		rewrite_quoted(skb, p, r);
+	return true;
+}
+
+/* The port of the Customer Address that the destination stands for: p->rewritten. */
+static __always_inline enum verdict rewrite_local(struct pkt *p)
+{
+	const struct rewrite_in *to = p->rewritten;
+	const struct port *dport;
+	__u32 ifindex;
+
+	if (!to)
+		return V_NOT_LOCAL;
+	ifindex = to->ifindex;
+	dport = bpf_map_lookup_elem(&port, &ifindex);
+	if (!dport || dport->vsid != to->vsid)
+		return V_NOT_LOCAL;
+	p->vsid = dport->vsid;
+	p->out = ifindex;
+	p->port_id = dport->id;
+	p->dport = dport;
+	return V_CONTINUE;
+}
+
+/* From a Provider Address to one that stands for a Customer Address here. */
+static __noinline int unrewrite(struct __sk_buff *skb, struct pkt *p)
+{
+	const struct rewrite_in *to = p->rewritten;
+	struct rewrite *r = rewrite_room();
+	__u32 end = sizeof(struct eth) + p->l3_len;
+
+	if (!to || !r || !p->dport)
+		return V_NOT_LOCAL;
+	if (!rewrite_plain(skb, p))
+		return V_REWRITE_NOT_CARRIED;
+	r->to[1] = to->ca;
+	__builtin_memcpy(p->eth.dst, p->dport->mac, MAC_LEN);
+	if (!rewrite_from(skb, p, to, r))
+		return V_SOURCE_NOT_IN_POLICY;
+	if (skb->len > end && bpf_skb_change_tail(skb, end, 0))
+		return V_DECAP_FAILED;
+	if (!rewrite_apply(skb, p, r) || bpf_skb_store_bytes(skb, 0, &p->eth, sizeof(p->eth), 0))
+		return V_DECAP_FAILED;
+	return V_CONTINUE;
+}
+
+#endif

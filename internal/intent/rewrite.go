@@ -1,0 +1,318 @@
+package intent
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"slices"
+
+	"github.com/weft-sdn/weft/internal/model"
+)
+
+// In a rewrite subnet every Customer Address has a Provider Address of its own, out of
+// the rewritePrefixes of the host where its port is (hnv 1.4). Ports carry what they were
+// given; a static LookupRecord names its own.
+
+// keepRewrites claims what p has been given and may keep, before anything is given anew: a port
+// that does not move is never renumbered. What it may not keep becomes invalid.
+func (a *admission) keepRewrites(p *model.Port, s *model.VirtualSubnet) {
+	h, ok := a.get(hostKey(p.Host())).(*model.Host)
+	if !ok || s.Spec.Transport != model.TransportRewrite {
+		p.RewriteAddresses = nil
+		return
+	}
+	given := make([]netip.Addr, len(p.Spec.Addresses))
+	for i, pa := range p.RewriteAddresses[:min(len(given), len(p.RewriteAddresses))] {
+		if h.HasRewrite(pa) && a.claim(paClaim(pa), p) == nil {
+			given[i] = pa
+		}
+	}
+	p.RewriteAddresses = given
+}
+
+// allocateRewrites gives each address of p a Provider Address that has none yet.
+func (a *admission) allocateRewrites(p *model.Port, s *model.VirtualSubnet) {
+	k := hostKey(p.Host())
+	h, ok := a.get(k).(*model.Host)
+	if !ok || a.bad[k] || s.Spec.Transport != model.TransportRewrite {
+		return
+	}
+	given := append(p.RewriteAddresses, make([]netip.Addr, len(p.Spec.Addresses)-len(p.RewriteAddresses))...)
+	for i, ca := range p.Spec.Addresses {
+		if given[i].IsValid() {
+			continue
+		}
+		if given[i], ok = a.freeRewrite(h, ca, uint64(p.ID)+uint64(i)); !ok {
+			a.failPool(p, h, ca)
+			return
+		}
+		a.claim(paClaim(given[i]), p)
+	}
+	p.RewriteAddresses = given
+}
+
+// rewritesOf is what old was given for the addresses cas, in their order; invalid where it was given none.
+func rewritesOf(cas []netip.Addr, old *model.Port) []netip.Addr {
+	if len(old.RewriteAddresses) == 0 {
+		return nil
+	}
+	out := make([]netip.Addr, len(cas))
+	for i, ca := range cas {
+		if j := slices.Index(old.Spec.Addresses, ca); j >= 0 && j < len(old.RewriteAddresses) {
+			out[i] = old.RewriteAddresses[j]
+		}
+	}
+	return out
+}
+
+// claimRewrite takes the Provider Address of a static record in a rewrite subnet, which stands for
+// that one Customer Address.
+func (a *admission) claimRewrite(s *model.VirtualSubnet, l *model.LookupRecord) {
+	if l.Rewrite = s.Spec.Transport == model.TransportRewrite; !l.Rewrite {
+		return
+	}
+	k, pa := model.KeyOf(l), l.Spec.ProviderAddress
+	if !pa.IsValid() || pa.Is4() != l.Spec.CustomerAddress.Is4() {
+		a.fail(k, "spec.providerAddress", "%s is not of the family of %s; rewriting replaces the one by the other", pa, l.Spec.CustomerAddress)
+		return
+	}
+	if o := a.claim(paClaim(pa), l); o != nil {
+		a.fail(k, "spec.providerAddress", "%s is already an address of %s; in a rewrite subnet each Customer Address has a Provider Address of its own", pa, owner(o))
+		return
+	}
+	a.checkOutsidePools(k, "spec.providerAddress", pa)
+}
+
+// freeRewrite finds a free address of the family of ca in the pool of h. The search begins at a place
+// that the port's ID gives: the same port finds the same address again, and one that became free is
+// not given out at once while a slow host may still hold it, because IDs go round.
+func (a *admission) freeRewrite(h *model.Host, ca netip.Addr, start uint64) (netip.Addr, bool) {
+	pool := poolOf(h, ca)
+	size := pool.size()
+	for n := range min(size, maxPoolSearch) {
+		pa := pool.at((start + n) % size)
+		if pool.usable(pa) && a.owner(paClaim(pa)) == nil {
+			return pa, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+func (a *admission) failPool(p *model.Port, h *model.Host, ca netip.Addr) {
+	k, family := model.KeyOf(p), "IPv6"
+	if ca.Is4() {
+		family = "IPv4"
+	}
+	if len(poolOf(h, ca)) == 0 {
+		a.fail(k, "spec.addresses", "%s is in a rewrite subnet and needs a Provider Address of its own, and host %q has no %s prefix in spec.rewritePrefixes; add one that the underlay leads to that host",
+			ca, h.Metadata.Name, family)
+		return
+	}
+	a.fail(k, "spec.addresses", "%s is in a rewrite subnet and needs a Provider Address of its own, and none is free in the %s prefixes %s of host %q; add a prefix to its spec.rewritePrefixes, or move or delete ports",
+		ca, family, poolOf(h, ca), h.Metadata.Name)
+}
+
+// pullRewritten takes into the set what a change of a subnet's transport changes: its ports and
+// records, unless they are in the set anyway.
+func (a *admission) pullRewritten() {
+	for _, k := range slices.Clone(a.order) {
+		s, ok := a.puts[k].(*model.VirtualSubnet)
+		if !ok {
+			continue
+		}
+		old, ok := a.base.get(k).(*model.VirtualSubnet)
+		if !ok || (old.Spec.Transport == model.TransportRewrite) == (s.Spec.Transport == model.TransportRewrite) {
+			continue
+		}
+		for _, c := range a.childrenOf(k) {
+			if _, inSet := a.puts[c]; !inSet {
+				a.takePuts([]model.Resource{a.base.get(c)})
+			}
+		}
+	}
+}
+
+// checkPool holds a host's pool against those of other hosts and against Provider Addresses.
+func (a *admission) checkPool(h *model.Host) {
+	k := model.KeyOf(h)
+	for _, o := range a.pools() {
+		for i, p := range h.Spec.RewritePrefixes {
+			if q, ok := overlapOf(p, o.Spec.RewritePrefixes); ok && o.Metadata.Name != h.Metadata.Name {
+				a.fail(k, at("spec.rewritePrefixes", i), "%s overlaps %s of %s; the underlay leads an address to one host only", p, q, name(o))
+			}
+		}
+	}
+	for _, pa := range a.providerAddresses() {
+		for i, p := range h.Spec.RewritePrefixes {
+			if p.Contains(pa.Spec.Address) {
+				a.fail(k, at("spec.rewritePrefixes", i), "%s contains %s, which is %s; leave the hosts' own addresses out of it", p, pa.Spec.Address, name(pa))
+			}
+		}
+	}
+}
+
+// checkOutsidePools refuses a Provider Address that some host gives to Customer Addresses.
+func (a *admission) checkOutsidePools(k model.Key, field string, pa netip.Addr) {
+	for _, h := range a.pools() {
+		if h.HasRewrite(pa) {
+			a.fail(k, field, "%s is in spec.rewritePrefixes of %s, out of which Customer Addresses are given theirs", pa, name(h))
+			return
+		}
+	}
+}
+
+// checkGivenOut refuses to shrink a pool below what the ports that are not in the set hold.
+func (a *admission) checkGivenOut(h *model.Host) {
+	var left []model.Key
+	for _, c := range a.childrenOf(model.KeyOf(h)) {
+		p, ok := a.get(c).(*model.Port)
+		if _, inSet := a.puts[c]; !ok || inSet {
+			continue
+		}
+		if slices.ContainsFunc(p.RewriteAddresses, func(pa netip.Addr) bool { return !h.HasRewrite(pa) }) {
+			left = append(left, c)
+		}
+	}
+	if len(left) > 0 {
+		a.failFor(Conflict, model.KeyOf(h), "spec.rewritePrefixes", "no longer holds the addresses of %s; move or delete them first, or keep the prefixes", nameKeys(left))
+	}
+}
+
+// pools lists the hosts with rewrite prefixes once the set is in place.
+func (a *admission) pools() []*model.Host {
+	if a.poolsKnown == nil {
+		a.poolsKnown = []*model.Host{}
+		for _, r := range a.everyOf(model.KindHost) {
+			if h := r.(*model.Host); len(h.Spec.RewritePrefixes) > 0 {
+				a.poolsKnown = append(a.poolsKnown, h)
+			}
+		}
+	}
+	return a.poolsKnown
+}
+
+func (a *admission) providerAddresses() []*model.ProviderAddress {
+	var out []*model.ProviderAddress
+	for _, r := range a.everyOf(model.KindProviderAddress) {
+		out = append(out, r.(*model.ProviderAddress))
+	}
+	return out
+}
+
+// everyOf lists the resources of a kind once the set is in place, sorted.
+func (a *admission) everyOf(kind model.Kind) []model.Resource {
+	var out []model.Resource
+	for ref, r := range a.base.resources[kind] {
+		k := model.Key{Kind: kind, Ref: ref}
+		_, replaced := a.puts[k]
+		if _, gone := a.deleted[k]; !replaced && !gone {
+			out = append(out, r)
+		}
+	}
+	for k, r := range a.puts {
+		if k.Kind == kind {
+			out = append(out, r)
+		}
+	}
+	slices.SortFunc(out, func(x, y model.Resource) int { return compareKeys(model.KeyOf(x), model.KeyOf(y)) })
+	return out
+}
+
+func overlapOf(p netip.Prefix, others []netip.Prefix) (netip.Prefix, bool) {
+	for _, o := range others {
+		if p.IsValid() && o.IsValid() && p.Overlaps(o) {
+			return o, true
+		}
+	}
+	return netip.Prefix{}, false
+}
+
+// pool is the prefixes of one family, as one row of addresses.
+type pool []netip.Prefix
+
+// A pool counts as no larger than this, and a search in it looks at no more.
+const (
+	maxPoolBits   = 32
+	maxPoolSearch = 1 << 17
+)
+
+func poolOf(h *model.Host, ca netip.Addr) pool {
+	var out pool
+	for _, p := range h.Spec.RewritePrefixes {
+		if p.IsValid() && p.Addr().Is4() == ca.Is4() {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+func sizeOf(p netip.Prefix) uint64 { return 1 << min(maxPoolBits, p.Addr().BitLen()-p.Bits()) }
+
+func (p pool) size() uint64 {
+	n := uint64(0)
+	for _, x := range p {
+		n += sizeOf(x)
+	}
+	return n
+}
+
+// at is the n-th address of the pool, n below its size.
+func (p pool) at(n uint64) netip.Addr {
+	for _, x := range p {
+		if n >= sizeOf(x) {
+			n -= sizeOf(x)
+			continue
+		}
+		b := x.Addr().As16()
+		binary.BigEndian.PutUint64(b[8:], binary.BigEndian.Uint64(b[8:])+n)
+		if x.Addr().Is4() {
+			return netip.AddrFrom16(b).Unmap()
+		}
+		return netip.AddrFrom16(b)
+	}
+	return netip.Addr{}
+}
+
+// usable leaves out what routers and hosts on a link take for the network or for everybody.
+func (p pool) usable(a netip.Addr) bool {
+	for _, x := range p {
+		if x.Contains(a) {
+			return x.Bits() >= x.Addr().BitLen()-1 || edgeProblem(x, a) == ""
+		}
+	}
+	return false
+}
+
+func (p pool) String() string {
+	text := ""
+	for i, x := range p {
+		if i > 0 {
+			text += ", "
+		}
+		text += x.String()
+	}
+	return text
+}
+
+// RewritesInUse counts the addresses that were given out of a host's pool.
+func (s *State) RewritesInUse(host string) int {
+	n := 0
+	for c := range s.children[hostKey(host)] {
+		if p, ok := s.get(c).(*model.Port); ok {
+			n += len(p.RewriteAddresses)
+		}
+	}
+	return n
+}
+
+// PortOfRewrite finds the port and the Customer Address that the Provider Address pa stands for.
+func (s *State) PortOfRewrite(pa netip.Addr) (*model.Port, netip.Addr, bool) {
+	p, ok := s.claims[paClaim(pa)].(*model.Port)
+	if !ok {
+		return nil, netip.Addr{}, false
+	}
+	i := slices.Index(p.RewriteAddresses, pa)
+	if i < 0 || i >= len(p.Spec.Addresses) {
+		return nil, netip.Addr{}, false
+	}
+	return p, p.Spec.Addresses[i], true
+}
