@@ -217,7 +217,7 @@ func (l *loop) lookAgain(stale netdev.Change, h held, now time.Time) (conflicts 
 	next.locals, settling = next.findLocals(h.goal.PAs, l.usable, l.links, now)
 	known := stale == 0 && h.goal == l.last.goal && slices.Equal(next.locals, l.under.locals)
 	if known && (l.due.IsZero() || now.Before(l.due)) {
-		l.under = next
+		l.under, l.due = next, earlier(l.due, settling)
 		return conflicts, nil
 	}
 	if l.foreign, err = missingPAs(h.goal.PAs, l.links); err != nil {

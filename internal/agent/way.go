@@ -66,8 +66,12 @@ func (u *underlay) findLocals(want map[netip.Addr]struct{}, since map[netip.Addr
 		}
 		settled = append(settled, l)
 	}
-	if len(settled) == 0 {
-		settled = fresh
+	if len(settled) == 0 { // those that others may know best: the first
+		var first time.Time
+		for _, l := range fresh {
+			first = earlier(first, since[l.address])
+		}
+		settled = slices.DeleteFunc(fresh, func(l local) bool { return since[l.address].After(first) })
 	}
 	slices.SortFunc(settled, func(a, b local) int { return a.address.Compare(b.address) })
 	return settled, until
