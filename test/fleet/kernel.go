@@ -46,7 +46,9 @@ func (f *Fleet) Kernel() []string {
 }
 
 // mapsOfCounters hold what changes with every packet.
-var mapsOfCounters = map[string]bool{"drop": true, "traffic": true, "event": true}
+var mapsOfCounters = map[string]bool{"drop": true, "traffic": true, "event": true, "learn": true, "learn_pace": true,
+	"storm": true, "group": true, "group_report": true, "copy": true, "scratch": true, "flood_prog": true,
+	"capture": true, "capture_count": true, "capture_rate": true}
 
 // rows of a pinned map; of an array, those that are not zero.
 func (f *Fleet) rows(host, pin string) []string {
