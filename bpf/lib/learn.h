@@ -177,4 +177,11 @@ static __always_inline void learn_flooded(struct __sk_buff *skb, const struct pk
 	learn_tell(skb, p, learn_word(p, LEARN_LEASED, V_CONTINUE), p->port ? p->port->slot : LEARN_NO_SLOT, 0, p->vsid);
 }
 
+/* In flood, from a guest: it looks for an address that nobody has. */
+static __always_inline void learn_sought(struct __sk_buff *skb, const struct pkt *p, enum verdict was)
+{
+	if (was == V_ARP_NO_RECORD || was == V_ND_NO_RECORD)
+		learn_sample(skb, p, was, p->port, p->port->id);
+}
+
 #endif

@@ -287,6 +287,7 @@ static __always_inline enum verdict flood_from_port(struct flooding *f, enum ver
 	if (!flood_within_rate(p, f->row->rate))
 		return V_STORM_LIMITED;
 	learn_flooded(f->skb, p);
+	learn_sought(f->skb, p, was);
 	if (f->row->flags & FLOOD_L2 && flood_is_report(f->skb, p)) {
 		flood_tell(f->skb, p);
 		return V_GROUP_REPORT;

@@ -211,7 +211,7 @@ func TestFindingsComeAndGo(t *testing.T) {
 	drop(model.VerdictArpNoRecord, arpClaim(fixedMAC, "10.0.0.5", "10.0.0.254"))
 	drop(model.VerdictArpNoRecord, arpClaim(fixedMAC, "10.0.0.5", "10.0.0.77")) // somebody who is gone
 	w.clock = w.clock.Add(findingPatience)
-	drop(model.VerdictArpNoRecord, arpClaim(fixedMAC, "10.0.0.5", "10.0.0.254"))
+	w.sees(model.VerdictArpNoRecord, 2, arpClaim(fixedMAC, "10.0.0.5", "10.0.0.254"), false) // and where it is flooded
 	w.says("ForeignAddress", "WrongGateway: the guest looks for 10.0.0.254")
 	// The port gets the address: the finding about it is over at once.
 	w.sees(model.VerdictAnswered, 2, arpClaim(model.MAC{2, 0, 0, 0, 0, 9}, "10.0.0.9", "0.0.0.0"), false)

@@ -43,6 +43,12 @@ func (g *guests) sighted(s datapath.Sighting) {
 		g.leased(p, m, s.Inbound || m.Reply)
 		return
 	}
+	if s.Verdict == model.VerdictArpNoRecord || s.Verdict == model.VerdictNdNoRecord {
+		if ca, ok := targetOf(s.Head); ok {
+			g.looksFor(p, ca)
+		}
+		return
+	}
 	ca, ok := claimOf(s.Head, s.Verdict)
 	switch {
 	case !ok:

@@ -197,3 +197,36 @@ func TestALoudGuestIsSightedSlowly(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatIsFloodedIsSighted sends what nobody has a record of in a subnet that floods it.
+func TestWhatIsFloodedIsSighted(t *testing.T) {
+	s, sw := newSite(t), load(t)
+	set := street(s)
+	floodRed(s, table.Flood{Rate: 1e9})(&set)
+	apply(t, sw, set)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	sightings, err := sw.Sightings(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := frame(everyone, web.mac, wire.TypeARP, arp(wire.ARPRequest, web.mac, web.v4, model.MAC{}, addr("10.0.0.254")))
+	nack := dhcpFrame(everyone, web.mac, web.v4, broadcast, 67, 68)
+	for _, c := range []struct {
+		frame   []byte
+		verdict model.Verdict
+		port    model.PortID
+	}{{ask, model.VerdictArpNoRecord, web.id}, {nack, model.VerdictContinue, 0}} {
+		if got, err := run(sw, s.fromPort(devWeb, c.frame)); err != nil || got.verdict != model.VerdictFlooded {
+			t.Fatalf("%s, %v", got, err)
+		}
+		select {
+		case got := <-sightings:
+			if got.Verdict != c.verdict || got.Port != c.port || got.VSID != red1 || !bytes.Equal(got.Head, c.frame) {
+				t.Fatalf("%+v, want %s of port %d", got, c.verdict, c.port)
+			}
+		case <-ctx.Done():
+			t.Fatal("nothing is told")
+		}
+	}
+}
