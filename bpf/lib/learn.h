@@ -41,7 +41,8 @@ static __always_inline __u32 learn_ports(const struct pkt *p)
 enum learn_kind {
 	LEARN_SAID,     /* by a guest that may learn addresses: is it about one that it has not? */
 	LEARN_DEFENDED, /* to a guest that looked whether an address is free: the switch's answer, whose it is */
-	LEARN_LEASED    /* to a guest that may learn addresses: by a DHCP server? */
+	LEARN_LEASED,   /* to a guest that may learn addresses: by a DHCP server? */
+	LEARN_SOUGHT    /* by a guest: an address that nobody has */
 };
 
 #define LEARN_NO_SLOT ~0u /* not held to a pace */
@@ -99,6 +100,8 @@ static __always_inline bool learn_matters(const struct __sk_buff *skb, __u64 wor
 	__u16 type = word;
 	bool udp = type == TYPE_IPV4 && proto == PROTO_UDP;
 
+	if (kind == LEARN_SOUGHT)
+		return true;
 	if (kind == LEARN_DEFENDED)
 		return learn_to_anonymous(skb, type);
 	if (kind == LEARN_LEASED)
@@ -181,7 +184,7 @@ static __always_inline void learn_flooded(struct __sk_buff *skb, const struct pk
 static __always_inline void learn_sought(struct __sk_buff *skb, const struct pkt *p, enum verdict was)
 {
 	if (was == V_ARP_NO_RECORD || was == V_ND_NO_RECORD)
-		learn_sample(skb, p, was, p->port, p->port->id);
+		learn_tell(skb, p, learn_word(p, LEARN_SOUGHT, was), p->port->slot, p->port->id, p->vsid);
 }
 
 #endif
