@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -45,16 +46,16 @@ func (f *Fleet) Kernel() []string {
 	return lines
 }
 
-// mapsOfCounters hold what changes with every packet.
-var mapsOfCounters = map[string]bool{"drop": true, "traffic": true, "event": true, "learn": true, "learn_pace": true,
-	"storm": true, "group": true, "group_report": true, "copy": true, "scratch": true, "flood_prog": true,
-	"capture": true, "capture_count": true, "capture_rate": true}
+// mapsOfPackets hold what changes with packets and not with policy: counters, paces, reports.
+var mapsOfPackets = map[string]bool{"drop": true, "traffic": true, "event": true, "storm": true, "copy": true, "scratch": true,
+	"flood_prog": true, // programs, whose ids are new with each agent
+	"learn": true, "learn_pace": true, "group_report": true, "capture": true, "capture_count": true, "capture_rate": true, "capture_view": true}
 
 // rows of a pinned map; of an array, those that are not zero.
 func (f *Fleet) rows(host, pin string) []string {
 	f.T.Helper()
 	name := filepath.Base(pin)
-	if mapsOfCounters[name] {
+	if mapsOfPackets[name] {
 		return nil
 	}
 	r := Run("", "bpftool", "-j", "map", "dump", "pinned", pin)
@@ -78,13 +79,16 @@ func bytesOf(hex []string) string { return strings.ReplaceAll(strings.Join(hex, 
 // Kinds that policy has.
 var Kinds = []string{"tenants", "hosts", "pas", "networks", "subnets", "ports", "routes", "records"}
 
-// Policy is every resource as weft shows it, status included.
+// changedAt says when, and not what: an agent that comes back sets it anew.
+var changedAt = regexp.MustCompile(`(?m)^ *changedAt: .*\n?`)
+
+// Policy is every resource as weft shows it, status included, but for the times of changes.
 func (f *Fleet) Policy() []string {
 	f.T.Helper()
 	var all []string
 	for _, k := range Kinds {
 		for _, doc := range strings.Split(f.Must("get", k, "-A", "-o", "yaml"), "\n---\n") {
-			all = append(all, strings.TrimSpace(doc))
+			all = append(all, changedAt.ReplaceAllString(strings.TrimSpace(doc), ""))
 		}
 	}
 	return all
