@@ -241,6 +241,11 @@ func TestAttachIsIdempotentAndForgetsTheDead(t *testing.T) {
 	}
 }
 
+// isHead tells whether an event shows the frame, as much as there is room for.
+func isHead(head, frame []byte) bool {
+	return len(head) >= 64 && bytes.HasPrefix(frame, head)
+}
+
 func TestDropsAreCountedAndTold(t *testing.T) {
 	w := newWorld(t, Options{})
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -255,12 +260,12 @@ func TestDropsAreCountedAndTold(t *testing.T) {
 	}
 	e := <-events
 	if e.Reason != model.VerdictSpoofedCa || e.Direction != Outbound || e.Port != 1 || e.IfIndex != uint32(w.a.Index) ||
-		int(e.Length) != len(frame) || string(e.Head) != string(frame[:64]) || time.Since(e.Time).Abs() > time.Minute {
+		int(e.Length) != len(frame) || !isHead(e.Head, frame) || time.Since(e.Time).Abs() > time.Minute {
 		t.Errorf("event %+v", e)
 	}
 	tooOld := eth(macR, macA, 0x0800, ip4("10.0.0.5", "10.0.1.5", 17, 1, udp(1, 2, 100)))
 	w.expect(FromPort, w.a, tooOld, model.VerdictTtlExceeded, w.a)
-	if e := <-events; e.Reason != model.VerdictTtlExceeded || string(e.Head) != string(tooOld[:64]) || int(e.Length) != len(tooOld) {
+	if e := <-events; e.Reason != model.VerdictTtlExceeded || !isHead(e.Head, tooOld) || int(e.Length) != len(tooOld) {
 		t.Errorf("event %+v: want the packet itself, not the error about it", e)
 	}
 	drops, err := w.Drops()

@@ -249,7 +249,7 @@ func TestRemoteFrameIsNVGRE(t *testing.T) {
 	frame[24], frame[25] = 0, 0
 	binary.BigEndian.PutUint16(frame[24:], sum(frame[14:34], 0))
 	out := w.expect(FromPort, w.a, frame, model.VerdictEncapsulated, w.u)
-	outer := []byte{0x45, 0xb8, 0, byte(len(frame) + 28), 0, 0, 0x40, 0, 64, 47, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2}
+	outer := []byte{0x45, 0xb9, 0, byte(len(frame) + 28), 0, 0, 0x40, 0, 64, 47, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2}
 	binary.BigEndian.PutUint16(outer[10:], sum(outer, 0))
 	w.equal("outer IP", out[14:34], outer)
 	w.equal("GRE", out[34:41], []byte{0x20, 0, 0x65, 0x58, 0, 0x13, 0x89})
