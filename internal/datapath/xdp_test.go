@@ -50,12 +50,12 @@ func TestXDPStripsPerfectNVGREAlone(t *testing.T) {
 	padded := append(bytes.Clone(good), 0, 0, 0, 0, 0)
 	for name, frame := range map[string][]byte{"whole": good, "padded": padded} {
 		meta, left := w.stripAtXDP(frame)
-		want := make([]byte, 28)
+		want := make([]byte, 32) // magic, VSID, length of what was stripped, outer TOS, outer source
 		binary.NativeEndian.PutUint32(want, 0x77656678)
 		binary.NativeEndian.PutUint32(want[4:], uint32(web))
 		binary.NativeEndian.PutUint32(want[8:], 42)
 		paR16 := paR.As16()
-		copy(want[12:], paR16[:])
+		copy(want[16:], paR16[:])
 		if !bytes.Equal(meta, want) || !bytes.Equal(left, inner) {
 			t.Errorf("%s: metadata % x, frame % x; want % x and % x", name, meta, left, want, inner)
 		}
@@ -120,12 +120,12 @@ func TestXDPStripsEveryTransport(t *testing.T) {
 		pas, _, _ := by.pas()
 		good := w.outerBy(by, web, inner)
 		outer := len(good) - len(inner)
-		want := make([]byte, 28)
+		want := make([]byte, 32) // magic, VSID, length of what was stripped, outer TOS, outer source
 		binary.NativeEndian.PutUint32(want, 0x77656678)
 		binary.NativeEndian.PutUint32(want[4:], uint32(web))
 		binary.NativeEndian.PutUint32(want[8:], uint32(outer))
 		from := addr(pas[1]).As16()
-		copy(want[12:], from[:])
+		copy(want[16:], from[:])
 		for name, frame := range map[string][]byte{"whole": good, "padded": append(bytes.Clone(good), 0, 0, 0)} {
 			if meta, left := w.stripAtXDP(frame); !bytes.Equal(meta, want) || !bytes.Equal(left, inner) {
 				t.Errorf("%s, %s: metadata % x, frame % x; want % x and % x", by, name, meta, left, want, inner)
