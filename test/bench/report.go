@@ -279,14 +279,19 @@ func wanted() []target {
 		}
 	}
 	least("veth/pass", weft, routed, 1.0, tcp1, tcp1c, tcp4)
-	for _, k := range []string{weft, weftVXLAN} {
+	for _, k := range []string{weft, weftVXLAN, weftRewrite} {
+		onWire := 1.1
+		if k == weftRewrite {
+			onWire = 1.2
+		}
 		least("veth/pass", k, vxlan, 1.5, tcp1, tcp1c, tcp4)
 		least("veth/pass", k, vxlan, 1.8, udp)
-		least("veth/wire", k, vxlan, 1.1, tcp1c)
+		least("veth/wire", k, vxlan, onWire, tcp1c)
 		least("tap/wire", k, vxlan, 0.9, tcp1, tcp1c)
 	}
 	ts = append(ts, target{"veth/pass", weft, rr1c, vxlan, 0, 0.70})
 	least("veth/pass", weft, weftVXLAN, 0.9, tcp1, tcp1c, tcp4, udp)
+	least("veth/pass", weftRewrite, weft, 1.0, tcp1, tcp1c, tcp4, udp)
 	least(records, "1000000", "1", 0.95, udpHot)
 	return ts
 }

@@ -31,15 +31,16 @@ func (c cell) name() string {
 
 // The contenders. weft is NVGRE. It chooses its decapsulation by itself; the last are told.
 const (
-	bare      = "bare"   // from host to host over the underlay alone
-	routed    = "routed" // guest, host, host, guest by plain routing
-	vxlan     = "vxlan"  // Linux bridge and kernel vxlan device
-	ovsGRE    = "ovs-gre"
-	ovsVXLAN  = "ovs-vxlan" // Open vSwitch without its kernel module
-	weft      = "weft"
-	weftVXLAN = "weft-vxlan"
-	weftTCX   = "weft-tcx"
-	weftXDP   = "weft-xdp"
+	bare        = "bare"   // from host to host over the underlay alone
+	routed      = "routed" // guest, host, host, guest by plain routing
+	vxlan       = "vxlan"  // Linux bridge and kernel vxlan device
+	ovsGRE      = "ovs-gre"
+	ovsVXLAN    = "ovs-vxlan" // Open vSwitch without its kernel module
+	weft        = "weft"
+	weftVXLAN   = "weft-vxlan"
+	weftRewrite = "weft-rewrite"
+	weftTCX     = "weft-tcx"
+	weftXDP     = "weft-xdp"
 )
 
 // records is the cell whose contenders are called by how many records they have.
@@ -47,11 +48,11 @@ const records = "records"
 
 // everyCell lists the cells in the order in which they are measured.
 var everyCell = []cell{
-	{ports: "veth", underlay: "pass", contenders: []string{bare, routed, vxlan, ovsGRE, ovsVXLAN, weft, weftVXLAN}, metrics: metrics},
+	{ports: "veth", underlay: "pass", contenders: []string{bare, routed, vxlan, ovsGRE, ovsVXLAN, weft, weftVXLAN, weftRewrite}, metrics: metrics},
 	// With XDP on it an underlay passes no super-packets: only on a wire it is worth to be told so.
-	{ports: "veth", underlay: "wire", contenders: []string{bare, routed, vxlan, weft, weftVXLAN, weftXDP}, metrics: metrics},
-	{ports: "tap", underlay: "pass", contenders: []string{bare, routed, vxlan, weft, weftVXLAN}, metrics: metrics},
-	{ports: "tap", underlay: "wire", contenders: []string{bare, routed, vxlan, weft, weftVXLAN, weftTCX, weftXDP}, metrics: metrics},
+	{ports: "veth", underlay: "wire", contenders: []string{bare, routed, vxlan, weft, weftVXLAN, weftRewrite, weftXDP}, metrics: metrics},
+	{ports: "tap", underlay: "pass", contenders: []string{bare, routed, vxlan, weft, weftVXLAN, weftRewrite}, metrics: metrics},
+	{ports: "tap", underlay: "wire", contenders: []string{bare, routed, vxlan, weft, weftVXLAN, weftRewrite, weftTCX, weftXDP}, metrics: metrics},
 	{ports: "veth", underlay: "pass", tables: true, contenders: []string{"1", "1000", "100000", "1000000"}, metrics: recordMetrics},
 }
 
@@ -99,10 +100,11 @@ const (
 var (
 	hostPA = [2]string{"192.0.2.1", "192.0.2.2"}
 	// Guests of one subnet, or of one subnet per host when there is no virtualization.
-	flatCA   = [2]string{"10.0.0.1", "10.0.0.2"}
-	routedCA = [2]string{"10.1.0.2", "10.2.0.2"}
-	routedGW = [2]string{"10.1.0.1", "10.2.0.1"}
-	guestMAC = [2]string{"02:00:00:00:00:01", "02:00:00:00:00:02"}
+	flatCA    = [2]string{"10.0.0.1", "10.0.0.2"}
+	routedCA  = [2]string{"10.1.0.2", "10.2.0.2"}
+	routedGW  = [2]string{"10.1.0.1", "10.2.0.1"}
+	rewritePA = [2]string{"198.51.100.1", "198.51.100.2"} // of the guests, where packets are rewritten
+	guestMAC  = [2]string{"02:00:00:00:00:01", "02:00:00:00:00:02"}
 )
 
 // A site is one contender, set up: two hosts with an underlay u0 between them,
@@ -137,6 +139,8 @@ func build(ctx context.Context, c cell, name string) (*site, error) {
 		cas = routedCA
 	case vxlan, weftVXLAN, ovsVXLAN:
 		mtu = vxlanMTU
+	case weftRewrite:
+		mtu = underlayMTU
 	default:
 		mtu = nvgreMTU
 	}
@@ -218,8 +222,9 @@ func (s *site) connectByWire(ctx context.Context) error {
 			ip -n %[2]s addr add 192.0.2.254/32 dev %[3]s
 			ip -n %[2]s link set %[3]s up
 			ip -n %[2]s route add %[5]s/32 dev %[3]s
-			ip -n %[2]s route add %[6]s/32 via %[5]s dev %[3]s onlink`,
-			h, s.wire, w, underlayMTU, hostPA[i], routedCA[i]))
+			ip -n %[2]s route add %[6]s/32 via %[5]s dev %[3]s onlink
+			ip -n %[2]s route add %[7]s/32 via %[5]s dev %[3]s onlink`,
+			h, s.wire, w, underlayMTU, hostPA[i], routedCA[i], rewritePA[i]))
 		if err != nil {
 			return err
 		}

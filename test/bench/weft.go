@@ -119,8 +119,12 @@ func (s *site) rows(i int, port, uplink uint32, source, next model.MAC) table.Se
 	other := 1 - i
 	pas := addrs(hostPA)
 	transport, mtu := model.NVGRE, uint16(nvgreMTU)
-	if s.name == weftVXLAN {
+	switch s.name {
+	case weftVXLAN:
 		transport, mtu = model.VXLAN, vxlanMTU
+	case weftRewrite:
+		transport, mtu = model.Rewrite, underlayMTU
+		s.rewrite(set, i, port)
 	}
 	set.Ports[port] = table.Port{
 		IfIndex: port, ID: model.PortID(i + 1), VSID: subnet, Network: 1, MAC: mac(i),
@@ -137,6 +141,18 @@ func (s *site) rows(i int, port, uplink uint32, source, next model.MAC) table.Se
 	set.Peers[pas[other]] = table.Peer{PA: pas[other], IfIndex: uplink, MTU: underlayMTU, Via: pas[other], Source: source, NextHop: next}
 	set.LocalPAs[pas[i]] = struct{}{}
 	return set
+}
+
+// rewrite gives each guest a Provider Address of its own.
+func (s *site) rewrite(set table.Set, host int, port uint32) {
+	for i, pa := range addrs(rewritePA) {
+		set.RewriteOut[table.RecordKey{VSID: subnet, CA: s.ca[i]}] = pa
+		in := table.RewriteIn{VSID: subnet, CA: s.ca[i], Network: 1, MAC: mac(i), IfIndex: port}
+		if i != host {
+			in.IfIndex, in.Remote = 0, true
+		}
+		set.RewriteIn[pa] = in
+	}
 }
 
 // recordCA is the address of the n-th record besides the guests'.
