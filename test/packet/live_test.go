@@ -286,6 +286,14 @@ func lostBeforeUs(in packetIn) bool {
 	return wire.IsTag(uint16(in.frame[12])<<8|uint16(in.frame[13])) && len(in.frame) < 20
 }
 
+// lostBehindUs tells whether the kernel sends the packet to a neighbour that nobody is: to IGMP over IPv4 it takes no route, but
+// believes every destination to be on the link (ip_route_output_key_hash_rcu).
+func (w *wires) lostBehindUs(set table.Set, in packetIn) bool {
+	const igmp = 2
+	f := oracle(w.site, set, in).Frame
+	return isRewritten(f) && f[14]>>4 == 4 && f[23] == igmp
+}
+
 // exchange sends the frames and compares all counters and all frames that come out with the oracle's.
 func (w *wires) exchange(t *testing.T, set table.Set, frames []packetIn) (h histogram, differences []string) {
 	t.Helper()
@@ -411,7 +419,7 @@ func TestDifferentialOnDevices(t *testing.T) {
 					if in.program == datapath.FromUplink && decap == datapath.DecapXDP {
 						in.frame = untrailed(in.frame)
 					}
-					if !lostBeforeUs(in) {
+					if !lostBeforeUs(in) && !w.lostBehindUs(writer.set, in) {
 						frames = append(frames, in)
 					}
 				}
