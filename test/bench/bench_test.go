@@ -47,7 +47,7 @@ func TestEveryContenderCarriesTraffic(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unlock()
-	o := options{rounds: 1, seconds: 0.1, cells: cellNames(), metrics: "tcp1c,crr1c,udp,udp-hot"}
+	o := options{rounds: 1, seconds: 0.3, cells: cellNames(), metrics: "tcp1c,crr1c,udp,udp-hot"}
 	cells, err := selectCells(o)
 	if err != nil {
 		t.Fatal(err)
