@@ -91,7 +91,6 @@ func (w *wires) state(address, want string) {
 // one run of several.
 var spare = map[string]int{"neighbours are forgotten": 2, "the first address is taken away, and put back": 2}
 
-
 // What operators do to Provider Addresses and their routes costs no packet of 12,000 a
 // second: neither when the new is there before the old is gone, nor when the old is just
 // taken away.

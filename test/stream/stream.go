@@ -26,7 +26,7 @@ import (
 // Stream is numbered UDP datagrams from one namespace to another, counted where they
 // arrive.
 type Stream struct {
-	Spare int // datagrams that may be lost; who sets it says why
+	Spare   int // datagrams that may be lost; who sets it says why
 	Name    string
 	t       testing.TB
 	rate    int
