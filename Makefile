@@ -21,7 +21,7 @@ demo: build ## bring up two hosts and two tenants with the same addresses, and p
 demo-down: build ## remove everything that demo made
 	bin/weftd lab down
 
-test: ## everything that must pass; installs what it needs; root; under 15 minutes on 2 cores
+test: ## everything that must pass; installs what it needs; root; about 17 minutes on 2 cores
 	@test "$$(id -u)" = 0 || { echo "make test makes network namespaces and loads eBPF: run it as root" >&2; exit 1; }
 	@$(GO) run ./tools/needs test
 	@$(MAKE) -s --no-print-directory check build
