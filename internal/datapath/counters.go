@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/cilium/ebpf/ringbuf"
 	"golang.org/x/sys/unix"
 
 	"github.com/weft-sdn/weft/internal/model"
@@ -85,33 +84,7 @@ func (s *Switch) Traffic() (map[model.PortID]TrafficCount, error) {
 // Events delivers dropped packets until ctx ends, then closes the channel.
 // Each event goes to one reader only.
 func (s *Switch) Events(ctx context.Context) (<-chan Event, error) {
-	rd, err := ringbuf.NewReader(s.maps["event"])
-	if err != nil {
-		return nil, fmt.Errorf("open events: %w", err)
-	}
-	out := make(chan Event, 64)
-	stop := context.AfterFunc(ctx, func() { rd.Close() })
-	go func() {
-		defer close(out)
-		defer stop()
-		defer rd.Close()
-		for {
-			rec, err := rd.Read()
-			if err != nil {
-				return
-			}
-			e, ok := decodeEvent(rec.RawSample)
-			if !ok {
-				continue
-			}
-			select {
-			case out <- e:
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	return out, nil
+	return readRing(ctx, s, "event", decodeEvent)
 }
 
 func decodeEvent(raw []byte) (Event, bool) {

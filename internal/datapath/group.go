@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"maps"
 
-	"github.com/cilium/ebpf/ringbuf"
-
 	"github.com/weft-sdn/weft/internal/model"
 	"github.com/weft-sdn/weft/internal/table"
 )
@@ -72,33 +70,7 @@ func encodeGroup(m table.GroupMember) groupKey {
 // GroupReports delivers what guests say of groups until ctx ends, then closes the channel.
 // Each report goes to one reader only.
 func (s *Switch) GroupReports(ctx context.Context) (<-chan GroupReport, error) {
-	rd, err := ringbuf.NewReader(s.maps["group_report"])
-	if err != nil {
-		return nil, fmt.Errorf("open group reports: %w", err)
-	}
-	out := make(chan GroupReport, 64)
-	stop := context.AfterFunc(ctx, func() { rd.Close() })
-	go func() {
-		defer close(out)
-		defer stop()
-		defer rd.Close()
-		for {
-			rec, err := rd.Read()
-			if err != nil {
-				return
-			}
-			r, ok := decodeReport(rec.RawSample)
-			if !ok {
-				continue
-			}
-			select {
-			case out <- r:
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	return out, nil
+	return readRing(ctx, s, "group_report", decodeReport)
 }
 
 func decodeReport(raw []byte) (GroupReport, bool) {

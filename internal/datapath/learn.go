@@ -4,10 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"fmt"
 	"time"
-
-	"github.com/cilium/ebpf/ringbuf"
 
 	"github.com/weft-sdn/weft/internal/model"
 )
@@ -25,33 +22,7 @@ type Sighting struct {
 // Sightings delivers what guests say of addresses until ctx ends, then closes the channel:
 // a port's at 20 a second in the long run. Each goes to one reader only.
 func (s *Switch) Sightings(ctx context.Context) (<-chan Sighting, error) {
-	rd, err := ringbuf.NewReader(s.maps["learn"])
-	if err != nil {
-		return nil, fmt.Errorf("open sightings: %w", err)
-	}
-	out := make(chan Sighting, 64)
-	stop := context.AfterFunc(ctx, func() { rd.Close() })
-	go func() {
-		defer close(out)
-		defer stop()
-		defer rd.Close()
-		for {
-			rec, err := rd.Read()
-			if err != nil {
-				return
-			}
-			l, ok := decodeSighting(rec.RawSample)
-			if !ok {
-				continue
-			}
-			select {
-			case out <- l:
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	return out, nil
+	return readRing(ctx, s, "learn", decodeSighting)
 }
 
 func decodeSighting(raw []byte) (Sighting, bool) {
