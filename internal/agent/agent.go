@@ -77,6 +77,7 @@ type view struct {
 	failures []failure
 	facts    facts
 	uplinks  map[uint32]string
+	ways     map[ends]uint16            // to other hosts, and the MTU of the device and route that each begins with
 	mtus     map[model.NetworkIndex]int // of guests
 	probing  bool                       // the states of Provider Addresses may change at once
 }
@@ -132,6 +133,7 @@ type Agent struct {
 	samples samples
 	guests  *guests
 	counts  counts
+	teller  teller
 	plugMu  sync.Mutex // one plug or unplug at a time
 }
 

@@ -42,7 +42,7 @@ type watched struct {
 	findings map[model.Finding]*finding
 
 	asked map[netip.Addr]time.Time // the server, when last
-	paid  time.Time                // until when asking has used up its pace
+	asks  pace                     // of asking
 
 	used, announced, released []netip.Addr // still to be told
 

@@ -113,16 +113,9 @@ func (g *guests) claimed(p goal.Port, ca netip.Addr, announced bool) {
 	g.stir()
 }
 
-// mayAsk keeps a guest from making the server work: the generic cell rate algorithm.
+// mayAsk keeps a guest from making the server work.
 func (w *watched) mayAsk(now time.Time) bool {
-	if w.paid.Before(now) {
-		w.paid = now
-	}
-	if w.paid.Sub(now) > (askBurst-1)*askPace {
-		return false
-	}
-	w.paid = w.paid.Add(askPace)
-	return true
+	return w.asks.may(askBurst, askPace, now)
 }
 
 // leased follows an exchange of a guest with its DHCP server.

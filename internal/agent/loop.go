@@ -116,8 +116,8 @@ func newLoop(ctx context.Context, a *Agent) (*loop, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := l.listenForTooBig(ctx); err != nil {
-		a.log.Warn("what routers say of too large packets is not heard", "error", err)
+	if err := l.listenForErrors(ctx); err != nil {
+		a.log.Warn("what routers say of packets that did not arrive is not heard", "error", err)
 	}
 	return l, nil
 }
@@ -470,7 +470,7 @@ func (l *loop) publish(h held, want table.Set, failures []failure) {
 	}
 	slices.SortFunc(failures, func(a, b failure) int { return cmp.Compare(a.String(), b.String()) })
 	v := &view{held: h, settled: true, want: want, plugs: plugs, failures: failures, facts: l.facts(),
-		uplinks: l.under.uplinks, mtus: l.under.guestMTUs(h.goal), probing: l.probing()}
+		uplinks: l.under.uplinks, ways: l.under.carry, mtus: l.under.guestMTUs(h.goal), probing: l.probing()}
 	l.view.Store(v)
 	l.news.ring()
 }

@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"strings"
@@ -21,6 +22,22 @@ type counts struct {
 	reconcile prometheus.Histogram
 	errors    float64
 	drift     float64
+	errorsOf  map[string]float64 // of the underlay, that guests were told of
+}
+
+func (c *counts) told(what string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.errorsOf == nil {
+		c.errorsOf = map[string]float64{}
+	}
+	c.errorsOf[what]++
+}
+
+func (c *counts) tellings() map[string]float64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.errorsOf)
 }
 
 func (c *counts) reconciled(took time.Duration, trouble bool) {
@@ -69,6 +86,7 @@ var (
 	descFailures  = prometheus.NewDesc("weft_agent_failures", "Resources that the kernel does not hold as policy says.", nil, nil)
 	descErrors    = prometheus.NewDesc("weft_agent_reconcile_errors_total", "Passes of the reconcile loop that left failures.", nil, nil)
 	descDrift     = prometheus.NewDesc("weft_agent_drift_total", "Rows of the kernel that the audit found changed, and repaired.", nil, nil)
+	descTold      = prometheus.NewDesc("weft_agent_underlay_errors_total", "ICMP errors of the underlay that guests were told of.", []string{"kind"}, nil)
 	descRows      = prometheus.NewDesc("weft_table_rows", "Rows that policy puts into a table of the switch.", []string{"table"}, nil)
 	descLimit     = prometheus.NewDesc("weft_table_limit", "Rows that a table of the switch can take.", []string{"table"}, nil)
 )
@@ -76,7 +94,7 @@ var (
 // Describe is part of prometheus.Collector.
 func (c collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descPackets, descBytes, descDrops, descDropBytes, descRevision,
-		descConnected, descFailures, descErrors, descDrift, descRows, descLimit} {
+		descConnected, descFailures, descErrors, descDrift, descTold, descRows, descLimit} {
 		out <- d
 	}
 	h, _, _ := c.counts.read()
@@ -90,6 +108,9 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	h.Collect(out)
 	counter(out, descErrors, failed)
 	counter(out, descDrift, drift)
+	for kind, n := range c.counts.tellings() {
+		counter(out, descTold, n, kind)
+	}
 	gauge(out, descRevision, float64(v.revision))
 	gauge(out, descFailures, float64(len(v.failures)))
 	connected := 0.0

@@ -1,13 +1,9 @@
 package agent
 
 import (
-	"context"
 	"net/netip"
 	"sync"
 	"time"
-
-	"github.com/weft-sdn/weft/internal/netdev"
-	"github.com/weft-sdn/weft/internal/wire"
 )
 
 // What a path carries is believed for so long (RFC 1191 section 6.3, RFC 8201 section 4),
@@ -28,19 +24,16 @@ type narrow struct {
 	until time.Time
 }
 
-// listenForTooBig has the loop told of routers that could not pass on what the switch sent.
-func (l *loop) listenForTooBig(ctx context.Context) error {
+// collectNarrow gives a function that any goroutine may call: what it is told, the loop learns.
+func (l *loop) collectNarrow() func(ends, int) {
 	var mu sync.Mutex
 	pending := map[ends]int{}
-	return netdev.WatchTooBig(ctx, func(t netdev.TooBig) {
-		if t.Proto != wire.ProtoGRE && t.Proto != wire.ProtoUDP {
-			return
-		}
+	return func(e ends, mtu int) {
 		mu.Lock()
 		defer mu.Unlock()
 		first := len(pending) == 0
-		if e := (ends{t.Source, t.Destination}); len(pending) < maxHeard {
-			pending[e] = t.MTU
+		if len(pending) < maxHeard {
+			pending[e] = mtu
 		}
 		if !first {
 			return
@@ -54,7 +47,7 @@ func (l *loop) listenForTooBig(ctx context.Context) error {
 				l.learnMTU(e, mtu, time.Now())
 			}
 		})
-	})
+	}
 }
 
 // learnMTU takes a router's word, if it speaks of a way that there is, and says that

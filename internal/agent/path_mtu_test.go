@@ -8,26 +8,99 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weft-sdn/weft/internal/goal"
+	"github.com/weft-sdn/weft/internal/model"
 	"github.com/weft-sdn/weft/internal/table"
 )
 
-// A link in the middle of the underlay is narrower than the hosts' own: the first packet
-// that is too large is lost, and from then on the guest is told what fits.
-func TestPathMTUIsLearned(t *testing.T) {
-	w, g1, g2 := pairOfGuests(t)
-	h := w.hosts["h1"]
-	g1.ping(g2.address(true))
-	w.run(w.router, "ip link set h2-2 mtu 1400")
-	large := func(to netip.Addr, size int) string {
-		return w.run(g1.ns, fmt.Sprintf("ping -n -c1 -W1 -M do -s %d %s 2>&1 || true", size, to))
+// sixOnly gives every host an IPv6 address, which is its Provider Address from here on.
+func (w *world) sixOnly() {
+	w.t.Helper()
+	w.run(w.router, "sysctl -qw net.ipv6.conf.all.forwarding=1")
+	for name, h := range w.hosts {
+		n := int(h.pa.As4()[3]) / 4
+		w.run(w.router, fmt.Sprintf("ip addr add fd99:%d::1/64 dev %s-%d nodad", n, name, n))
+		w.run(h.ns, fmt.Sprintf("ip addr add fd99:%d::2/64 dev eth0 nodad", n), fmt.Sprintf("ip route add default via fd99:%d::1", n))
+		w.fleet.change(func() { w.fleet.pas[name] = addr(fmt.Sprintf("fd99:%d::2", n)) })
 	}
-	h.poll("the guest is told what fits", func() bool {
-		return strings.Contains(large(g2.address(true), 1400), "1358")
-	})
-	if out := large(g2.address(true), 1358-28); !strings.Contains(out, " 0% packet loss") {
-		t.Errorf("a packet that just fits:\n%s", out)
+}
+
+// A link in the middle of the underlay is narrower than the hosts' own: the guest is told what fits by the
+// very packet that does not, whatever carries it, and from then on by the switch. Where the underlay leads
+// nowhere, it is told that, too.
+func TestGuestsAreToldOfErrorsOfTheUnderlay(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		transport model.TransportID
+		six       bool
+		overhead  int
+	}{
+		{"NVGRE over IPv4", model.NVGRE, false, 42},
+		{"NVGRE over IPv6", model.NVGRE, true, 62},
+		{"VXLAN over IPv4", model.VXLAN, false, 50},
+		{"VXLAN over IPv6", model.VXLAN, true, 70},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t, "h1", "h2")
+			h := w.hosts["h1"]
+			other := w.hosts["h2"].pa.String()
+			if c.six {
+				w.sixOnly()
+				other = "fd99:2::2"
+			}
+			w.fleet.change(func() {
+				w.fleet.transport, w.fleet.settings = c.transport, goal.Settings{VXLANPort: 4789}
+				w.fleet.addPort("web-1", 1, "h1")
+				w.fleet.addPort("web-2", 2, "h2")
+			})
+			h.synced()
+			w.hosts["h2"].synced()
+			g1, g2 := h.plug("web-1"), w.hosts["h2"].plug("web-2")
+			large := func(to netip.Addr, size int) string {
+				return w.run(g1.ns, fmt.Sprintf("ping -n -c1 -W1 -M do -s %d %s 2>&1 || true", size, to))
+			}
+			for _, v4 := range []bool{true, false} {
+				g1.ping(g2.address(v4))
+				g2.ping(g1.address(v4))
+			}
+			w.run(w.router, "ip link set h2-2 mtu 1400")
+			fits := 1400 - c.overhead
+			for _, v4 := range []bool{true, false} {
+				to, headers, says := g2.address(v4), 28, fmt.Sprintf("mtu = %d", fits)
+				if !v4 {
+					headers, says = 48, fmt.Sprintf("mtu=%d", fits)
+				}
+				// The first is answered by the underlay's router, and all others by the guest's own,
+				// in the same words.
+				if out := large(to, 1360); !strings.Contains(strings.ReplaceAll(strings.ToLower(out), " ", ""), strings.ReplaceAll(says, " ", "")) {
+					t.Errorf("IPv4 %t: the packet that does not fit is not answered with %q:\n%s", v4, says, out)
+				}
+				before := h.dropped("TOO_BIG")
+				h.poll("the switch knows", func() bool {
+					w.run(g1.ns, "ip route flush cache", "ip -6 route flush cache")
+					large(to, 1360)
+					return h.dropped("TOO_BIG") > before
+				})
+				if out := large(to, fits-headers); !strings.Contains(out, " 0% packet loss") {
+					t.Errorf("IPv4 %t: a packet that just fits:\n%s", v4, out)
+				}
+			}
+			h.verified()
+
+			w.run(w.router, fmt.Sprintf("ip route add unreachable %s", other))
+			for _, v4 := range []bool{true, false} {
+				h.poll("the guest is told that nothing leads there", func() bool {
+					return strings.Contains(strings.ToLower(large(g2.address(v4), 56)), "unreachable")
+				})
+			}
+			text := w.run(h.ns, "curl -sf http://127.0.0.1:9467/metrics")
+			for _, kind := range []string{"too_big", "unreachable"} {
+				if !strings.Contains(text, fmt.Sprintf("weft_agent_underlay_errors_total{kind=%q} ", kind)) {
+					t.Errorf("no figure of what guests were told of: %s", kind)
+				}
+			}
+		})
 	}
-	h.verified()
 }
 
 // Nobody is believed who speaks of a path that there is not, says that it is wider, or

@@ -28,6 +28,7 @@ type underlay struct {
 	locals    []local // usable ones that policy gives this host, sorted
 	ways      map[netip.Addr]ways
 	macs      map[netdev.Neighbour]model.MAC // of next hops
+	carry     map[ends]uint16                // what the ways carry, for all that this host knows by itself
 
 	// What follows, as rows.
 	heard   map[netip.Addr]struct{} // outer destinations that are ours

@@ -236,12 +236,15 @@ func (u *underlay) resolve(sweep bool) error {
 func (u *underlay) tell(mtu func(ends, uint16) uint16) {
 	u.peers = make(map[netip.Addr]table.Peer, len(u.ways))
 	u.paths = map[table.PathKey]table.Peer{}
+	u.carry = map[ends]uint16{}
 	for primary, all := range u.ways {
 		u.peers[primary] = table.Peer{PA: primary}
 		for i, w := range all.list {
 			row := w.row
 			row.NextHop = u.macs[w.hop]
-			row.MTU = mtu(ends{row.Local, row.Remote}, row.MTU)
+			e := ends{row.Local, row.Remote}
+			u.carry[e] = max(u.carry[e], row.MTU)
+			row.MTU = mtu(e, row.MTU)
 			if row.Remote == primary {
 				row.Remote = netip.Addr{} // the row says so already
 			}

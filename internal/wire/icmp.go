@@ -13,6 +13,7 @@ const (
 	ICMPTimestamp        = 13
 	ICMPTimestampReply   = 14
 	ICMPCodeFragNeeded   = 4 // of ICMPUnreachable
+	ICMPv6Unreachable    = 1
 	ICMPv6PacketTooBig   = 2
 	ICMPv6TimeExceeded   = 3
 	ICMPv6EchoRequest    = 128
