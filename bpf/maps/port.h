@@ -21,6 +21,10 @@
 #define PORT_FORWARD 64   /* the guest forwards what others send */
 #define PORT_MSS 256      /* the MSS of its TCP connections is lowered to what the path carries */
 #define PORT_EXTERNAL 128 /* nothing but customer routes leads out of its subnet */
+#define PORT_DHCP_GUARD 512    /* the guest may not answer as a DHCP server */
+#define PORT_ROUTER_GUARD 1024 /* the guest may not announce itself as a router */
+#define PORT_TEAMING 2048      /* it may send with the MAC of another port of its VM */
+#define PORT_PRIORITY_TAG 4096 /* its 802.1p priorities pass */
 #define PORT_VXLAN 8 /* the transport of its subnet; without, NVGRE */
 #define PORT_REWRITE 16 /* or this */
 

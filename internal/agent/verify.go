@@ -105,6 +105,16 @@ func differ(want, have table.Set, extra bool) []string {
 	out = append(out, differences("rewritten PA", want.RewriteIn, have.RewriteIn, extra)...)
 	out = append(out, differences("flood", want.Floods, have.Floods, extra)...)
 	out = append(out, differences("member", want.Members, have.Members, extra)...)
+	out = append(out, differences("rule set", named(want.RuleSets), named(have.RuleSets), extra)...)
+	return out
+}
+
+// named are the keys of rule sets, which say what is in them.
+func named(sets map[table.RuleSetKey]*table.RuleSet) map[table.RuleSetKey]struct{} {
+	out := make(map[table.RuleSetKey]struct{}, len(sets))
+	for k := range sets {
+		out[k] = struct{}{}
+	}
 	return out
 }
 

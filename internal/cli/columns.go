@@ -78,6 +78,9 @@ var kindColumns = map[model.Kind][]column{
 		wide("TRANSPORT", func(r *weftv1.Resource) string { return r.GetVirtualSubnet().GetSpec().GetTransport() }),
 		wide("FLOOD", func(r *weftv1.Resource) string { return r.GetVirtualSubnet().GetSpec().GetFlood() }),
 	},
+	model.KindPortProfile: {
+		text("SETTINGS", func(r *weftv1.Resource) string { return settingNames(r.GetPortProfile().GetSpec()) }),
+	},
 	model.KindPort: {
 		text("SUBNET", func(r *weftv1.Resource) string { return r.GetPort().GetSpec().GetSubnet() }),
 		text("ADDRESSES", func(r *weftv1.Resource) string {
@@ -89,6 +92,7 @@ var kindColumns = map[model.Kind][]column{
 		wide("REWRITE", func(r *weftv1.Resource) string {
 			return strings.Join(r.GetPort().GetStatus().GetRewriteAddresses(), ",")
 		}),
+		wide("PROFILE", func(r *weftv1.Resource) string { return r.GetPort().GetSpec().GetProfile() }),
 		wide("MAC", func(r *weftv1.Resource) string { return r.GetPort().GetSpec().GetMac() }),
 		wide("MTU", func(r *weftv1.Resource) string { return count(r.GetPort().GetStatus().GetMtu()) }),
 		wide("ID", func(r *weftv1.Resource) string { return count(r.GetPort().GetStatus().GetIndex()) }),
@@ -115,6 +119,24 @@ var kindColumns = map[model.Kind][]column{
 			return "written"
 		}),
 	},
+}
+
+// settingNames lists what a profile says, true and false ones with their value.
+func settingNames(s *weftv1.PortProfileSpec) string {
+	var out []string
+	fields := s.ProtoReflect().Descriptor().Fields()
+	for i := range fields.Len() {
+		f := fields.Get(i)
+		if !s.ProtoReflect().Has(f) {
+			continue
+		}
+		name := f.JSONName()
+		if !f.IsList() && f.Message() == nil {
+			name += "=" + s.ProtoReflect().Get(f).String()
+		}
+		out = append(out, name)
+	}
+	return strings.Join(out, ",")
 }
 
 // columnsOf a kind, with those of -o wide when asked.

@@ -97,6 +97,12 @@ func flatten(n *yaml.Node, name string, visit func(name, value string)) {
 			flatten(n.Content[i+1], inner, visit)
 		}
 	case yaml.SequenceNode:
+		if len(n.Content) > 0 && n.Content[0].Kind == yaml.MappingNode {
+			for i, item := range n.Content {
+				flatten(item, fmt.Sprintf("%s[%d]", name, i), visit)
+			}
+			return
+		}
 		var values []string
 		for _, item := range n.Content {
 			values = append(values, item.Value)

@@ -12,7 +12,7 @@ import (
 // fieldDocs says what each field of a resource means: KIND.spec.FIELD, and for
 // what all kinds share metadata.FIELD and status.FIELD. A test compares it with
 // the API.
-var fieldDocs = map[string]string{
+var fieldDocs = withSettings(map[string]string{
 	"Tenant.spec.description": "Free text for people.",
 
 	"Host.spec.description":     "Free text for people.",
@@ -36,14 +36,11 @@ var fieldDocs = map[string]string{
 	"VirtualSubnet.spec.multicastAddress": "With flood: l2, a multicast address of the physical network that all hosts of the subnet listen to, so that one copy reaches them all; subnets may share it. When absent, the sender's host makes a copy for each host.",
 	"VirtualSubnet.spec.stormLimit":       "How many packets a second one port may have flooded; 1000 when absent.",
 
-	"Port.spec.subnet":              "Name of the VirtualSubnet, in the same tenant, that the port is in.",
-	"Port.spec.mac":                 "MAC of the VM's NIC, unicast and not of the range 02:77:66 that routers use. Allocated when absent.",
-	"Port.spec.addresses":           "Customer Addresses (CA) of the VM's NIC, inside the subnet's prefixes and unique in it. Allocated when absent.",
-	"Port.spec.host":                "Host where the port is. When absent, the host of the first plug.",
-	"Port.spec.dynamicAddressLimit": "How many addresses the switch may learn from what the guest says (ARP, ND, DHCP), beside spec.addresses; 0, the default: none. With a limit and no addresses none are allocated: the port is L2Only until its guest has one.",
-	"Port.spec.allowSpoofing":       "Turns the spoofing guard off: the guest may send with source MACs and addresses that are not the port's.",
-
-	"Port.spec.forwarding": "The guest forwards packets of others, as a firewall or router does that CustomerRoutes lead through: it may send with any source address of its network. Its MAC stays held to the port's. Default false.",
+	"Port.spec.subnet":    "Name of the VirtualSubnet, in the same tenant, that the port is in.",
+	"Port.spec.mac":       "MAC of the VM's NIC, unicast and not of the range 02:77:66 that routers use. Allocated when absent.",
+	"Port.spec.addresses": "Customer Addresses (CA) of the VM's NIC, inside the subnet's prefixes and unique in it. Allocated when absent.",
+	"Port.spec.profile":   "Name of the PortProfile, in the same tenant, that says what the port leaves out. What the port says itself wins.",
+	"Port.spec.host":      "Host where the port is. When absent, the host of the first plug.",
 
 	"CustomerRoute.spec.network": "Name of the VirtualNetwork, in the same tenant, whose router follows the route.",
 	"CustomerRoute.spec.prefix":  "Destinations that the route leads to; the longest prefix wins.",
@@ -91,7 +88,7 @@ var fieldDocs = map[string]string{
 	"status.rule":                          "LookupRecord: Encap (its PA is a host's) or Rewrite (its PA stands for this one address).",
 	"status.learned":                       "Port: addresses that were learned from the guest, the oldest first.",
 	"status.derived":                       "LookupRecord: true when it follows from a port, false when somebody wrote it.",
-}
+})
 
 // fieldPaths lists every field that a kind's resources have, as keys of fieldDocs.
 func fieldPaths(kind string) []string {

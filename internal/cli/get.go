@@ -33,7 +33,7 @@ func (a *app) getCommand() *cobra.Command {
 		Long: `Show resources of a kind: one tenant's with -n, all with -A or without either.
 
 Kinds: tenants, hosts, pas (ProviderAddress), networks (VirtualNetwork), subnets
-(VirtualSubnet), ports, routes (CustomerRoute), records (LookupRecord); in any
+(VirtualSubnet), profiles (PortProfile), ports, routes (CustomerRoute), records (LookupRecord); in any
 case, singular or plural.
 -o yaml can be given back to weft apply; -o name prints KIND TENANT/NAME.`,
 		Args:              cobra.MinimumNArgs(1),

@@ -29,6 +29,7 @@ type Compiler struct {
 	hosts     map[string]*host
 	networks  map[model.Ref]*network
 	subnets   map[model.Ref]*subnet
+	profiles  map[model.Ref]*profile
 	ports     map[model.Ref]*port
 	primaries map[netip.Addr]map[*host]struct{}    // hosts by the address that records name
 	named     map[netip.Addr]map[*network]struct{} // networks whose records name an address
@@ -45,6 +46,7 @@ func New() *Compiler {
 		hosts:     map[string]*host{},
 		networks:  map[model.Ref]*network{},
 		subnets:   map[model.Ref]*subnet{},
+		profiles:  map[model.Ref]*profile{},
 		ports:     map[model.Ref]*port{},
 		primaries: map[netip.Addr]map[*host]struct{}{},
 		named:     map[netip.Addr]map[*network]struct{}{},
@@ -99,6 +101,8 @@ func (c *Compiler) add(r model.Resource) {
 		c.addVirtualNetwork(r)
 	case *model.VirtualSubnet:
 		c.addVirtualSubnet(r)
+	case *model.PortProfile:
+		c.addPortProfile(r)
 	case *model.Port:
 		c.addPort(r)
 	case *model.CustomerRoute:
@@ -116,6 +120,8 @@ func (c *Compiler) remove(r model.Resource) {
 		c.removeVirtualNetwork(r)
 	case *model.VirtualSubnet:
 		c.removeVirtualSubnet(r)
+	case *model.PortProfile:
+		c.removePortProfile(r)
 	case *model.Port:
 		c.removePort(r)
 	case *model.CustomerRoute:
@@ -130,6 +136,7 @@ type todo struct {
 	hosts    map[*host]struct{}      // Provider Addresses
 	networks map[*network]struct{}   // every route
 	subnets  map[*subnet]struct{}    // every record and port
+	profiles map[*profile]struct{}   // whether anybody speaks of them
 	ports    map[*port]struct{}      // row of the port's own host
 	records  map[recordSpot]struct{} // one Customer Address
 	routes   map[routeSpot]struct{}  // one prefix
@@ -138,7 +145,7 @@ type todo struct {
 
 func newTodo() *todo {
 	return &todo{map[*host]struct{}{}, map[*network]struct{}{}, map[*subnet]struct{}{},
-		map[*port]struct{}{}, map[recordSpot]struct{}{}, map[routeSpot]struct{}{}, map[peerSpot]struct{}{}}
+		map[*profile]struct{}{}, map[*port]struct{}{}, map[recordSpot]struct{}{}, map[routeSpot]struct{}{}, map[peerSpot]struct{}{}}
 }
 
 // settle computes again what todo names, from the outside in. Old rows go
@@ -182,6 +189,9 @@ func (c *Compiler) settle() {
 
 // forget drops what neither stands in a resource nor is referred to by one.
 func (c *Compiler) forget() {
+	for p := range c.todo.profiles {
+		c.forgetProfile(p)
+	}
 	for p := range c.todo.ports {
 		if p.spec == nil && len(p.stands) == 0 {
 			delete(c.ports, p.ref)
@@ -260,7 +270,7 @@ func (c *Compiler) Rows(name string) (ports, records int) {
 }
 
 // Concern names the hosts that must know of a resource, sorted: for a port the
-// hosts of its network and its own; for a network, subnet, customer route or
+// hosts of its network and its own; for a profile those of its ports; for a network, subnet, customer route or
 // lookup record the hosts of the network; for a Provider Address the hosts whose
 // Goal mentions it; for a host itself. The slice is shared: do not write to it.
 func (c *Compiler) Concern(key model.Key) []string {
@@ -273,6 +283,8 @@ func (c *Compiler) Concern(key model.Key) []string {
 		return c.networks[key.Ref].members()
 	case *model.VirtualSubnet:
 		return c.subnets[key.Ref].members()
+	case *model.PortProfile:
+		return c.profiles[key.Ref].concern()
 	case *model.Port:
 		return c.ports[key.Ref].concern()
 	case *model.CustomerRoute:

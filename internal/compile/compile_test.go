@@ -54,6 +54,10 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 		n, _ := resources[model.Key{Kind: model.KindVirtualNetwork, Ref: model.Ref{Tenant: tenant, Name: s.Spec.Network}}].(*model.VirtualNetwork)
 		return s, n
 	}
+	settle := func(p *model.Port) model.Settings {
+		profile, _ := resources[model.Key{Kind: model.KindPortProfile, Ref: model.Ref{Tenant: p.Metadata.Tenant, Name: p.Spec.Profile}}].(*model.PortProfile)
+		return p.Spec.Settle(profile)
+	}
 	for _, pa := range pasOf(host) {
 		g.PAs[pa.Spec.Address] = struct{}{}
 	}
@@ -69,9 +73,11 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 		}
 		local[n] = true
 		row := goal.Port{Ref: p.Metadata.Ref(), ID: p.ID, VSID: s.Spec.VSID, Network: n.Index, MAC: p.Spec.MAC,
-			CAs: slices.Clone(p.Spec.Addresses), Prefixes: slices.Clone(s.Spec.Prefixes), PA: paOf(p), Spoof: p.Spec.AllowSpoofing, Learn: p.Spec.DynamicAddressLimit,
+			CAs: slices.Clone(p.Spec.Addresses), Prefixes: slices.Clone(s.Spec.Prefixes), PA: paOf(p), Spoof: settle(p).AllowSpoofing, Learn: settle(p).DynamicAddressLimit,
 			Flood:   goal.Flood{L2: s.Spec.Flood == model.FloodL2, Group: s.Spec.MulticastAddress, Rate: s.Spec.StormLimit},
-			Forward: p.Spec.Forwarding, External: n.Spec.UseExternalRouter, ClampMSS: s.Spec.MSSClamp}
+			Forward: settle(p).Forwarding, External: n.Spec.UseExternalRouter, ClampMSS: s.Spec.MSSClamp,
+			Settings: goal.PortSettings{DHCPServer: !settle(p).DHCPGuard, Router: !settle(p).RouterGuard, StormLimit: settle(p).StormLimit,
+				Isolation: settle(p).Isolation, Allowed: settle(p).AllowedAddresses}}
 		slices.SortFunc(row.CAs, netip.Addr.Compare)
 		slices.SortFunc(row.Prefixes, netip.Prefix.Compare)
 		for _, a := range s.Spec.Gateway {
@@ -109,7 +115,7 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 						g.Records[k] = withRewrite(g.Records[k], l.Spec.ProviderAddress)
 					}
 				case p != nil && p.Spec.Subnet == l.Spec.Subnet && p.Host() != "":
-					g.Records[k] = goal.Record{MAC: p.Spec.MAC, PA: paOf(p), Port: p.ID, Transport: transport(subnets[l.Spec.Subnet]), Forward: p.Spec.Forwarding}
+					g.Records[k] = goal.Record{MAC: p.Spec.MAC, PA: paOf(p), Port: p.ID, Transport: transport(subnets[l.Spec.Subnet]), Forward: settle(p).Forwarding}
 				}
 			}
 		}
@@ -119,13 +125,13 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 				continue
 			}
 			cas := append(slices.Clone(p.Spec.Addresses), p.Learned...)
-			if p.Spec.DynamicAddressLimit > 0 {
+			if settle(p).DynamicAddressLimit > 0 {
 				cas = append(cas, model.L2OnlyCA(p.Spec.MAC))
 			}
 			for i, ca := range cas {
 				k := goal.RecordKey{VSID: subnets[p.Spec.Subnet].Spec.VSID, CA: ca}
 				if old := g.Records[k]; old.Port == 0 || old.Port > p.ID {
-					g.Records[k] = goal.Record{MAC: p.Spec.MAC, PA: paOf(p), Port: p.ID, Transport: transport(subnets[p.Spec.Subnet]), Forward: p.Spec.Forwarding}
+					g.Records[k] = goal.Record{MAC: p.Spec.MAC, PA: paOf(p), Port: p.ID, Transport: transport(subnets[p.Spec.Subnet]), Forward: settle(p).Forwarding}
 					if transport(subnets[p.Spec.Subnet]) == model.Rewrite && i < len(p.RewriteAddresses) {
 						g.Records[k] = withRewrite(g.Records[k], p.RewriteAddresses[i])
 					}
@@ -218,7 +224,7 @@ func draw(t *rapid.T) model.Resource {
 	pick := func(of ...string) string { return rapid.SampledFrom(of).Draw(t, "pick") }
 	number := func(n int) int { return rapid.IntRange(0, n-1).Draw(t, "n") }
 	tenant := pick(tenants...)
-	switch number(14) {
+	switch number(15) {
 	case 0:
 		return &model.VirtualNetwork{Metadata: meta(tenant, pick(nets...)), Index: model.NetworkIndex(1 + number(6)),
 			Spec: model.VirtualNetworkSpec{UseExternalRouter: number(3) == 0}}
@@ -246,6 +252,8 @@ func draw(t *rapid.T) model.Resource {
 		hops := []string{"10.0.0.5", "10.0.1.6", "10.0.2.5", "fd00:0::5", "172.16.0.1"}
 		return &model.CustomerRoute{Metadata: meta(tenant, fmt.Sprint("route", number(4))), Spec: model.CustomerRouteSpec{
 			Network: pick(nets...), Prefix: prefix(pick(prefixes...)), NextHop: addr(pick(hops...)), Metric: uint32(number(2))}}
+	case 8:
+		return &model.PortProfile{Metadata: meta(tenant, pick("strict", "loose")), Spec: model.PortProfileSpec{PortSettings: drawSettings(t)}}
 	case 7:
 		i := number(3)
 		if number(2) == 0 {
@@ -259,7 +267,7 @@ func draw(t *rapid.T) model.Resource {
 		i := number(3)
 		r := &model.Port{Metadata: meta(tenant, fmt.Sprint("port", number(6))), ID: model.PortID(1 + number(16)),
 			Spec: model.PortSpec{Subnet: subs[i], MAC: model.MAC{2, 0, 0, 0, 0, byte(1 + number(4))}, Host: pick("", "h1", "h2", "h3"),
-				AllowSpoofing: number(4) == 0, Forwarding: number(4) == 0}}
+				Profile: pick("", "", "strict", "loose"), PortSettings: drawSettings(t)}}
 		for _, a := range []string{"10.0.%d.6", "10.0.%d.5", "fd00:%d::5"}[:number(4)] {
 			r.Spec.Addresses = append(r.Spec.Addresses, addr(fmt.Sprintf(a, i)))
 		}
@@ -274,11 +282,32 @@ func draw(t *rapid.T) model.Resource {
 			r.BoundHost = pick("", "h1", "h2")
 		}
 		if number(3) == 0 {
-			r.Spec.DynamicAddressLimit = uint32(number(3))
 			r.Learned = []netip.Addr{addr(fmt.Sprintf("10.0.%d.%d", i, 6+number(3)))}
 		}
 		return r
 	}
+}
+
+// drawSettings leaves most things unsaid.
+func drawSettings(t *rapid.T) (s model.PortSettings) {
+	number := func(n int) int { return rapid.IntRange(0, n-1).Draw(t, "setting") }
+	truth := func() *bool {
+		if i := number(5); i < 2 {
+			return new(i == 0)
+		}
+		return nil
+	}
+	s.AllowSpoofing, s.Forwarding, s.DHCPGuard, s.RouterGuard = truth(), truth(), truth(), truth()
+	if number(3) == 0 {
+		s.DynamicAddressLimit = new(uint32(number(3)))
+	}
+	if number(4) == 0 {
+		s.StormLimit, s.Isolation = new(uint32(number(3))), &model.Isolation{Mode: model.IsolationMode([]string{"none", "isolated"}[number(2)])}
+	}
+	if number(4) == 0 {
+		s.AllowedAddresses = []model.AllowedAddress{{Prefix: prefix("10.9.0.0/16"), MAC: model.MAC{2, byte(number(2))}}}
+	}
+	return s
 }
 
 // admitted tells whether the identities that the server hands out are unique.
@@ -409,7 +438,7 @@ func TestIncrementalIsFullIsTheRules(t *testing.T) {
 			all = append(all, key)
 		}
 		c.Apply(nil, all)
-		if len(c.networks)+len(c.hosts)+len(c.ports)+len(c.primaries)+len(c.named)+len(c.resources) != 0 {
+		if len(c.networks)+len(c.hosts)+len(c.ports)+len(c.profiles)+len(c.primaries)+len(c.named)+len(c.resources) != 0 {
 			t.Fatalf("left behind: %d networks, %d hosts, %d ports", len(c.networks), len(c.hosts), len(c.ports))
 		}
 	})

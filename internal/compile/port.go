@@ -10,11 +10,13 @@ import (
 
 // port is one Port resource and where it stands.
 type port struct {
-	ref    model.Ref
-	spec   *model.Port
-	subnet *subnet
-	host   *host              // nil while it is placed nowhere
-	stands map[recordSpot]int // records that name it, by where they stand
+	ref      model.Ref
+	spec     *model.Port
+	profile  *profile // nil: none
+	settings model.Settings
+	subnet   *subnet
+	host     *host              // nil while it is placed nowhere
+	stands   map[recordSpot]int // records that name it, by where they stand
 
 	in *network // whose member its row makes the host; nil: it has no row
 	on *host    // that has its row
@@ -40,7 +42,8 @@ func (c *Compiler) addPort(r *model.Port) {
 		p.host = c.host(name)
 		p.host.placed[p] = struct{}{}
 	}
-	for _, ca := range recorded(r) {
+	c.takeSettings(p)
+	for _, ca := range p.recorded() {
 		all := p.subnet.claim(ca)
 		all.ports = append(all.ports, p)
 	}
@@ -50,7 +53,7 @@ func (c *Compiler) addPort(r *model.Port) {
 func (c *Compiler) removePort(r *model.Port) {
 	p := c.ports[r.Metadata.Ref()]
 	c.touchPort(p)
-	for _, ca := range recorded(r) {
+	for _, ca := range p.recorded() {
 		all := p.subnet.claims[ca]
 		all.ports = without(all.ports, p)
 		p.subnet.settleClaims(ca)
@@ -60,13 +63,14 @@ func (c *Compiler) removePort(r *model.Port) {
 		delete(p.host.placed, p)
 		c.todo.hosts[p.host] = struct{}{}
 	}
+	c.dropSettings(p)
 	p.spec, p.subnet, p.host = nil, nil, nil
 }
 
 // touchPort asks for the port's row and for the records of its addresses.
 func (c *Compiler) touchPort(p *port) {
 	c.todo.ports[p] = struct{}{}
-	for _, ca := range recorded(p.spec) {
+	for _, ca := range p.recorded() {
 		c.touchRecord(p.subnet, ca)
 	}
 	for spot := range p.stands {
@@ -76,7 +80,7 @@ func (c *Compiler) touchPort(p *port) {
 
 // record leads an address to the port, which is placed.
 func (p *port) record() goal.Record {
-	return goal.Record{MAC: p.spec.Spec.MAC, PA: p.host.primary, Port: p.spec.ID, Forward: p.spec.Spec.Forwarding}
+	return goal.Record{MAC: p.spec.Spec.MAC, PA: p.host.primary, Port: p.spec.ID, Forward: p.settings.Forwarding}
 }
 
 func (c *Compiler) retractPort(p *port) {
@@ -104,9 +108,9 @@ func (c *Compiler) settlePort(p *port) {
 func (p *port) row() goal.Port {
 	s := p.subnet
 	row := goal.Port{Ref: p.ref, ID: p.spec.ID, VSID: s.vsid, Network: s.network.index, MAC: p.spec.Spec.MAC,
-		CAs: plain(p.spec.Spec.Addresses), PA: p.host.primary, Spoof: p.spec.Spec.AllowSpoofing,
-		Learn: p.spec.Spec.DynamicAddressLimit, Flood: floodOf(s.spec),
-		Forward: p.spec.Spec.Forwarding, External: s.network.external, ClampMSS: s.spec.Spec.MSSClamp}
+		CAs: plain(p.spec.Spec.Addresses), PA: p.host.primary, Spoof: p.settings.AllowSpoofing,
+		Learn: p.settings.DynamicAddressLimit, Flood: floodOf(s.spec),
+		Forward: p.settings.Forwarding, External: s.network.external, ClampMSS: s.spec.Spec.MSSClamp, Settings: p.goalSettings()}
 	for _, x := range s.spec.Spec.Prefixes {
 		row.Prefixes = append(row.Prefixes, x.Masked())
 	}
@@ -158,10 +162,10 @@ func (p *port) concern() []string {
 }
 
 // recorded gives the addresses under which a port has records.
-func recorded(r *model.Port) []netip.Addr {
-	all := r.CAs()
-	if r.Learns() {
-		all = append(all, model.L2OnlyCA(r.Spec.MAC))
+func (p *port) recorded() []netip.Addr {
+	all := p.spec.CAs()
+	if p.settings.Learns() {
+		all = append(all, model.L2OnlyCA(p.spec.Spec.MAC))
 	}
 	return plain(all)
 }

@@ -22,6 +22,11 @@ const (
 	portForward  = 64
 	portExternal = 128
 	portMSS      = 256
+
+	portDHCPGuard   = 512
+	portRouterGuard = 1024
+	portTeaming     = 2048
+	portPriorityTag = 4096
 )
 
 type portRow struct {
@@ -191,6 +196,8 @@ func encodePort(p table.Port, slot uint32) portRow {
 		IfIndex: p.IfIndex, ID: uint32(p.ID), VSID: uint32(p.VSID), Network: uint32(p.Network), Slot: slot,
 		MTU: p.MTU, MAC: p.MAC, Flags: flag[uint32](p.Spoof, portSpoof) | flag[uint32](p.Peer, portPeer) | flag[uint32](p.Flood, portFlood) |
 			flag[uint32](p.Forward, portForward) | flag[uint32](p.External, portExternal) | flag[uint32](p.ClampMSS, portMSS) | flag[uint32](p.Learn, portLearn) |
+			flag[uint32](p.DHCPGuard, portDHCPGuard) | flag[uint32](p.RouterGuard, portRouterGuard) |
+			flag[uint32](p.Teaming, portTeaming) | flag[uint32](p.PriorityTag, portPriorityTag) |
 			flag[uint32](p.Transport == model.VXLAN, portVXLAN) | flag[uint32](p.Transport == model.Rewrite, portRewrite),
 		PA: addr16(p.PA), Gateway4: addr16(p.Gateway4), Gateway6: addr16(p.Gateway6),
 	}
@@ -202,6 +209,8 @@ func decodePort(r portRow) table.Port {
 		MAC: r.MAC, PA: from16(r.PA), Gateway4: from16(r.Gateway4), Gateway6: from16(r.Gateway6), MTU: r.MTU,
 		Spoof: r.Flags&portSpoof != 0, Peer: r.Flags&portPeer != 0, Flood: r.Flags&portFlood != 0,
 		Forward: r.Flags&portForward != 0, External: r.Flags&portExternal != 0, ClampMSS: r.Flags&portMSS != 0, Learn: r.Flags&portLearn != 0,
+		DHCPGuard: r.Flags&portDHCPGuard != 0, RouterGuard: r.Flags&portRouterGuard != 0,
+		Teaming: r.Flags&portTeaming != 0, PriorityTag: r.Flags&portPriorityTag != 0,
 		Transport: transportOf(r.Flags&portVXLAN != 0, r.Flags&portRewrite != 0),
 	}
 }

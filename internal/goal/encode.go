@@ -19,7 +19,7 @@ import (
 // An address is its length (0, 4 or 16) in one byte and its bytes.
 const (
 	magic      = "WEFTGOAL"
-	version    = 3
+	version    = 4
 	headSize   = len(magic) + 2 + 8 + 8
 	maxEncoded = 1 << 30
 )
@@ -150,6 +150,10 @@ func appendText(b []byte, s string) []byte {
 	return append(binary.BigEndian.AppendUint16(b, uint16(len(s))), s...)
 }
 
+func appendBytes(b, more []byte) []byte {
+	return append(binary.BigEndian.AppendUint32(b, uint32(len(more))), more...)
+}
+
 func appendBool(b []byte, v bool) []byte {
 	if v {
 		return append(b, 1)
@@ -206,7 +210,8 @@ func appendPort(b []byte, p Port) []byte {
 	b = binary.BigEndian.AppendUint32(b, p.Flood.Rate)
 	b = appendBool(b, p.Forward)
 	b = appendBool(b, p.External)
-	return appendBool(b, p.ClampMSS)
+	b = appendBool(b, p.ClampMSS)
+	return appendBytes(b, p.Settings.Encode())
 }
 
 // reader takes bytes off the front; after the first error it gives zeros.
@@ -267,6 +272,14 @@ func (r *reader) text() string {
 		return ""
 	}
 	return string(r.take(n))
+}
+
+func (r *reader) bytes() []byte {
+	n := r.count(1)
+	if r.err != nil {
+		return nil
+	}
+	return r.take(n)
 }
 
 func (r *reader) u16() uint16 { return binary.BigEndian.Uint16(r.take(2)) }
@@ -343,5 +356,8 @@ func (r *reader) port() Port {
 	p.Spoof = r.bool()
 	p.Flood = Flood{L2: r.bool(), Group: r.addr(), Rate: r.u32()}
 	p.Forward, p.External, p.ClampMSS = r.bool(), r.bool(), r.bool()
+	settings, err := DecodePortSettings(r.bytes())
+	r.check(err)
+	p.Settings = settings
 	return p
 }

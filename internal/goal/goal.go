@@ -31,6 +31,7 @@ type Port struct {
 	Forward  bool       // guest forwards packets of others
 	ClampMSS bool       // lower the MSS of TCP connections to what the path carries
 	External bool       // between the subnets of the network only customer routes lead
+	Settings PortSettings
 }
 
 // Flood says what is flooded in the subnet of a port: with L2 all broadcast and multicast, else

@@ -61,6 +61,13 @@ func drawGoal(t *rapid.T, label string) *Goal {
 			Network: 1, MAC: mac(), PA: optional(pas), Gateway4: optional(cas[:2]), Gateway6: optional(cas[2:]), Spoof: number(2) == 1, Learn: uint32(number(3)),
 			Flood:   Flood{L2: number(2) == 1, Rate: uint32(number(3)), Group: optional([]netip.Addr{netip.MustParseAddr("239.1.1.1"), netip.MustParseAddr("ff05::1")})},
 			Forward: number(2) == 1, External: number(2) == 1, ClampMSS: number(2) == 1}
+		p.Settings = PortSettings{DHCPServer: number(2) == 1, Router: number(2) == 1, StormLimit: uint32(number(3)), Isolation: model.Isolation{Mode: []model.IsolationMode{"", "isolated"}[number(2)]}}
+		if number(3) == 0 {
+			p.Settings.Allowed = []model.AllowedAddress{{Prefix: prefixes[number(3)], MAC: mac()}}
+			p.Settings.VLAN = &model.VLAN{Network: "n", Mode: model.VLANTrunk, Allowed: []model.Range{{First: 1, Last: uint16(1 + number(3))}}}
+			p.Settings.Bandwidth = &model.Bandwidth{Outbound: model.BandwidthLimit{Maximum: 8 * int64(number(3))}}
+			p.Settings.Mirrors = []model.Mirror{{Destination: "m", SnapLength: uint32(64 + number(2))}}
+		}
 		p.CAs = append(p.CAs, cas[:number(4)]...)
 		p.Prefixes = append(p.Prefixes, prefixes[:2][:number(3)]...)
 		g.Ports[p.ID] = p
@@ -187,23 +194,25 @@ func TestSealedNonsenseIsRefused(t *testing.T) {
 		return b
 	}
 	for name, rows := range map[string][][]byte{
-		"count beyond the end":  {count(1 << 31), count(0), count(0), count(0), count(0)},
-		"mapped PA":             {count(1), {16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 1, 2, 3, 4}, count(0), count(0), count(0), count(0)},
-		"no PA":                 {count(1), {0}, count(0), count(0), count(0), count(0)},
-		"address of 5 bytes":    {count(1), {5, 1, 2, 3, 4, 5}, count(0), count(0), count(0), count(0)},
-		"record twice":          {count(0), count(2), record, record, count(0), count(0), count(0)},
-		"route unmasked":        {count(0), count(0), count(1), []byte("\x00\x00\x00\x01\x04\x0a\x00\x00\x05\x18\x00\x00\x13\x89\x00"), count(0), count(0)},
-		"route of 33 bits":      {count(0), count(0), count(1), []byte("\x00\x00\x00\x01\x04\x0a\x00\x00\x00\x21\x00\x00\x13\x89\x00"), count(0), count(0)},
-		"rows behind the last":  {pa, count(0), count(0), count(0), count(0), count(0), count(0)},
-		"truth value of 2":      {count(0), count(1), append(slices.Clone(record[:len(record)-4]), 2, 0, 0, 0), count(0), count(0), count(0)},
-		"an unknown transport":  {count(0), count(1), append(slices.Clone(record[:len(record)-3]), 200, 0, 0), count(0), count(0), count(0)},
-		"route twice":           {count(0), count(0), count(2), route, route, count(0), count(0)},
-		"peer twice":            {count(0), count(0), count(0), count(0), count(2), peer(1), peer(1)},
-		"peer out of order":     {count(0), count(0), count(0), count(0), count(1), peer(2, 1)},
-		"nine addresses":        {count(0), count(0), count(0), count(0), count(1), peer(1, 2, 3, 4, 5, 6, 7, 8, 9)},
-		"NVGRE that rewrites":   {count(0), count(1), append(slices.Clone(record[:len(record)-1]), 4, 10, 9, 0, 1), count(0), count(0), count(0)},
-		"IPv4 for IPv6":         {count(0), count(1), append(slices.Clone(record[:len(record)-3]), byte(model.Rewrite), 0, 16, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1), count(0), count(0), count(0)},
-		"nothing but a counter": {count(0)},
+		"count beyond the end":     {count(1 << 31), count(0), count(0), count(0), count(0)},
+		"mapped PA":                {count(1), {16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 1, 2, 3, 4}, count(0), count(0), count(0), count(0)},
+		"no PA":                    {count(1), {0}, count(0), count(0), count(0), count(0)},
+		"address of 5 bytes":       {count(1), {5, 1, 2, 3, 4, 5}, count(0), count(0), count(0), count(0)},
+		"record twice":             {count(0), count(2), record, record, count(0), count(0), count(0)},
+		"route unmasked":           {count(0), count(0), count(1), []byte("\x00\x00\x00\x01\x04\x0a\x00\x00\x05\x18\x00\x00\x13\x89\x00"), count(0), count(0)},
+		"route of 33 bits":         {count(0), count(0), count(1), []byte("\x00\x00\x00\x01\x04\x0a\x00\x00\x00\x21\x00\x00\x13\x89\x00"), count(0), count(0)},
+		"rows behind the last":     {pa, count(0), count(0), count(0), count(0), count(0), count(0)},
+		"truth value of 2":         {count(0), count(1), append(slices.Clone(record[:len(record)-4]), 2, 0, 0, 0), count(0), count(0), count(0)},
+		"an unknown transport":     {count(0), count(1), append(slices.Clone(record[:len(record)-3]), 200, 0, 0), count(0), count(0), count(0)},
+		"route twice":              {count(0), count(0), count(2), route, route, count(0), count(0)},
+		"peer twice":               {count(0), count(0), count(0), count(0), count(2), peer(1), peer(1)},
+		"peer out of order":        {count(0), count(0), count(0), count(0), count(1), peer(2, 1)},
+		"nine addresses":           {count(0), count(0), count(0), count(0), count(1), peer(1, 2, 3, 4, 5, 6, 7, 8, 9)},
+		"NVGRE that rewrites":      {count(0), count(1), append(slices.Clone(record[:len(record)-1]), 4, 10, 9, 0, 1), count(0), count(0), count(0)},
+		"settings in another form": {count(0), count(0), count(0), count(1), portWith(`{"router": true}`), count(0)},
+		"settings nobody knows":    {count(0), count(0), count(0), count(1), portWith(`{"x":true}`), count(0)},
+		"IPv4 for IPv6":            {count(0), count(1), append(slices.Clone(record[:len(record)-3]), byte(model.Rewrite), 0, 16, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1), count(0), count(0), count(0)},
+		"nothing but a counter":    {count(0)},
 	} {
 		if _, _, err := Decode(seal(slices.Concat(settings, slices.Concat(rows...)))); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("%s: %v", name, err)
@@ -212,10 +221,15 @@ func TestSealedNonsenseIsRefused(t *testing.T) {
 	if _, _, err := Decode(seal(slices.Concat(settings[:1], count(0)))); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("half of the settings: %v", err)
 	}
-	good := slices.Concat(settings, count(1), pa, count(1), record, count(1), route, count(0), count(1), peer(1))
+	good := slices.Concat(settings, count(1), pa, count(1), record, count(1), route, count(1), portWith(`{"router":true}`), count(1), peer(1))
 	if _, _, err := Decode(seal(good)); err != nil {
 		t.Errorf("the well-formed one: %v", err)
 	}
+}
+
+func portWith(settings string) []byte {
+	b := appendPort(nil, Port{Ref: model.Ref{Tenant: "red", Name: "p"}, ID: 1, VSID: 5001, Network: 1, MAC: model.MAC{2}})
+	return appendBytes(b[:len(b)-4], []byte(settings))
 }
 
 func seal(rows []byte) []byte {

@@ -120,6 +120,9 @@ func traits(p Port) string {
 	if p.ClampMSS {
 		b.WriteString(" clamps MSS")
 	}
+	if text := p.Settings.String(); text != "" {
+		b.WriteString(" settings " + text)
+	}
 	return b.String()
 }
 

@@ -70,6 +70,9 @@ func (p Port) Check() error {
 	if g := p.Flood.Group; g.IsValid() && (!plain(g) || !g.IsMulticast()) {
 		return wrong("port %s: %s is no multicast PA", p.Ref, g)
 	}
+	if err := p.Settings.Check(); err != nil {
+		return fmt.Errorf("port %s: %w", p.Ref, err)
+	}
 	return checkOptional(p.PA, "port "+p.Ref.String()+": PA")
 }
 
@@ -201,7 +204,7 @@ func (p Port) Equal(q Port) bool {
 	return p.Ref == q.Ref && p.ID == q.ID && p.VSID == q.VSID && p.Network == q.Network && p.MAC == q.MAC &&
 		p.Gateway4 == q.Gateway4 && p.Gateway6 == q.Gateway6 && p.PA == q.PA && p.Spoof == q.Spoof && p.Learn == q.Learn && p.Flood == q.Flood &&
 		p.Forward == q.Forward && p.External == q.External && p.ClampMSS == q.ClampMSS &&
-		slices.Equal(p.CAs, q.CAs) && slices.Equal(p.Prefixes, q.Prefixes)
+		slices.Equal(p.CAs, q.CAs) && slices.Equal(p.Prefixes, q.Prefixes) && p.Settings.Equal(q.Settings)
 }
 
 // Compare orders record keys by VSID, then CA.

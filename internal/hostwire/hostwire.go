@@ -284,7 +284,7 @@ func toPeerKey(w *hostv1.PeerKey) (k goal.PeerKey, err error) {
 func fromPort(p goal.Port) *hostv1.Port {
 	w := &hostv1.Port{Tenant: p.Ref.Tenant, Name: p.Ref.Name, Id: uint32(p.ID), Vsid: uint32(p.VSID), Network: uint32(p.Network),
 		Mac: p.MAC[:], Gateway4: address(p.Gateway4), Gateway6: address(p.Gateway6), Pa: address(p.PA), Spoof: p.Spoof, Learn: p.Learn,
-		FloodL2: p.Flood.L2, FloodGroup: address(p.Flood.Group), FloodRate: p.Flood.Rate, Forward: p.Forward, External: p.External, MssClamp: p.ClampMSS}
+		FloodL2: p.Flood.L2, FloodGroup: address(p.Flood.Group), FloodRate: p.Flood.Rate, Forward: p.Forward, External: p.External, MssClamp: p.ClampMSS, Settings: p.Settings.Encode()}
 	for _, a := range p.CAs {
 		w.Cas = append(w.Cas, address(a))
 	}
@@ -322,6 +322,9 @@ func toPort(w *hostv1.Port) (goal.Port, error) {
 	p.Flood = goal.Flood{L2: w.GetFloodL2(), Rate: w.GetFloodRate()}
 	if p.Flood.Group, err = toAddress(w.GetFloodGroup()); err != nil {
 		return p, fmt.Errorf("flood group: %w", err)
+	}
+	if p.Settings, err = goal.DecodePortSettings(w.GetSettings()); err != nil {
+		return p, checked(err)
 	}
 	return p, checked(p.Check())
 }

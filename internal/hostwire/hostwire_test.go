@@ -46,8 +46,9 @@ func world(n, salt int) *goal.Goal {
 			netip.AddrFrom16([16]byte{0xfd, 0, 0, 10, 14: 1 + byte(i>>8), 15: low})}
 		mac := model.MAC{2, byte(salt), 0, 0, byte(i >> 8), low}
 		g.Ports[id] = goal.Port{Ref: model.Ref{Tenant: "red", Name: fmt.Sprintf("p-%d", i)}, ID: id, VSID: 5001, Network: 1, MAC: mac,
-			Flood: goal.Flood{L2: i%2 == 0, Rate: uint32(i % 3), Group: []netip.Addr{{}, netip.MustParseAddr("239.1.1.1")}[i%2]},
-			CAs:   cas, Prefixes: []netip.Prefix{v4, v6}, Gateway4: netip.MustParseAddr("10.0.0.1"), Gateway6: netip.MustParseAddr("fd00:a::1"), PA: pa1}
+			Flood:    goal.Flood{L2: i%2 == 0, Rate: uint32(i % 3), Group: []netip.Addr{{}, netip.MustParseAddr("239.1.1.1")}[i%2]},
+			Settings: goal.PortSettings{DHCPServer: i%2 == 0, Connections: uint32(salt), Isolation: model.Isolation{Mode: model.IsolationCommunity, Community: "c"}},
+			CAs:      cas, Prefixes: []netip.Prefix{v4, v6}, Gateway4: netip.MustParseAddr("10.0.0.1"), Gateway6: netip.MustParseAddr("fd00:a::1"), PA: pa1}
 		for _, a := range cas {
 			g.Records[goal.RecordKey{VSID: 5001, CA: a}] = goal.Record{MAC: mac, PA: pa1, Port: id, Transport: model.TransportID(salt % 3)}
 			if salt%3 == int(model.Rewrite) {

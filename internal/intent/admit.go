@@ -94,6 +94,7 @@ type admission struct {
 	bad      map[model.Key]bool
 	hints    map[claim]netip.Addr // where the search for a free CA goes on
 
+	pulled    map[model.Key]bool         // ports that are in the set because their profile is
 	unlearned map[model.Key][]netip.Addr // ports that are not in the set and give up what they had learned
 
 	violations []Violation
@@ -112,6 +113,7 @@ func Admit(s *State, puts []model.Resource, deletes []Deletion, alloc Allocator)
 	a.takeDeletes(deletes)
 	a.takePuts(puts)
 	a.pullRewritten()
+	a.pullProfiled()
 	for _, kind := range model.Kinds {
 		a.admitKind(kind)
 	}
@@ -363,6 +365,9 @@ func (a *admission) result(deletes []Deletion) *Result {
 			c.Action = Updated
 		default:
 			c.Action, c.After = Unchanged, old
+		}
+		if c.Action == Unchanged && a.pulled[k] {
+			continue
 		}
 		res.Changes = append(res.Changes, c)
 		if c.Action != Unchanged {

@@ -119,7 +119,7 @@ func record(t, name, subnet, ca, mac, pa string) *model.LookupRecord {
 }
 func learner(t, name, subnet string, limit uint32) *model.Port {
 	p := port(t, name, subnet)
-	p.Spec.DynamicAddressLimit, p.Spec.Host = limit, "h1"
+	p.Spec.DynamicAddressLimit, p.Spec.Host = &limit, "h1"
 	return p
 }
 func wildcard(t, name, subnet, ca, port string) *model.LookupRecord {
@@ -326,7 +326,7 @@ func TestRules(t *testing.T) {
 		// Learning.
 		{name: "a port that may learn", puts: []model.Resource{learner("red", "l", "web", 2)}},
 		{name: "a port that may learn without end", puts: []model.Resource{learner("red", "l", "web", 65)}, key: "Port red/l", field: "spec.dynamicAddressLimit", says: "at most 64"},
-		{name: "a port that may learn and spoof", puts: []model.Resource{with(learner("red", "l", "web", 1), func(p *model.Port) { p.Spec.AllowSpoofing = true })}, key: "Port red/l", field: "spec.dynamicAddressLimit", says: "allowSpoofing"},
+		{name: "a port that may learn and spoof", puts: []model.Resource{with(learner("red", "l", "web", 1), func(p *model.Port) { p.Spec.AllowSpoofing = new(true) })}, key: "Port red/l", field: "spec.dynamicAddressLimit", says: "allowSpoofing"},
 
 		// Gateways that stand for all others.
 		{name: "a wildcard by port", puts: []model.Resource{wildcard("red", "w", "web", "::", "web-1")}},
@@ -438,7 +438,7 @@ func TestWhatWasAllocatedStaysWhenTheManifestIsAppliedAgain(t *testing.T) {
 		}
 	}
 	before := *w.port("p")
-	w.apply(with(port("red", "p", "s"), func(p *model.Port) { p.Spec.AllowSpoofing = true }))
+	w.apply(with(port("red", "p", "s"), func(p *model.Port) { p.Spec.AllowSpoofing = new(true) }))
 	after := w.port("p")
 	if after.Spec.MAC != before.Spec.MAC || !slices.Equal(after.Spec.Addresses, before.Spec.Addresses) || after.ID != before.ID || after.Metadata.UID != before.Metadata.UID {
 		t.Errorf("before %+v\nafter %+v", before, *after)
@@ -447,7 +447,7 @@ func TestWhatWasAllocatedStaysWhenTheManifestIsAppliedAgain(t *testing.T) {
 		t.Errorf("generation %d after %d", after.Metadata.Generation, before.Metadata.Generation)
 	}
 	w.apply(with(port("red", "p", "s"), func(p *model.Port) {
-		p.Spec.AllowSpoofing = true
+		p.Spec.AllowSpoofing = new(true)
 		p.Metadata.Labels = map[string]string{"a": "b"}
 	}))
 	if g := w.port("p").Metadata.Generation; g != after.Metadata.Generation {

@@ -12,12 +12,12 @@ import (
 // Who has an address that was learned: docs/design/learning.md. In short, what people
 // write beats what was learned, and of two that were learned the first one stays.
 
-func checkLearning(a *admission, p *model.Port) {
+func checkLearning(a *admission, p *model.Port, s model.Settings) {
 	k := model.KeyOf(p)
-	if p.Spec.DynamicAddressLimit > maxLearned {
-		a.fail(k, "spec.dynamicAddressLimit", "is %d; at most %d addresses of a port may be learned", p.Spec.DynamicAddressLimit, maxLearned)
+	if s.DynamicAddressLimit > maxLearned {
+		a.fail(k, "spec.dynamicAddressLimit", "is %d; at most %d addresses of a port may be learned", s.DynamicAddressLimit, maxLearned)
 	}
-	if p.Learns() && p.Spec.AllowSpoofing {
+	if s.Learns() && s.AllowSpoofing {
 		a.fail(k, "spec.dynamicAddressLimit", "must be 0 with spec.allowSpoofing: of a guest that may speak for others nothing can be learned")
 	}
 }
@@ -25,7 +25,7 @@ func checkLearning(a *admission, p *model.Port) {
 // checkLearningCarried refuses ports that learn where each address needs a PA of its own
 // before its first packet.
 func checkLearningCarried(a *admission, k model.Key, field string, p *model.Port, s *model.VirtualSubnet) {
-	if p.Learns() && s.Spec.Transport == model.TransportRewrite {
+	if a.settings(p).Learns() && s.Spec.Transport == model.TransportRewrite {
 		a.fail(k, field, "%s may learn addresses, which %s with transport %s cannot carry; set dynamicAddressLimit to 0 or use another transport",
 			name(p), name(s), model.TransportRewrite)
 	}
@@ -35,8 +35,9 @@ func checkLearningCarried(a *admission, k model.Key, field string, p *model.Port
 // still fits, the oldest first.
 func (a *admission) claimLearned(s *model.VirtualSubnet, p *model.Port) {
 	var kept []netip.Addr
+	limit := int(a.settings(p).DynamicAddressLimit)
 	for _, ca := range p.Learned {
-		if len(kept) >= int(p.Spec.DynamicAddressLimit) || caProblem(s, ca) != "" || a.claim(caClaim(s.Spec.VSID, ca), p) != nil {
+		if len(kept) >= limit || caProblem(s, ca) != "" || a.claim(caClaim(s.Spec.VSID, ca), p) != nil {
 			continue
 		}
 		kept = append(kept, ca)
@@ -186,7 +187,7 @@ func (s *State) refuse(subnet *model.VirtualSubnet, p *model.Port, ca netip.Addr
 	if o := s.claims[caClaim(subnet.Spec.VSID, ca)]; o != nil && !taken && model.KeyOf(o) != model.KeyOf(p) {
 		return &Refusal{ca, model.FindingDuplicateAddress, "it is an address of " + name(o)}
 	}
-	if learned >= int(p.Spec.DynamicAddressLimit) {
+	if learned >= int(s.settings(p).DynamicAddressLimit) {
 		return &Refusal{ca, model.FindingAddressLimit, fmt.Sprintf("the port has learned %d addresses, as many as spec.dynamicAddressLimit lets it", learned)}
 	}
 	return nil

@@ -159,7 +159,7 @@ func (s *State) derivedOfPort(p *model.Port) []*model.LookupRecord {
 		l.Spec.Type = model.RecordDynamic
 	}
 	out = append(out, learned...)
-	if !p.Learns() {
+	if !s.settings(p).Learns() {
 		return out
 	}
 	l := derive(p, derivedPort, p.Spec.Subnet, []netip.Addr{netip.IPv6Unspecified()}, p.Spec.MAC, pa)[0]

@@ -3,6 +3,7 @@ package intent
 import (
 	"math"
 	"net/netip"
+	"reflect"
 	"slices"
 
 	"github.com/weft-sdn/weft/internal/model"
@@ -15,6 +16,7 @@ func (portRules) clone(r model.Resource) model.Resource {
 	c.Metadata = cloneMeta(c.Metadata)
 	c.Spec.Addresses, c.Learned = orNil(c.Spec.Addresses), orNil(c.Learned)
 	c.RewriteAddresses = orNil(c.RewriteAddresses)
+	c.Spec.PortSettings = cloneSettings(c.Spec.PortSettings)
 	return &c
 }
 
@@ -34,14 +36,25 @@ func (portRules) inherit(r, old model.Resource) {
 	if p.Spec.MAC.IsZero() {
 		p.Spec.MAC = o.Spec.MAC
 	}
-	if len(p.Spec.Addresses) == 0 && !p.Learns() {
-		p.Spec.Addresses = o.Spec.Addresses
+}
+
+// keepAddresses leaves a port that says no addresses those that it has.
+func (a *admission) keepAddresses(p, old *model.Port) {
+	if len(p.Spec.Addresses) == 0 && !a.settings(p).Learns() {
+		p.Spec.Addresses = old.Spec.Addresses
 	}
-	p.RewriteAddresses = rewritesOf(p.Spec.Addresses, o)
+	p.RewriteAddresses = rewritesOf(p.Spec.Addresses, old)
 }
 
 func (portRules) check(a *admission, r, old model.Resource) {
 	p, k := r.(*model.Port), model.KeyOf(r)
+	if old != nil {
+		a.keepAddresses(p, old.(*model.Port))
+	}
+	if p.Spec.Profile != "" {
+		a.refer(k, "spec.profile", profileKey(p.Metadata.Tenant, p.Spec.Profile))
+	}
+	a.checkSettings(k, p.Spec.PortSettings)
 	if p.Spec.Host != "" {
 		a.refer(k, "spec.host", hostKey(p.Spec.Host))
 	}
@@ -58,12 +71,13 @@ func (portRules) check(a *admission, r, old model.Resource) {
 		a.fail(k, "spec.addresses", "has %d entries; at most %d are allowed", n, maxAddresses)
 		return
 	}
-	checkLearning(a, p)
+	settings := a.settings(p)
+	checkLearning(a, p, settings)
 	subnet, _ := a.refer(k, "spec.subnet", subnetKey(p.Metadata.Tenant, p.Spec.Subnet)).(*model.VirtualSubnet)
 	if subnet == nil {
 		return
 	}
-	if subnet.Spec.Transport == model.TransportRewrite && p.Learns() {
+	if subnet.Spec.Transport == model.TransportRewrite && settings.Learns() {
 		a.fail(k, "spec.dynamicAddressLimit", "does not go with transport rewrite of %s, where each address must have a Provider Address before its first packet", name(subnet))
 	}
 	a.keepRewrites(p, subnet)
@@ -125,7 +139,7 @@ func (portRules) allocate(a *admission, r model.Resource) {
 	if p.Spec.MAC.IsZero() && !allocateMAC(a, p, network.Index) {
 		a.fail(k, "spec.mac", "no unused MAC was found; write one")
 	}
-	if len(p.Spec.Addresses) == 0 && !p.Learns() {
+	if len(p.Spec.Addresses) == 0 && !a.settings(p).Learns() {
 		allocateCAs(a, p, subnet)
 	}
 	if p.ID == 0 {
@@ -206,6 +220,9 @@ func (portRules) claims(get func(model.Key) model.Resource, r model.Resource) []
 func (portRules) parents(r model.Resource) []model.Key {
 	p := r.(*model.Port)
 	out := []model.Key{subnetKey(p.Metadata.Tenant, p.Spec.Subnet)}
+	if p.Spec.Profile != "" {
+		out = append(out, profileKey(p.Metadata.Tenant, p.Spec.Profile))
+	}
 	if h := p.Host(); h != "" {
 		out = append(out, hostKey(h))
 	}
@@ -215,8 +232,8 @@ func (portRules) parents(r model.Resource) []model.Key {
 func (portRules) sameSpec(x, y model.Resource) bool {
 	a, b := x.(*model.Port), y.(*model.Port)
 	return a.BoundHost == b.BoundHost && a.Spec.Subnet == b.Spec.Subnet && a.Spec.MAC == b.Spec.MAC &&
-		a.Spec.Host == b.Spec.Host && a.Spec.AllowSpoofing == b.Spec.AllowSpoofing && a.Spec.Forwarding == b.Spec.Forwarding &&
-		a.Spec.DynamicAddressLimit == b.Spec.DynamicAddressLimit && slices.Equal(a.Learned, b.Learned) &&
+		a.Spec.Host == b.Spec.Host && a.Spec.Profile == b.Spec.Profile && reflect.DeepEqual(a.Spec.PortSettings, b.Spec.PortSettings) &&
+		slices.Equal(a.Learned, b.Learned) &&
 		slices.Equal(a.Spec.Addresses, b.Spec.Addresses) && slices.Equal(a.RewriteAddresses, b.RewriteAddresses)
 }
 

@@ -45,9 +45,18 @@ func genResource(t *rapid.T) model.Resource {
 			gateways(s, genCA.Draw(t, "gateway"))
 		}
 		return s
+	case model.KindPortProfile:
+		p := &model.PortProfile{Metadata: meta(tn, n)}
+		if limit := rapid.SampledFrom([]uint32{0, 1, 2, 99}).Draw(t, "limit"); limit != 99 {
+			p.Spec.DynamicAddressLimit = &limit
+		}
+		return p
 	case model.KindPort:
 		p := port(tn, n, genName.Draw(t, "subnet"), rapid.SliceOfN(genCA, 0, rapid.SampledFrom([]int{0, 1, 1, 2}).Draw(t, "n")).Draw(t, "cas")...)
-		p.Spec.DynamicAddressLimit = rapid.SampledFrom([]uint32{0, 0, 1, 2}).Draw(t, "limit")
+		if limit := rapid.SampledFrom([]uint32{0, 0, 1, 2, 99}).Draw(t, "limit"); limit != 99 {
+			p.Spec.DynamicAddressLimit = &limit
+		}
+		p.Spec.Profile = rapid.SampledFrom([]string{"", "", "a", "b"}).Draw(t, "profile")
 		p.Spec.MAC, p.Spec.Host = genMAC.Draw(t, "mac"), genHost.Draw(t, "host")
 		return p
 	case model.KindCustomerRoute:
@@ -190,8 +199,8 @@ func checkInvariants(rt *rapid.T, s *State) {
 		case *model.Port:
 			sub := find(k, subnetKey(k.Tenant, r.Spec.Subnet)).(*model.VirtualSubnet)
 			one(fmt.Sprint("port id ", r.ID), k)
-			must(r.ID > 0 && (len(r.Spec.Addresses) > 0 || r.Learns()), k, "%+v", *r)
-			must(len(r.Learned) <= int(r.Spec.DynamicAddressLimit), k, "learned %v", r.Learned)
+			must(r.ID > 0 && (len(r.Spec.Addresses) > 0 || s.settings(r).Learns()), k, "%+v", *r)
+			must(len(r.Learned) <= int(s.settings(r).DynamicAddressLimit), k, "learned %v", r.Learned)
 			must(r.Spec.MAC.IsUnicast() && !r.Spec.MAC.IsRouter(), k, "MAC %s", r.Spec.MAC)
 			one(fmt.Sprint("MAC ", k.Tenant, sub.Spec.Network, r.Spec.MAC), k)
 			must(r.Spec.Host == "" || r.BoundHost == "", k, "two hosts")

@@ -153,7 +153,7 @@ func TestPoolsAreRefused(t *testing.T) {
 	w.refused("is already an address of ProviderAddress h1-pa of host \"h1\"", []model.Resource{record("red", "far", "web", "10.0.0.9", "02:00:00:00:00:09", "192.0.2.1")})
 	w.refused("no longer holds the addresses of Port red/web-1", hosts(pooled("h1", "fd00:9:1::/64")))
 	w.refused(`host "h3" has no IPv4 prefix`, []model.Resource{on("h3", port("red", "web-2", "web", "10.0.0.6"))})
-	w.refused("does not go with transport rewrite", []model.Resource{with(port("red", "web-3", "web"), func(p *model.Port) { p.Spec.DynamicAddressLimit = 2 })})
+	w.refused("does not go with transport rewrite", []model.Resource{with(port("red", "web-3", "web"), func(p *model.Port) { p.Spec.DynamicAddressLimit = new(uint32(2)) })})
 	w.apply(pooled("h1", "10.9.1.0/28", "10.9.4.0/24"))
 	w.apply(pooled("h1", "10.9.4.0/24"), on("h1", port("red", "web-1", "web", "10.0.0.5"))) // with its port, which is given another
 	if got := w.given("web-1")[0]; !netip.MustParsePrefix("10.9.4.0/24").Contains(got) {

@@ -37,6 +37,7 @@ var rulesOf = map[model.Kind]rules{
 	model.KindProviderAddress: providerAddressRules{},
 	model.KindVirtualNetwork:  virtualNetworkRules{},
 	model.KindVirtualSubnet:   virtualSubnetRules{},
+	model.KindPortProfile:     portProfileRules{},
 	model.KindPort:            portRules{},
 	model.KindCustomerRoute:   customerRouteRules{},
 	model.KindLookupRecord:    lookupRecordRules{},
@@ -101,6 +102,9 @@ func networkKey(tenant, name string) model.Key {
 }
 func subnetKey(tenant, name string) model.Key {
 	return model.Key{Kind: model.KindVirtualSubnet, Ref: model.Ref{Tenant: tenant, Name: name}}
+}
+func profileKey(tenant, name string) model.Key {
+	return model.Key{Kind: model.KindPortProfile, Ref: model.Ref{Tenant: tenant, Name: name}}
 }
 func portKey(tenant, name string) model.Key {
 	return model.Key{Kind: model.KindPort, Ref: model.Ref{Tenant: tenant, Name: name}}

@@ -74,7 +74,7 @@ func TestParseReadsJSON(t *testing.T) {
 	}
 	want := []*weftv1.Resource{{Kind: &weftv1.Resource_Port{Port: &weftv1.Port{
 		Metadata: &weftv1.Metadata{Tenant: "red", Name: "web-1", Revision: 7},
-		Spec:     &weftv1.PortSpec{Addresses: []string{"10.0.0.5"}, AllowSpoofing: true},
+		Spec:     &weftv1.PortSpec{Addresses: []string{"10.0.0.5"}, AllowSpoofing: new(true)},
 	}}}}
 	if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
@@ -88,15 +88,15 @@ func TestParseNamesWhatIsWrong(t *testing.T) {
 		{"protobuf spelling", "kind: CustomerRoute\nmetadata: {tenant: red, name: a}\nspec:\n  next_hop: 10.0.0.5\n",
 			`document 1, line 4: spec.next_hop: unknown field, did you mean "nextHop"?`},
 		{"unknown field without one", "kind: Port\nmetadata: {tenant: red, name: a}\nspec:\n  zzz: 1\n",
-			"document 1, line 4: spec.zzz: unknown field; known here: subnet, mac, addresses, host, allowSpoofing"},
+			"document 1, line 4: spec.zzz: unknown field; known here: subnet, mac, addresses, host, profile, allowSpoofing"},
 		{"unknown field at the top", "kind: Tenant\nmetadata: {name: red}\nspecs: {}\n",
 			`document 1, line 3: specs: unknown field, did you mean "spec"?`},
 		{"second document", "kind: Tenant\nmetadata: {name: red}\n---\nkind: Tenant\nmetadata: {nam: blue}\n",
 			`document 2, line 5: metadata.nam: unknown field, did you mean "name"?`},
 		{"unknown kind", "kind: Prot\nmetadata: {name: red}\n",
-			`document 1, line 1: kind: unknown kind "Prot", did you mean "Port"?; kinds are Tenant, Host, ProviderAddress, VirtualNetwork, VirtualSubnet, Port, CustomerRoute, LookupRecord`},
+			`document 1, line 1: kind: unknown kind "Prot", did you mean "Port"?; kinds are Tenant, Host, ProviderAddress, VirtualNetwork, VirtualSubnet, PortProfile, Port, CustomerRoute, LookupRecord`},
 		{"no kind", "metadata: {name: red}\n",
-			"document 1, line 1: kind: missing: one of Tenant, Host, ProviderAddress, VirtualNetwork, VirtualSubnet, Port, CustomerRoute, LookupRecord"},
+			"document 1, line 1: kind: missing: one of Tenant, Host, ProviderAddress, VirtualNetwork, VirtualSubnet, PortProfile, Port, CustomerRoute, LookupRecord"},
 		{"no name", "kind: Tenant\n", "document 1, line 1: metadata.name: missing: every resource needs a name"},
 		{"number for text", "kind: Tenant\nmetadata: {name: 7}\n",
 			"document 1, line 2: metadata.name: must be text, and is the number 7: put it in quotes"},

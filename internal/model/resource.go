@@ -17,6 +17,7 @@ const (
 	KindProviderAddress Kind = "ProviderAddress"
 	KindVirtualNetwork  Kind = "VirtualNetwork"
 	KindVirtualSubnet   Kind = "VirtualSubnet"
+	KindPortProfile     Kind = "PortProfile"
 	KindPort            Kind = "Port"
 	KindCustomerRoute   Kind = "CustomerRoute"
 	KindLookupRecord    Kind = "LookupRecord"
@@ -24,7 +25,7 @@ const (
 
 // Kinds lists every kind in dependency order.
 var Kinds = []Kind{KindTenant, KindHost, KindProviderAddress, KindVirtualNetwork,
-	KindVirtualSubnet, KindPort, KindCustomerRoute, KindLookupRecord}
+	KindVirtualSubnet, KindPortProfile, KindPort, KindCustomerRoute, KindLookupRecord}
 
 // Tenanted reports whether resources of the kind live inside a tenant.
 func (k Kind) Tenanted() bool {
@@ -194,13 +195,8 @@ type PortSpec struct {
 	MAC       MAC          `json:"mac,omitzero"`
 	Addresses []netip.Addr `json:"addresses,omitempty"`
 	Host      string       `json:"host,omitempty"`
-	// AllowSpoofing turns the spoofing guard off (hnv 5.1, MacAddressSpoofing).
-	AllowSpoofing bool `json:"allowSpoofing,omitempty"`
-	// DynamicAddressLimit is how many addresses may be learned, beside Addresses; 0: none (hnv 1.7).
-	DynamicAddressLimit uint32 `json:"dynamicAddressLimit,omitempty"`
-	// Forwarding lets the guest send packets of others in its network, as a router or
-	// firewall does that customer routes lead through.
-	Forwarding bool `json:"forwarding,omitempty"`
+	Profile   string       `json:"profile,omitempty"` // what PortSettings leaves out; empty: the defaults
+	PortSettings
 }
 
 // RewriteOf is the Provider Address that stands for ca in the underlay; invalid when none does.
@@ -210,10 +206,6 @@ func (p *Port) RewriteOf(ca netip.Addr) netip.Addr {
 	}
 	return netip.Addr{}
 }
-
-// Learns reports whether the port may have addresses that policy does not know yet:
-// it has a record of type L2Only.
-func (p *Port) Learns() bool { return p.Spec.DynamicAddressLimit > 0 }
 
 // CAs gives all addresses of the port: those of its spec, and what was learned.
 func (p *Port) CAs() []netip.Addr {
@@ -312,6 +304,7 @@ type LookupRecordSpec struct {
 func (*Tenant) Kind() Kind          { return KindTenant }
 func (*VirtualNetwork) Kind() Kind  { return KindVirtualNetwork }
 func (*VirtualSubnet) Kind() Kind   { return KindVirtualSubnet }
+func (*PortProfile) Kind() Kind     { return KindPortProfile }
 func (*Port) Kind() Kind            { return KindPort }
 func (*Host) Kind() Kind            { return KindHost }
 func (*ProviderAddress) Kind() Kind { return KindProviderAddress }
@@ -321,6 +314,7 @@ func (*LookupRecord) Kind() Kind    { return KindLookupRecord }
 func (r *Tenant) Meta() *Metadata          { return &r.Metadata }
 func (r *VirtualNetwork) Meta() *Metadata  { return &r.Metadata }
 func (r *VirtualSubnet) Meta() *Metadata   { return &r.Metadata }
+func (r *PortProfile) Meta() *Metadata     { return &r.Metadata }
 func (r *Port) Meta() *Metadata            { return &r.Metadata }
 func (r *Host) Meta() *Metadata            { return &r.Metadata }
 func (r *ProviderAddress) Meta() *Metadata { return &r.Metadata }

@@ -149,6 +149,10 @@ func (p *policy) derivedSources(c store.Change) map[model.Key]struct{} {
 			if r, ok := p.state.Get(k); ok {
 				hosts[r.(*model.ProviderAddress).Spec.Host] = struct{}{}
 			}
+		case model.KindPortProfile: // its ports may learn, or not any more
+			for _, port := range p.state.Children(k) {
+				out[port] = struct{}{}
+			}
 		}
 	}
 	for _, r := range c.Puts {

@@ -256,6 +256,8 @@ func newResource(k model.Kind) model.Resource {
 		return &model.VirtualNetwork{}
 	case model.KindVirtualSubnet:
 		return &model.VirtualSubnet{}
+	case model.KindPortProfile:
+		return &model.PortProfile{}
 	case model.KindPort:
 		return &model.Port{}
 	case model.KindCustomerRoute:

@@ -33,6 +33,17 @@ type Port struct {
 	Flood    bool   // true: something is flooded in the subnet; Set.Floods says what
 	// Transport of the subnet.
 	Transport model.TransportID
+
+	DHCPGuard   bool                // true: the guest may not answer as a DHCP server
+	RouterGuard bool                // true: the guest may not announce itself as a router
+	Teaming     bool                // true: the guest may send with the MAC of another port of its VM
+	PriorityTag bool                // true: 802.1p priorities of the guest pass
+	StormLimit  uint32              // packets per second; 0: the subnet's
+	Isolation   model.IsolationMode // empty: none
+	Community   string              // with IsolationCommunity
+	Connections uint32              // how many are followed; 0: the switch's default
+
+	Inbound, Outbound RuleSetKey // of Set.RuleSets; zero: everything is allowed
 }
 
 // RecordKey finds a Record: a Customer Address in a subnet. The unspecified address finds
@@ -168,6 +179,8 @@ type Set struct {
 	Forwarders map[Forwarder]struct{}
 	RewriteOut map[RecordKey]netip.Addr // the PA, of the same family, that stands for a CA in the underlay
 	RewriteIn  map[netip.Addr]RewriteIn // by PA
+	// RuleSets are those that Ports name. A RuleSet never changes, so Sets share them.
+	RuleSets map[RuleSetKey]*RuleSet
 }
 
 // Settings are what all hosts of a fleet agree on.
@@ -198,6 +211,7 @@ func NewSet() Set {
 		Forwarders: map[Forwarder]struct{}{},
 		RewriteOut: map[RecordKey]netip.Addr{},
 		RewriteIn:  map[netip.Addr]RewriteIn{},
+		RuleSets:   map[RuleSetKey]*RuleSet{},
 	}
 }
 

@@ -834,22 +834,710 @@ func (x *VirtualSubnet) GetStatus() *Status {
 	return nil
 }
 
+// AllowedAddress is a source that a guest may use beside its own.
+type AllowedAddress struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Prefix        string                 `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	Mac           string                 `protobuf:"bytes,2,opt,name=mac,proto3" json:"mac,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AllowedAddress) Reset() {
+	*x = AllowedAddress{}
+	mi := &file_weft_v1_resource_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AllowedAddress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AllowedAddress) ProtoMessage() {}
+
+func (x *AllowedAddress) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_resource_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AllowedAddress.ProtoReflect.Descriptor instead.
+func (*AllowedAddress) Descriptor() ([]byte, []int) {
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *AllowedAddress) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *AllowedAddress) GetMac() string {
+	if x != nil {
+		return x.Mac
+	}
+	return ""
+}
+
+// Isolation says whom a port reaches inside its subnet.
+type Isolation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mode          string                 `protobuf:"bytes,1,opt,name=mode,proto3" json:"mode,omitempty"`           // none (default) | isolated | community | promiscuous
+	Community     string                 `protobuf:"bytes,2,opt,name=community,proto3" json:"community,omitempty"` // of mode community: its name
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Isolation) Reset() {
+	*x = Isolation{}
+	mi := &file_weft_v1_resource_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Isolation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Isolation) ProtoMessage() {}
+
+func (x *Isolation) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_resource_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Isolation.ProtoReflect.Descriptor instead.
+func (*Isolation) Descriptor() ([]byte, []int) {
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Isolation) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *Isolation) GetCommunity() string {
+	if x != nil {
+		return x.Community
+	}
+	return ""
+}
+
+// Vlan places a port on a VLAN network instead of a virtual subnet.
+type Vlan struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Network       string                 `protobuf:"bytes,1,opt,name=network,proto3" json:"network,omitempty"`
+	Mode          string                 `protobuf:"bytes,2,opt,name=mode,proto3" json:"mode,omitempty"`       // untagged | access | trunk | private
+	Id            uint32                 `protobuf:"varint,3,opt,name=id,proto3" json:"id,omitempty"`          // access
+	Allowed       []string               `protobuf:"bytes,4,rep,name=allowed,proto3" json:"allowed,omitempty"` // trunk: "10" or "20-30"
+	Prune         []string               `protobuf:"bytes,5,rep,name=prune,proto3" json:"prune,omitempty"`     // trunk: the same, taken out of allowed
+	Native        uint32                 `protobuf:"varint,6,opt,name=native,proto3" json:"native,omitempty"`  // trunk: of what has no tag
+	Private       *PrivateVlan           `protobuf:"bytes,7,opt,name=private,proto3" json:"private,omitempty"` // private
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Vlan) Reset() {
+	*x = Vlan{}
+	mi := &file_weft_v1_resource_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Vlan) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Vlan) ProtoMessage() {}
+
+func (x *Vlan) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_resource_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Vlan.ProtoReflect.Descriptor instead.
+func (*Vlan) Descriptor() ([]byte, []int) {
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Vlan) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *Vlan) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *Vlan) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Vlan) GetAllowed() []string {
+	if x != nil {
+		return x.Allowed
+	}
+	return nil
+}
+
+func (x *Vlan) GetPrune() []string {
+	if x != nil {
+		return x.Prune
+	}
+	return nil
+}
+
+func (x *Vlan) GetNative() uint32 {
+	if x != nil {
+		return x.Native
+	}
+	return 0
+}
+
+func (x *Vlan) GetPrivate() *PrivateVlan {
+	if x != nil {
+		return x.Private
+	}
+	return nil
+}
+
+type PrivateVlan struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mode          string                 `protobuf:"bytes,1,opt,name=mode,proto3" json:"mode,omitempty"` // isolated | community | promiscuous
+	Primary       uint32                 `protobuf:"varint,2,opt,name=primary,proto3" json:"primary,omitempty"`
+	Secondary     uint32                 `protobuf:"varint,3,opt,name=secondary,proto3" json:"secondary,omitempty"`            // isolated, community
+	Secondaries   []uint32               `protobuf:"varint,4,rep,packed,name=secondaries,proto3" json:"secondaries,omitempty"` // promiscuous
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PrivateVlan) Reset() {
+	*x = PrivateVlan{}
+	mi := &file_weft_v1_resource_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PrivateVlan) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PrivateVlan) ProtoMessage() {}
+
+func (x *PrivateVlan) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_resource_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PrivateVlan.ProtoReflect.Descriptor instead.
+func (*PrivateVlan) Descriptor() ([]byte, []int) {
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *PrivateVlan) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *PrivateVlan) GetPrimary() uint32 {
+	if x != nil {
+		return x.Primary
+	}
+	return 0
+}
+
+func (x *PrivateVlan) GetSecondary() uint32 {
+	if x != nil {
+		return x.Secondary
+	}
+	return 0
+}
+
+func (x *PrivateVlan) GetSecondaries() []uint32 {
+	if x != nil {
+		return x.Secondaries
+	}
+	return nil
+}
+
+// Bandwidth of a port, each direction as the guest sees it.
+type Bandwidth struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Inbound       *BandwidthLimit        `protobuf:"bytes,1,opt,name=inbound,proto3" json:"inbound,omitempty"`
+	Outbound      *BandwidthLimit        `protobuf:"bytes,2,opt,name=outbound,proto3" json:"outbound,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Bandwidth) Reset() {
+	*x = Bandwidth{}
+	mi := &file_weft_v1_resource_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Bandwidth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Bandwidth) ProtoMessage() {}
+
+func (x *Bandwidth) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_resource_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Bandwidth.ProtoReflect.Descriptor instead.
+func (*Bandwidth) Descriptor() ([]byte, []int) {
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Bandwidth) GetInbound() *BandwidthLimit {
+	if x != nil {
+		return x.Inbound
+	}
+	return nil
+}
+
+func (x *Bandwidth) GetOutbound() *BandwidthLimit {
+	if x != nil {
+		return x.Outbound
+	}
+	return nil
+}
+
+type BandwidthLimit struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Maximum       int64                  `protobuf:"varint,1,opt,name=maximum,proto3" json:"maximum,omitempty"` // bit/s; 0: none
+	Burst         int64                  `protobuf:"varint,2,opt,name=burst,proto3" json:"burst,omitempty"`     // bytes
+	Minimum       int64                  `protobuf:"varint,3,opt,name=minimum,proto3" json:"minimum,omitempty"` // bit/s
+	Weight        uint32                 `protobuf:"varint,4,opt,name=weight,proto3" json:"weight,omitempty"`   // 1 to 100, instead of minimum
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BandwidthLimit) Reset() {
+	*x = BandwidthLimit{}
+	mi := &file_weft_v1_resource_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BandwidthLimit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BandwidthLimit) ProtoMessage() {}
+
+func (x *BandwidthLimit) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_resource_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BandwidthLimit.ProtoReflect.Descriptor instead.
+func (*BandwidthLimit) Descriptor() ([]byte, []int) {
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *BandwidthLimit) GetMaximum() int64 {
+	if x != nil {
+		return x.Maximum
+	}
+	return 0
+}
+
+func (x *BandwidthLimit) GetBurst() int64 {
+	if x != nil {
+		return x.Burst
+	}
+	return 0
+}
+
+func (x *BandwidthLimit) GetMinimum() int64 {
+	if x != nil {
+		return x.Minimum
+	}
+	return 0
+}
+
+func (x *BandwidthLimit) GetWeight() uint32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+// Mirror copies what a port sends and receives to another port.
+type Mirror struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Destination   string                 `protobuf:"bytes,1,opt,name=destination,proto3" json:"destination,omitempty"`                  // a port of the tenant
+	Direction     string                 `protobuf:"bytes,2,opt,name=direction,proto3" json:"direction,omitempty"`                      // both (default) | inbound | outbound
+	SnapLength    uint32                 `protobuf:"varint,3,opt,name=snap_length,json=snapLength,proto3" json:"snap_length,omitempty"` // bytes of each frame; 0: all
+	RateLimit     uint32                 `protobuf:"varint,4,opt,name=rate_limit,json=rateLimit,proto3" json:"rate_limit,omitempty"`    // packets/s; 0: all
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Mirror) Reset() {
+	*x = Mirror{}
+	mi := &file_weft_v1_resource_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Mirror) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Mirror) ProtoMessage() {}
+
+func (x *Mirror) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_resource_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Mirror.ProtoReflect.Descriptor instead.
+func (*Mirror) Descriptor() ([]byte, []int) {
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Mirror) GetDestination() string {
+	if x != nil {
+		return x.Destination
+	}
+	return ""
+}
+
+func (x *Mirror) GetDirection() string {
+	if x != nil {
+		return x.Direction
+	}
+	return ""
+}
+
+func (x *Mirror) GetSnapLength() uint32 {
+	if x != nil {
+		return x.SnapLength
+	}
+	return 0
+}
+
+func (x *Mirror) GetRateLimit() uint32 {
+	if x != nil {
+		return x.RateLimit
+	}
+	return 0
+}
+
+// PortProfileSpec says what its ports have unless they say otherwise. PortSpec has the
+// same fields under the same numbers.
+type PortProfileSpec struct {
+	state               protoimpl.MessageState `protogen:"open.v1"`
+	AllowSpoofing       *bool                  `protobuf:"varint,5,opt,name=allow_spoofing,json=allowSpoofing,proto3,oneof" json:"allow_spoofing,omitempty"`
+	DynamicAddressLimit *uint32                `protobuf:"varint,6,opt,name=dynamic_address_limit,json=dynamicAddressLimit,proto3,oneof" json:"dynamic_address_limit,omitempty"`
+	Forwarding          *bool                  `protobuf:"varint,10,opt,name=forwarding,proto3,oneof" json:"forwarding,omitempty"`
+	DhcpGuard           *bool                  `protobuf:"varint,11,opt,name=dhcp_guard,json=dhcpGuard,proto3,oneof" json:"dhcp_guard,omitempty"`       // default true
+	RouterGuard         *bool                  `protobuf:"varint,12,opt,name=router_guard,json=routerGuard,proto3,oneof" json:"router_guard,omitempty"` // default true
+	AllowTeaming        *bool                  `protobuf:"varint,13,opt,name=allow_teaming,json=allowTeaming,proto3,oneof" json:"allow_teaming,omitempty"`
+	IeeePriorityTag     *bool                  `protobuf:"varint,14,opt,name=ieee_priority_tag,json=ieeePriorityTag,proto3,oneof" json:"ieee_priority_tag,omitempty"`
+	StormLimit          *uint32                `protobuf:"varint,15,opt,name=storm_limit,json=stormLimit,proto3,oneof" json:"storm_limit,omitempty"` // packets/s; 0: the subnet's
+	AllowedAddresses    []*AllowedAddress      `protobuf:"bytes,16,rep,name=allowed_addresses,json=allowedAddresses,proto3" json:"allowed_addresses,omitempty"`
+	Isolation           *Isolation             `protobuf:"bytes,17,opt,name=isolation,proto3" json:"isolation,omitempty"`
+	Vlan                *Vlan                  `protobuf:"bytes,18,opt,name=vlan,proto3" json:"vlan,omitempty"`
+	Bandwidth           *Bandwidth             `protobuf:"bytes,19,opt,name=bandwidth,proto3" json:"bandwidth,omitempty"`
+	Mirrors             []*Mirror              `protobuf:"bytes,20,rep,name=mirrors,proto3" json:"mirrors,omitempty"`
+	AccessLists         []string               `protobuf:"bytes,21,rep,name=access_lists,json=accessLists,proto3" json:"access_lists,omitempty"`
+	ConnectionLimit     *uint32                `protobuf:"varint,22,opt,name=connection_limit,json=connectionLimit,proto3,oneof" json:"connection_limit,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
+}
+
+func (x *PortProfileSpec) Reset() {
+	*x = PortProfileSpec{}
+	mi := &file_weft_v1_resource_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PortProfileSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PortProfileSpec) ProtoMessage() {}
+
+func (x *PortProfileSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_resource_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PortProfileSpec.ProtoReflect.Descriptor instead.
+func (*PortProfileSpec) Descriptor() ([]byte, []int) {
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *PortProfileSpec) GetAllowSpoofing() bool {
+	if x != nil && x.AllowSpoofing != nil {
+		return *x.AllowSpoofing
+	}
+	return false
+}
+
+func (x *PortProfileSpec) GetDynamicAddressLimit() uint32 {
+	if x != nil && x.DynamicAddressLimit != nil {
+		return *x.DynamicAddressLimit
+	}
+	return 0
+}
+
+func (x *PortProfileSpec) GetForwarding() bool {
+	if x != nil && x.Forwarding != nil {
+		return *x.Forwarding
+	}
+	return false
+}
+
+func (x *PortProfileSpec) GetDhcpGuard() bool {
+	if x != nil && x.DhcpGuard != nil {
+		return *x.DhcpGuard
+	}
+	return false
+}
+
+func (x *PortProfileSpec) GetRouterGuard() bool {
+	if x != nil && x.RouterGuard != nil {
+		return *x.RouterGuard
+	}
+	return false
+}
+
+func (x *PortProfileSpec) GetAllowTeaming() bool {
+	if x != nil && x.AllowTeaming != nil {
+		return *x.AllowTeaming
+	}
+	return false
+}
+
+func (x *PortProfileSpec) GetIeeePriorityTag() bool {
+	if x != nil && x.IeeePriorityTag != nil {
+		return *x.IeeePriorityTag
+	}
+	return false
+}
+
+func (x *PortProfileSpec) GetStormLimit() uint32 {
+	if x != nil && x.StormLimit != nil {
+		return *x.StormLimit
+	}
+	return 0
+}
+
+func (x *PortProfileSpec) GetAllowedAddresses() []*AllowedAddress {
+	if x != nil {
+		return x.AllowedAddresses
+	}
+	return nil
+}
+
+func (x *PortProfileSpec) GetIsolation() *Isolation {
+	if x != nil {
+		return x.Isolation
+	}
+	return nil
+}
+
+func (x *PortProfileSpec) GetVlan() *Vlan {
+	if x != nil {
+		return x.Vlan
+	}
+	return nil
+}
+
+func (x *PortProfileSpec) GetBandwidth() *Bandwidth {
+	if x != nil {
+		return x.Bandwidth
+	}
+	return nil
+}
+
+func (x *PortProfileSpec) GetMirrors() []*Mirror {
+	if x != nil {
+		return x.Mirrors
+	}
+	return nil
+}
+
+func (x *PortProfileSpec) GetAccessLists() []string {
+	if x != nil {
+		return x.AccessLists
+	}
+	return nil
+}
+
+func (x *PortProfileSpec) GetConnectionLimit() uint32 {
+	if x != nil && x.ConnectionLimit != nil {
+		return *x.ConnectionLimit
+	}
+	return 0
+}
+
+type PortProfile struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Metadata      *Metadata              `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	Spec          *PortProfileSpec       `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	Status        *Status                `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PortProfile) Reset() {
+	*x = PortProfile{}
+	mi := &file_weft_v1_resource_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PortProfile) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PortProfile) ProtoMessage() {}
+
+func (x *PortProfile) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_resource_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PortProfile.ProtoReflect.Descriptor instead.
+func (*PortProfile) Descriptor() ([]byte, []int) {
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *PortProfile) GetMetadata() *Metadata {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+func (x *PortProfile) GetSpec() *PortProfileSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *PortProfile) GetStatus() *Status {
+	if x != nil {
+		return x.Status
+	}
+	return nil
+}
+
 type PortSpec struct {
 	state               protoimpl.MessageState `protogen:"open.v1"`
 	Subnet              string                 `protobuf:"bytes,1,opt,name=subnet,proto3" json:"subnet,omitempty"`
 	Mac                 string                 `protobuf:"bytes,2,opt,name=mac,proto3" json:"mac,omitempty"`
 	Addresses           []string               `protobuf:"bytes,3,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	Host                string                 `protobuf:"bytes,4,opt,name=host,proto3" json:"host,omitempty"`
-	AllowSpoofing       bool                   `protobuf:"varint,5,opt,name=allow_spoofing,json=allowSpoofing,proto3" json:"allow_spoofing,omitempty"`
-	DynamicAddressLimit uint32                 `protobuf:"varint,6,opt,name=dynamic_address_limit,json=dynamicAddressLimit,proto3" json:"dynamic_address_limit,omitempty"` // how many addresses may be learned; 0: none
-	Forwarding          bool                   `protobuf:"varint,10,opt,name=forwarding,proto3" json:"forwarding,omitempty"`                                               // the guest forwards packets of others
+	Profile             string                 `protobuf:"bytes,7,opt,name=profile,proto3" json:"profile,omitempty"`
+	AllowSpoofing       *bool                  `protobuf:"varint,5,opt,name=allow_spoofing,json=allowSpoofing,proto3,oneof" json:"allow_spoofing,omitempty"`
+	DynamicAddressLimit *uint32                `protobuf:"varint,6,opt,name=dynamic_address_limit,json=dynamicAddressLimit,proto3,oneof" json:"dynamic_address_limit,omitempty"` // how many addresses may be learned; 0: none
+	Forwarding          *bool                  `protobuf:"varint,10,opt,name=forwarding,proto3,oneof" json:"forwarding,omitempty"`                                               // the guest forwards packets of others
+	DhcpGuard           *bool                  `protobuf:"varint,11,opt,name=dhcp_guard,json=dhcpGuard,proto3,oneof" json:"dhcp_guard,omitempty"`
+	RouterGuard         *bool                  `protobuf:"varint,12,opt,name=router_guard,json=routerGuard,proto3,oneof" json:"router_guard,omitempty"`
+	AllowTeaming        *bool                  `protobuf:"varint,13,opt,name=allow_teaming,json=allowTeaming,proto3,oneof" json:"allow_teaming,omitempty"`
+	IeeePriorityTag     *bool                  `protobuf:"varint,14,opt,name=ieee_priority_tag,json=ieeePriorityTag,proto3,oneof" json:"ieee_priority_tag,omitempty"`
+	StormLimit          *uint32                `protobuf:"varint,15,opt,name=storm_limit,json=stormLimit,proto3,oneof" json:"storm_limit,omitempty"`
+	AllowedAddresses    []*AllowedAddress      `protobuf:"bytes,16,rep,name=allowed_addresses,json=allowedAddresses,proto3" json:"allowed_addresses,omitempty"`
+	Isolation           *Isolation             `protobuf:"bytes,17,opt,name=isolation,proto3" json:"isolation,omitempty"`
+	Vlan                *Vlan                  `protobuf:"bytes,18,opt,name=vlan,proto3" json:"vlan,omitempty"`
+	Bandwidth           *Bandwidth             `protobuf:"bytes,19,opt,name=bandwidth,proto3" json:"bandwidth,omitempty"`
+	Mirrors             []*Mirror              `protobuf:"bytes,20,rep,name=mirrors,proto3" json:"mirrors,omitempty"`
+	AccessLists         []string               `protobuf:"bytes,21,rep,name=access_lists,json=accessLists,proto3" json:"access_lists,omitempty"`
+	ConnectionLimit     *uint32                `protobuf:"varint,22,opt,name=connection_limit,json=connectionLimit,proto3,oneof" json:"connection_limit,omitempty"`
 	unknownFields       protoimpl.UnknownFields
 	sizeCache           protoimpl.SizeCache
 }
 
 func (x *PortSpec) Reset() {
 	*x = PortSpec{}
-	mi := &file_weft_v1_resource_proto_msgTypes[10]
+	mi := &file_weft_v1_resource_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -861,7 +1549,7 @@ func (x *PortSpec) String() string {
 func (*PortSpec) ProtoMessage() {}
 
 func (x *PortSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[10]
+	mi := &file_weft_v1_resource_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -874,7 +1562,7 @@ func (x *PortSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortSpec.ProtoReflect.Descriptor instead.
 func (*PortSpec) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{10}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PortSpec) GetSubnet() string {
@@ -905,25 +1593,116 @@ func (x *PortSpec) GetHost() string {
 	return ""
 }
 
-func (x *PortSpec) GetAllowSpoofing() bool {
+func (x *PortSpec) GetProfile() string {
 	if x != nil {
-		return x.AllowSpoofing
+		return x.Profile
+	}
+	return ""
+}
+
+func (x *PortSpec) GetAllowSpoofing() bool {
+	if x != nil && x.AllowSpoofing != nil {
+		return *x.AllowSpoofing
 	}
 	return false
 }
 
 func (x *PortSpec) GetDynamicAddressLimit() uint32 {
-	if x != nil {
-		return x.DynamicAddressLimit
+	if x != nil && x.DynamicAddressLimit != nil {
+		return *x.DynamicAddressLimit
 	}
 	return 0
 }
 
 func (x *PortSpec) GetForwarding() bool {
-	if x != nil {
-		return x.Forwarding
+	if x != nil && x.Forwarding != nil {
+		return *x.Forwarding
 	}
 	return false
+}
+
+func (x *PortSpec) GetDhcpGuard() bool {
+	if x != nil && x.DhcpGuard != nil {
+		return *x.DhcpGuard
+	}
+	return false
+}
+
+func (x *PortSpec) GetRouterGuard() bool {
+	if x != nil && x.RouterGuard != nil {
+		return *x.RouterGuard
+	}
+	return false
+}
+
+func (x *PortSpec) GetAllowTeaming() bool {
+	if x != nil && x.AllowTeaming != nil {
+		return *x.AllowTeaming
+	}
+	return false
+}
+
+func (x *PortSpec) GetIeeePriorityTag() bool {
+	if x != nil && x.IeeePriorityTag != nil {
+		return *x.IeeePriorityTag
+	}
+	return false
+}
+
+func (x *PortSpec) GetStormLimit() uint32 {
+	if x != nil && x.StormLimit != nil {
+		return *x.StormLimit
+	}
+	return 0
+}
+
+func (x *PortSpec) GetAllowedAddresses() []*AllowedAddress {
+	if x != nil {
+		return x.AllowedAddresses
+	}
+	return nil
+}
+
+func (x *PortSpec) GetIsolation() *Isolation {
+	if x != nil {
+		return x.Isolation
+	}
+	return nil
+}
+
+func (x *PortSpec) GetVlan() *Vlan {
+	if x != nil {
+		return x.Vlan
+	}
+	return nil
+}
+
+func (x *PortSpec) GetBandwidth() *Bandwidth {
+	if x != nil {
+		return x.Bandwidth
+	}
+	return nil
+}
+
+func (x *PortSpec) GetMirrors() []*Mirror {
+	if x != nil {
+		return x.Mirrors
+	}
+	return nil
+}
+
+func (x *PortSpec) GetAccessLists() []string {
+	if x != nil {
+		return x.AccessLists
+	}
+	return nil
+}
+
+func (x *PortSpec) GetConnectionLimit() uint32 {
+	if x != nil && x.ConnectionLimit != nil {
+		return *x.ConnectionLimit
+	}
+	return 0
 }
 
 type Port struct {
@@ -937,7 +1716,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_weft_v1_resource_proto_msgTypes[11]
+	mi := &file_weft_v1_resource_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -949,7 +1728,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[11]
+	mi := &file_weft_v1_resource_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -962,7 +1741,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{11}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Port) GetMetadata() *Metadata {
@@ -998,7 +1777,7 @@ type HostSpec struct {
 
 func (x *HostSpec) Reset() {
 	*x = HostSpec{}
-	mi := &file_weft_v1_resource_proto_msgTypes[12]
+	mi := &file_weft_v1_resource_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1010,7 +1789,7 @@ func (x *HostSpec) String() string {
 func (*HostSpec) ProtoMessage() {}
 
 func (x *HostSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[12]
+	mi := &file_weft_v1_resource_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1023,7 +1802,7 @@ func (x *HostSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostSpec.ProtoReflect.Descriptor instead.
 func (*HostSpec) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{12}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *HostSpec) GetDescription() string {
@@ -1051,7 +1830,7 @@ type Host struct {
 
 func (x *Host) Reset() {
 	*x = Host{}
-	mi := &file_weft_v1_resource_proto_msgTypes[13]
+	mi := &file_weft_v1_resource_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1063,7 +1842,7 @@ func (x *Host) String() string {
 func (*Host) ProtoMessage() {}
 
 func (x *Host) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[13]
+	mi := &file_weft_v1_resource_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1076,7 +1855,7 @@ func (x *Host) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Host.ProtoReflect.Descriptor instead.
 func (*Host) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{13}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Host) GetMetadata() *Metadata {
@@ -1110,7 +1889,7 @@ type ProviderAddressSpec struct {
 
 func (x *ProviderAddressSpec) Reset() {
 	*x = ProviderAddressSpec{}
-	mi := &file_weft_v1_resource_proto_msgTypes[14]
+	mi := &file_weft_v1_resource_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1122,7 +1901,7 @@ func (x *ProviderAddressSpec) String() string {
 func (*ProviderAddressSpec) ProtoMessage() {}
 
 func (x *ProviderAddressSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[14]
+	mi := &file_weft_v1_resource_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1135,7 +1914,7 @@ func (x *ProviderAddressSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProviderAddressSpec.ProtoReflect.Descriptor instead.
 func (*ProviderAddressSpec) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{14}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ProviderAddressSpec) GetHost() string {
@@ -1163,7 +1942,7 @@ type ProviderAddress struct {
 
 func (x *ProviderAddress) Reset() {
 	*x = ProviderAddress{}
-	mi := &file_weft_v1_resource_proto_msgTypes[15]
+	mi := &file_weft_v1_resource_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1175,7 +1954,7 @@ func (x *ProviderAddress) String() string {
 func (*ProviderAddress) ProtoMessage() {}
 
 func (x *ProviderAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[15]
+	mi := &file_weft_v1_resource_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1188,7 +1967,7 @@ func (x *ProviderAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProviderAddress.ProtoReflect.Descriptor instead.
 func (*ProviderAddress) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{15}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ProviderAddress) GetMetadata() *Metadata {
@@ -1224,7 +2003,7 @@ type CustomerRouteSpec struct {
 
 func (x *CustomerRouteSpec) Reset() {
 	*x = CustomerRouteSpec{}
-	mi := &file_weft_v1_resource_proto_msgTypes[16]
+	mi := &file_weft_v1_resource_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1236,7 +2015,7 @@ func (x *CustomerRouteSpec) String() string {
 func (*CustomerRouteSpec) ProtoMessage() {}
 
 func (x *CustomerRouteSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[16]
+	mi := &file_weft_v1_resource_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1249,7 +2028,7 @@ func (x *CustomerRouteSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CustomerRouteSpec.ProtoReflect.Descriptor instead.
 func (*CustomerRouteSpec) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{16}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CustomerRouteSpec) GetNetwork() string {
@@ -1291,7 +2070,7 @@ type CustomerRoute struct {
 
 func (x *CustomerRoute) Reset() {
 	*x = CustomerRoute{}
-	mi := &file_weft_v1_resource_proto_msgTypes[17]
+	mi := &file_weft_v1_resource_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1303,7 +2082,7 @@ func (x *CustomerRoute) String() string {
 func (*CustomerRoute) ProtoMessage() {}
 
 func (x *CustomerRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[17]
+	mi := &file_weft_v1_resource_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1316,7 +2095,7 @@ func (x *CustomerRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CustomerRoute.ProtoReflect.Descriptor instead.
 func (*CustomerRoute) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{17}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CustomerRoute) GetMetadata() *Metadata {
@@ -1354,7 +2133,7 @@ type LookupRecordSpec struct {
 
 func (x *LookupRecordSpec) Reset() {
 	*x = LookupRecordSpec{}
-	mi := &file_weft_v1_resource_proto_msgTypes[18]
+	mi := &file_weft_v1_resource_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1366,7 +2145,7 @@ func (x *LookupRecordSpec) String() string {
 func (*LookupRecordSpec) ProtoMessage() {}
 
 func (x *LookupRecordSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[18]
+	mi := &file_weft_v1_resource_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1379,7 +2158,7 @@ func (x *LookupRecordSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupRecordSpec.ProtoReflect.Descriptor instead.
 func (*LookupRecordSpec) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{18}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *LookupRecordSpec) GetSubnet() string {
@@ -1435,7 +2214,7 @@ type LookupRecord struct {
 
 func (x *LookupRecord) Reset() {
 	*x = LookupRecord{}
-	mi := &file_weft_v1_resource_proto_msgTypes[19]
+	mi := &file_weft_v1_resource_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1447,7 +2226,7 @@ func (x *LookupRecord) String() string {
 func (*LookupRecord) ProtoMessage() {}
 
 func (x *LookupRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[19]
+	mi := &file_weft_v1_resource_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1460,7 +2239,7 @@ func (x *LookupRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupRecord.ProtoReflect.Descriptor instead.
 func (*LookupRecord) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{19}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *LookupRecord) GetMetadata() *Metadata {
@@ -1494,6 +2273,7 @@ type Resource struct {
 	//	*Resource_ProviderAddress
 	//	*Resource_VirtualNetwork
 	//	*Resource_VirtualSubnet
+	//	*Resource_PortProfile
 	//	*Resource_Port
 	//	*Resource_CustomerRoute
 	//	*Resource_LookupRecord
@@ -1504,7 +2284,7 @@ type Resource struct {
 
 func (x *Resource) Reset() {
 	*x = Resource{}
-	mi := &file_weft_v1_resource_proto_msgTypes[20]
+	mi := &file_weft_v1_resource_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1516,7 +2296,7 @@ func (x *Resource) String() string {
 func (*Resource) ProtoMessage() {}
 
 func (x *Resource) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[20]
+	mi := &file_weft_v1_resource_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1529,7 +2309,7 @@ func (x *Resource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resource.ProtoReflect.Descriptor instead.
 func (*Resource) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{20}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Resource) GetKind() isResource_Kind {
@@ -1579,6 +2359,15 @@ func (x *Resource) GetVirtualSubnet() *VirtualSubnet {
 	if x != nil {
 		if x, ok := x.Kind.(*Resource_VirtualSubnet); ok {
 			return x.VirtualSubnet
+		}
+	}
+	return nil
+}
+
+func (x *Resource) GetPortProfile() *PortProfile {
+	if x != nil {
+		if x, ok := x.Kind.(*Resource_PortProfile); ok {
+			return x.PortProfile
 		}
 	}
 	return nil
@@ -1635,6 +2424,10 @@ type Resource_VirtualSubnet struct {
 	VirtualSubnet *VirtualSubnet `protobuf:"bytes,5,opt,name=virtual_subnet,json=virtualSubnet,proto3,oneof"`
 }
 
+type Resource_PortProfile struct {
+	PortProfile *PortProfile `protobuf:"bytes,9,opt,name=port_profile,json=portProfile,proto3,oneof"`
+}
+
 type Resource_Port struct {
 	Port *Port `protobuf:"bytes,6,opt,name=port,proto3,oneof"`
 }
@@ -1656,6 +2449,8 @@ func (*Resource_ProviderAddress) isResource_Kind() {}
 func (*Resource_VirtualNetwork) isResource_Kind() {}
 
 func (*Resource_VirtualSubnet) isResource_Kind() {}
+
+func (*Resource_PortProfile) isResource_Kind() {}
 
 func (*Resource_Port) isResource_Kind() {}
 
@@ -1745,18 +2540,111 @@ const file_weft_v1_resource_proto_rawDesc = "" +
 	"\rVirtualSubnet\x12-\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x11.weft.v1.MetadataR\bmetadata\x12.\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1a.weft.v1.VirtualSubnetSpecR\x04spec\x12'\n" +
-	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"\xe1\x01\n" +
+	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\":\n" +
+	"\x0eAllowedAddress\x12\x16\n" +
+	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12\x10\n" +
+	"\x03mac\x18\x02 \x01(\tR\x03mac\"=\n" +
+	"\tIsolation\x12\x12\n" +
+	"\x04mode\x18\x01 \x01(\tR\x04mode\x12\x1c\n" +
+	"\tcommunity\x18\x02 \x01(\tR\tcommunity\"\xbc\x01\n" +
+	"\x04Vlan\x12\x18\n" +
+	"\anetwork\x18\x01 \x01(\tR\anetwork\x12\x12\n" +
+	"\x04mode\x18\x02 \x01(\tR\x04mode\x12\x0e\n" +
+	"\x02id\x18\x03 \x01(\rR\x02id\x12\x18\n" +
+	"\aallowed\x18\x04 \x03(\tR\aallowed\x12\x14\n" +
+	"\x05prune\x18\x05 \x03(\tR\x05prune\x12\x16\n" +
+	"\x06native\x18\x06 \x01(\rR\x06native\x12.\n" +
+	"\aprivate\x18\a \x01(\v2\x14.weft.v1.PrivateVlanR\aprivate\"{\n" +
+	"\vPrivateVlan\x12\x12\n" +
+	"\x04mode\x18\x01 \x01(\tR\x04mode\x12\x18\n" +
+	"\aprimary\x18\x02 \x01(\rR\aprimary\x12\x1c\n" +
+	"\tsecondary\x18\x03 \x01(\rR\tsecondary\x12 \n" +
+	"\vsecondaries\x18\x04 \x03(\rR\vsecondaries\"s\n" +
+	"\tBandwidth\x121\n" +
+	"\ainbound\x18\x01 \x01(\v2\x17.weft.v1.BandwidthLimitR\ainbound\x123\n" +
+	"\boutbound\x18\x02 \x01(\v2\x17.weft.v1.BandwidthLimitR\boutbound\"r\n" +
+	"\x0eBandwidthLimit\x12\x18\n" +
+	"\amaximum\x18\x01 \x01(\x03R\amaximum\x12\x14\n" +
+	"\x05burst\x18\x02 \x01(\x03R\x05burst\x12\x18\n" +
+	"\aminimum\x18\x03 \x01(\x03R\aminimum\x12\x16\n" +
+	"\x06weight\x18\x04 \x01(\rR\x06weight\"\x88\x01\n" +
+	"\x06Mirror\x12 \n" +
+	"\vdestination\x18\x01 \x01(\tR\vdestination\x12\x1c\n" +
+	"\tdirection\x18\x02 \x01(\tR\tdirection\x12\x1f\n" +
+	"\vsnap_length\x18\x03 \x01(\rR\n" +
+	"snapLength\x12\x1d\n" +
+	"\n" +
+	"rate_limit\x18\x04 \x01(\rR\trateLimit\"\xe8\x06\n" +
+	"\x0fPortProfileSpec\x12*\n" +
+	"\x0eallow_spoofing\x18\x05 \x01(\bH\x00R\rallowSpoofing\x88\x01\x01\x127\n" +
+	"\x15dynamic_address_limit\x18\x06 \x01(\rH\x01R\x13dynamicAddressLimit\x88\x01\x01\x12#\n" +
+	"\n" +
+	"forwarding\x18\n" +
+	" \x01(\bH\x02R\n" +
+	"forwarding\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"dhcp_guard\x18\v \x01(\bH\x03R\tdhcpGuard\x88\x01\x01\x12&\n" +
+	"\frouter_guard\x18\f \x01(\bH\x04R\vrouterGuard\x88\x01\x01\x12(\n" +
+	"\rallow_teaming\x18\r \x01(\bH\x05R\fallowTeaming\x88\x01\x01\x12/\n" +
+	"\x11ieee_priority_tag\x18\x0e \x01(\bH\x06R\x0fieeePriorityTag\x88\x01\x01\x12$\n" +
+	"\vstorm_limit\x18\x0f \x01(\rH\aR\n" +
+	"stormLimit\x88\x01\x01\x12D\n" +
+	"\x11allowed_addresses\x18\x10 \x03(\v2\x17.weft.v1.AllowedAddressR\x10allowedAddresses\x120\n" +
+	"\tisolation\x18\x11 \x01(\v2\x12.weft.v1.IsolationR\tisolation\x12!\n" +
+	"\x04vlan\x18\x12 \x01(\v2\r.weft.v1.VlanR\x04vlan\x120\n" +
+	"\tbandwidth\x18\x13 \x01(\v2\x12.weft.v1.BandwidthR\tbandwidth\x12)\n" +
+	"\amirrors\x18\x14 \x03(\v2\x0f.weft.v1.MirrorR\amirrors\x12!\n" +
+	"\faccess_lists\x18\x15 \x03(\tR\vaccessLists\x12.\n" +
+	"\x10connection_limit\x18\x16 \x01(\rH\bR\x0fconnectionLimit\x88\x01\x01B\x11\n" +
+	"\x0f_allow_spoofingB\x18\n" +
+	"\x16_dynamic_address_limitB\r\n" +
+	"\v_forwardingB\r\n" +
+	"\v_dhcp_guardB\x0f\n" +
+	"\r_router_guardB\x10\n" +
+	"\x0e_allow_teamingB\x14\n" +
+	"\x12_ieee_priority_tagB\x0e\n" +
+	"\f_storm_limitB\x13\n" +
+	"\x11_connection_limitJ\x04\b\x01\x10\x05J\x04\b\a\x10\n" +
+	"\"\x93\x01\n" +
+	"\vPortProfile\x12-\n" +
+	"\bmetadata\x18\x01 \x01(\v2\x11.weft.v1.MetadataR\bmetadata\x12,\n" +
+	"\x04spec\x18\x02 \x01(\v2\x18.weft.v1.PortProfileSpecR\x04spec\x12'\n" +
+	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"\xcb\a\n" +
 	"\bPortSpec\x12\x16\n" +
 	"\x06subnet\x18\x01 \x01(\tR\x06subnet\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\tR\x03mac\x12\x1c\n" +
 	"\taddresses\x18\x03 \x03(\tR\taddresses\x12\x12\n" +
-	"\x04host\x18\x04 \x01(\tR\x04host\x12%\n" +
-	"\x0eallow_spoofing\x18\x05 \x01(\bR\rallowSpoofing\x122\n" +
-	"\x15dynamic_address_limit\x18\x06 \x01(\rR\x13dynamicAddressLimit\x12\x1e\n" +
+	"\x04host\x18\x04 \x01(\tR\x04host\x12\x18\n" +
+	"\aprofile\x18\a \x01(\tR\aprofile\x12*\n" +
+	"\x0eallow_spoofing\x18\x05 \x01(\bH\x00R\rallowSpoofing\x88\x01\x01\x127\n" +
+	"\x15dynamic_address_limit\x18\x06 \x01(\rH\x01R\x13dynamicAddressLimit\x88\x01\x01\x12#\n" +
 	"\n" +
 	"forwarding\x18\n" +
-	" \x01(\bR\n" +
-	"forwarding\"\x85\x01\n" +
+	" \x01(\bH\x02R\n" +
+	"forwarding\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"dhcp_guard\x18\v \x01(\bH\x03R\tdhcpGuard\x88\x01\x01\x12&\n" +
+	"\frouter_guard\x18\f \x01(\bH\x04R\vrouterGuard\x88\x01\x01\x12(\n" +
+	"\rallow_teaming\x18\r \x01(\bH\x05R\fallowTeaming\x88\x01\x01\x12/\n" +
+	"\x11ieee_priority_tag\x18\x0e \x01(\bH\x06R\x0fieeePriorityTag\x88\x01\x01\x12$\n" +
+	"\vstorm_limit\x18\x0f \x01(\rH\aR\n" +
+	"stormLimit\x88\x01\x01\x12D\n" +
+	"\x11allowed_addresses\x18\x10 \x03(\v2\x17.weft.v1.AllowedAddressR\x10allowedAddresses\x120\n" +
+	"\tisolation\x18\x11 \x01(\v2\x12.weft.v1.IsolationR\tisolation\x12!\n" +
+	"\x04vlan\x18\x12 \x01(\v2\r.weft.v1.VlanR\x04vlan\x120\n" +
+	"\tbandwidth\x18\x13 \x01(\v2\x12.weft.v1.BandwidthR\tbandwidth\x12)\n" +
+	"\amirrors\x18\x14 \x03(\v2\x0f.weft.v1.MirrorR\amirrors\x12!\n" +
+	"\faccess_lists\x18\x15 \x03(\tR\vaccessLists\x12.\n" +
+	"\x10connection_limit\x18\x16 \x01(\rH\bR\x0fconnectionLimit\x88\x01\x01B\x11\n" +
+	"\x0f_allow_spoofingB\x18\n" +
+	"\x16_dynamic_address_limitB\r\n" +
+	"\v_forwardingB\r\n" +
+	"\v_dhcp_guardB\x0f\n" +
+	"\r_router_guardB\x10\n" +
+	"\x0e_allow_teamingB\x14\n" +
+	"\x12_ieee_priority_tagB\x0e\n" +
+	"\f_storm_limitB\x13\n" +
+	"\x11_connection_limit\"\x85\x01\n" +
 	"\x04Port\x12-\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x11.weft.v1.MetadataR\bmetadata\x12%\n" +
 	"\x04spec\x18\x02 \x01(\v2\x11.weft.v1.PortSpecR\x04spec\x12'\n" +
@@ -1794,13 +2682,14 @@ const file_weft_v1_resource_proto_rawDesc = "" +
 	"\fLookupRecord\x12-\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x11.weft.v1.MetadataR\bmetadata\x12-\n" +
 	"\x04spec\x18\x02 \x01(\v2\x19.weft.v1.LookupRecordSpecR\x04spec\x12'\n" +
-	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"\xd2\x03\n" +
+	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"\x8d\x04\n" +
 	"\bResource\x12)\n" +
 	"\x06tenant\x18\x01 \x01(\v2\x0f.weft.v1.TenantH\x00R\x06tenant\x12#\n" +
 	"\x04host\x18\x02 \x01(\v2\r.weft.v1.HostH\x00R\x04host\x12E\n" +
 	"\x10provider_address\x18\x03 \x01(\v2\x18.weft.v1.ProviderAddressH\x00R\x0fproviderAddress\x12B\n" +
 	"\x0fvirtual_network\x18\x04 \x01(\v2\x17.weft.v1.VirtualNetworkH\x00R\x0evirtualNetwork\x12?\n" +
-	"\x0evirtual_subnet\x18\x05 \x01(\v2\x16.weft.v1.VirtualSubnetH\x00R\rvirtualSubnet\x12#\n" +
+	"\x0evirtual_subnet\x18\x05 \x01(\v2\x16.weft.v1.VirtualSubnetH\x00R\rvirtualSubnet\x129\n" +
+	"\fport_profile\x18\t \x01(\v2\x14.weft.v1.PortProfileH\x00R\vportProfile\x12#\n" +
 	"\x04port\x18\x06 \x01(\v2\r.weft.v1.PortH\x00R\x04port\x12?\n" +
 	"\x0ecustomer_route\x18\a \x01(\v2\x16.weft.v1.CustomerRouteH\x00R\rcustomerRoute\x12<\n" +
 	"\rlookup_record\x18\b \x01(\v2\x15.weft.v1.LookupRecordH\x00R\flookupRecordB\x06\n" +
@@ -1818,7 +2707,7 @@ func file_weft_v1_resource_proto_rawDescGZIP() []byte {
 	return file_weft_v1_resource_proto_rawDescData
 }
 
-var file_weft_v1_resource_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_weft_v1_resource_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_weft_v1_resource_proto_goTypes = []any{
 	(*Metadata)(nil),              // 0: weft.v1.Metadata
 	(*Condition)(nil),             // 1: weft.v1.Condition
@@ -1830,24 +2719,33 @@ var file_weft_v1_resource_proto_goTypes = []any{
 	(*VirtualNetwork)(nil),        // 7: weft.v1.VirtualNetwork
 	(*VirtualSubnetSpec)(nil),     // 8: weft.v1.VirtualSubnetSpec
 	(*VirtualSubnet)(nil),         // 9: weft.v1.VirtualSubnet
-	(*PortSpec)(nil),              // 10: weft.v1.PortSpec
-	(*Port)(nil),                  // 11: weft.v1.Port
-	(*HostSpec)(nil),              // 12: weft.v1.HostSpec
-	(*Host)(nil),                  // 13: weft.v1.Host
-	(*ProviderAddressSpec)(nil),   // 14: weft.v1.ProviderAddressSpec
-	(*ProviderAddress)(nil),       // 15: weft.v1.ProviderAddress
-	(*CustomerRouteSpec)(nil),     // 16: weft.v1.CustomerRouteSpec
-	(*CustomerRoute)(nil),         // 17: weft.v1.CustomerRoute
-	(*LookupRecordSpec)(nil),      // 18: weft.v1.LookupRecordSpec
-	(*LookupRecord)(nil),          // 19: weft.v1.LookupRecord
-	(*Resource)(nil),              // 20: weft.v1.Resource
-	nil,                           // 21: weft.v1.Metadata.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
+	(*AllowedAddress)(nil),        // 10: weft.v1.AllowedAddress
+	(*Isolation)(nil),             // 11: weft.v1.Isolation
+	(*Vlan)(nil),                  // 12: weft.v1.Vlan
+	(*PrivateVlan)(nil),           // 13: weft.v1.PrivateVlan
+	(*Bandwidth)(nil),             // 14: weft.v1.Bandwidth
+	(*BandwidthLimit)(nil),        // 15: weft.v1.BandwidthLimit
+	(*Mirror)(nil),                // 16: weft.v1.Mirror
+	(*PortProfileSpec)(nil),       // 17: weft.v1.PortProfileSpec
+	(*PortProfile)(nil),           // 18: weft.v1.PortProfile
+	(*PortSpec)(nil),              // 19: weft.v1.PortSpec
+	(*Port)(nil),                  // 20: weft.v1.Port
+	(*HostSpec)(nil),              // 21: weft.v1.HostSpec
+	(*Host)(nil),                  // 22: weft.v1.Host
+	(*ProviderAddressSpec)(nil),   // 23: weft.v1.ProviderAddressSpec
+	(*ProviderAddress)(nil),       // 24: weft.v1.ProviderAddress
+	(*CustomerRouteSpec)(nil),     // 25: weft.v1.CustomerRouteSpec
+	(*CustomerRoute)(nil),         // 26: weft.v1.CustomerRoute
+	(*LookupRecordSpec)(nil),      // 27: weft.v1.LookupRecordSpec
+	(*LookupRecord)(nil),          // 28: weft.v1.LookupRecord
+	(*Resource)(nil),              // 29: weft.v1.Resource
+	nil,                           // 30: weft.v1.Metadata.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 31: google.protobuf.Timestamp
 }
 var file_weft_v1_resource_proto_depIdxs = []int32{
-	21, // 0: weft.v1.Metadata.labels:type_name -> weft.v1.Metadata.LabelsEntry
-	22, // 1: weft.v1.Metadata.created_at:type_name -> google.protobuf.Timestamp
-	22, // 2: weft.v1.Condition.changed_at:type_name -> google.protobuf.Timestamp
+	30, // 0: weft.v1.Metadata.labels:type_name -> weft.v1.Metadata.LabelsEntry
+	31, // 1: weft.v1.Metadata.created_at:type_name -> google.protobuf.Timestamp
+	31, // 2: weft.v1.Condition.changed_at:type_name -> google.protobuf.Timestamp
 	1,  // 3: weft.v1.Status.conditions:type_name -> weft.v1.Condition
 	2,  // 4: weft.v1.Status.rollout:type_name -> weft.v1.Rollout
 	0,  // 5: weft.v1.Tenant.metadata:type_name -> weft.v1.Metadata
@@ -1859,34 +2757,51 @@ var file_weft_v1_resource_proto_depIdxs = []int32{
 	0,  // 11: weft.v1.VirtualSubnet.metadata:type_name -> weft.v1.Metadata
 	8,  // 12: weft.v1.VirtualSubnet.spec:type_name -> weft.v1.VirtualSubnetSpec
 	3,  // 13: weft.v1.VirtualSubnet.status:type_name -> weft.v1.Status
-	0,  // 14: weft.v1.Port.metadata:type_name -> weft.v1.Metadata
-	10, // 15: weft.v1.Port.spec:type_name -> weft.v1.PortSpec
-	3,  // 16: weft.v1.Port.status:type_name -> weft.v1.Status
-	0,  // 17: weft.v1.Host.metadata:type_name -> weft.v1.Metadata
-	12, // 18: weft.v1.Host.spec:type_name -> weft.v1.HostSpec
-	3,  // 19: weft.v1.Host.status:type_name -> weft.v1.Status
-	0,  // 20: weft.v1.ProviderAddress.metadata:type_name -> weft.v1.Metadata
-	14, // 21: weft.v1.ProviderAddress.spec:type_name -> weft.v1.ProviderAddressSpec
-	3,  // 22: weft.v1.ProviderAddress.status:type_name -> weft.v1.Status
-	0,  // 23: weft.v1.CustomerRoute.metadata:type_name -> weft.v1.Metadata
-	16, // 24: weft.v1.CustomerRoute.spec:type_name -> weft.v1.CustomerRouteSpec
-	3,  // 25: weft.v1.CustomerRoute.status:type_name -> weft.v1.Status
-	0,  // 26: weft.v1.LookupRecord.metadata:type_name -> weft.v1.Metadata
-	18, // 27: weft.v1.LookupRecord.spec:type_name -> weft.v1.LookupRecordSpec
-	3,  // 28: weft.v1.LookupRecord.status:type_name -> weft.v1.Status
-	5,  // 29: weft.v1.Resource.tenant:type_name -> weft.v1.Tenant
-	13, // 30: weft.v1.Resource.host:type_name -> weft.v1.Host
-	15, // 31: weft.v1.Resource.provider_address:type_name -> weft.v1.ProviderAddress
-	7,  // 32: weft.v1.Resource.virtual_network:type_name -> weft.v1.VirtualNetwork
-	9,  // 33: weft.v1.Resource.virtual_subnet:type_name -> weft.v1.VirtualSubnet
-	11, // 34: weft.v1.Resource.port:type_name -> weft.v1.Port
-	17, // 35: weft.v1.Resource.customer_route:type_name -> weft.v1.CustomerRoute
-	19, // 36: weft.v1.Resource.lookup_record:type_name -> weft.v1.LookupRecord
-	37, // [37:37] is the sub-list for method output_type
-	37, // [37:37] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	13, // 14: weft.v1.Vlan.private:type_name -> weft.v1.PrivateVlan
+	15, // 15: weft.v1.Bandwidth.inbound:type_name -> weft.v1.BandwidthLimit
+	15, // 16: weft.v1.Bandwidth.outbound:type_name -> weft.v1.BandwidthLimit
+	10, // 17: weft.v1.PortProfileSpec.allowed_addresses:type_name -> weft.v1.AllowedAddress
+	11, // 18: weft.v1.PortProfileSpec.isolation:type_name -> weft.v1.Isolation
+	12, // 19: weft.v1.PortProfileSpec.vlan:type_name -> weft.v1.Vlan
+	14, // 20: weft.v1.PortProfileSpec.bandwidth:type_name -> weft.v1.Bandwidth
+	16, // 21: weft.v1.PortProfileSpec.mirrors:type_name -> weft.v1.Mirror
+	0,  // 22: weft.v1.PortProfile.metadata:type_name -> weft.v1.Metadata
+	17, // 23: weft.v1.PortProfile.spec:type_name -> weft.v1.PortProfileSpec
+	3,  // 24: weft.v1.PortProfile.status:type_name -> weft.v1.Status
+	10, // 25: weft.v1.PortSpec.allowed_addresses:type_name -> weft.v1.AllowedAddress
+	11, // 26: weft.v1.PortSpec.isolation:type_name -> weft.v1.Isolation
+	12, // 27: weft.v1.PortSpec.vlan:type_name -> weft.v1.Vlan
+	14, // 28: weft.v1.PortSpec.bandwidth:type_name -> weft.v1.Bandwidth
+	16, // 29: weft.v1.PortSpec.mirrors:type_name -> weft.v1.Mirror
+	0,  // 30: weft.v1.Port.metadata:type_name -> weft.v1.Metadata
+	19, // 31: weft.v1.Port.spec:type_name -> weft.v1.PortSpec
+	3,  // 32: weft.v1.Port.status:type_name -> weft.v1.Status
+	0,  // 33: weft.v1.Host.metadata:type_name -> weft.v1.Metadata
+	21, // 34: weft.v1.Host.spec:type_name -> weft.v1.HostSpec
+	3,  // 35: weft.v1.Host.status:type_name -> weft.v1.Status
+	0,  // 36: weft.v1.ProviderAddress.metadata:type_name -> weft.v1.Metadata
+	23, // 37: weft.v1.ProviderAddress.spec:type_name -> weft.v1.ProviderAddressSpec
+	3,  // 38: weft.v1.ProviderAddress.status:type_name -> weft.v1.Status
+	0,  // 39: weft.v1.CustomerRoute.metadata:type_name -> weft.v1.Metadata
+	25, // 40: weft.v1.CustomerRoute.spec:type_name -> weft.v1.CustomerRouteSpec
+	3,  // 41: weft.v1.CustomerRoute.status:type_name -> weft.v1.Status
+	0,  // 42: weft.v1.LookupRecord.metadata:type_name -> weft.v1.Metadata
+	27, // 43: weft.v1.LookupRecord.spec:type_name -> weft.v1.LookupRecordSpec
+	3,  // 44: weft.v1.LookupRecord.status:type_name -> weft.v1.Status
+	5,  // 45: weft.v1.Resource.tenant:type_name -> weft.v1.Tenant
+	22, // 46: weft.v1.Resource.host:type_name -> weft.v1.Host
+	24, // 47: weft.v1.Resource.provider_address:type_name -> weft.v1.ProviderAddress
+	7,  // 48: weft.v1.Resource.virtual_network:type_name -> weft.v1.VirtualNetwork
+	9,  // 49: weft.v1.Resource.virtual_subnet:type_name -> weft.v1.VirtualSubnet
+	18, // 50: weft.v1.Resource.port_profile:type_name -> weft.v1.PortProfile
+	20, // 51: weft.v1.Resource.port:type_name -> weft.v1.Port
+	26, // 52: weft.v1.Resource.customer_route:type_name -> weft.v1.CustomerRoute
+	28, // 53: weft.v1.Resource.lookup_record:type_name -> weft.v1.LookupRecord
+	54, // [54:54] is the sub-list for method output_type
+	54, // [54:54] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_weft_v1_resource_proto_init() }
@@ -1894,12 +2809,15 @@ func file_weft_v1_resource_proto_init() {
 	if File_weft_v1_resource_proto != nil {
 		return
 	}
-	file_weft_v1_resource_proto_msgTypes[20].OneofWrappers = []any{
+	file_weft_v1_resource_proto_msgTypes[17].OneofWrappers = []any{}
+	file_weft_v1_resource_proto_msgTypes[19].OneofWrappers = []any{}
+	file_weft_v1_resource_proto_msgTypes[29].OneofWrappers = []any{
 		(*Resource_Tenant)(nil),
 		(*Resource_Host)(nil),
 		(*Resource_ProviderAddress)(nil),
 		(*Resource_VirtualNetwork)(nil),
 		(*Resource_VirtualSubnet)(nil),
+		(*Resource_PortProfile)(nil),
 		(*Resource_Port)(nil),
 		(*Resource_CustomerRoute)(nil),
 		(*Resource_LookupRecord)(nil),
@@ -1910,7 +2828,7 @@ func file_weft_v1_resource_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_v1_resource_proto_rawDesc), len(file_weft_v1_resource_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

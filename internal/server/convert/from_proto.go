@@ -76,6 +76,9 @@ func (rd *reader) resource(p *weftv1.Resource) model.Resource {
 			RDID: k.VirtualNetwork.GetSpec().GetRdid(), UseExternalRouter: k.VirtualNetwork.GetSpec().GetUseExternalRouter()}}
 	case *weftv1.Resource_VirtualSubnet:
 		return rd.virtualSubnet(k.VirtualSubnet)
+	case *weftv1.Resource_PortProfile:
+		m := rd.meta(model.KindPortProfile, k.PortProfile.GetMetadata())
+		return &model.PortProfile{Metadata: m, Spec: model.PortProfileSpec{PortSettings: rd.portSettings(k.PortProfile.GetSpec())}}
 	case *weftv1.Resource_Port:
 		return rd.port(k.Port)
 	case *weftv1.Resource_CustomerRoute:
@@ -113,8 +116,10 @@ func (rd *reader) virtualSubnet(p *weftv1.VirtualSubnet) model.Resource {
 
 func (rd *reader) port(p *weftv1.Port) model.Resource {
 	r, s := &model.Port{Metadata: rd.meta(model.KindPort, p.GetMetadata())}, p.GetSpec()
-	r.Spec = model.PortSpec{Subnet: s.GetSubnet(), MAC: rd.mac("spec.mac", s.GetMac()), Host: s.GetHost(), AllowSpoofing: s.GetAllowSpoofing(),
-		DynamicAddressLimit: s.GetDynamicAddressLimit(), Forwarding: s.GetForwarding()}
+	r.Spec = model.PortSpec{Subnet: s.GetSubnet(), MAC: rd.mac("spec.mac", s.GetMac()), Host: s.GetHost(), Profile: s.GetProfile()}
+	settings := &weftv1.PortProfileSpec{}
+	copyFields(s.ProtoReflect(), settings.ProtoReflect())
+	r.Spec.PortSettings = rd.portSettings(settings)
 	for i, t := range s.GetAddresses() {
 		r.Spec.Addresses = append(r.Spec.Addresses, rd.required(index("spec.addresses", i), t))
 	}
@@ -179,6 +184,8 @@ func ReadKey(k *weftv1.Key) model.Key {
 	return model.Key{Kind: model.Kind(k.GetKind()), Ref: model.Ref{Tenant: k.GetTenant(), Name: k.GetName()}}
 }
 
+var resourceName = (&weftv1.Resource{}).ProtoReflect().Descriptor().FullName()
+
 // unknownField gives the path of the first message inside m that carries fields
 // which this build does not know, or "".
 func unknownField(m protoreflect.Message, path string) string {
@@ -187,8 +194,17 @@ func unknownField(m protoreflect.Message, path string) string {
 	}
 	found := ""
 	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-		if f.Message() == nil || f.IsMap() || f.IsList() {
-			return true // of our resources, none holds messages in lists that people write
+		if f.Message() == nil || f.IsMap() {
+			return true
+		}
+		if f.IsList() {
+			if f.Message().FullName() == resourceName {
+				return true // ReadResources says it of each
+			}
+			for i := 0; i < v.List().Len() && found == ""; i++ {
+				found = unknownField(v.List().Get(i).Message(), index(joinPath(path, f.JSONName()), i))
+			}
+			return found == ""
 		}
 		if f.ContainingOneof() != nil {
 			found = unknownField(v.Message(), path)

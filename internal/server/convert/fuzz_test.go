@@ -23,6 +23,12 @@ func world(t testing.TB) []*weftv1.Resource {
 		{"virtualNetwork":{"metadata":{"tenant":"red","name":"prod"},"spec":{"rdid":"7d3c1f9e-2b64-4c0a-9f57-0a1b2c3d4e5f"}}},
 		{"virtualSubnet":{"metadata":{"tenant":"red","name":"web"},"spec":{"network":"prod","vsid":5001,"prefixes":["10.0.0.0/24","fd00:a::/64"],"gateway":["10.0.0.1"]}}},
 		{"port":{"metadata":{"tenant":"red","name":"web-1"},"spec":{"subnet":"web","mac":"02:00:00:00:00:01","addresses":["10.0.0.5","fd00:a::5"],"host":"h1","allowSpoofing":true}}},
+		{"portProfile":{"metadata":{"tenant":"red","name":"vm"},"spec":{"allowSpoofing":false,"dhcpGuard":true,"routerGuard":false,"allowTeaming":true,"ieeePriorityTag":true,
+			"stormLimit":10,"dynamicAddressLimit":0,"forwarding":false,"connectionLimit":7,"allowedAddresses":[{"prefix":"10.9.0.0/16","mac":"02:00:00:00:00:05"}],
+			"isolation":{"mode":"community","community":"c"},"vlan":{"network":"lan","mode":"trunk","allowed":["5","10-20"],"prune":["12"],"native":7},
+			"bandwidth":{"outbound":{"maximum":8000000,"burst":3000}},"mirrors":[{"destination":"probe","direction":"inbound","snapLength":128,"rateLimit":5}]}}},
+		{"port":{"metadata":{"tenant":"red","name":"web-2"},"spec":{"subnet":"web","profile":"vm","mac":"02:00:00:00:00:02","addresses":["10.0.0.6"],"dhcpGuard":false,
+			"vlan":{"network":"lan","mode":"private","private":{"mode":"promiscuous","primary":100,"secondaries":[101,102]}}}}},
 		{"customerRoute":{"metadata":{"tenant":"red","name":"out"},"spec":{"network":"prod","prefix":"0.0.0.0/0","nextHop":"10.0.0.5","metric":10}}},
 		{"lookupRecord":{"metadata":{"tenant":"red","name":"box"},"spec":{"subnet":"web","customerAddress":"10.0.0.9","mac":"02:00:00:00:00:09","providerAddress":"198.51.100.1"}}}]}`), m); err != nil {
 		t.Fatal(err)

@@ -31,11 +31,13 @@ func WriteResource(r model.Resource, status *weftv1.Status) *weftv1.Resource {
 			Spec: &weftv1.VirtualSubnetSpec{Network: r.Spec.Network, Vsid: uint32(r.Spec.VSID), Prefixes: writeAll(r.Spec.Prefixes),
 				Gateway: writeAll(r.Spec.Gateway), Transport: string(r.Spec.Transport),
 				Flood: string(r.Spec.Flood), MulticastAddress: Addr(r.Spec.MulticastAddress), StormLimit: r.Spec.StormLimit, MssClamp: r.Spec.MSSClamp}}}}
+	case *model.PortProfile:
+		return &weftv1.Resource{Kind: &weftv1.Resource_PortProfile{PortProfile: &weftv1.PortProfile{Metadata: m, Status: status,
+			Spec: writePortSettings(r.Spec.PortSettings)}}}
 	case *model.Port:
-		return &weftv1.Resource{Kind: &weftv1.Resource_Port{Port: &weftv1.Port{Metadata: m, Status: status,
-			Spec: &weftv1.PortSpec{Subnet: r.Spec.Subnet, Mac: writeMAC(r.Spec.MAC), Addresses: writeAll(r.Spec.Addresses),
-				Host: r.Spec.Host, AllowSpoofing: r.Spec.AllowSpoofing,
-				DynamicAddressLimit: r.Spec.DynamicAddressLimit, Forwarding: r.Spec.Forwarding}}}}
+		spec := &weftv1.PortSpec{Subnet: r.Spec.Subnet, Mac: writeMAC(r.Spec.MAC), Addresses: writeAll(r.Spec.Addresses), Host: r.Spec.Host, Profile: r.Spec.Profile}
+		copyFields(writePortSettings(r.Spec.PortSettings).ProtoReflect(), spec.ProtoReflect())
+		return &weftv1.Resource{Kind: &weftv1.Resource_Port{Port: &weftv1.Port{Metadata: m, Status: status, Spec: spec}}}
 	case *model.CustomerRoute:
 		return &weftv1.Resource{Kind: &weftv1.Resource_CustomerRoute{CustomerRoute: &weftv1.CustomerRoute{Metadata: m, Status: status,
 			Spec: &weftv1.CustomerRouteSpec{Network: r.Spec.Network, Prefix: r.Spec.Prefix.String(),

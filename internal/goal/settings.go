@@ -1,0 +1,86 @@
+package goal
+
+import (
+	"bytes"
+	"encoding/json"
+	"reflect"
+
+	"github.com/weft-sdn/weft/internal/model"
+)
+
+// PortSettings is how a port is treated, its profile and the defaults filled in: what of it is not
+// a field of Port. On the disk, on the wire and under the digest it has one form, Encode's, so that
+// a setting is added here and in package model and nowhere between. The zero value is the default, and safe.
+type PortSettings struct {
+	DHCPServer  bool                   `json:"dhcpServer,omitempty"`  // may answer as one: no DHCP guard
+	Router      bool                   `json:"router,omitempty"`      // may announce itself as one: no router guard
+	Teaming     bool                   `json:"teaming,omitempty"`     // may send with the MAC of another port of its VM
+	PriorityTag bool                   `json:"priorityTag,omitempty"` // 802.1p priorities pass
+	StormLimit  uint32                 `json:"stormLimit,omitempty"`  // packets/s; 0: the subnet's
+	Connections uint32                 `json:"connections,omitempty"` // 0: the switch's default
+	Allowed     []model.AllowedAddress `json:"allowed,omitempty"`     // sources beside CAs
+	Isolation   model.Isolation        `json:"isolation,omitzero"`
+	VLAN        *model.VLAN            `json:"vlan,omitempty"`
+	Bandwidth   *model.Bandwidth       `json:"bandwidth,omitempty"`
+	Mirrors     []model.Mirror         `json:"mirrors,omitempty"`
+}
+
+// MaxSettings bounds the encoded settings of one port, in bytes.
+const MaxSettings = 1 << 16
+
+// Equal compares by value. Empty lists are nil.
+func (s PortSettings) Equal(t PortSettings) bool { return reflect.DeepEqual(s, t) }
+
+// Encode gives the one form of s: JSON, nothing where nothing is said.
+func (s PortSettings) Encode() []byte {
+	if reflect.ValueOf(s).IsZero() {
+		return nil
+	}
+	b, err := json.Marshal(s)
+	if err != nil {
+		panic("goal: settings that cannot be written: " + err.Error()) // no field can fail
+	}
+	return b
+}
+
+// DecodePortSettings reads what Encode gives, and nothing else: neither fields that this build does not
+// know nor any other form of the same.
+func DecodePortSettings(b []byte) (PortSettings, error) {
+	var s PortSettings
+	if len(b) == 0 {
+		return s, nil
+	}
+	if len(b) > MaxSettings {
+		return s, wrong("settings of %d bytes, more than %d", len(b), MaxSettings)
+	}
+	r := json.NewDecoder(bytes.NewReader(b))
+	r.DisallowUnknownFields()
+	if err := r.Decode(&s); err != nil {
+		return PortSettings{}, wrong("settings: %v", err)
+	}
+	if !bytes.Equal(s.Encode(), b) {
+		return PortSettings{}, wrong("settings are not in their one form")
+	}
+	return s, nil
+}
+
+// String is the encoded form; empty when all is off.
+func (s PortSettings) String() string { return string(s.Encode()) }
+
+// Check tells whether s may stand in a Goal.
+func (s PortSettings) Check() error {
+	if n := len(s.Encode()); n > MaxSettings {
+		return wrong("settings of %d bytes, more than %d", n, MaxSettings)
+	}
+	for _, a := range s.Allowed {
+		if !plainPrefix(a.Prefix) {
+			return wrong("allowed address %s is not masked", a.Prefix)
+		}
+	}
+	switch s.Isolation.Mode {
+	case "", model.IsolationIsolated, model.IsolationCommunity, model.IsolationPromiscuous:
+	default:
+		return wrong("isolation %q", s.Isolation.Mode)
+	}
+	return nil
+}
