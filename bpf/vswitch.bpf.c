@@ -19,15 +19,29 @@
 #include "stage/90_deliver.h"
 #include "lib/capture.h"
 #include "lib/dx2.h"
+#include "lib/fast.h"
 #include "lib/finish.h"
 #include "lib/learn.h"
 #include "lib/mss.h"
 #include "lib/rows.h"
 #include "lib/strip.h"
+#include "maps/walk.h"
 
 /* A frame from a guest. */
 SEC("tcx/ingress")
 int from_port(struct __sk_buff *skb)
+{
+	struct pkt p = {.len = skb->len, .direction = OUTBOUND};
+
+	if (fast_may(skb, &p))
+		return fast_send(skb, &p);
+	bpf_tail_call(skb, &walk, WALK_PORT);
+	return fast_drop(skb, V_PORT_UNKNOWN, 0, skb->len);
+}
+
+/* The same, by all stages. */
+SEC("tcx/ingress")
+int walk_port(struct __sk_buff *skb)
 {
 	struct pkt p = {.len = skb->len, .direction = OUTBOUND};
 	enum verdict v;

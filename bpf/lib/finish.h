@@ -153,6 +153,18 @@ static __always_inline int act(struct __sk_buff *skb, const struct pkt *p)
 	return TC_ACT_SHOT;
 }
 
+/* Of what is delivered, encapsulated or answered. */
+static __always_inline int finish_sent(struct __sk_buff *skb, const struct pkt *p, enum verdict v)
+{
+	skb->cb[0] = v;
+	skb->cb[1] = p->out;
+	if (p->port)
+		count_out(p);
+	if (v == V_DELIVERED && p->dport)
+		count_in(p, p->detour ? p->end - p->base : skb->len);
+	return act(skb, p);
+}
+
 static __always_inline int finish(struct __sk_buff *skb, const struct pkt *p, enum verdict v)
 {
 	skb->cb[0] = v;

@@ -44,4 +44,16 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 } source SEC(".maps");
 
+/* Of several ways to a host, the flow's own: a flow is never reordered by this. */
+static __always_inline const struct peer *path_of(const struct peer *first, __u32 hash)
+{
+	__u32 n = (hash >> 8) % (first->paths + 1), at = first->path + n - 1;
+	const struct peer *way;
+
+	if (n == 0)
+		return first;
+	way = bpf_map_lookup_elem(&path, &at);
+	return way && way->pa.d[0] == first->pa.d[0] && way->pa.d[1] == first->pa.d[1] ? way : first;
+}
+
 #endif

@@ -91,17 +91,10 @@ static __always_inline enum verdict lookup_echo(struct __sk_buff *skb, struct pk
 	return V_ANSWERED;
 }
 
-/* Of several ways to the host, the flow's own: a flow is never reordered by this. */
+/* Not inlined: the verifier would walk all that follows for each way. */
 static __noinline int lookup_path(struct pkt *p)
 {
-	__u32 n = (flow_hash(p) >> 8) % (p->peer->paths + 1), at = p->peer->path + n - 1;
-	const struct peer *way;
-
-	if (n == 0)
-		return 0;
-	way = bpf_map_lookup_elem(&path, &at);
-	if (way && same_addr(&way->pa, &p->peer->pa))
-		p->peer = way;
+	p->peer = path_of(p->peer, flow_hash(p));
 	return 0;
 }
 

@@ -71,9 +71,9 @@ static __always_inline enum verdict encap_check_size(struct __sk_buff *skb, stru
 	return V_TOO_BIG;
 }
 
-static __always_inline bool encap_ttl(struct __sk_buff *skb, const struct pkt *p)
+static __always_inline bool encap_ttl(struct __sk_buff *skb, const struct pkt *p, __u32 base)
 {
-	const __u32 at = sizeof(struct eth);
+	const __u32 at = base + sizeof(struct eth);
 	struct {
 		__u8 ttl, proto;
 		__be16 check;
@@ -91,20 +91,24 @@ static __always_inline bool encap_ttl(struct __sk_buff *skb, const struct pkt *p
 	return bpf_skb_store_bytes(skb, at + 8, &h, sizeof(h), 0) == 0;
 }
 
+static __always_inline __u64 encap_flags(const struct pkt *p)
+{
+	return ENCAP_FLAGS | (p->outer6 ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 : BPF_F_ADJ_ROOM_ENCAP_L3_IPV4) |
+	       (p->vxlan ? BPF_F_ADJ_ROOM_ENCAP_L4_UDP : BPF_F_ADJ_ROOM_ENCAP_L4_GRE);
+}
+
 /* Makes room for the outer headers. What bpf_skb_adjust_room refuses goes bare: the kernel
  * learns nothing of the outer headers, so that its neighbour code cannot be used and GSO
  * packets cannot be cut. That is ARP, and what counts as encapsulated already: a veth guest
  * tunnels by itself, or passes on what came out of a tunnel. */
 static __always_inline enum verdict encap_room(struct __sk_buff *skb, struct pkt *p)
 {
-	__u64 flags = ENCAP_FLAGS | (p->outer6 ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 : BPF_F_ADJ_ROOM_ENCAP_L3_IPV4) |
-		      (p->vxlan ? BPF_F_ADJ_ROOM_ENCAP_L4_UDP : BPF_F_ADJ_ROOM_ENCAP_L4_GRE);
 	__u32 room = outer_len(p->vxlan, p->outer6);
 	__u8 none[MAC_LEN] = {};
 	long err = -EALREADY;
 
 	if (p->type != TYPE_ARP)
-		err = bpf_skb_adjust_room(skb, room, BPF_ADJ_ROOM_MAC, flags);
+		err = bpf_skb_adjust_room(skb, room, BPF_ADJ_ROOM_MAC, encap_flags(p));
 	if (!err)
 		return V_CONTINUE;
 	if (err != -EALREADY || skb->gso_size)
@@ -253,7 +257,7 @@ static __always_inline enum verdict encap(struct __sk_buff *skb, struct pkt *p)
 	__builtin_memcpy(inner.dst, p->rec->mac, MAC_LEN);
 	if (p->routed) {
 		router_mac(inner.src, p->vsid);
-		if (!encap_ttl(skb, p))
+		if (!encap_ttl(skb, p, 0))
 			return V_ENCAP_FAILED;
 	}
 	if (p->rewrite)

@@ -347,7 +347,7 @@ func (s *Switch) swapPrograms() error {
 	if s.capture.programs != nil {
 		flooding = s.capture.programs.Programs
 	}
-	err := fillFloodPrograms(flooding, s.maps["flood_prog"])
+	err := fillTails(flooding, s.maps)
 	for n, l := range s.links {
 		if n.program == progXDP {
 			continue

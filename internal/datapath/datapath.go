@@ -47,6 +47,7 @@ const (
 	FromPort Program = iota + 1
 	FromUplink
 	ToPort
+	WalkPort // what FromPort leaves to all stages
 )
 
 func (p Program) String() string {
@@ -57,6 +58,8 @@ func (p Program) String() string {
 		return "from_uplink"
 	case ToPort:
 		return "to_port"
+	case WalkPort:
+		return "walk_port"
 	}
 	return fmt.Sprintf("program %d", uint8(p))
 }
@@ -66,6 +69,7 @@ type RunResult struct {
 	Verdict model.Verdict
 	IfIndex uint32 // device the frame left by; 0 if it went nowhere
 	Frame   []byte // the frame as the program left it
+	Short   bool   // by the short way (bpf/lib/fast.h)
 	Copies  []Copy // of a flooded frame, in the order they were made; of a Switch that rehearses
 }
 

@@ -41,16 +41,6 @@ type copyRow struct {
 	Frame        [maxCopyFrame]byte
 }
 
-// fillFloodPrograms lets from_port and from_uplink find the programs that flood.
-func fillFloodPrograms(c map[string]*ebpf.Program, m *ebpf.Map) error {
-	for i, name := range floodPrograms {
-		if err := m.Put(uint32(i), c[name]); err != nil {
-			return fmt.Errorf("put program %s: %w", name, err)
-		}
-	}
-	return nil
-}
-
 // membersOf gives the members of each subnet, ports by device and hosts by address.
 func membersOf(s table.Set) map[model.VSID][]table.Member {
 	out := map[model.VSID][]table.Member{}

@@ -79,5 +79,5 @@ func runOnce(prog *ebpf.Program, copies *ebpf.Map, p Program, in skb, frame []by
 		return RunResult{}, fmt.Errorf("run %s on device %d: %w", p, in.IfIndex, err)
 	}
 	made, err := readCopies(copies, out.CB[2])
-	return RunResult{Verdict: model.Verdict(out.CB[0]), IfIndex: out.CB[1], Frame: o.DataOut, Copies: made}, err
+	return RunResult{Verdict: model.Verdict(out.CB[0]), IfIndex: out.CB[1], Frame: o.DataOut, Short: out.CB[3] != 0, Copies: made}, err
 }

@@ -234,7 +234,7 @@ func (s *Switch) takeOver() error {
 		return err
 	}
 	if s.opts.PinDir == "" {
-		return fillFloodPrograms(s.programs, s.maps["flood_prog"])
+		return fillTails(s.programs, s.maps)
 	}
 	if err := s.loadLinks(); err != nil {
 		return err
@@ -363,10 +363,10 @@ func (s *Switch) recall() error {
 
 // commit makes the new programs and maps the pinned ones.
 func (s *Switch) commit() error {
-	if err := s.updateLinks(); err != nil {
+	if err := fillTails(s.programs, s.maps); err != nil {
 		return err
 	}
-	if err := fillFloodPrograms(s.programs, s.maps["flood_prog"]); err != nil {
+	if err := s.updateLinks(); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(s.mapDir(), 0o700); err != nil {

@@ -3,7 +3,6 @@ package datapath
 import (
 	"fmt"
 	"math"
-	"slices"
 	"sync"
 
 	"github.com/cilium/ebpf"
@@ -19,7 +18,7 @@ type tracer struct {
 }
 
 // counting are the maps that programs write into, and those that are the programs' own.
-var counting = map[string]bool{"drop": true, "traffic": true, "event": true, "storm": true, "group_report": true, "learn": true, "learn_pace": true, "copy": true, "flood_prog": true}
+var counting = map[string]bool{"drop": true, "traffic": true, "event": true, "storm": true, "group_report": true, "learn": true, "learn_pace": true, "copy": true, "flood_prog": true, "walk": true}
 
 // Trace is Run without a mark: no counter moves and no event is told. The first
 // call loads the programs a second time.
@@ -41,7 +40,7 @@ func (s *Switch) loadTracer() (*ebpf.Collection, error) {
 		return nil, err
 	}
 	for name := range spec.Programs {
-		if name != progFromPort && name != progFromUplink && !slices.Contains(floodPrograms, name) {
+		if name != progFromPort && name != progFromUplink && !isTail(name) {
 			delete(spec.Programs, name)
 		}
 	}
@@ -69,7 +68,7 @@ func (s *Switch) loadTracer() (*ebpf.Collection, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := fillFloodPrograms(c.Programs, c.Maps["flood_prog"]); err != nil {
+	if err := fillTails(c.Programs, c.Maps); err != nil {
 		c.Close()
 		return nil, err
 	}

@@ -49,6 +49,7 @@ const (
 	vswitchMapStorm         = "storm"
 	vswitchMapTraffic       = "traffic"
 	vswitchMapUplink        = "uplink"
+	vswitchMapWalk          = "walk"
 	vswitchProgDiscard      = "discard"
 	vswitchProgFloodPort    = "flood_port"
 	vswitchProgFloodUplink  = "flood_uplink"
@@ -57,6 +58,7 @@ const (
 	vswitchProgFromUplink   = "from_uplink"
 	vswitchProgToPort       = "to_port"
 	vswitchProgUplinkXdp    = "uplink_xdp"
+	vswitchProgWalkPort     = "walk_port"
 	vswitchVarCaptureOn     = "capture_on"
 	vswitchVarDecapNvgre    = "decap_nvgre"
 	vswitchVarDecapVxlan    = "decap_vxlan"
@@ -114,6 +116,7 @@ type vswitchProgramSpecs struct {
 	FromUplink  *ebpf.ProgramSpec `ebpf:"from_uplink"`
 	ToPort      *ebpf.ProgramSpec `ebpf:"to_port"`
 	UplinkXdp   *ebpf.ProgramSpec `ebpf:"uplink_xdp"`
+	WalkPort    *ebpf.ProgramSpec `ebpf:"walk_port"`
 }
 
 // vswitchMapSpecs contains maps before they are loaded into the kernel.
@@ -153,6 +156,7 @@ type vswitchMapSpecs struct {
 	Storm         *ebpf.MapSpec `ebpf:"storm"`
 	Traffic       *ebpf.MapSpec `ebpf:"traffic"`
 	Uplink        *ebpf.MapSpec `ebpf:"uplink"`
+	Walk          *ebpf.MapSpec `ebpf:"walk"`
 }
 
 // vswitchVariableSpecs contains global variables before they are loaded into the kernel.
@@ -219,6 +223,7 @@ type vswitchMaps struct {
 	Storm         *ebpf.Map `ebpf:"storm"`
 	Traffic       *ebpf.Map `ebpf:"traffic"`
 	Uplink        *ebpf.Map `ebpf:"uplink"`
+	Walk          *ebpf.Map `ebpf:"walk"`
 }
 
 func (m *vswitchMaps) Close() error {
@@ -256,6 +261,7 @@ func (m *vswitchMaps) Close() error {
 		m.Storm,
 		m.Traffic,
 		m.Uplink,
+		m.Walk,
 	)
 }
 
@@ -282,6 +288,7 @@ type vswitchPrograms struct {
 	FromUplink  *ebpf.Program `ebpf:"from_uplink"`
 	ToPort      *ebpf.Program `ebpf:"to_port"`
 	UplinkXdp   *ebpf.Program `ebpf:"uplink_xdp"`
+	WalkPort    *ebpf.Program `ebpf:"walk_port"`
 }
 
 func (p *vswitchPrograms) Close() error {
@@ -294,6 +301,7 @@ func (p *vswitchPrograms) Close() error {
 		p.FromUplink,
 		p.ToPort,
 		p.UplinkXdp,
+		p.WalkPort,
 	)
 }
 

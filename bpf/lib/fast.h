@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef WEFT_LIB_FAST_H
+#define WEFT_LIB_FAST_H
+
+#include <stdbool.h>
+
+#include <linux/types.h>
+#include <linux/bpf.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "gen/verdict.h"
+#include "lib/capture.h"
+#include "lib/config.h"
+#include "lib/ctx.h"
+#include "lib/finish.h"
+#include "lib/flow.h"
+#include "lib/rows.h"
+#include "maps/own.h"
+#include "maps/peer.h"
+#include "maps/port.h"
+#include "maps/record.h"
+#include "maps/route.h"
+#include "stage/10_parse.h"
+#include "stage/20_admit.h"
+#include "stage/60_lookup.h"
+#include "stage/70_encap.h"
+#include "stage/80_underlay.h"
+#include "stage/90_deliver.h"
+#include "wire/ethernet.h"
+#include "wire/icmp.h"
+#include "wire/ip.h"
+
+/* The short way of from_port: what nearly every packet is and nearly every port wants, in a
+ * program that is small. It decides nothing by itself: it does what the walk would do, byte for
+ * byte, or it leaves the packet to the walk, untouched. So each function here answers whether
+ * the packet is still on the short way. struct pkt stays in registers, because no function
+ * that is not inlined sees it. */
+
+/* Of a sender or a receiver. A flag that is not here says that its port's packets are walked:
+ * whoever adds one need not know of this page. */
+#define FAST_PORT (PORT_SPOOF | PORT_PEER | PORT_FLOOD | PORT_VXLAN | PORT_REWRITE)
+
+static __always_inline bool fast_l4(struct pkt *p, __be32 head)
+{
+	__u32 h = bpf_ntohl(head);
+
+	if (p->proto == PROTO_TCP || p->proto == PROTO_UDP) {
+		p->sport = h >> 16;
+		p->dport_l4 = h;
+		return true;
+	}
+	if (p->type == TYPE_IPV4)
+		return p->proto == PROTO_ICMP && (h >> 24 == ICMP_ECHO || h >> 24 == ICMP_ECHO_REPLY);
+	return p->proto == PROTO_ICMPV6 && (h >> 24 == ICMPV6_ECHO || h >> 24 == ICMPV6_ECHO_REPLY);
+}
+
+/* IPv4 without options, not a fragment, with four bytes of L4. */
+static __always_inline bool fast_ipv4(struct pkt *p, const void *at)
+{
+	struct {
+		struct ipv4 ip;
+		__be32 l4;
+	} h;
+	__u32 total;
+
+	__builtin_memcpy(&h, __builtin_assume_aligned(at, 8), sizeof(h));
+	total = bpf_ntohs(h.ip.total_len);
+	if (h.ip.version_ihl != 0x45 || total < sizeof(h) || total > p->len - sizeof(struct eth) ||
+	    h.ip.frag & bpf_htons(IPV4_MF | IPV4_OFFSET))
+		return false;
+	addr_set4(&p->src, h.ip.src);
+	addr_set4(&p->dst, h.ip.dst);
+	p->proto = h.ip.proto;
+	p->ttl = h.ip.ttl;
+	p->tos = h.ip.tos;
+	p->l4 = sizeof(struct eth) + sizeof(h.ip);
+	return fast_l4(p, h.l4);
+}
+
+/* IPv6 without extension headers, with four bytes of L4, between global addresses. */
+static __always_inline bool fast_ipv6(struct pkt *p, const void *at)
+{
+	struct {
+		struct ipv6 ip;
+		__be32 l4;
+	} h;
+	__u32 first, total;
+
+	__builtin_memcpy(&h, __builtin_assume_aligned(at, 8), sizeof(h));
+	first = bpf_ntohl(h.ip.version_class_flow);
+	total = sizeof(h.ip) + bpf_ntohs(h.ip.payload_len);
+	if (first >> 28 != 6 || total < sizeof(h) || total > p->len - sizeof(struct eth))
+		return false;
+	addr_set6(&p->src, h.ip.src);
+	addr_set6(&p->dst, h.ip.dst);
+	if (addr_is4(&p->src) || addr_is4(&p->dst) || admit_unusable(&p->src, false))
+		return false;
+	p->proto = h.ip.next;
+	p->ttl = h.ip.hop_limit;
+	p->tos = first >> 20;
+	p->l4 = sizeof(struct eth) + sizeof(h.ip);
+	return fast_l4(p, h.l4);
+}
+
+static __always_inline bool fast_parse(struct __sk_buff *skb, struct pkt *p)
+{
+	const void *data = (const void *)(long)skb->data, *end = (const void *)(long)skb->data_end;
+	const void *ip = data + sizeof(struct eth);
+	__u32 ifindex = skb->ifindex;
+
+	p->port = bpf_map_lookup_elem(&port, &ifindex);
+	if (!p->port || p->port->flags & ~FAST_PORT || skb->vlan_present)
+		return false;
+	p->port_id = p->port->id;
+	if (ip + sizeof(struct ipv4) + 4 > end)
+		return false;
+	__builtin_memcpy(&p->eth, __builtin_assume_aligned(data, 8), sizeof(p->eth));
+	p->type = bpf_ntohs(p->eth.type);
+	if (p->type == TYPE_IPV4)
+		return fast_ipv4(p, ip);
+	if (p->type != TYPE_IPV6 || ip + sizeof(struct ipv6) + 4 > end)
+		return false;
+	return fast_ipv6(p, ip);
+}
+
+static __always_inline bool fast_admit(const struct pkt *p)
+{
+	if (p->port->flags & PORT_SPOOF)
+		return true;
+	return same_mac(p->eth.src, p->port->mac) && admit_own(p->port, &p->src);
+}
+
+/* A record of the subnet, or of one that is next to it. */
+static __always_inline bool fast_route(struct pkt *p)
+{
+	const struct route *to;
+
+	if (admit_unusable(&p->dst, p->type == TYPE_IPV4))
+		return false;
+	p->vsid = p->port->vsid;
+	p->rec = record_find(p->vsid, &p->dst);
+	if (p->rec)
+		return true;
+	to = route_find(p->port->network, p->type == TYPE_IPV4 ? 4 : 6, &p->dst);
+	if (!to || !(to->flags & ROUTE_ON_LINK) || to->vsid == p->vsid || p->ttl <= 1)
+		return false;
+	p->vsid = to->vsid;
+	p->routed = 1;
+	p->rec = record_find(p->vsid, &p->dst);
+	return p->rec;
+}
+
+static __always_inline bool fast_remote(struct pkt *p, __u32 idx)
+{
+	if (p->rec->flags & RECORD_REWRITE && p->port->flags & PORT_REWRITE)
+		return false;
+	lookup_transport(p, p->rec->flags, p->port->flags);
+	p->peer = bpf_map_lookup_elem(&peer, &idx);
+	if (!p->peer)
+		return false;
+	if (p->peer->paths)
+		p->peer = path_of(p->peer, flow_hash(p));
+	if (!p->peer || !reaches(p->port, p->peer))
+		return false;
+	p->outer6 = !addr_is4(&p->peer->remote);
+	return true;
+}
+
+static __always_inline bool fast_lookup(struct pkt *p)
+{
+	__u32 idx = p->rec->peer;
+
+	p->out = p->rec->ifindex;
+	if (p->rec->flags & RECORD_ROUTER || p->out == p->port->ifindex)
+		return false;
+	if (idx)
+		return fast_remote(p, idx);
+	p->dport = bpf_map_lookup_elem(&port, &p->out);
+	return p->dport && !(p->dport->flags & ~FAST_PORT) && p->dport->vsid == p->vsid;
+}
+
+static __always_inline bool fast_fits(struct __sk_buff *skb, const struct pkt *p)
+{
+	__u32 limit = p->peer ? p->peer->mtu : p->dport->mtu, room = p->peer ? outer_len(p->vxlan, p->outer6) : 0;
+
+	return encap_size(skb, p) + room <= limit;
+}
+
+static __always_inline bool fast_room(struct __sk_buff *skb, const struct pkt *p)
+{
+	return !p->peer || bpf_skb_adjust_room(skb, outer_len(p->vxlan, p->outer6), BPF_ADJ_ROOM_MAC, encap_flags(p)) == 0;
+}
+
+/* All that must hold before the packet is touched; making room is the last that may fail. */
+static __always_inline bool fast_may(struct __sk_buff *skb, struct pkt *p)
+{
+	return !capture_on && fast_parse(skb, p) && parse_pending(skb, p) == V_CONTINUE && fast_admit(p) && fast_route(p) &&
+	       fast_lookup(p) && fast_fits(skb, p) && fast_room(skb, p);
+}
+
+static __always_inline enum verdict fast_write(struct __sk_buff *skb, struct pkt *p)
+{
+	__u32 at = p->peer ? outer_len(p->vxlan, p->outer6) : 0;
+	struct eth inner = p->eth;
+	struct outer_frame f;
+
+	__builtin_memcpy(inner.dst, p->rec->mac, MAC_LEN);
+	if (p->routed) {
+		router_mac(inner.src, p->vsid);
+		if (!encap_ttl(skb, p, at))
+			return V_ENCAP_FAILED;
+	}
+	if (p->peer)
+		return encap_write(skb, p, &inner, &f);
+	if (!p->routed && same_mac(inner.dst, p->eth.dst))
+		return V_CONTINUE;
+	return bpf_skb_store_bytes(skb, 0, &inner, sizeof(inner), 0) ? V_ENCAP_FAILED : V_CONTINUE;
+}
+
+/* What cannot be made after all, or has lost its port meanwhile. */
+static __always_inline int fast_drop(struct __sk_buff *skb, enum verdict v, __u32 port_id, __u32 len)
+{
+	struct pkt p = {.len = len, .direction = OUTBOUND, .port_id = port_id};
+
+	return finish(skb, &p, v);
+}
+
+/* Sends what fast_may has let through. */
+static __always_inline int fast_send(struct __sk_buff *skb, struct pkt *p)
+{
+	enum verdict v;
+
+	(v = fast_write(skb, p))
+	|| (v = underlay(p))
+	|| (v = deliver(p));
+	v = rows_checked(skb, p, v);
+	skb->cb[3] = 1; /* tells a test run */
+	if (v >= V_FIRST_DROP)
+		return fast_drop(skb, v, p->port_id, p->len);
+	return finish_sent(skb, p, v);
+}
+
+#endif

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef WEFT_MAPS_WALK_H
+#define WEFT_MAPS_WALK_H
+
+#include <linux/types.h>
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+/* walk: the programs that walk all stages, by tail call from those that take the short way.
+ * key     WALK_PORT
+ * writer  datapath, before the programs that need it are attached
+ * readers from_port
+ * miss    cannot be; the packet is dropped as PORT_UNKNOWN
+ * full    cannot be */
+#define WALK_PORT 0
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__type(key, __u32);
+	__type(value, __u32);
+	__uint(max_entries, 1);
+} walk SEC(".maps");
+
+#endif
