@@ -17,9 +17,9 @@
 #include "stage/75_rewrite.h"
 #include "stage/80_underlay.h"
 #include "stage/90_deliver.h"
+#include "way/short.h"
 #include "lib/capture.h"
 #include "lib/dx2.h"
-#include "lib/fast.h"
 #include "lib/finish.h"
 #include "lib/learn.h"
 #include "lib/mss.h"
@@ -33,10 +33,10 @@ int from_port(struct __sk_buff *skb)
 {
 	struct pkt p = {.len = skb->len, .direction = OUTBOUND};
 
-	if (fast_may(skb, &p))
-		return fast_send(skb, &p);
+	if (short_may(skb, &p))
+		return short_send(skb, &p);
 	bpf_tail_call(skb, &walk, WALK_PORT);
-	return fast_drop(skb, V_PORT_UNKNOWN, 0, skb->len);
+	return short_drop(skb, V_PORT_UNKNOWN, 0, skb->len);
 }
 
 /* The same, by all stages. */

@@ -14,14 +14,15 @@ import (
 )
 
 // includes says which directories of bpf/ the headers of a directory may include.
-// "." are the entry points.
+// "." are the entry points; a "way" walks through several stages at once.
 var includes = map[string][]string{
 	"wire":  {"wire"},
 	"gen":   {},
 	"maps":  {"wire", "gen", "maps"},
 	"lib":   {"wire", "gen", "maps", "lib"},
 	"stage": {"wire", "gen", "maps", "lib"},
-	".":     {"wire", "gen", "maps", "lib", "stage"},
+	"way":   {"wire", "gen", "maps", "lib", "stage"},
+	".":     {"wire", "gen", "maps", "lib", "stage", "way"},
 }
 
 // goesOn are the stages that other stages' work is part of: a flooded frame is a program of its

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-#ifndef WEFT_LIB_FAST_H
-#define WEFT_LIB_FAST_H
+#ifndef WEFT_WAY_SHORT_H
+#define WEFT_WAY_SHORT_H
 
 #include <stdbool.h>
 
@@ -39,9 +39,9 @@
 
 /* Of a sender or a receiver. A flag that is not here says that its port's packets are walked:
  * whoever adds one need not know of this page. */
-#define FAST_PORT (PORT_SPOOF | PORT_PEER | PORT_FLOOD | PORT_VXLAN | PORT_REWRITE)
+#define SHORT_PORT (PORT_SPOOF | PORT_PEER | PORT_FLOOD | PORT_VXLAN | PORT_REWRITE)
 
-static __always_inline bool fast_l4(struct pkt *p, __be32 head)
+static __always_inline bool short_l4(struct pkt *p, __be32 head)
 {
 	__u32 h = bpf_ntohl(head);
 
@@ -56,7 +56,7 @@ static __always_inline bool fast_l4(struct pkt *p, __be32 head)
 }
 
 /* IPv4 without options, not a fragment, with four bytes of L4. */
-static __always_inline bool fast_ipv4(struct pkt *p, const void *at)
+static __always_inline bool short_ipv4(struct pkt *p, const void *at)
 {
 	struct {
 		struct ipv4 ip;
@@ -75,11 +75,11 @@ static __always_inline bool fast_ipv4(struct pkt *p, const void *at)
 	p->ttl = h.ip.ttl;
 	p->tos = h.ip.tos;
 	p->l4 = sizeof(struct eth) + sizeof(h.ip);
-	return fast_l4(p, h.l4);
+	return short_l4(p, h.l4);
 }
 
 /* IPv6 without extension headers, with four bytes of L4, between global addresses. */
-static __always_inline bool fast_ipv6(struct pkt *p, const void *at)
+static __always_inline bool short_ipv6(struct pkt *p, const void *at)
 {
 	struct {
 		struct ipv6 ip;
@@ -100,17 +100,17 @@ static __always_inline bool fast_ipv6(struct pkt *p, const void *at)
 	p->ttl = h.ip.hop_limit;
 	p->tos = first >> 20;
 	p->l4 = sizeof(struct eth) + sizeof(h.ip);
-	return fast_l4(p, h.l4);
+	return short_l4(p, h.l4);
 }
 
-static __always_inline bool fast_parse(struct __sk_buff *skb, struct pkt *p)
+static __always_inline bool short_parse(struct __sk_buff *skb, struct pkt *p)
 {
 	const void *data = (const void *)(long)skb->data, *end = (const void *)(long)skb->data_end;
 	const void *ip = data + sizeof(struct eth);
 	__u32 ifindex = skb->ifindex;
 
 	p->port = bpf_map_lookup_elem(&port, &ifindex);
-	if (!p->port || p->port->flags & ~FAST_PORT || skb->vlan_present)
+	if (!p->port || p->port->flags & ~SHORT_PORT || skb->vlan_present)
 		return false;
 	p->port_id = p->port->id;
 	if (ip + sizeof(struct ipv4) + 4 > end)
@@ -118,13 +118,13 @@ static __always_inline bool fast_parse(struct __sk_buff *skb, struct pkt *p)
 	__builtin_memcpy(&p->eth, __builtin_assume_aligned(data, 8), sizeof(p->eth));
 	p->type = bpf_ntohs(p->eth.type);
 	if (p->type == TYPE_IPV4)
-		return fast_ipv4(p, ip);
+		return short_ipv4(p, ip);
 	if (p->type != TYPE_IPV6 || ip + sizeof(struct ipv6) + 4 > end)
 		return false;
-	return fast_ipv6(p, ip);
+	return short_ipv6(p, ip);
 }
 
-static __always_inline bool fast_admit(const struct pkt *p)
+static __always_inline bool short_admit(const struct pkt *p)
 {
 	if (p->port->flags & PORT_SPOOF)
 		return true;
@@ -132,7 +132,7 @@ static __always_inline bool fast_admit(const struct pkt *p)
 }
 
 /* A record of the subnet, or of one that is next to it. */
-static __always_inline bool fast_route(struct pkt *p)
+static __always_inline bool short_route(struct pkt *p)
 {
 	const struct route *to;
 
@@ -151,7 +151,7 @@ static __always_inline bool fast_route(struct pkt *p)
 	return p->rec;
 }
 
-static __always_inline bool fast_remote(struct pkt *p, __u32 idx)
+static __always_inline bool short_remote(struct pkt *p, __u32 idx)
 {
 	if (p->rec->flags & RECORD_REWRITE && p->port->flags & PORT_REWRITE)
 		return false;
@@ -167,7 +167,7 @@ static __always_inline bool fast_remote(struct pkt *p, __u32 idx)
 	return true;
 }
 
-static __always_inline bool fast_lookup(struct pkt *p)
+static __always_inline bool short_lookup(struct pkt *p)
 {
 	__u32 idx = p->rec->peer;
 
@@ -175,31 +175,31 @@ static __always_inline bool fast_lookup(struct pkt *p)
 	if (p->rec->flags & RECORD_ROUTER || p->out == p->port->ifindex)
 		return false;
 	if (idx)
-		return fast_remote(p, idx);
+		return short_remote(p, idx);
 	p->dport = bpf_map_lookup_elem(&port, &p->out);
-	return p->dport && !(p->dport->flags & ~FAST_PORT) && p->dport->vsid == p->vsid;
+	return p->dport && !(p->dport->flags & ~SHORT_PORT) && p->dport->vsid == p->vsid;
 }
 
-static __always_inline bool fast_fits(struct __sk_buff *skb, const struct pkt *p)
+static __always_inline bool short_fits(struct __sk_buff *skb, const struct pkt *p)
 {
 	__u32 limit = p->peer ? p->peer->mtu : p->dport->mtu, room = p->peer ? outer_len(p->vxlan, p->outer6) : 0;
 
 	return encap_size(skb, p) + room <= limit;
 }
 
-static __always_inline bool fast_room(struct __sk_buff *skb, const struct pkt *p)
+static __always_inline bool short_room(struct __sk_buff *skb, const struct pkt *p)
 {
 	return !p->peer || bpf_skb_adjust_room(skb, outer_len(p->vxlan, p->outer6), BPF_ADJ_ROOM_MAC, encap_flags(p)) == 0;
 }
 
 /* All that must hold before the packet is touched; making room is the last that may fail. */
-static __always_inline bool fast_may(struct __sk_buff *skb, struct pkt *p)
+static __always_inline bool short_may(struct __sk_buff *skb, struct pkt *p)
 {
-	return !capture_on && fast_parse(skb, p) && parse_pending(skb, p) == V_CONTINUE && fast_admit(p) && fast_route(p) &&
-	       fast_lookup(p) && fast_fits(skb, p) && fast_room(skb, p);
+	return !capture_on && short_parse(skb, p) && parse_pending(skb, p) == V_CONTINUE && short_admit(p) && short_route(p) &&
+	       short_lookup(p) && short_fits(skb, p) && short_room(skb, p);
 }
 
-static __always_inline enum verdict fast_write(struct __sk_buff *skb, struct pkt *p)
+static __always_inline enum verdict short_write(struct __sk_buff *skb, struct pkt *p)
 {
 	__u32 at = p->peer ? outer_len(p->vxlan, p->outer6) : 0;
 	struct eth inner = p->eth;
@@ -219,25 +219,25 @@ static __always_inline enum verdict fast_write(struct __sk_buff *skb, struct pkt
 }
 
 /* What cannot be made after all, or has lost its port meanwhile. */
-static __always_inline int fast_drop(struct __sk_buff *skb, enum verdict v, __u32 port_id, __u32 len)
+static __always_inline int short_drop(struct __sk_buff *skb, enum verdict v, __u32 port_id, __u32 len)
 {
 	struct pkt p = {.len = len, .direction = OUTBOUND, .port_id = port_id};
 
 	return finish(skb, &p, v);
 }
 
-/* Sends what fast_may has let through. */
-static __always_inline int fast_send(struct __sk_buff *skb, struct pkt *p)
+/* Sends what short_may has let through. */
+static __always_inline int short_send(struct __sk_buff *skb, struct pkt *p)
 {
 	enum verdict v;
 
-	(v = fast_write(skb, p))
+	(v = short_write(skb, p))
 	|| (v = underlay(p))
 	|| (v = deliver(p));
 	v = rows_checked(skb, p, v);
 	skb->cb[3] = 1; /* tells a test run */
 	if (v >= V_FIRST_DROP)
-		return fast_drop(skb, v, p->port_id, p->len);
+		return short_drop(skb, v, p->port_id, p->len);
 	return finish_sent(skb, p, v);
 }
 
