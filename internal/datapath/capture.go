@@ -162,6 +162,7 @@ type capturer struct {
 	mu       sync.Mutex // taken before Switch.mu; guards the start and end of captures
 	open     [captureSlots]atomic.Pointer[Capture]
 	programs *ebpf.Collection // guarded by Switch.mu, too
+	kept     *ebpf.Collection // of a Switch that recycles: programs of before
 	reader   *perf.Reader
 	stop     chan struct{}
 	flushed  chan struct{} // of one
@@ -274,20 +275,7 @@ func monotonic() uint64 {
 // startCaptures puts the showing programs in the place of the others.
 func (s *Switch) startCaptures() error {
 	t := &s.capture
-	spec, err := s.spec()
-	if err != nil {
-		return err
-	}
-	if err := spec.Variables["capture_on"].Set(uint32(1)); err != nil {
-		return err
-	}
-	tables := map[string]*ebpf.Map{}
-	for name, m := range s.maps {
-		if !ofPrograms(name) {
-			tables[name] = m
-		}
-	}
-	programs, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: tables})
+	programs, err := s.loadShowing()
 	if err != nil {
 		return err
 	}
@@ -310,6 +298,28 @@ func (s *Switch) startCaptures() error {
 	return s.swapPrograms()
 }
 
+// loadShowing loads the programs that show packets.
+func (s *Switch) loadShowing() (*ebpf.Collection, error) {
+	if kept := s.capture.kept; kept != nil {
+		s.capture.kept = nil
+		return kept, nil
+	}
+	spec, err := s.spec()
+	if err != nil {
+		return nil, err
+	}
+	if err := spec.Variables["capture_on"].Set(uint32(1)); err != nil {
+		return nil, err
+	}
+	tables := map[string]*ebpf.Map{}
+	for name, m := range s.maps {
+		if !ofPrograms(name) {
+			tables[name] = m
+		}
+	}
+	return ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: tables})
+}
+
 // stopCaptures undoes startCaptures.
 func (s *Switch) stopCaptures() error {
 	t := &s.capture
@@ -327,7 +337,9 @@ func (s *Switch) stopCaptures() error {
 		t.done.Wait()
 		t.reader = nil
 	}
-	if programs != nil {
+	if s.opts.Recycle {
+		t.kept = programs
+	} else if programs != nil {
 		programs.Close()
 	}
 	return err

@@ -28,6 +28,7 @@ type Options struct {
 	MaxRoutes  uint32 // default 65536
 	MaxPeers   uint32 // default 16384
 	Rehearse   bool   // flooded frames are only recorded, for Run; nothing may be attached
+	Recycle    bool   // for tests, which open many: Close leaves programs and emptied maps to the next Open of this process
 	Logger     *slog.Logger
 }
 

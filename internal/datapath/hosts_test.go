@@ -104,6 +104,7 @@ func namespace(t *testing.T, name string) string {
 	ns := fmt.Sprintf("wdp%d-%s", os.Getpid(), name)
 	ip(t, "netns", "add", ns)
 	t.Cleanup(func() { ip(t, "netns", "delete", ns) })
+	sysctl(t, ns, "net.ipv6.conf.default.accept_dad", "0") // while that goes on, nobody forwards IPv6
 	ip(t, "-n", ns, "link", "set", "dev", "lo", "up")
 	return ns
 }
@@ -271,6 +272,7 @@ func (f *fabric) rows(h *host) table.Set {
 
 func (f *fabric) openSwitch(h *host, o Options) *Switch {
 	t := f.t
+	o.Recycle = o.PinDir == ""
 	sw, err := Open(o)
 	if err != nil {
 		t.Errorf("open: %v", err)
@@ -317,7 +319,7 @@ func (f *fabric) wire() {
 
 func (f *fabric) ping(from string, to netip.Addr, args ...string) {
 	f.t.Helper()
-	args = append([]string{"ping", "-n", "-c", "3", "-i", "0.05", "-W", "2"}, append(args, to.String())...)
+	args = append([]string{"ping", "-n", "-c", "3", "-i", "0.002", "-W", "2"}, append(args, to.String())...)
 	if out, err := f.guests[from].run(f.t, args...); err != nil {
 		f.t.Errorf("%s: %v: %v\n%s%s", from, args, err, out, f.drops())
 	}

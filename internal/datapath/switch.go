@@ -52,6 +52,7 @@ type Switch struct {
 	links  map[linkName]link.Link
 	stale  map[localMACKey]struct{} // rows of local_mac that could not be written
 	noXDP  map[uint32]bool          // uplinks whose device has none, as was said once
+	whole  bool                     // the maps hold all that those of before did
 	behind bool                     // pinned links still run older programs over older maps
 	made   []string                 // maps that are not pinned yet
 }
@@ -75,6 +76,7 @@ func Open(o Options) (*Switch, error) {
 	}
 	s.gre = known && trustDecapL4
 	if err := s.load(); err != nil {
+		closeAll(s.maps)
 		return nil, fmt.Errorf("load switch: %w", err)
 	}
 	if err := s.takeOver(); err != nil {
@@ -109,6 +111,9 @@ func (o Options) withDefaults() (Options, error) {
 	default:
 		return o, fmt.Errorf("datapath: Decap is %q, must be auto, tcx, dx2 or xdp", o.Decap)
 	}
+	if o.Recycle && o.PinDir != "" {
+		return o, errors.New("datapath: Recycle and PinDir: what is pinned is another process's, too")
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -117,6 +122,9 @@ func (o Options) withDefaults() (Options, error) {
 
 // load makes programs and maps, the maps from their pins where they fit.
 func (s *Switch) load() error {
+	if found, err := s.takeRecycled(); found || err != nil {
+		return errors.Join(err, s.fillDrops())
+	}
 	spec, err := s.spec()
 	if err != nil {
 		return err
@@ -126,21 +134,79 @@ func (s *Switch) load() error {
 		return err
 	}
 	defer closeAll(pinned)
-	c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: pinned})
-	var refused *ebpf.VerifierError
-	if errors.As(err, &refused) {
-		return fmt.Errorf("%w: %+v", err, refused)
+	if err := s.loadMaps(spec, pinned); err != nil {
+		return err
 	}
+	if s.whole, err = s.migrate(); err != nil { // before the verifier takes its time
+		return err
+	}
+	if s.programs, err = loadPrograms(spec, s.maps); err != nil {
+		return err
+	}
+	return s.fillDrops()
+}
+
+// loadMaps makes the maps that are not pinned.
+func (s *Switch) loadMaps(spec *ebpf.CollectionSpec, pinned map[string]*ebpf.Map) error {
+	only := spec.Copy()
+	clear(only.Programs)
+	c, err := ebpf.NewCollectionWithOptions(only, ebpf.CollectionOptions{MapReplacements: pinned})
 	if err != nil {
 		return err
 	}
-	s.programs, s.maps = c.Programs, c.Maps
+	s.maps = c.Maps
 	for name := range spec.Maps {
 		if _, ok := pinned[name]; !ok && pinnable(name) {
 			s.made = append(s.made, name)
 		}
 	}
-	return s.fillDrops()
+	return nil
+}
+
+// loadPrograms loads the programs of spec over tables, several at once: it is the verifier
+// that takes the time, and it uses one processor for each.
+func loadPrograms(spec *ebpf.CollectionSpec, tables map[string]*ebpf.Map) (map[string]*ebpf.Program, error) {
+	var (
+		out  = map[string]*ebpf.Program{}
+		errs []error
+		mu   sync.Mutex
+		wg   sync.WaitGroup
+	)
+	for name := range spec.Programs {
+		wg.Go(func() {
+			p, err := loadProgram(spec, name, tables)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				errs = append(errs, err)
+				return
+			}
+			out[name] = p
+		})
+	}
+	wg.Wait()
+	if len(errs) == 0 {
+		return out, nil
+	}
+	for _, p := range out {
+		p.Close()
+	}
+	return nil, errors.Join(errs...)
+}
+
+func loadProgram(spec *ebpf.CollectionSpec, name string, tables map[string]*ebpf.Map) (*ebpf.Program, error) {
+	only := spec.Copy()
+	only.Programs = map[string]*ebpf.ProgramSpec{name: only.Programs[name]}
+	c, err := ebpf.NewCollectionWithOptions(only, ebpf.CollectionOptions{MapReplacements: tables})
+	var refused *ebpf.VerifierError
+	if errors.As(err, &refused) {
+		return nil, fmt.Errorf("%w: %+v", err, refused)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	return c.DetachProgram(name), nil
 }
 
 // spec is the committed object with sizes and settings filled in.
@@ -226,10 +292,6 @@ func closeAll(maps map[string]*ebpf.Map) {
 // takeOver fills new maps from old ones, learns what the maps hold, and puts the
 // new programs in the place of the old ones.
 func (s *Switch) takeOver() error {
-	whole, err := s.migrate()
-	if err != nil {
-		return err
-	}
 	if err := s.recall(); err != nil {
 		return err
 	}
@@ -239,7 +301,7 @@ func (s *Switch) takeOver() error {
 	if err := s.loadLinks(); err != nil {
 		return err
 	}
-	if s.behind = !whole && len(s.links) > 0; s.behind {
+	if s.behind = !s.whole && len(s.links) > 0; s.behind {
 		s.log.Info("the maps have a new layout; the old programs run until policy is applied")
 		return nil
 	}
@@ -415,6 +477,9 @@ func (s *Switch) Close() error {
 	}
 	clear(s.links)
 	s.trace.close()
+	if s.opts.Recycle && err == nil {
+		s.leave()
+	}
 	for _, p := range s.programs {
 		err = errors.Join(err, p.Close())
 	}

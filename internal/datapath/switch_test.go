@@ -68,6 +68,7 @@ func pinDir(t *testing.T) string {
 
 func open(t *testing.T, o Options) *Switch {
 	t.Helper()
+	o.Recycle = o.PinDir == ""
 	s, err := Open(o)
 	if err != nil {
 		t.Fatal(err)

@@ -189,7 +189,7 @@ func tenantsAreBlind(t *testing.T, by carriage) {
 			}
 			wg.Wait()
 			f.ping("web-red0", f.guests["web-red4"].v4)
-			if out, err := f.guests["web-blue0"].run(t, "ping", "-n", "-c", "1", "-W", "1", f.guests["web-red4"].v4.String()); err == nil {
+			if out, err := f.guests["web-blue0"].run(t, "ping", "-n", "-c", "1", "-W", "0.3", f.guests["web-red4"].v4.String()); err == nil {
 				t.Errorf("blue reaches an address that only red has: %s", out)
 			}
 		})

@@ -147,7 +147,7 @@ func loadWith(tb testing.TB, decap string) *datapath.Switch {
 
 func loadSwitch(tb testing.TB, decap string, rehearse bool) *datapath.Switch {
 	tb.Helper()
-	sw, err := datapath.Open(datapath.Options{Decap: decap, MaxRecords: 4096, MaxRoutes: 4096, MaxPeers: 256, Rehearse: rehearse})
+	sw, err := datapath.Open(datapath.Options{Decap: decap, MaxRecords: 4096, MaxRoutes: 4096, MaxPeers: 256, Rehearse: rehearse, Recycle: true})
 	if err != nil {
 		tb.Fatalf("loading the switch: %v", err)
 	}

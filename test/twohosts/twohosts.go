@@ -282,7 +282,7 @@ func (w *World) open(i int) {
 	h.uplink = w.index(h.NS, Underlay)
 	w.In(h.NS, func() error {
 		var err error
-		if h.Switch, err = datapath.Open(datapath.Options{Decap: w.decap}); err != nil {
+		if h.Switch, err = datapath.Open(datapath.Options{Decap: w.decap, Recycle: true}); err != nil {
 			return err
 		}
 		w.t.Cleanup(func() { _ = h.Switch.Close() })
