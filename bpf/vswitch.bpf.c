@@ -13,6 +13,7 @@
 #include "stage/50_route.h"
 #include "stage/55_flood.h"
 #include "stage/60_lookup.h"
+#include "stage/65_isolate.h"
 #include "stage/70_encap.h"
 #include "stage/75_rewrite.h"
 #include "stage/80_underlay.h"
@@ -52,6 +53,7 @@ int walk_port(struct __sk_buff *skb)
 	|| (v = learn_defended(skb, &p, respond(skb, &p)))
 	|| (v = route_packet(skb, &p))
 	|| (v = lookup(skb, &p))
+	|| (v = isolate(&p))
 	|| (v = learn_leased(skb, &p))
 	|| (v = encap(skb, &p))
 	|| (v = rewrite(skb, &p))

@@ -40,9 +40,11 @@ struct port {
 	union addr pa;
 	union addr gateway4; /* all zero: none */
 	union addr gateway6;
+	__u32 isolation; /* model.IsolationID */
+	__u32 zero;
 };
 
-_Static_assert(sizeof(struct port) == 80, "port");
+_Static_assert(sizeof(struct port) == 88, "port");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

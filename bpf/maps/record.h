@@ -37,10 +37,11 @@ struct record {
 	__u32 peer;    /* index into peer; 0: local or router */
 	__u32 ifindex; /* 0: remote, router, or not plugged */
 	__u32 port_id;
+	__u32 isolation; /* model.IsolationID of the port that has the address */
 };
 
 _Static_assert(sizeof(struct record_key) == 20, "record key");
-_Static_assert(sizeof(struct record) == 20, "record");
+_Static_assert(sizeof(struct record) == 24, "record");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -23,7 +23,7 @@ struct rewrite_in {
 	__u32 ifindex; /* 0: remote, or not plugged */
 	__u8 mac[6];
 	__u16 flags;
-	__u32 zero;
+	__u32 isolation; /* model.IsolationID of the port that has the address */
 };
 
 _Static_assert(sizeof(struct rewrite_in) == 40, "rewrite_in");

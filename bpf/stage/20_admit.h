@@ -18,6 +18,7 @@
 #include "maps/port.h"
 #include "maps/record.h"
 #include "maps/route.h"
+#include "stage/65_isolate.h"
 #include "wire/arp.h"
 #include "wire/ethernet.h"
 #include "wire/icmp.h"
@@ -232,12 +233,14 @@ static __noinline bool admit_stranger(const struct pkt *p)
 static __always_inline enum verdict admit_remote(const struct pkt *p)
 {
 	const struct record *r = record_find(p->vsid, &p->src);
+	enum verdict v;
 
 	if (!(r ? admit_behind(p, r) && same_mac(r->mac, p->eth.src) : admit_stranger(p)) && !admit_forwarded(p))
 		return V_SOURCE_NOT_IN_POLICY;
 	if (p->type == TYPE_ARP && !same_mac(p->claim, p->eth.src))
 		return V_SPOOFED_ARP;
-	return admit_router_message(p);
+	v = admit_router_message(p);
+	return v ? v : isolate_remote(p, r);
 }
 
 #endif

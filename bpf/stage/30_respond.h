@@ -14,6 +14,7 @@
 #include "lib/ctx.h"
 #include "maps/port.h"
 #include "maps/record.h"
+#include "stage/65_isolate.h"
 #include "wire/arp.h"
 #include "wire/ethernet.h"
 #include "wire/icmp.h"
@@ -86,6 +87,8 @@ static __always_inline enum verdict respond_arp(struct __sk_buff *skb, struct pk
 		return V_ARP_QUIET;
 	if (!r)
 		return V_ARP_NO_RECORD;
+	if (request && isolate_hides(p->port, r))
+		return V_ISOLATED;
 	if (!request)
 		return r->flags & RECORD_ROUTER || respond_beyond(r) ? V_ARP_QUIET : respond_forward(p, r);
 	if (r->flags & RECORD_ROUTER || is_group(p->eth.dst) || anonymous || respond_beyond(r))
@@ -149,6 +152,8 @@ static __always_inline enum verdict respond_ns(struct __sk_buff *skb, struct pkt
 		return V_ND_QUIET;
 	if (!r)
 		return addr_unspecified(&p->src) && addr6_link_local(&p->hop) ? V_ND_QUIET : V_ND_NO_RECORD;
+	if (isolate_hides(p->port, r))
+		return V_ISOLATED;
 	if (r->flags & RECORD_ROUTER || addr6_multicast(&p->dst) || addr_unspecified(&p->src) ||
 	    addr6_link_local(&p->src) || respond_beyond(r))
 		return respond_ns_answer(skb, p, r);

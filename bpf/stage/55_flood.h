@@ -22,6 +22,7 @@
 #include "maps/record.h"
 #include "maps/scratch.h"
 #include "stage/20_admit.h"
+#include "stage/65_isolate.h"
 #include "stage/70_encap.h"
 #include "wire/arp.h"
 #include "wire/ethernet.h"
@@ -42,7 +43,8 @@ enum flood_scope {
 	FLOOD_ALL
 };
 
-/* One frame on its way to many. */
+/* One frame on its way to many. The verifier remembers numbers at multiples of eight bytes: if
+ * copies were one, it would walk each round of a loop anew. */
 struct flooding {
 	struct __sk_buff *skb;
 	struct pkt *p;
@@ -52,6 +54,7 @@ struct flooding {
 	__u32 size;   /* as encap_size counts it */
 	__u32 copies; /* made so far */
 	__u32 pushed; /* outer headers have their room */
+	__u32 from;   /* the sender's isolation */
 };
 
 /* Whether what ends as v may be one for many. */
@@ -205,6 +208,8 @@ static __always_inline enum verdict flood_local(struct flooding *f, const struct
 		return V_PORT_DOWN;
 	if (to->vsid != p->vsid || to->ifindex != ifindex)
 		return V_VSID_MISMATCH;
+	if (isolate_apart(f->from, to->isolation))
+		return V_CONTINUE;
 	if (p->direction == OUTBOUND && f->size > to->mtu)
 		return V_TOO_BIG;
 	f->skb->mark = SWITCH_MARK;
@@ -294,6 +299,7 @@ static __always_inline enum verdict flood_from_port(struct flooding *f, enum ver
 	}
 	f->snooped = flood_is_snooped(p, f->row);
 	f->size = encap_size(f->skb, p);
+	f->from = p->port->isolation;
 	bpf_loop(FLOOD_MAX_LOCALS, flood_each_local, f, 0);
 	bpf_loop(FLOOD_MAX_HOSTS, flood_each_host, f, 0);
 	return V_FLOODED;
@@ -315,13 +321,17 @@ static long flood_each_source(__u32 i, struct flood_search *s)
 
 /* What has no address yet, or a link-local one, has no record: there the sender's host
  * answers for it, which must be one with members. */
-static __always_inline bool flood_source_known(const struct pkt *p, const struct flood *row)
+static __always_inline bool flood_source_known(struct flooding *f)
 {
-	struct flood_search s = {.p = p, .row = row};
+	const struct pkt *p = f->p;
+	struct flood_search s = {.p = p, .row = f->row};
 	const struct record *r = record_find(p->vsid, &p->src);
 
-	if (r)
+	if (r) {
+		f->from = r->isolation;
 		return admit_behind(p, r) && same_mac(r->mac, p->eth.src);
+	}
+	f->from = isolate_by_mac(p);
 	if (!addr_unspecified(&p->src) && !(p->type == TYPE_IPV6 && addr6_link_local(&p->src)))
 		return false;
 	bpf_loop(FLOOD_MAX_HOSTS, flood_each_source, &s, 0);
@@ -340,7 +350,7 @@ static __always_inline enum verdict flood_from_uplink(struct flooding *f)
 	f->scope = f->row->flags & FLOOD_L2 ? FLOOD_ALL : flood_for_l2only(p);
 	if (f->scope == FLOOD_NOBODY)
 		return V_MULTICAST;
-	if (!flood_source_known(p, f->row))
+	if (!flood_source_known(f))
 		return V_SOURCE_NOT_IN_POLICY;
 	if (p->type == TYPE_ARP && !same_mac(p->claim, p->eth.src))
 		return V_SPOOFED_ARP;

@@ -18,6 +18,7 @@
 #include "maps/rewrite_in.h"
 #include "maps/rewrite_out.h"
 #include "maps/scratch.h"
+#include "stage/65_isolate.h"
 #include "wire/ethernet.h"
 #include "wire/icmp.h"
 #include "wire/ip.h"
@@ -280,14 +281,16 @@ static __always_inline bool rewrite_told(struct __sk_buff *skb, struct pkt *p, c
 	return rewrite_quoted(skb, p, r);
 }
 
-static __always_inline bool rewrite_from(struct __sk_buff *skb, struct pkt *p, const struct rewrite_in *to, struct rewrite *r)
+static __always_inline enum verdict rewrite_from(struct __sk_buff *skb, struct pkt *p, const struct rewrite_in *to, struct rewrite *r)
 {
 	const struct rewrite_in *from = bpf_map_lookup_elem(&rewrite_in, &p->src);
 
 	if (!from)
-		return rewrite_told(skb, p, to, r);
+		return rewrite_told(skb, p, to, r) ? V_CONTINUE : V_SOURCE_NOT_IN_POLICY;
 	if (!(from->flags & REWRITE_REMOTE) || from->network != to->network)
-		return false;
+		return V_SOURCE_NOT_IN_POLICY;
+	if (from->vsid == p->vsid && isolate_apart(from->isolation, p->dport->isolation))
+		return V_ISOLATED;
 	r->to[0] = r->quoted_to = from->ca;
 	r->quoted_from = p->src;
 	if (from->vsid == p->vsid)
@@ -296,7 +299,7 @@ static __always_inline bool rewrite_from(struct __sk_buff *skb, struct pkt *p, c
 		router_mac(p->eth.src, p->vsid);
 	if (rewrite_is_error(p))
 		rewrite_quoted(skb, p, r);
-	return true;
+	return V_CONTINUE;
 }
 
 /* The port of the Customer Address that the destination stands for: p->rewritten. */
@@ -325,6 +328,7 @@ static __noinline int unrewrite(struct __sk_buff *skb, struct pkt *p)
 	const struct rewrite_in *to = p->rewritten;
 	struct rewrite *r = rewrite_room();
 	__u32 end = sizeof(struct eth) + p->l3_len;
+	enum verdict v;
 
 	if (!to || !r || !p->dport)
 		return V_NOT_LOCAL;
@@ -332,8 +336,9 @@ static __noinline int unrewrite(struct __sk_buff *skb, struct pkt *p)
 		return V_REWRITE_NOT_CARRIED;
 	r->to[1] = to->ca;
 	__builtin_memcpy(p->eth.dst, p->dport->mac, MAC_LEN);
-	if (!rewrite_from(skb, p, to, r))
-		return V_SOURCE_NOT_IN_POLICY;
+	v = rewrite_from(skb, p, to, r);
+	if (v)
+		return v;
 	if (skb->len > end && bpf_skb_change_tail(skb, end, 0))
 		return V_DECAP_FAILED;
 	if (!rewrite_apply(skb, p, r) || bpf_skb_store_bytes(skb, 0, &p->eth, sizeof(p->eth), 0))

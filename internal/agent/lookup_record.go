@@ -15,7 +15,7 @@ func renderRecords(set table.Set, g *goal.Goal, devices map[model.PortID]device)
 }
 
 func renderRecord(g *goal.Goal, devices map[model.PortID]device, r goal.Record) table.Record {
-	row := table.Record{MAC: r.MAC, Router: r.Router, Port: r.Port, Transport: r.Transport}
+	row := table.Record{MAC: r.MAC, Router: r.Router, Port: r.Port, Transport: r.Transport, Isolation: r.Isolation}
 	if r.Router {
 		return row
 	}

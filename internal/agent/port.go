@@ -21,7 +21,7 @@ func renderPort(p goal.Port, d device, mtu int) table.Port {
 		Gateway4: p.Gateway4, Gateway6: p.Gateway6, MTU: uint16(mtu), Spoof: p.Spoof, Learn: p.Learn > 0, Peer: d.veth,
 		Forward: p.Forward, External: p.External, ClampMSS: p.ClampMSS,
 		DHCPGuard: !p.Settings.DHCPServer, RouterGuard: !p.Settings.Router, Teaming: p.Settings.Teaming, PriorityTag: p.Settings.PriorityTag,
-		StormLimit: p.Settings.StormLimit, Isolation: p.Settings.Isolation.Mode, Community: p.Settings.Isolation.Community,
+		StormLimit: p.Settings.StormLimit, Isolation: p.Settings.Isolation.ID(),
 		Connections: p.Settings.Connections,
 	}
 }

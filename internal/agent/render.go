@@ -21,6 +21,7 @@ func render(g *goal.Goal, devices map[model.PortID]device, u underlay) table.Set
 	renderSettings(&set, g)
 	renderPorts(set, g, devices, u.guestMTUs(g))
 	renderRecords(set, g, devices)
+	renderIsolations(set, g)
 	renderRewrites(set, g)
 	renderRoutes(set, g)
 	renderForwarders(set, g, u)

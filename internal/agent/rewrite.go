@@ -20,7 +20,7 @@ func renderRewrites(set table.Set, g *goal.Goal) {
 		row := set.Records[key]
 		set.RewriteOut[key] = r.Rewrite
 		set.RewriteIn[r.Rewrite] = table.RewriteIn{VSID: k.VSID, CA: k.CA, Network: networks[k.VSID], MAC: r.MAC,
-			IfIndex: row.IfIndex, Remote: row.PA.IsValid()}
+			IfIndex: row.IfIndex, Remote: row.PA.IsValid(), Isolation: r.Isolation}
 	}
 	for ifindex, p := range set.Ports {
 		p.Transport = transports[p.VSID]

@@ -100,6 +100,7 @@ func differ(want, have table.Set, extra bool) []string {
 	out = append(out, differences("path", want.Paths, have.Paths, extra)...)
 	out = append(out, differences("outer source", want.Sources, have.Sources, extra)...)
 	out = append(out, differences("forwarder", want.Forwarders, have.Forwarders, extra)...)
+	out = append(out, differences("isolation", want.Isolations, have.Isolations, extra)...)
 	out = append(out, differences("local PA", want.LocalPAs, have.LocalPAs, extra)...)
 	out = append(out, differences("rewrite of", want.RewriteOut, have.RewriteOut, extra)...)
 	out = append(out, differences("rewritten PA", want.RewriteIn, have.RewriteIn, extra)...)

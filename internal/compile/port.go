@@ -80,7 +80,7 @@ func (c *Compiler) touchPort(p *port) {
 
 // record leads an address to the port, which is placed.
 func (p *port) record() goal.Record {
-	return goal.Record{MAC: p.spec.Spec.MAC, PA: p.host.primary, Port: p.spec.ID, Forward: p.settings.Forwarding}
+	return goal.Record{MAC: p.spec.Spec.MAC, PA: p.host.primary, Port: p.spec.ID, Forward: p.settings.Forwarding, Isolation: p.settings.Isolation.ID()}
 }
 
 func (c *Compiler) retractPort(p *port) {

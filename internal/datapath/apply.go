@@ -36,6 +36,7 @@ func (s *Switch) Apply(want table.Set, sweep bool) error {
 	errs = append(errs, s.putSettings(want.Settings))
 	errs = append(errs, s.putLocalPAs(d.putPAs)...)
 	errs = append(errs, s.putForwarders(d.putForwarders)...)
+	errs = append(errs, s.putIsolations(want, d.putIsolations)...)
 	errs = append(errs, s.putPaths(want, d)...)
 	errs = append(errs, s.putSources(d.putSources)...)
 	s.forgetSources(d.delSources)
@@ -54,6 +55,7 @@ func (s *Switch) Apply(want table.Set, sweep bool) error {
 		errs = append(errs, s.deleteRecords(d.delRecords)...)
 		errs = append(errs, s.deletePeers(d.delPeers)...)
 		errs = append(errs, s.deleteForwarders(d.delForwarders)...)
+		errs = append(errs, s.deleteIsolations(d.delIsolations)...)
 		errs = append(errs, s.deleteLocalPAs(d.delPAs)...)
 	}
 	if lost || len(d.putPorts) > 0 || slices.ContainsFunc(d.putRecords, func(e recordEntry) bool { return e.value.IfIndex != 0 }) {
@@ -79,6 +81,7 @@ type delta struct {
 	delFloods              []model.VSID
 
 	putForwarders, delForwarders []table.Forwarder
+	putIsolations, delIsolations []table.MACKey
 	putOut, delOut               []table.RecordKey // rewrites
 	putIn, delIn                 []netip.Addr
 }
@@ -94,6 +97,7 @@ func diff(have, want table.Set, sweep bool) *delta {
 	d.putMembers, d.delMembers = diffRows(have.Members, want.Members, sweep)
 	_, d.delFloods = diffRows(have.Floods, want.Floods, sweep)
 	d.putForwarders, d.delForwarders = diffRows(have.Forwarders, want.Forwarders, sweep)
+	d.putIsolations, d.delIsolations = diffRows(have.Isolations, want.Isolations, sweep)
 	d.putOut, d.delOut = diffRows(have.RewriteOut, want.RewriteOut, sweep)
 	d.putIn, d.delIn = diffRows(have.RewriteIn, want.RewriteIn, sweep)
 	return d
@@ -157,6 +161,7 @@ func (s *Switch) fits(want table.Set, d *delta, sweep bool) error {
 		{"peers", s.peersAfter(want, d, sweep), s.opts.MaxPeers},
 		{"peers with several ways", s.blocksAfter(want, sweep), s.maxBlocks()},
 		{"outer sources", len(s.have.Sources) + len(d.putSources), s.maxSources()},
+		{"isolations", after(s.have.Isolations, want.Isolations, d.putIsolations, sweep), s.opts.MaxRecords},
 		{"rewrites of Customer Addresses", after(s.have.RewriteOut, want.RewriteOut, d.putOut, sweep), s.opts.MaxRecords},
 		{"rewrites of Provider Addresses", after(s.have.RewriteIn, want.RewriteIn, d.putIn, sweep), s.opts.MaxRecords},
 	} {
@@ -275,6 +280,10 @@ func (s *Switch) makeRoom(d *delta) []error {
 	if len(s.have.Forwarders)+len(d.putForwarders) > maxForwarders {
 		errs = append(errs, s.deleteForwarders(d.delForwarders)...)
 		d.delForwarders = nil
+	}
+	if len(s.have.Isolations)+len(d.putIsolations) > int(s.opts.MaxRecords) {
+		errs = append(errs, s.deleteIsolations(d.delIsolations)...)
+		d.delIsolations = nil
 	}
 	errs = append(errs, s.makeRewriteRoom(d)...)
 	if len(s.have.LocalPAs)+len(d.putPAs) > maxLocalPAs {

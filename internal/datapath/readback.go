@@ -101,6 +101,10 @@ func readSet(maps map[string]*ebpf.Map) (held, error) {
 			h.set.LocalPAs[model.From16(k)] = struct{}{}
 			return nil
 		}),
+		readAll(maps["isolation"], func(k localMACKey, v uint32) error {
+			h.set.Isolations[table.MACKey{VSID: model.VSID(k.VSID), MAC: k.MAC}] = model.IsolationID(v)
+			return nil
+		}),
 		readAll(maps["forwarder"], func(k forwarderKey, _ uint32) error {
 			h.set.Forwarders[decodeForwarder(k)] = struct{}{}
 			return nil

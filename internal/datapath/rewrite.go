@@ -17,17 +17,18 @@ type rewriteInRow struct {
 	IfIndex uint32
 	MAC     model.MAC
 	Flags   uint16
-	Zero    uint32
+	// Isolation of the port that has the address.
+	Isolation uint32
 }
 
 func encodeRewriteIn(r table.RewriteIn) rewriteInRow {
 	return rewriteInRow{CA: addr16(r.CA), VSID: uint32(r.VSID), Network: uint32(r.Network), IfIndex: r.IfIndex,
-		MAC: r.MAC, Flags: flag[uint16](r.Remote, rewriteRemote)}
+		MAC: r.MAC, Flags: flag[uint16](r.Remote, rewriteRemote), Isolation: uint32(r.Isolation)}
 }
 
 func decodeRewriteIn(r rewriteInRow) table.RewriteIn {
 	return table.RewriteIn{CA: from16(r.CA), VSID: model.VSID(r.VSID), Network: model.NetworkIndex(r.Network), IfIndex: r.IfIndex,
-		MAC: r.MAC, Remote: r.Flags&rewriteRemote != 0}
+		MAC: r.MAC, Remote: r.Flags&rewriteRemote != 0, Isolation: model.IsolationID(r.Isolation)}
 }
 
 func (s *Switch) putRewrites(want table.Set, d *delta) []error {

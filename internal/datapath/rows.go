@@ -35,6 +35,7 @@ type portRow struct {
 	MAC                              model.MAC
 	Flags                            uint32
 	PA, Gateway4, Gateway6           [16]byte // zero: none
+	Isolation, Zero                  uint32
 }
 
 type localMACKey struct {
@@ -65,6 +66,8 @@ type recordRow struct {
 	Peer    uint32 // index; 0: none
 	IfIndex uint32
 	Port    uint32
+	// Isolation of the port that has the address.
+	Isolation uint32
 }
 
 const (
@@ -199,7 +202,7 @@ func encodePort(p table.Port, slot uint32) portRow {
 			flag[uint32](p.DHCPGuard, portDHCPGuard) | flag[uint32](p.RouterGuard, portRouterGuard) |
 			flag[uint32](p.Teaming, portTeaming) | flag[uint32](p.PriorityTag, portPriorityTag) |
 			flag[uint32](p.Transport == model.VXLAN, portVXLAN) | flag[uint32](p.Transport == model.Rewrite, portRewrite),
-		PA: addr16(p.PA), Gateway4: addr16(p.Gateway4), Gateway6: addr16(p.Gateway6),
+		PA: addr16(p.PA), Gateway4: addr16(p.Gateway4), Gateway6: addr16(p.Gateway6), Isolation: uint32(p.Isolation),
 	}
 }
 
@@ -211,7 +214,7 @@ func decodePort(r portRow) table.Port {
 		Forward: r.Flags&portForward != 0, External: r.Flags&portExternal != 0, ClampMSS: r.Flags&portMSS != 0, Learn: r.Flags&portLearn != 0,
 		DHCPGuard: r.Flags&portDHCPGuard != 0, RouterGuard: r.Flags&portRouterGuard != 0,
 		Teaming: r.Flags&portTeaming != 0, PriorityTag: r.Flags&portPriorityTag != 0,
-		Transport: transportOf(r.Flags&portVXLAN != 0, r.Flags&portRewrite != 0),
+		Transport: transportOf(r.Flags&portVXLAN != 0, r.Flags&portRewrite != 0), Isolation: model.IsolationID(r.Isolation),
 	}
 }
 
@@ -229,12 +232,12 @@ func decodeRecordKey(k recordKey) table.RecordKey {
 
 func encodeRecord(r table.Record, peer uint32) recordRow {
 	return recordRow{MAC: r.MAC, Flags: flag[uint16](r.Router, recordRouter) | flag[uint16](r.Transport == model.VXLAN, recordVXLAN) | flag[uint16](r.Transport == model.Rewrite, recordRewrite),
-		Peer: peer, IfIndex: r.IfIndex, Port: uint32(r.Port)}
+		Peer: peer, IfIndex: r.IfIndex, Port: uint32(r.Port), Isolation: uint32(r.Isolation)}
 }
 
 func decodeRecord(r recordRow, pa netip.Addr) table.Record {
 	return table.Record{MAC: r.MAC, PA: pa, Router: r.Flags&recordRouter != 0, IfIndex: r.IfIndex, Port: model.PortID(r.Port),
-		Transport: transportOf(r.Flags&recordVXLAN != 0, r.Flags&recordRewrite != 0)}
+		Transport: transportOf(r.Flags&recordVXLAN != 0, r.Flags&recordRewrite != 0), Isolation: model.IsolationID(r.Isolation)}
 }
 
 func transportOf(vxlan, rewrite bool) model.TransportID {

@@ -22,7 +22,7 @@ import (
 
 // layout numbers the meaning of the maps' bytes. A map of another layout is
 // never taken over: raise it with every change of a key or a value in bpf/maps.
-const layout = 4
+const layout = 5
 
 const (
 	maxUplinks  = 256
@@ -217,7 +217,7 @@ func (s *Switch) spec() (*ebpf.CollectionSpec, error) {
 	}
 	for name, n := range map[string]uint32{
 		"port": s.opts.MaxPorts, "local_mac": s.opts.MaxPorts, "traffic": s.opts.MaxPorts, "own": s.opts.MaxPorts,
-		"rewrite_in": s.opts.MaxRecords, "rewrite_out": s.opts.MaxRecords,
+		"isolation": s.opts.MaxRecords, "rewrite_in": s.opts.MaxRecords, "rewrite_out": s.opts.MaxRecords,
 		"record": s.opts.MaxRecords, "route": s.opts.MaxRoutes, "peer": s.opts.MaxPeers + 1,
 		"drop": uint32(dropRows(s.opts.MaxPorts)), "uplink": maxUplinks, "local_pa": maxLocalPAs,
 		"flood": s.opts.MaxPorts, "storm": s.opts.MaxPorts, "learn_pace": s.opts.MaxPorts,

@@ -170,7 +170,8 @@ func appendRecord(b []byte, r RecordRow) []byte {
 	b = appendBool(b, r.Record.Router)
 	b = append(b, byte(r.Record.Transport))
 	b = appendBool(b, r.Record.Forward)
-	return appendAddr(b, r.Record.Rewrite)
+	b = appendAddr(b, r.Record.Rewrite)
+	return binary.BigEndian.AppendUint32(b, uint32(r.Record.Isolation))
 }
 
 func appendSettings(b []byte, s Settings) []byte {
@@ -318,7 +319,7 @@ func (r *reader) record() RecordRow {
 	return RecordRow{
 		Key: RecordKey{VSID: model.VSID(r.u32()), CA: r.addr()},
 		Record: Record{MAC: r.mac(), PA: r.addr(), Port: model.PortID(r.u32()), Router: r.bool(),
-			Transport: model.TransportID(r.take(1)[0]), Forward: r.bool(), Rewrite: r.addr()},
+			Transport: model.TransportID(r.take(1)[0]), Forward: r.bool(), Rewrite: r.addr(), Isolation: model.IsolationID(r.u32())},
 	}
 }
 

@@ -61,6 +61,8 @@ type Record struct {
 	Forward bool
 	// Rewrite is the PA that stands for this one CA, of its family; only of a Rewrite transport.
 	Rewrite netip.Addr
+	// Isolation of the port; None where no port is.
+	Isolation model.IsolationID
 }
 
 // RouteKey finds a Route.

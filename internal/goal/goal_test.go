@@ -36,7 +36,7 @@ func drawGoal(t *rapid.T, label string) *Goal {
 	}
 	for range number(6) {
 		k := RecordKey{model.VSID(5001 + number(2)), cas[number(3)]}
-		g.Records[k] = Record{MAC: mac(), PA: optional(pas), Port: model.PortID(number(3)), Transport: model.TransportID(number(3)), Forward: number(3) == 0}
+		g.Records[k] = Record{MAC: mac(), PA: optional(pas), Port: model.PortID(number(3)), Transport: model.TransportID(number(3)), Forward: number(3) == 0, Isolation: model.IsolationID(number(4))}
 		if r := g.Records[k]; r.Transport == model.Rewrite && number(2) == 0 {
 			r.Rewrite = pas[number(3)]
 			if r.Rewrite.Is4() != k.CA.Is4() {
@@ -202,16 +202,16 @@ func TestSealedNonsenseIsRefused(t *testing.T) {
 		"route unmasked":           {count(0), count(0), count(1), []byte("\x00\x00\x00\x01\x04\x0a\x00\x00\x05\x18\x00\x00\x13\x89\x00"), count(0), count(0)},
 		"route of 33 bits":         {count(0), count(0), count(1), []byte("\x00\x00\x00\x01\x04\x0a\x00\x00\x00\x21\x00\x00\x13\x89\x00"), count(0), count(0)},
 		"rows behind the last":     {pa, count(0), count(0), count(0), count(0), count(0), count(0)},
-		"truth value of 2":         {count(0), count(1), append(slices.Clone(record[:len(record)-4]), 2, 0, 0, 0), count(0), count(0), count(0)},
-		"an unknown transport":     {count(0), count(1), append(slices.Clone(record[:len(record)-3]), 200, 0, 0), count(0), count(0), count(0)},
+		"truth value of 2":         {count(0), count(1), append(slices.Clone(record[:len(record)-8]), 2, 0, 0, 0, 0, 0, 0, 0), count(0), count(0), count(0)},
+		"an unknown transport":     {count(0), count(1), append(slices.Clone(record[:len(record)-7]), 200, 0, 0, 0, 0, 0, 0), count(0), count(0), count(0)},
 		"route twice":              {count(0), count(0), count(2), route, route, count(0), count(0)},
 		"peer twice":               {count(0), count(0), count(0), count(0), count(2), peer(1), peer(1)},
 		"peer out of order":        {count(0), count(0), count(0), count(0), count(1), peer(2, 1)},
 		"nine addresses":           {count(0), count(0), count(0), count(0), count(1), peer(1, 2, 3, 4, 5, 6, 7, 8, 9)},
-		"NVGRE that rewrites":      {count(0), count(1), append(slices.Clone(record[:len(record)-1]), 4, 10, 9, 0, 1), count(0), count(0), count(0)},
+		"NVGRE that rewrites":      {count(0), count(1), append(slices.Clone(record[:len(record)-5]), 4, 10, 9, 0, 1, 0, 0, 0, 0), count(0), count(0), count(0)},
 		"settings in another form": {count(0), count(0), count(0), count(1), portWith(`{"router": true}`), count(0)},
 		"settings nobody knows":    {count(0), count(0), count(0), count(1), portWith(`{"x":true}`), count(0)},
-		"IPv4 for IPv6":            {count(0), count(1), append(slices.Clone(record[:len(record)-3]), byte(model.Rewrite), 0, 16, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1), count(0), count(0), count(0)},
+		"IPv4 for IPv6":            {count(0), count(1), append(slices.Clone(record[:len(record)-7]), byte(model.Rewrite), 0, 16, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0), count(0), count(0), count(0)},
 		"nothing but a counter":    {count(0)},
 	} {
 		if _, _, err := Decode(seal(slices.Concat(settings, slices.Concat(rows...)))); !errors.Is(err, ErrCorrupt) {

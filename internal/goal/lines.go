@@ -67,6 +67,9 @@ func place(r Record) string {
 	if r.Forward {
 		text += " forwards"
 	}
+	if r.Isolation != model.NoIsolation {
+		text += " " + r.Isolation.String()
+	}
 	return text
 }
 

@@ -165,7 +165,7 @@ func each[W, G any](r *rows, field string, from []W, read func(W) (G, error)) []
 func fromRecord(r goal.RecordRow) *hostv1.Record {
 	return &hostv1.Record{Key: fromRecordKey(r.Key), Mac: r.Record.MAC[:], Pa: address(r.Record.PA),
 		Port: uint32(r.Record.Port), Router: r.Record.Router, Transport: uint32(r.Record.Transport), Forward: r.Record.Forward,
-		Rewrite: address(r.Record.Rewrite)}
+		Rewrite: address(r.Record.Rewrite), Isolation: uint32(r.Record.Isolation)}
 }
 
 func toRecord(w *hostv1.Record) (row goal.RecordRow, err error) {
@@ -182,6 +182,7 @@ func toRecord(w *hostv1.Record) (row goal.RecordRow, err error) {
 		return row, fmt.Errorf("rewrite: %w", err)
 	}
 	row.Record.Port, row.Record.Router, row.Record.Forward = model.PortID(w.GetPort()), w.GetRouter(), w.GetForward()
+	row.Record.Isolation = model.IsolationID(w.GetIsolation())
 	if row.Record.Transport = model.TransportID(w.GetTransport()); uint32(row.Record.Transport) != w.GetTransport() {
 		return row, wrong("transport %d", w.GetTransport())
 	}

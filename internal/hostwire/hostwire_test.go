@@ -50,7 +50,7 @@ func world(n, salt int) *goal.Goal {
 			Settings: goal.PortSettings{DHCPServer: i%2 == 0, Connections: uint32(salt), Isolation: model.Isolation{Mode: model.IsolationCommunity, Community: "c"}},
 			CAs:      cas, Prefixes: []netip.Prefix{v4, v6}, Gateway4: netip.MustParseAddr("10.0.0.1"), Gateway6: netip.MustParseAddr("fd00:a::1"), PA: pa1}
 		for _, a := range cas {
-			g.Records[goal.RecordKey{VSID: 5001, CA: a}] = goal.Record{MAC: mac, PA: pa1, Port: id, Transport: model.TransportID(salt % 3)}
+			g.Records[goal.RecordKey{VSID: 5001, CA: a}] = goal.Record{MAC: mac, PA: pa1, Port: id, Transport: model.TransportID(salt % 3), Isolation: model.IsolationID(salt << 28)}
 			if salt%3 == int(model.Rewrite) {
 				r := g.Records[goal.RecordKey{VSID: 5001, CA: a}]
 				r.Rewrite = a.Next()

@@ -77,6 +77,8 @@ const (
 	VerdictRouteToSelf Verdict = 82
 	// VerdictPortDown: The destination port belongs to this host but no device is plugged into it.
 	VerdictPortDown Verdict = 83
+	// VerdictIsolated: Between two ports of a subnet of which one is isolated, or that are of different communities; only promiscuous ports and the router reach all.
+	VerdictIsolated Verdict = 88
 	// VerdictTooBig: Larger than the path carries; the guest was told the right MTU where the protocol allows.
 	VerdictTooBig Verdict = 96
 	// VerdictEncapFailed: The kernel refused to make room for the outer headers.
@@ -151,6 +153,7 @@ var verdicts = map[Verdict]VerdictInfo{
 	VerdictRouterNoService:     {Verdict: VerdictRouterNoService, Name: "ROUTER_NO_SERVICE", Stage: "lookup", Class: "policy", Sentence: "Addressed to a gateway address, which answers ARP, ND and ping and nothing else.", Action: "Nothing."},
 	VerdictRouteToSelf:         {Verdict: VerdictRouteToSelf, Name: "ROUTE_TO_SELF", Stage: "lookup", Class: "policy", Sentence: "The route leads back to the port that sent the packet.", Action: "Correct the CustomerRoute; a next hop cannot be reached through itself."},
 	VerdictPortDown:            {Verdict: VerdictPortDown, Name: "PORT_DOWN", Stage: "lookup", Class: "fault", Sentence: "The destination port belongs to this host but no device is plugged into it.", Action: "`weft plug TENANT/PORT --device DEV` on this host, or start the VM."},
+	VerdictIsolated:            {Verdict: VerdictIsolated, Name: "ISOLATED", Stage: "isolate", Class: "policy", Sentence: "Between two ports of a subnet of which one is isolated, or that are of different communities; only promiscuous ports and the router reach all.", Action: "Nothing, unless they should reach each other: give both the same community in `isolation`, or make one of them promiscuous."},
 	VerdictTooBig:              {Verdict: VerdictTooBig, Name: "TOO_BIG", Stage: "encap", Class: "capacity", Sentence: "Larger than the path carries; the guest was told the right MTU where the protocol allows.", Action: "Set the guest's MTU to the port's (`weft describe port`), and let ICMP through the guest's firewall."},
 	VerdictEncapFailed:         {Verdict: VerdictEncapFailed, Name: "ENCAP_FAILED", Stage: "encap", Class: "fault", Sentence: "The kernel refused to make room for the outer headers.", Action: "Report it with the version of the kernel and what `weft status` says of the host."},
 	VerdictRewriteNotCarried:   {Verdict: VerdictRewriteNotCarried, Name: "REWRITE_NOT_CARRIED", Stage: "rewrite", Class: "policy", Sentence: "A packet that is nothing without an outer header, in a subnet that rewrites addresses: ARP or ND, IPv4 options, IPv6 extension headers.", Action: "Nothing, unless the guests need it; then use nvgre or vxlan in this subnet."},

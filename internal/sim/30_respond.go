@@ -40,6 +40,9 @@ func (w *walk) respondARPRequest() model.Verdict {
 	if !ok {
 		return w.say(model.VerdictArpNoRecord, "respond", "no record of %s in subnet %d", target, w.port.VSID)
 	}
+	if w.hides(r) {
+		return w.apart(w.port.Isolation, r.Isolation)
+	}
 	if r.Router || isGroup(w.packet.eth.Dst) || arp.Sender.IsUnspecified() || beyondProbes(r) {
 		w.answerARP(r)
 		return w.say(model.VerdictAnswered, "respond", "%s is at %s", target, r.MAC)
@@ -93,6 +96,9 @@ func (w *walk) respondSolicitation() model.Verdict {
 	}
 	if !ok {
 		return w.say(model.VerdictNdNoRecord, "respond", "no record of %s in subnet %d", target, w.port.VSID)
+	}
+	if w.hides(r) {
+		return w.apart(w.port.Isolation, r.Isolation)
 	}
 	if r.Router || p.dst.IsMulticast() || p.src.IsUnspecified() || p.src.IsLinkLocalUnicast() || beyondProbes(r) {
 		w.answerSolicitation(r)

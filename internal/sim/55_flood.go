@@ -55,7 +55,7 @@ func (w *walk) flood55(was model.Verdict) model.Verdict {
 	size := w.size()
 	for _, m := range w.listeners(w.ports(w.port.VSID, to), row) {
 		if m.IfIndex != w.port.IfIndex {
-			w.copyToPort(m, size)
+			w.copyToPort(m, w.port.Isolation, size)
 		}
 	}
 	for _, pa := range w.hosts(w.port.VSID, row, to) {
@@ -192,7 +192,7 @@ func (w *walk) lose(v model.Verdict, format string, args ...any) {
 	w.say(v, "flood", "no copy: "+format, args...)
 }
 
-func (w *walk) copyToPort(m table.Member, size int) {
+func (w *walk) copyToPort(m table.Member, from model.IsolationID, size int) {
 	to, ok := w.Set.Ports[m.IfIndex]
 	switch {
 	case !ok:
@@ -200,6 +200,9 @@ func (w *walk) copyToPort(m table.Member, size int) {
 		return
 	case to.VSID != m.VSID:
 		w.lose(model.VerdictVsidMismatch, "port %d is in subnet %d", to.ID, to.VSID)
+		return
+	case from.Apart(to.Isolation):
+		w.say(model.VerdictContinue, "flood", "no copy for port %d, which is %s and the sender %s", to.ID, to.Isolation, from)
 		return
 	case !w.result.Inbound && size > int(to.MTU):
 		w.lose(model.VerdictTooBig, "%d bytes, port %d takes %d", size, to.ID, to.MTU)
@@ -257,8 +260,13 @@ func (w *walk) uplinkFlood55() model.Verdict {
 	if v := w.arriveTOS(); v != model.VerdictContinue {
 		return v
 	}
+	source := p.src
+	if p.isARP() {
+		source = p.arp.Sender
+	}
+	from := w.isolationOf(vsid, source, p.eth.Src)
 	for _, m := range w.listeners(w.ports(vsid, to), row) {
-		w.copyToPort(m, 0)
+		w.copyToPort(m, from, 0)
 	}
 	return w.say(model.VerdictFlooded, "flood", "%d copies", len(w.result.Copies))
 }

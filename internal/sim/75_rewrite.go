@@ -197,6 +197,8 @@ func (w *walk) uplinkRewrite75() model.Verdict {
 		}
 	case !from.Remote || from.Network != to.Network:
 		return w.say(model.VerdictSourceNotInPolicy, "rewrite", "%s stands for %s of network %d, not for a remote port of network %d", p.src, from.CA, from.Network, to.Network)
+	case from.VSID == to.VSID && from.Isolation.Apart(port.Isolation):
+		return w.apart(from.Isolation, port.Isolation)
 	default:
 		if from.VSID == to.VSID {
 			eth.Src = from.MAC

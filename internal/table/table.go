@@ -34,14 +34,13 @@ type Port struct {
 	// Transport of the subnet.
 	Transport model.TransportID
 
-	DHCPGuard   bool                // true: the guest may not answer as a DHCP server
-	RouterGuard bool                // true: the guest may not announce itself as a router
-	Teaming     bool                // true: the guest may send with the MAC of another port of its VM
-	PriorityTag bool                // true: 802.1p priorities of the guest pass
-	StormLimit  uint32              // packets per second; 0: the subnet's
-	Isolation   model.IsolationMode // empty: none
-	Community   string              // with IsolationCommunity
-	Connections uint32              // how many are followed; 0: the switch's default
+	DHCPGuard   bool              // true: the guest may not answer as a DHCP server
+	RouterGuard bool              // true: the guest may not announce itself as a router
+	Teaming     bool              // true: the guest may send with the MAC of another port of its VM
+	PriorityTag bool              // true: 802.1p priorities of the guest pass
+	StormLimit  uint32            // packets per second; 0: the subnet's
+	Isolation   model.IsolationID // whom the port reaches within the subnet
+	Connections uint32            // how many are followed; 0: the switch's default
 
 	Inbound, Outbound RuleSetKey // of Set.RuleSets; zero: everything is allowed
 }
@@ -63,6 +62,8 @@ type Record struct {
 	Port    model.PortID
 	// Transport of the subnet: how packets get to PA.
 	Transport model.TransportID
+	// Isolation of the port that has the address.
+	Isolation model.IsolationID
 }
 
 // RouteKey finds a Route by longest prefix within a routing domain.
@@ -159,6 +160,14 @@ type RewriteIn struct {
 	MAC     model.MAC
 	IfIndex uint32 // local device; 0 when remote, or not plugged
 	Remote  bool   // on another host
+	// Isolation of the port that has the address.
+	Isolation model.IsolationID
+}
+
+// MACKey finds a port of a subnet by its MAC.
+type MACKey struct {
+	VSID model.VSID
+	MAC  model.MAC
 }
 
 // Set is all the rows of one host.
@@ -181,6 +190,8 @@ type Set struct {
 	RewriteIn  map[netip.Addr]RewriteIn // by PA
 	// RuleSets are those that Ports name. A RuleSet never changes, so Sets share them.
 	RuleSets map[RuleSetKey]*RuleSet
+	// Isolations of ports on other hosts, for frames whose source has no Record; None has no row.
+	Isolations map[MACKey]model.IsolationID
 }
 
 // Settings are what all hosts of a fleet agree on.
@@ -212,6 +223,7 @@ func NewSet() Set {
 		RewriteOut: map[RecordKey]netip.Addr{},
 		RewriteIn:  map[netip.Addr]RewriteIn{},
 		RuleSets:   map[RuleSetKey]*RuleSet{},
+		Isolations: map[MACKey]model.IsolationID{},
 	}
 }
 

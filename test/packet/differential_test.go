@@ -137,7 +137,7 @@ func (d duel) shrink(tb testing.TB, set table.Set, in packetIn) (table.Set, pack
 	set = table.Set{Ports: maps.Clone(set.Ports), Records: maps.Clone(set.Records), Routes: maps.Clone(set.Routes),
 		Peers: maps.Clone(set.Peers), LocalPAs: maps.Clone(set.LocalPAs), Settings: set.Settings,
 		RewriteOut: maps.Clone(set.RewriteOut), RewriteIn: maps.Clone(set.RewriteIn),
-		Floods: maps.Clone(set.Floods), Members: maps.Clone(set.Members), Groups: maps.Clone(set.Groups)}
+		Floods: maps.Clone(set.Floods), Members: maps.Clone(set.Members), Groups: maps.Clone(set.Groups), Isolations: maps.Clone(set.Isolations)}
 	if !d.differ(tb, set, in) {
 		tb.Log("does not differ when run again: the program remembers something")
 		return set, in
@@ -222,6 +222,9 @@ func (d duel) report(tb testing.TB, set table.Set, in packetIn) string {
 	}
 	for pa, r := range set.RewriteIn {
 		fmt.Fprintf(&b, "in     %s: %+v\n", pa, r)
+	}
+	for k, i := range set.Isolations {
+		fmt.Fprintf(&b, "isolation %d %s: %s\n", k.VSID, k.MAC, i)
 	}
 	fmt.Fprintf(&b, "packet  %s\n%s", in, hex.Dump(in.frame))
 	fmt.Fprintf(&b, "program %s, error %v\noracle  %s\n", got, err, outcomeOf(oracle(d.site, set, in)))

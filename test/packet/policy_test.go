@@ -131,6 +131,9 @@ func randomWorld(rng *rand.Rand, s site) *world {
 		if chance(rng, 60) {
 			w.addFlood(rng, &w.subnets[i])
 		}
+		if chance(rng, 40) {
+			w.addIsolation(rng, &w.subnets[i])
+		}
 	}
 	for range rng.IntN(8) {
 		w.addRoute(rng)

@@ -1928,6 +1928,7 @@ type Record struct {
 	Transport     uint32                 `protobuf:"varint,6,opt,name=transport,proto3" json:"transport,omitempty"`
 	Forward       bool                   `protobuf:"varint,10,opt,name=forward,proto3" json:"forward,omitempty"`
 	Rewrite       []byte                 `protobuf:"bytes,20,opt,name=rewrite,proto3" json:"rewrite,omitempty"`
+	Isolation     uint32                 `protobuf:"varint,21,opt,name=isolation,proto3" json:"isolation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2016,6 +2017,13 @@ func (x *Record) GetRewrite() []byte {
 		return x.Rewrite
 	}
 	return nil
+}
+
+func (x *Record) GetIsolation() uint32 {
+	if x != nil {
+		return x.Isolation
+	}
+	return 0
 }
 
 type RouteKey struct {
@@ -3341,7 +3349,7 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\x04bits\x18\x02 \x01(\rR\x04bits\"/\n" +
 	"\tRecordKey\x12\x12\n" +
 	"\x04vsid\x18\x01 \x01(\rR\x04vsid\x12\x0e\n" +
-	"\x02ca\x18\x02 \x01(\fR\x02ca\"\xd3\x01\n" +
+	"\x02ca\x18\x02 \x01(\fR\x02ca\"\xf1\x01\n" +
 	"\x06Record\x12)\n" +
 	"\x03key\x18\x01 \x01(\v2\x17.weft.host.v1.RecordKeyR\x03key\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\fR\x03mac\x12\x0e\n" +
@@ -3351,7 +3359,8 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\ttransport\x18\x06 \x01(\rR\ttransport\x12\x18\n" +
 	"\aforward\x18\n" +
 	" \x01(\bR\aforward\x12\x18\n" +
-	"\arewrite\x18\x14 \x01(\fR\arewrite\"R\n" +
+	"\arewrite\x18\x14 \x01(\fR\arewrite\x12\x1c\n" +
+	"\tisolation\x18\x15 \x01(\rR\tisolation\"R\n" +
 	"\bRouteKey\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\rR\anetwork\x12,\n" +
 	"\x06prefix\x18\x02 \x01(\v2\x14.weft.host.v1.PrefixR\x06prefix\"`\n" +
