@@ -115,7 +115,7 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 						g.Records[k] = withRewrite(g.Records[k], l.Spec.ProviderAddress)
 					}
 				case p != nil && p.Spec.Subnet == l.Spec.Subnet && p.Host() != "":
-					g.Records[k] = goal.Record{MAC: p.Spec.MAC, PA: paOf(p), Port: p.ID, Transport: transport(subnets[l.Spec.Subnet]), Forward: settle(p).Forwarding}
+					g.Records[k] = goal.Record{MAC: p.Spec.MAC, PA: paOf(p), Port: p.ID, Transport: transport(subnets[l.Spec.Subnet]), Forward: settle(p).Forwarding, Isolation: settle(p).Isolation.ID()}
 				}
 			}
 		}
@@ -131,7 +131,7 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 			for i, ca := range cas {
 				k := goal.RecordKey{VSID: subnets[p.Spec.Subnet].Spec.VSID, CA: ca}
 				if old := g.Records[k]; old.Port == 0 || old.Port > p.ID {
-					g.Records[k] = goal.Record{MAC: p.Spec.MAC, PA: paOf(p), Port: p.ID, Transport: transport(subnets[p.Spec.Subnet]), Forward: settle(p).Forwarding}
+					g.Records[k] = goal.Record{MAC: p.Spec.MAC, PA: paOf(p), Port: p.ID, Transport: transport(subnets[p.Spec.Subnet]), Forward: settle(p).Forwarding, Isolation: settle(p).Isolation.ID()}
 					if transport(subnets[p.Spec.Subnet]) == model.Rewrite && i < len(p.RewriteAddresses) {
 						g.Records[k] = withRewrite(g.Records[k], p.RewriteAddresses[i])
 					}
@@ -302,7 +302,7 @@ func drawSettings(t *rapid.T) (s model.PortSettings) {
 		s.DynamicAddressLimit = new(uint32(number(3)))
 	}
 	if number(4) == 0 {
-		s.StormLimit, s.Isolation = new(uint32(number(3))), &model.Isolation{Mode: model.IsolationMode([]string{"none", "isolated"}[number(2)])}
+		s.StormLimit, s.Isolation = new(uint32(number(3))), &model.Isolation{Mode: model.IsolationMode([]string{"none", "isolated", "promiscuous"}[number(3)])}
 	}
 	if number(4) == 0 {
 		s.AllowedAddresses = []model.AllowedAddress{{Prefix: prefix("10.9.0.0/16"), MAC: model.MAC{2, byte(number(2))}}}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	weftv1 "github.com/weft-sdn/weft/api/weft/v1"
+	"github.com/weft-sdn/weft/internal/model"
 )
 
 // guest is one guest of the lab with what policy says of it.
@@ -22,6 +23,7 @@ type guest struct {
 	portRef
 	host, subnet, network string
 	space                 string
+	isolation             model.IsolationID
 	addresses             [2]netip.Addr // IPv4, IPv6; invalid where there is none
 	responder             *responder
 }
@@ -123,6 +125,9 @@ func (l Lab) openGuest(ctx context.Context, spec GuestSpec) (*guest, error) {
 	}
 	g := &guest{portRef: ref, host: spec.Host, space: l.guestSpace(ref), subnet: port.GetSpec().GetSubnet(),
 		network: ref.tenant + "/" + subnet.Msg.GetResource().GetVirtualSubnet().GetSpec().GetNetwork()}
+	if g.isolation, err = l.isolation(ctx, ref.tenant, port.GetSpec()); err != nil {
+		return nil, fmt.Errorf("guest %s: %w", ref, err)
+	}
 	for _, text := range port.GetSpec().GetAddresses() {
 		a, err := netip.ParseAddr(text)
 		if err != nil {
@@ -136,6 +141,20 @@ func (l Lab) openGuest(ctx context.Context, spec GuestSpec) (*guest, error) {
 		return nil, err
 	}
 	return g, nil
+}
+
+// isolation of a port, by itself or by its profile.
+func (l Lab) isolation(ctx context.Context, tenant string, port *weftv1.PortSpec) (model.IsolationID, error) {
+	says := port.GetIsolation()
+	if says == nil && port.GetProfile() != "" {
+		key := &weftv1.Key{Kind: "PortProfile", Tenant: tenant, Name: port.GetProfile()}
+		profile, err := l.server().Policy().Get(ctx, connect.NewRequest(&weftv1.GetRequest{Key: key}))
+		if err != nil {
+			return 0, err
+		}
+		says = profile.Msg.GetResource().GetPortProfile().GetSpec().GetIsolation()
+	}
+	return model.Isolation{Mode: model.IsolationMode(says.GetMode()), Community: says.GetCommunity()}.ID(), nil
 }
 
 func family(a netip.Addr) int {
@@ -170,9 +189,12 @@ func probeAll(ctx context.Context, all, targets []*guest) ([]row, error) {
 }
 
 // expect is who answers when from asks for to's addresses: whoever has them in
-// from's own network.
+// from's own network, but those of its subnet that isolation keeps from it.
 func expect(from, to *guest, all []*guest) string {
 	for _, g := range all {
+		if g.network == from.network && g.subnet == from.subnet && g.isolation.Apart(from.isolation) {
+			continue
+		}
 		if g.network == from.network && g.addresses == to.addresses {
 			return answering(g.String())
 		}
