@@ -97,6 +97,8 @@ type admission struct {
 	pulled    map[model.Key]bool         // ports that are in the set because their profile is
 	unlearned map[model.Key][]netip.Addr // ports that are not in the set and give up what they had learned
 
+	communities map[model.Key]map[model.IsolationID]string // by subnet: names by number
+
 	violations []Violation
 	overflow   int
 
@@ -130,6 +132,7 @@ func newAdmission(s *State, alloc Allocator) *admission {
 		puts: map[model.Key]model.Resource{}, deleted: map[model.Key]struct{}{},
 		children: map[model.Key][]model.Key{}, taken: map[claim]model.Resource{},
 		bad: map[model.Key]bool{}, hints: map[claim]netip.Addr{},
+		communities: map[model.Key]map[model.IsolationID]string{},
 	}
 }
 

@@ -73,6 +73,7 @@ func (portRules) check(a *admission, r, old model.Resource) {
 	}
 	settings := a.settings(p)
 	checkLearning(a, p, settings)
+	a.checkCommunity(p, settings.Isolation)
 	subnet, _ := a.refer(k, "spec.subnet", subnetKey(p.Metadata.Tenant, p.Spec.Subnet)).(*model.VirtualSubnet)
 	if subnet == nil {
 		return
