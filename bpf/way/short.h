@@ -24,6 +24,7 @@
 #include "stage/10_parse.h"
 #include "stage/20_admit.h"
 #include "stage/60_lookup.h"
+#include "stage/65_isolate.h"
 #include "stage/70_encap.h"
 #include "stage/80_underlay.h"
 #include "stage/90_deliver.h"
@@ -196,7 +197,7 @@ static __always_inline bool short_room(struct __sk_buff *skb, const struct pkt *
 static __always_inline bool short_may(struct __sk_buff *skb, struct pkt *p)
 {
 	return !capture_on && short_parse(skb, p) && parse_pending(skb, p) == V_CONTINUE && short_admit(p) && short_route(p) &&
-	       short_lookup(p) && short_fits(skb, p) && short_room(skb, p);
+	       short_lookup(p) && isolate(p) == V_CONTINUE && short_fits(skb, p) && short_room(skb, p);
 }
 
 static __always_inline enum verdict short_write(struct __sk_buff *skb, struct pkt *p)

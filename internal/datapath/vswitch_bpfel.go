@@ -31,6 +31,7 @@ const (
 	vswitchMapForwarder     = "forwarder"
 	vswitchMapGroup         = "group"
 	vswitchMapGroupReport   = "group_report"
+	vswitchMapIsolation     = "isolation"
 	vswitchMapLearn         = "learn"
 	vswitchMapLearnPace     = "learn_pace"
 	vswitchMapLocalMac      = "local_mac"
@@ -138,6 +139,7 @@ type vswitchMapSpecs struct {
 	Forwarder     *ebpf.MapSpec `ebpf:"forwarder"`
 	Group         *ebpf.MapSpec `ebpf:"group"`
 	GroupReport   *ebpf.MapSpec `ebpf:"group_report"`
+	Isolation     *ebpf.MapSpec `ebpf:"isolation"`
 	Learn         *ebpf.MapSpec `ebpf:"learn"`
 	LearnPace     *ebpf.MapSpec `ebpf:"learn_pace"`
 	LocalMac      *ebpf.MapSpec `ebpf:"local_mac"`
@@ -205,6 +207,7 @@ type vswitchMaps struct {
 	Forwarder     *ebpf.Map `ebpf:"forwarder"`
 	Group         *ebpf.Map `ebpf:"group"`
 	GroupReport   *ebpf.Map `ebpf:"group_report"`
+	Isolation     *ebpf.Map `ebpf:"isolation"`
 	Learn         *ebpf.Map `ebpf:"learn"`
 	LearnPace     *ebpf.Map `ebpf:"learn_pace"`
 	LocalMac      *ebpf.Map `ebpf:"local_mac"`
@@ -243,6 +246,7 @@ func (m *vswitchMaps) Close() error {
 		m.Forwarder,
 		m.Group,
 		m.GroupReport,
+		m.Isolation,
 		m.Learn,
 		m.LearnPace,
 		m.LocalMac,
