@@ -11,6 +11,7 @@
 
 #include "gen/verdict.h"
 #include "lib/ctx.h"
+#include "lib/isolation.h"
 #include "maps/forwarder.h"
 #include "maps/own.h"
 #include "maps/path.h"
@@ -18,7 +19,6 @@
 #include "maps/port.h"
 #include "maps/record.h"
 #include "maps/route.h"
-#include "stage/65_isolate.h"
 #include "wire/arp.h"
 #include "wire/ethernet.h"
 #include "wire/icmp.h"
