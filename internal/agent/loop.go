@@ -43,6 +43,9 @@ type loop struct {
 	under   underlay
 	foreign []netip.Addr // PAs of policy that this host does not have
 
+	routes   []failure // of provider routes
+	unrouted bool      // the kernel has no provider routes, for sure
+
 	claims    map[place]*claim         // what address conflict detection knows of this host's PAs
 	ears      map[uint32]*ear          // by device
 	addresses recent[netip.Addr]       // outer destinations that were ours
@@ -223,6 +226,9 @@ func (l *loop) lookAgain(stale netdev.Change, h held, now time.Time) (conflicts 
 	if l.foreign, err = missingPAs(h.goal.PAs, l.links); err != nil {
 		return conflicts, err
 	}
+	if (fresh || h.goal != l.last.goal) && l.settleRoutes(h.goal, h.synced) {
+		fresh = true
+	}
 	hosts := remotePAs(h.goal)
 	gone, err := next.findWays(hosts, l.under, fresh, l.links, now)
 	if err != nil {
@@ -278,6 +284,7 @@ func (l *loop) standing() []failure {
 	if l.cache != nil {
 		out = append(out, l.hostFailure(reasonCache, l.cache.Error()))
 	}
+	out = append(out, l.routes...)
 	for _, pa := range l.foreign {
 		out = append(out, l.hostFailure(reasonForeignPA, fmt.Sprintf("policy says that %s is an address of this host, and it is not", pa)))
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -36,6 +37,7 @@ type fleet struct {
 	revision int64
 	ports    map[model.Ref]*placed
 	pas      map[string]netip.Addr
+	routes   map[string]map[string]goal.ProviderRoute // of hosts, by name
 	sessions map[string]*agentSession
 	tokens   map[string]identity.TokenRecord
 	changed  bell
@@ -197,6 +199,7 @@ func (f *fleet) addPort(name string, id int, host string) {
 func (f *fleet) goal(host string) *goal.Goal {
 	g := goal.New()
 	g.Settings = f.settings
+	maps.Copy(g.ProviderRoutes, f.routes[host])
 	if pa, ok := f.pas[host]; ok {
 		g.PAs[pa] = struct{}{}
 	}

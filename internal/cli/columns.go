@@ -62,6 +62,15 @@ var kindColumns = map[model.Kind][]column{
 		text("ADDRESS", func(r *weftv1.Resource) string { return r.GetProviderAddress().GetSpec().GetAddress() }),
 		text("DAD", func(r *weftv1.Resource) string { return r.GetProviderAddress().GetStatus().GetAddressState() }),
 	},
+	model.KindProviderRoute: {
+		text("HOST", func(r *weftv1.Resource) string { return r.GetProviderRoute().GetSpec().GetHost() }),
+		text("PREFIX", func(r *weftv1.Resource) string { return r.GetProviderRoute().GetSpec().GetPrefix() }),
+		text("NEXT-HOP", func(r *weftv1.Resource) string { return r.GetProviderRoute().GetSpec().GetNextHop() }),
+		text("INTERFACE", func(r *weftv1.Resource) string { return r.GetProviderRoute().GetSpec().GetInterface() }),
+		text("METRIC", func(r *weftv1.Resource) string {
+			return strconv.FormatUint(uint64(r.GetProviderRoute().GetSpec().GetMetric()), 10)
+		}),
+	},
 	model.KindVirtualNetwork: {
 		text("RDID", func(r *weftv1.Resource) string { return r.GetVirtualNetwork().GetSpec().GetRdid() }),
 		wide("INDEX", func(r *weftv1.Resource) string { return count(r.GetVirtualNetwork().GetStatus().GetIndex()) }),

@@ -21,6 +21,12 @@ var fieldDocs = withSettings(map[string]string{
 	"ProviderAddress.spec.host":    "The host whose interface carries the address.",
 	"ProviderAddress.spec.address": "Provider Address (PA): an address of the host on the physical network, to which other hosts send encapsulated packets. Unique in the fleet.",
 
+	"ProviderRoute.spec.host":      "The host that the route is for.",
+	"ProviderRoute.spec.prefix":    "Provider Addresses of other hosts that the route leads to; the longest prefix wins.",
+	"ProviderRoute.spec.nextHop":   "Router of the physical network that such packets are handed to. Empty: the prefix is on-link on the interface. Several routes of one host with the same prefix and metric share the load.",
+	"ProviderRoute.spec.interface": "Network interface of the host. Empty: the one where the next hop is on-link.",
+	"ProviderRoute.spec.metric":    "Among routes with the same prefix, the lowest metric wins.",
+
 	"VirtualNetwork.spec.rdid": "Routing Domain ID: a GUID that names the routing domain everywhere. Allocated when absent; cannot change.",
 
 	"VirtualNetwork.spec.useExternalRouter": "Between subnets, packets go to the routers that CustomerRoutes name, guests of the network, and not by the distributed router. Default false.",
@@ -54,7 +60,7 @@ var fieldDocs = withSettings(map[string]string{
 	"LookupRecord.spec.mac":             "MAC under which the address answers.",
 	"LookupRecord.spec.providerAddress": "Provider Address (PA) behind which the address is.",
 
-	"metadata.tenant":     "Tenant that owns the resource; empty for Tenant, Host and ProviderAddress.",
+	"metadata.tenant":     "Tenant that owns the resource; empty for Tenant, Host, ProviderAddress and ProviderRoute.",
 	"metadata.name":       "Name, unique for its kind in its tenant. References go by it.",
 	"metadata.uid":        "Written by the system: identity that a later resource with the same name does not share.",
 	"metadata.labels":     "Free keys and values, for people and their programs.",

@@ -32,7 +32,7 @@ func (a *app) getCommand() *cobra.Command {
 		Short: "Show resources",
 		Long: `Show resources of a kind: one tenant's with -n, all with -A or without either.
 
-Kinds: tenants, hosts, pas (ProviderAddress), networks (VirtualNetwork), subnets
+Kinds: tenants, hosts, pas (ProviderAddress), providerroutes, networks (VirtualNetwork), subnets
 (VirtualSubnet), profiles (PortProfile), ports, routes (CustomerRoute), records (LookupRecord); in any
 case, singular or plural.
 -o yaml can be given back to weft apply; -o name prints KIND TENANT/NAME.`,

@@ -40,7 +40,7 @@ func parseKind(word string) (model.Kind, error) {
 
 // kindWords are the words that completion offers: short where there is a short one.
 func kindWords() []string {
-	return []string{"tenants", "hosts", "pas", "networks", "subnets", "profiles", "ports", "routes", "records"}
+	return []string{"tenants", "hosts", "pas", "providerroutes", "networks", "subnets", "profiles", "ports", "routes", "records"}
 }
 
 // parseKey reads KIND and [TENANT/]NAME, with the tenant of -n.

@@ -26,6 +26,8 @@ type hostChange struct {
 	own   goal.Digest
 	ports map[model.PortID]*goal.Port
 	pas   map[netip.Addr]bool
+
+	routes map[string]*goal.ProviderRoute
 }
 
 func newChange() *change {
@@ -44,7 +46,7 @@ func (c *change) network(n *network) *networkChange {
 func (c *change) host(h *host) *hostChange {
 	hc := c.hosts[h]
 	if hc == nil {
-		hc = &hostChange{h.own, map[model.PortID]*goal.Port{}, map[netip.Addr]bool{}}
+		hc = &hostChange{h.own, map[model.PortID]*goal.Port{}, map[netip.Addr]bool{}, map[string]*goal.ProviderRoute{}}
 		c.hosts[h] = hc
 	}
 	return hc
@@ -132,10 +134,12 @@ func merge(ds []goal.Delta) goal.Delta {
 	}
 	var p goal.Pending
 	for _, d := range ds {
-		p.Add(goal.Delta{DeletePorts: d.DeletePorts, DeleteRoutes: d.DeleteRoutes, DeleteRecords: d.DeleteRecords, DeletePeers: d.DeletePeers, DeletePAs: d.DeletePAs})
+		p.Add(goal.Delta{DeletePorts: d.DeletePorts, DeleteRoutes: d.DeleteRoutes, DeleteRecords: d.DeleteRecords, DeletePeers: d.DeletePeers, DeletePAs: d.DeletePAs,
+			DeleteProviderRoutes: d.DeleteProviderRoutes})
 	}
 	for _, d := range ds {
-		p.Add(goal.Delta{PutPorts: d.PutPorts, PutRoutes: d.PutRoutes, PutRecords: d.PutRecords, PutPeers: d.PutPeers, PutPAs: d.PutPAs})
+		p.Add(goal.Delta{PutPorts: d.PutPorts, PutRoutes: d.PutRoutes, PutRecords: d.PutRecords, PutPeers: d.PutPeers, PutPAs: d.PutPAs,
+			PutProviderRoutes: d.PutProviderRoutes})
 	}
 	return p.Take()
 }
@@ -149,6 +153,15 @@ func (hc *hostChange) delta(h *host) goal.Delta {
 			d.PutPorts = append(d.PutPorts, now)
 		case !ok && before != nil:
 			d.DeletePorts = append(d.DeletePorts, id)
+		}
+	}
+	for name, before := range hc.routes {
+		now, ok := h.routes[name]
+		switch {
+		case ok && (before == nil || *before != now):
+			d.PutProviderRoutes = append(d.PutProviderRoutes, goal.ProviderRouteRow{Name: name, Route: now})
+		case !ok && before != nil:
+			d.DeleteProviderRoutes = append(d.DeleteProviderRoutes, name)
 		}
 	}
 	for pa, before := range hc.pas {

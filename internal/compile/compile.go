@@ -97,6 +97,8 @@ func (c *Compiler) add(r model.Resource) {
 	switch r := r.(type) {
 	case *model.ProviderAddress:
 		c.addProviderAddress(r)
+	case *model.ProviderRoute:
+		c.addProviderRoute(r)
 	case *model.VirtualNetwork:
 		c.addVirtualNetwork(r)
 	case *model.VirtualSubnet:
@@ -116,6 +118,8 @@ func (c *Compiler) remove(r model.Resource) {
 	switch r := r.(type) {
 	case *model.ProviderAddress:
 		c.removeProviderAddress(r)
+	case *model.ProviderRoute:
+		c.removeProviderRoute(r)
 	case *model.VirtualNetwork:
 		c.removeVirtualNetwork(r)
 	case *model.VirtualSubnet:
@@ -214,7 +218,7 @@ func (c *Compiler) forget() {
 	}
 }
 
-// Hosts names every host that has a Provider Address or a port, sorted.
+// Hosts names every host that has a Provider Address, a provider route or a port, sorted.
 func (c *Compiler) Hosts() []string { return slices.Sorted(maps.Keys(c.hosts)) }
 
 // Resource finds a resource as it was last applied.
@@ -238,6 +242,7 @@ func (c *Compiler) Goal(name string) *goal.Goal {
 	for _, pa := range h.pas {
 		g.PAs[pa] = struct{}{}
 	}
+	maps.Copy(g.ProviderRoutes, h.routes)
 	for id, p := range h.rows {
 		g.Ports[id] = p
 	}
@@ -272,13 +277,15 @@ func (c *Compiler) Rows(name string) (ports, records int) {
 // Concern names the hosts that must know of a resource, sorted: for a port the
 // hosts of its network and its own; for a profile those of its ports; for a network, subnet, customer route or
 // lookup record the hosts of the network; for a Provider Address the hosts whose
-// Goal mentions it; for a host itself. The slice is shared: do not write to it.
+// Goal mentions it; for a provider route its host; for a host itself. The slice is shared: do not write to it.
 func (c *Compiler) Concern(key model.Key) []string {
 	switch r := c.resources[key].(type) {
 	case *model.Host:
 		return []string{r.Metadata.Name}
 	case *model.ProviderAddress:
 		return c.concernProviderAddress(r)
+	case *model.ProviderRoute:
+		return []string{r.Spec.Host}
 	case *model.VirtualNetwork:
 		return c.networks[key.Ref].members()
 	case *model.VirtualSubnet:

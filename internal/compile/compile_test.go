@@ -39,6 +39,14 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 		})
 		return pas
 	}
+	for _, r := range resources {
+		if r, ok := r.(*model.ProviderRoute); ok && r.Spec.Host == host {
+			hop, sound := r.Spec.NextHop, r.Spec.NextHop.IsValid() || r.Spec.Interface != ""
+			if sound && (!hop.IsValid() || hop.Is4() == r.Spec.Prefix.Addr().Is4()) { // admission refuses others
+				g.ProviderRoutes[r.Metadata.Name] = goal.ProviderRoute{Prefix: r.Spec.Prefix, NextHop: hop, Interface: r.Spec.Interface, Metric: r.Spec.Metric}
+			}
+		}
+	}
 	primaryOf := func(host string) netip.Addr {
 		for _, pa := range pasOf(host) {
 			return pa.Spec.Address
@@ -224,7 +232,7 @@ func draw(t *rapid.T) model.Resource {
 	pick := func(of ...string) string { return rapid.SampledFrom(of).Draw(t, "pick") }
 	number := func(n int) int { return rapid.IntRange(0, n-1).Draw(t, "n") }
 	tenant := pick(tenants...)
-	switch number(15) {
+	switch number(16) {
 	case 0:
 		return &model.VirtualNetwork{Metadata: meta(tenant, pick(nets...)), Index: model.NetworkIndex(1 + number(6)),
 			Spec: model.VirtualNetworkSpec{UseExternalRouter: number(3) == 0}}
@@ -239,6 +247,14 @@ func draw(t *rapid.T) model.Resource {
 		r.Spec.Flood, r.Spec.StormLimit = model.Flood(pick("", "l3", "l2", "l2")), uint32(number(3))
 		if number(3) == 0 {
 			r.Spec.MulticastAddress = addr("239.1.1.1")
+		}
+		return r
+	case 15:
+		hop := pick("192.0.2.1", "192.0.2.2", "")
+		r := &model.ProviderRoute{Metadata: meta("", fmt.Sprint("route", number(3))), Spec: model.ProviderRouteSpec{Host: pick(hosts...),
+			Prefix: prefix(pick("198.51.100.0/24", "0.0.0.0/0", "fd00::/16")), Interface: pick("", "eth1"), Metric: uint32(number(2))}}
+		if hop != "" {
+			r.Spec.NextHop = addr(hop)
 		}
 		return r
 	case 3, 4:
@@ -600,6 +616,7 @@ func TestWhomAResourceConcerns(t *testing.T) {
 		&model.ProviderAddress{Metadata: meta("", "h3-pa"), Spec: model.ProviderAddressSpec{Host: "h3", Address: addr("192.0.2.3")}},
 		&model.LookupRecord{Metadata: meta("red", "box"), Spec: model.LookupRecordSpec{Subnet: "db", CustomerAddress: addr("10.0.1.9"),
 			MAC: model.MAC{2, 9}, ProviderAddress: addr("192.0.2.3")}},
+		&model.ProviderRoute{Metadata: meta("", "east"), Spec: model.ProviderRouteSpec{Host: "h2", Prefix: prefix("198.51.100.0/24"), Interface: "eth1"}},
 		&model.Host{Metadata: meta("", "h3")}))
 	c.Apply([]model.Resource{move(c, "blue", "web-1", ""), move(c, "blue", "web-3", "")}, nil)
 	for _, want := range []struct {
@@ -617,6 +634,7 @@ func TestWhomAResourceConcerns(t *testing.T) {
 		{model.KindCustomerRoute, "red", "out", []string{"h1", "h2"}},
 		{model.KindLookupRecord, "red", "box", []string{"h1", "h2"}},
 		{model.KindProviderAddress, "", "h1-pa", []string{"h1", "h2"}},
+		{model.KindProviderRoute, "", "east", []string{"h2"}},
 		{model.KindProviderAddress, "", "h3-pa", []string{"h1", "h2", "h3"}},
 		{model.KindPort, "red", "no-such", nil},
 	} {

@@ -14,27 +14,28 @@ type host struct {
 	addresses map[string]*model.ProviderAddress // by their name
 	placed    map[*port]struct{}                // ports that say they are here
 
-	pas      []netip.Addr               // distinct and sorted: rows
-	primary  netip.Addr                 // that records name the host by
-	usable   []netip.Addr               // that packets may be sent to now
-	rows     map[model.PortID]goal.Port // rows
-	networks map[*network]struct{}      // those with a row here
-	own      goal.Digest                // of pas and rows
-	digest   goal.Digest                // of the whole Goal
+	pas      []netip.Addr                  // distinct and sorted: rows
+	primary  netip.Addr                    // that records name the host by
+	usable   []netip.Addr                  // that packets may be sent to now
+	rows     map[model.PortID]goal.Port    // rows
+	routes   map[string]goal.ProviderRoute // rows, by name
+	networks map[*network]struct{}         // those with a row here
+	own      goal.Digest                   // of pas, rows and routes
+	digest   goal.Digest                   // of the whole Goal
 }
 
 func (c *Compiler) host(name string) *host {
 	h := c.hosts[name]
 	if h == nil {
 		h = &host{name: name, addresses: map[string]*model.ProviderAddress{}, placed: map[*port]struct{}{},
-			rows: map[model.PortID]goal.Port{}, networks: map[*network]struct{}{}}
+			rows: map[model.PortID]goal.Port{}, routes: map[string]goal.ProviderRoute{}, networks: map[*network]struct{}{}}
 		c.hosts[name] = h
 	}
 	return h
 }
 
 func (c *Compiler) forgetHost(h *host) {
-	if len(h.addresses) == 0 && len(h.placed) == 0 {
+	if len(h.addresses) == 0 && len(h.routes) == 0 && len(h.placed) == 0 {
 		delete(c.hosts, h.name)
 	}
 }

@@ -15,18 +15,20 @@ import (
 // No key is both put and deleted. Readers must not change the slices: one Delta
 // is shared by all hosts that it concerns.
 type Delta struct {
-	PutSettings *Settings // nil: as they were
-	PutPAs      []netip.Addr
-	PutPeers    []PeerRow
-	PutRecords  []RecordRow
-	PutRoutes   []RouteRow
-	PutPorts    []Port
+	PutSettings       *Settings // nil: as they were
+	PutPAs            []netip.Addr
+	PutPeers          []PeerRow
+	PutProviderRoutes []ProviderRouteRow
+	PutRecords        []RecordRow
+	PutRoutes         []RouteRow
+	PutPorts          []Port
 
-	DeletePorts   []model.PortID
-	DeleteRoutes  []RouteKey
-	DeleteRecords []RecordKey
-	DeletePeers   []PeerKey
-	DeletePAs     []netip.Addr
+	DeletePorts          []model.PortID
+	DeleteRoutes         []RouteKey
+	DeleteRecords        []RecordKey
+	DeletePeers          []PeerKey
+	DeletePAs            []netip.Addr
+	DeleteProviderRoutes []string
 }
 
 // Diff gives the Delta that leads from one Goal to another, every list sorted.
@@ -38,6 +40,11 @@ func Diff(from, to *Goal) Delta {
 	for pa := range to.PAs {
 		if _, ok := from.PAs[pa]; !ok {
 			d.PutPAs = append(d.PutPAs, pa)
+		}
+	}
+	for name, r := range to.ProviderRoutes {
+		if old, ok := from.ProviderRoutes[name]; !ok || old != r {
+			d.PutProviderRoutes = append(d.PutProviderRoutes, ProviderRouteRow{name, r})
 		}
 	}
 	for k, p := range to.Peers {
@@ -65,6 +72,7 @@ func Diff(from, to *Goal) Delta {
 	d.DeleteRecords = missing(from.Records, to.Records)
 	d.DeletePeers = missing(from.Peers, to.Peers)
 	d.DeletePAs = missing(from.PAs, to.PAs)
+	d.DeleteProviderRoutes = missing(from.ProviderRoutes, to.ProviderRoutes)
 	d.Sort()
 	return d
 }
@@ -91,6 +99,8 @@ func (d *Delta) Sort() {
 	slices.SortFunc(d.DeleteRecords, RecordKey.Compare)
 	slices.SortFunc(d.DeletePeers, PeerKey.Compare)
 	slices.SortFunc(d.DeletePAs, netip.Addr.Compare)
+	slices.SortFunc(d.PutProviderRoutes, func(a, b ProviderRouteRow) int { return cmp.Compare(a.Name, b.Name) })
+	slices.Sort(d.DeleteProviderRoutes)
 }
 
 // Apply changes g as d says.
@@ -100,6 +110,9 @@ func (d Delta) Apply(g *Goal) {
 	}
 	for _, pa := range d.PutPAs {
 		g.PAs[pa] = struct{}{}
+	}
+	for _, r := range d.PutProviderRoutes {
+		g.ProviderRoutes[r.Name] = r.Route
 	}
 	for _, p := range d.PutPeers {
 		g.Peers[p.Key] = p.Peer
@@ -128,6 +141,9 @@ func (d Delta) Apply(g *Goal) {
 	for _, pa := range d.DeletePAs {
 		delete(g.PAs, pa)
 	}
+	for _, name := range d.DeleteProviderRoutes {
+		delete(g.ProviderRoutes, name)
+	}
 }
 
 // Rows counts puts and deletes.
@@ -137,7 +153,8 @@ func (d Delta) Rows() int {
 		n = 1
 	}
 	return n + len(d.PutPAs) + len(d.PutPeers) + len(d.PutRecords) + len(d.PutRoutes) + len(d.PutPorts) +
-		len(d.DeletePorts) + len(d.DeleteRoutes) + len(d.DeleteRecords) + len(d.DeletePeers) + len(d.DeletePAs)
+		len(d.DeletePorts) + len(d.DeleteRoutes) + len(d.DeleteRecords) + len(d.DeletePeers) + len(d.DeletePAs) +
+		len(d.PutProviderRoutes) + len(d.DeleteProviderRoutes)
 }
 
 // Empty reports whether d changes nothing.
@@ -152,6 +169,8 @@ func (g *Goal) Clone() *Goal {
 		PAs:     maps.Clone(g.PAs),
 		Peers:   maps.Clone(g.Peers),
 
+		ProviderRoutes: maps.Clone(g.ProviderRoutes),
+
 		Settings: g.Settings,
 	}
 	for id, p := range g.Ports {
@@ -164,12 +183,13 @@ func (g *Goal) Clone() *Goal {
 // Equal compares Goals by value.
 func (g *Goal) Equal(h *Goal) bool {
 	return maps.EqualFunc(g.Ports, h.Ports, Port.Equal) && maps.Equal(g.Records, h.Records) &&
-		maps.Equal(g.Routes, h.Routes) && maps.Equal(g.PAs, h.PAs) && maps.Equal(g.Peers, h.Peers) && g.Settings == h.Settings
+		maps.Equal(g.Routes, h.Routes) && maps.Equal(g.PAs, h.PAs) && maps.Equal(g.Peers, h.Peers) &&
+		maps.Equal(g.ProviderRoutes, h.ProviderRoutes) && g.Settings == h.Settings
 }
 
 // Rows counts all rows of g but its settings.
 func (g *Goal) Rows() int {
-	return len(g.Ports) + len(g.Records) + len(g.Routes) + len(g.PAs) + len(g.Peers)
+	return len(g.Ports) + len(g.Records) + len(g.Routes) + len(g.PAs) + len(g.Peers) + len(g.ProviderRoutes)
 }
 
 // Pending gathers Deltas that a slow host has not been sent yet: later ones
@@ -181,19 +201,25 @@ type Pending struct {
 	pas     map[netip.Addr]bool
 	peers   map[PeerKey]*Peer
 
+	providerRoutes map[string]*ProviderRoute
+
 	settings *Settings
 }
 
 // Add appends d to what is pending.
 func (p *Pending) Add(d Delta) {
 	if p.ports == nil {
-		*p = Pending{ports: map[model.PortID]*Port{}, records: map[RecordKey]*Record{}, routes: map[RouteKey]*Route{}, pas: map[netip.Addr]bool{}, peers: map[PeerKey]*Peer{}}
+		*p = Pending{ports: map[model.PortID]*Port{}, records: map[RecordKey]*Record{}, routes: map[RouteKey]*Route{}, pas: map[netip.Addr]bool{}, peers: map[PeerKey]*Peer{},
+			providerRoutes: map[string]*ProviderRoute{}}
 	}
 	if d.PutSettings != nil {
 		p.settings = d.PutSettings
 	}
 	for _, pa := range d.PutPAs {
 		p.pas[pa] = true
+	}
+	for i := range d.PutProviderRoutes {
+		p.providerRoutes[d.PutProviderRoutes[i].Name] = &d.PutProviderRoutes[i].Route
 	}
 	for i := range d.PutPeers {
 		p.peers[d.PutPeers[i].Key] = &d.PutPeers[i].Peer
@@ -222,11 +248,14 @@ func (p *Pending) Add(d Delta) {
 	for _, pa := range d.DeletePAs {
 		p.pas[pa] = false
 	}
+	for _, name := range d.DeleteProviderRoutes {
+		p.providerRoutes[name] = nil
+	}
 }
 
 // Rows counts the keys touched.
 func (p *Pending) Rows() int {
-	n := len(p.ports) + len(p.records) + len(p.routes) + len(p.pas) + len(p.peers)
+	n := len(p.ports) + len(p.records) + len(p.routes) + len(p.pas) + len(p.peers) + len(p.providerRoutes)
 	if p.settings != nil {
 		n++
 	}
@@ -242,6 +271,13 @@ func (p *Pending) Take() Delta {
 			continue
 		}
 		d.DeletePAs = append(d.DeletePAs, pa)
+	}
+	for name, r := range p.providerRoutes {
+		if r == nil {
+			d.DeleteProviderRoutes = append(d.DeleteProviderRoutes, name)
+			continue
+		}
+		d.PutProviderRoutes = append(d.PutProviderRoutes, ProviderRouteRow{name, *r})
 	}
 	for k, peer := range p.peers {
 		if peer == nil {

@@ -49,6 +49,7 @@ const (
 	kindPort
 	kindPeer
 	kindSettings
+	kindProviderRoute
 )
 
 func hash(row []byte) Digest {
@@ -106,6 +107,9 @@ func (g *Goal) Digest() Digest {
 	for k, p := range g.Peers {
 		sum = sum.Add(PeerRow{k, p}.Digest())
 	}
+	for name, r := range g.ProviderRoutes {
+		sum = sum.Add(ProviderRouteRow{name, r}.Digest())
+	}
 	for pa := range g.PAs {
 		sum = sum.Add(DigestPA(pa))
 	}
@@ -123,6 +127,9 @@ func (d Delta) Digest(g *Goal, before Digest) Digest {
 		if _, ok := g.PAs[pa]; !ok {
 			sum = sum.Add(DigestPA(pa))
 		}
+	}
+	for _, r := range d.PutProviderRoutes {
+		sum = without(sum, g.ProviderRoutes, r.Name, providerRouteDigest).Add(r.Digest())
 	}
 	for _, p := range d.PutPeers {
 		sum = without(sum, g.Peers, p.Key, peerDigest).Add(p.Digest())
@@ -147,6 +154,9 @@ func (d Delta) Digest(g *Goal, before Digest) Digest {
 	}
 	for _, k := range d.DeletePeers {
 		sum = without(sum, g.Peers, k, peerDigest)
+	}
+	for _, name := range d.DeleteProviderRoutes {
+		sum = without(sum, g.ProviderRoutes, name, providerRouteDigest)
 	}
 	for _, pa := range d.DeletePAs {
 		if _, ok := g.PAs[pa]; ok {

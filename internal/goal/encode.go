@@ -14,12 +14,12 @@ import (
 // The encoded Goal, all integers big endian:
 //
 //	magic 8 | version u16 | revision u64 | length of the rows u64 |
-//	settings | count u32 and rows, for PAs, Records, Routes, Ports, Peers | SHA-256 of all before
+//	settings | count u32 and rows, for PAs, Records, Routes, Ports, Peers, ProviderRoutes | SHA-256 of all before
 //
 // An address is its length (0, 4 or 16) in one byte and its bytes.
 const (
 	magic      = "WEFTGOAL"
-	version    = 4
+	version    = 5
 	headSize   = len(magic) + 2 + 8 + 8
 	maxEncoded = 1 << 30
 )
@@ -44,6 +44,7 @@ func (g *Goal) Encode(revision int64) []byte {
 	b = appendRows(b, all.PutRoutes, appendRoute)
 	b = appendRows(b, all.PutPorts, appendPort)
 	b = appendRows(b, all.PutPeers, appendPeer)
+	b = appendRows(b, all.PutProviderRoutes, appendProviderRoute)
 	binary.BigEndian.PutUint64(b[headSize-8:], uint64(len(b)-headSize))
 	sum := sha256.Sum256(b)
 	return append(b, sum[:]...)
@@ -112,6 +113,13 @@ func decodeRows(b []byte) (*Goal, error) {
 		_, twice := g.Peers[row.Key]
 		r.once(twice)
 		g.Peers[row.Key] = row.Peer
+	}
+	for range r.count(13) {
+		row := r.providerRoute()
+		r.check(row.Check())
+		_, twice := g.ProviderRoutes[row.Name]
+		r.once(twice)
+		g.ProviderRoutes[row.Name] = row.Route
 	}
 	if r.err == nil && len(r.left) > 0 {
 		r.fail("%d bytes behind the last row", len(r.left))

@@ -108,6 +108,8 @@ type Goal struct {
 	Routes  map[RouteKey]Route
 	PAs     map[netip.Addr]struct{} // this host's own Provider Addresses
 	Peers   map[PeerKey]Peer        // other hosts whose addresses are not just the one that records name
+	// ProviderRoutes of this host, by name.
+	ProviderRoutes map[string]ProviderRoute
 	// Settings of the fleet; the zero value as long as no server has told any.
 	Settings Settings
 }
@@ -127,5 +129,7 @@ func New() *Goal {
 		Routes:  map[RouteKey]Route{},
 		PAs:     map[netip.Addr]struct{}{},
 		Peers:   map[PeerKey]Peer{},
+
+		ProviderRoutes: map[string]ProviderRoute{},
 	}
 }

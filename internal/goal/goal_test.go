@@ -52,6 +52,13 @@ func drawGoal(t *rapid.T, label string) *Goal {
 		g.Routes[RouteKey{model.NetworkIndex(1 + number(2)), prefixes[number(3)]}] = Route{model.VSID(5001 + number(2)), optional(cas)}
 	}
 	for range number(4) {
+		r := ProviderRoute{Prefix: prefixes[number(3)], Interface: "eth1", Metric: uint32(number(3))}
+		if hop := optional(cas); hop.IsValid() && hop.Is4() == r.Prefix.Addr().Is4() {
+			r.NextHop = hop
+		}
+		g.ProviderRoutes[string(rune('a'+number(3)))] = r
+	}
+	for range number(4) {
 		var p Peer
 		copy(p.PAs[:], pas[number(4):])
 		g.Peers[PeerKey{model.NetworkIndex(1 + number(2)), pas[number(3)]}] = p
@@ -130,7 +137,8 @@ func TestCloneSharesNothing(t *testing.T) {
 	c := g.Clone()
 	c.Ports[1].CAs[0] = netip.MustParseAddr("10.0.0.6")
 	c.PAs[netip.MustParseAddr("192.0.2.1")] = struct{}{}
-	if g.Ports[1].CAs[0] != netip.MustParseAddr("10.0.0.5") || len(g.PAs) != 0 {
+	c.ProviderRoutes["a"] = ProviderRoute{}
+	if g.Ports[1].CAs[0] != netip.MustParseAddr("10.0.0.5") || len(g.PAs) != 0 || len(g.ProviderRoutes) != 0 {
 		t.Fatal("the clone reaches into the original")
 	}
 }
@@ -214,17 +222,31 @@ func TestSealedNonsenseIsRefused(t *testing.T) {
 		"IPv4 for IPv6":            {count(0), count(1), append(slices.Clone(record[:len(record)-7]), byte(model.Rewrite), 0, 16, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0), count(0), count(0), count(0)},
 		"nothing but a counter":    {count(0)},
 	} {
-		if _, _, err := Decode(seal(slices.Concat(settings, slices.Concat(rows...)))); !errors.Is(err, ErrCorrupt) {
+		if _, _, err := Decode(seal(slices.Concat(settings, slices.Concat(rows...), count(0)))); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, rows := range map[string][]byte{
+		"provider route twice":        slices.Concat(count(2), way("a"), way("a")),
+		"provider route without name": slices.Concat(count(1), way("")),
+		"provider route by nobody":    slices.Concat(count(1), appendProviderRoute(nil, ProviderRouteRow{"a", ProviderRoute{Prefix: netip.MustParsePrefix("::/0")}})),
+	} {
+		if _, _, err := Decode(seal(slices.Concat(settings, count(0), count(0), count(0), count(0), count(0), rows))); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	if _, _, err := Decode(seal(slices.Concat(settings[:1], count(0)))); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("half of the settings: %v", err)
 	}
-	good := slices.Concat(settings, count(1), pa, count(1), record, count(1), route, count(1), portWith(`{"router":true}`), count(1), peer(1))
+	good := slices.Concat(settings, count(1), pa, count(1), record, count(1), route, count(1), portWith(`{"router":true}`), count(1), peer(1), count(1), way("a"))
 	if _, _, err := Decode(seal(good)); err != nil {
 		t.Errorf("the well-formed one: %v", err)
 	}
+}
+
+// way is a provider route of that name.
+func way(name string) []byte {
+	return appendProviderRoute(nil, ProviderRouteRow{name, ProviderRoute{Prefix: netip.MustParsePrefix("::/0"), Interface: "eth0"}})
 }
 
 func portWith(settings string) []byte {

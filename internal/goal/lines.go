@@ -22,6 +22,16 @@ func (d Delta) Lines(mark string) []string {
 	for _, pa := range d.PutPAs {
 		out = append(out, fmt.Sprintf("%s pa %s", mark, pa))
 	}
+	for _, r := range d.PutProviderRoutes {
+		line := fmt.Sprintf("%s provider route %s %s", mark, r.Name, r.Route.Prefix)
+		if r.Route.NextHop.IsValid() {
+			line += " via " + r.Route.NextHop.String()
+		}
+		if r.Route.Interface != "" {
+			line += " dev " + r.Route.Interface
+		}
+		out = append(out, fmt.Sprintf("%s metric %d", line, r.Route.Metric))
+	}
 	for _, p := range d.PutPeers {
 		out = append(out, fmt.Sprintf("%s peer %d %s at %s", mark, p.Key.Network, p.Key.PA, list(p.Peer.List())))
 	}

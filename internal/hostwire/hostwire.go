@@ -41,6 +41,10 @@ func Updates(d goal.Delta, revision int64, digest goal.Digest, snapshot bool) []
 		u := c.room(1)
 		u.PutPas = append(u.PutPas, address(pa))
 	}
+	for _, r := range d.PutProviderRoutes {
+		u := c.room(1)
+		u.PutProviderRoutes = append(u.PutProviderRoutes, fromProviderRoute(r))
+	}
 	for _, p := range d.PutPeers {
 		u := c.room(1)
 		u.PutPeers = append(u.PutPeers, fromPeer(p))
@@ -77,6 +81,10 @@ func Updates(d goal.Delta, revision int64, digest goal.Digest, snapshot bool) []
 		u := c.room(1)
 		u.DeletePas = append(u.DeletePas, address(pa))
 	}
+	for _, name := range d.DeleteProviderRoutes {
+		u := c.room(1)
+		u.DeleteProviderRoutes = append(u.DeleteProviderRoutes, name)
+	}
 	c.room(0).Last = true
 	return c.parts
 }
@@ -105,7 +113,7 @@ func Delta(u *hostv1.Update) (goal.Delta, error) {
 	if n := Rows(u); n > PartWeight {
 		return d, wrong("a part of %d rows; at most %d are sent", n, PartWeight)
 	}
-	if u.GetSnapshot() && len(u.GetDeletePorts())+len(u.GetDeleteRoutes())+len(u.GetDeleteRecords())+len(u.GetDeletePas())+len(u.GetDeletePeers()) > 0 {
+	if u.GetSnapshot() && len(u.GetDeletePorts())+len(u.GetDeleteRoutes())+len(u.GetDeleteRecords())+len(u.GetDeletePas())+len(u.GetDeletePeers())+len(u.GetDeleteProviderRoutes()) > 0 {
 		return d, wrong("a snapshot deletes rows")
 	}
 	var err error
@@ -123,6 +131,8 @@ func Delta(u *hostv1.Update) (goal.Delta, error) {
 	d.DeleteRecords = each(&r, "delete_records", u.GetDeleteRecords(), toRecordKey)
 	d.DeletePeers = each(&r, "delete_peers", u.GetDeletePeers(), toPeerKey)
 	d.DeletePAs = each(&r, "delete_pas", u.GetDeletePas(), toPA)
+	d.PutProviderRoutes = each(&r, "put_provider_routes", u.GetPutProviderRoutes(), toProviderRoute)
+	d.DeleteProviderRoutes = each(&r, "delete_provider_routes", u.GetDeleteProviderRoutes(), toName)
 	if r.err != nil {
 		return goal.Delta{}, r.err
 	}
@@ -131,7 +141,7 @@ func Delta(u *hostv1.Update) (goal.Delta, error) {
 
 // Rows counts the rows of one part.
 func Rows(u *hostv1.Update) int {
-	return len(u.GetPutPeers()) + len(u.GetDeletePeers()) + len(u.GetPutPas()) + len(u.GetPutRecords()) + len(u.GetPutRoutes()) + len(u.GetPutPorts()) +
+	return len(u.GetPutProviderRoutes()) + len(u.GetDeleteProviderRoutes()) + len(u.GetPutPeers()) + len(u.GetDeletePeers()) + len(u.GetPutPas()) + len(u.GetPutRecords()) + len(u.GetPutRoutes()) + len(u.GetPutPorts()) +
 		len(u.GetDeletePas()) + len(u.GetDeleteRecords()) + len(u.GetDeleteRoutes()) + len(u.GetDeletePorts())
 }
 

@@ -34,6 +34,10 @@ func world(n, salt int) *goal.Goal {
 		g.Peers[goal.PeerKey{Network: 1, PA: pa1}] = goal.Peer{PAs: [model.MaxPAs]netip.Addr{pa1, pa2}}
 		g.Peers[goal.PeerKey{Network: 2, PA: pa1}] = goal.Peer{PAs: [model.MaxPAs]netip.Addr{pa2}}
 	}
+	g.ProviderRoutes["east"] = goal.ProviderRoute{Prefix: netip.MustParsePrefix("198.51.100.0/24"), NextHop: pa1, Interface: "eth1", Metric: uint32(salt)}
+	if salt > 0 {
+		g.ProviderRoutes["west"] = goal.ProviderRoute{Prefix: netip.MustParsePrefix("::/0"), NextHop: pa2}
+	}
 	v4, v6 := netip.MustParsePrefix("10.0.0.0/16"), netip.MustParsePrefix("fd00:a::/64")
 	g.Routes[goal.RouteKey{Network: 1, Prefix: v4}] = goal.Route{VSID: 5001}
 	g.Routes[goal.RouteKey{Network: 1, Prefix: v6}] = goal.Route{VSID: 5001}

@@ -108,5 +108,6 @@ func concat(a, b goal.Delta) goal.Delta {
 		PutRoutes: append(a.PutRoutes, b.PutRoutes...), PutPorts: append(a.PutPorts, b.PutPorts...),
 		DeletePorts: append(a.DeletePorts, b.DeletePorts...), DeleteRoutes: append(a.DeleteRoutes, b.DeleteRoutes...),
 		DeleteRecords: append(a.DeleteRecords, b.DeleteRecords...), DeletePeers: append(a.DeletePeers, b.DeletePeers...), DeletePAs: append(a.DeletePAs, b.DeletePAs...),
+		PutProviderRoutes: append(a.PutProviderRoutes, b.PutProviderRoutes...), DeleteProviderRoutes: append(a.DeleteProviderRoutes, b.DeleteProviderRoutes...),
 	}
 }

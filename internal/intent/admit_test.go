@@ -90,6 +90,14 @@ func meta(tenant, name string) model.Metadata { return model.Metadata{Tenant: te
 
 func tenant(name string) *model.Tenant { return &model.Tenant{Metadata: meta("", name)} }
 func host(name string) *model.Host     { return &model.Host{Metadata: meta("", name)} }
+func providerRoute(name, host, prefix, hop, device string) *model.ProviderRoute {
+	r := &model.ProviderRoute{Metadata: meta("", name), Spec: model.ProviderRouteSpec{Host: host, Prefix: netip.MustParsePrefix(prefix), Interface: device}}
+	if hop != "" {
+		r.Spec.NextHop = addrOf(hop)
+	}
+	return r
+}
+
 func pa(name, host, addr string) *model.ProviderAddress {
 	return &model.ProviderAddress{Metadata: meta("", name), Spec: model.ProviderAddressSpec{Host: host, Address: addrOf(addr)}}
 }
@@ -295,6 +303,19 @@ func TestRules(t *testing.T) {
 		{name: "a loopback PA", puts: []model.Resource{pa("p", "h2", "127.0.0.1")}, key: "ProviderAddress p", field: "spec.address", says: "not for hosts"},
 		{name: "no PA", puts: []model.Resource{pa("p", "h2", "")}, key: "ProviderAddress p", field: "spec.address", says: "is required"},
 		{name: "a PA that moves", puts: []model.Resource{pa("pa1", "h2", "192.0.2.1")}},
+
+		// Provider routes.
+		{name: "a provider route on an unknown host", puts: []model.Resource{providerRoute("r", "h9", "198.51.100.0/24", "192.0.2.9", "")}, key: "ProviderRoute r", field: "spec.host", says: "does not exist"},
+		{name: "a provider route in a tenant", puts: []model.Resource{with(providerRoute("r", "h1", "198.51.100.0/24", "192.0.2.9", ""), func(r *model.ProviderRoute) { r.Metadata.Tenant = "red" })}, key: "ProviderRoute red/r", field: "metadata.tenant", says: "must be empty"},
+		{name: "a provider route with host bits", puts: []model.Resource{providerRoute("r", "h1", "198.51.100.1/24", "192.0.2.9", "")}, key: "ProviderRoute r", field: "spec.prefix", says: "198.51.100.0/24"},
+		{name: "a provider route to multicast", puts: []model.Resource{providerRoute("r", "h1", "239.0.0.0/8", "192.0.2.9", "")}, key: "ProviderRoute r", field: "spec.prefix", says: "where no host is"},
+		{name: "a provider route of two families", puts: []model.Resource{providerRoute("r", "h1", "198.51.100.0/24", "fd00::1", "")}, key: "ProviderRoute r", field: "spec.nextHop", says: "not of the family"},
+		{name: "a provider route by nobody", puts: []model.Resource{providerRoute("r", "h1", "198.51.100.0/24", "", "")}, key: "ProviderRoute r", field: "spec.nextHop", says: "is required"},
+		{name: "a provider route by a multicast address", puts: []model.Resource{providerRoute("r", "h1", "198.51.100.0/24", "239.1.1.1", "")}, key: "ProviderRoute r", field: "spec.nextHop", says: "not for hosts"},
+		{name: "a provider route over no device name", puts: []model.Resource{providerRoute("r", "h1", "198.51.100.0/24", "", "eth/1")}, key: "ProviderRoute r", field: "spec.interface", says: "name of a device"},
+		{name: "a provider route over a long name", puts: []model.Resource{providerRoute("r", "h1", "198.51.100.0/24", "", "sixteen-letters-")}, key: "ProviderRoute r", field: "spec.interface", says: "longer"},
+		{name: "a provider route, on-link", puts: []model.Resource{providerRoute("r", "h1", "198.51.100.0/24", "", "eth1")}},
+		{name: "two next hops of a provider route", puts: []model.Resource{providerRoute("r", "h1", "::/0", "fd00::1", ""), providerRoute("s", "h1", "::/0", "fd00::2", "eth1")}},
 
 		// Customer routes.
 		{name: "a route with host bits", puts: []model.Resource{route("red", "r", "172.16.0.1/12", "10.0.0.9", 0)}, key: "CustomerRoute red/r", field: "spec.prefix", says: "172.16.0.0/12"},

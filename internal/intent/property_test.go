@@ -34,6 +34,9 @@ func genResource(t *rapid.T) model.Resource {
 		return pooled(h, rapid.SampledFrom([][]string{{}, {"10.9.0.0/29", "fd00:9::/64"}, {"10.9." + h[1:] + ".0/29"}, {"10.9." + h[1:] + ".0/24", "fd00:9:" + h[1:] + "::/64"}}).Draw(t, "pool")...)
 	case model.KindProviderAddress:
 		return pa(n, genHost.Draw(t, "host"), rapid.SampledFrom([]string{"192.0.2.1", "192.0.2.2", "127.0.0.1"}).Draw(t, "pa"))
+	case model.KindProviderRoute:
+		return &model.ProviderRoute{Metadata: meta("", n), Spec: model.ProviderRouteSpec{Host: genHost.Draw(t, "host"), Metric: 1,
+			Prefix: netip.MustParsePrefix("198.51.100.0/24"), NextHop: netip.MustParseAddr(rapid.SampledFrom([]string{"192.0.2.1", "fd00::1"}).Draw(t, "hop"))}}
 	case model.KindVirtualNetwork:
 		return network(tn, n)
 	case model.KindVirtualSubnet:
@@ -175,6 +178,9 @@ func checkInvariants(rt *rapid.T, s *State) {
 			find(k, hostKey(r.Spec.Host))
 			must(r.Spec.Address.Is4() && !r.Spec.Address.IsLoopback(), k, "address %s", r.Spec.Address)
 			one("PA "+r.Spec.Address.String(), k)
+		case *model.ProviderRoute:
+			find(k, hostKey(r.Spec.Host))
+			must(r.Spec.NextHop.Is4(), k, "next hop %s", r.Spec.NextHop)
 		case *model.VirtualNetwork:
 			one("RDID "+r.Spec.RDID, k)
 			one(fmt.Sprint("network index ", r.Index), k)

@@ -35,6 +35,7 @@ var rulesOf = map[model.Kind]rules{
 	model.KindTenant:          tenantRules{},
 	model.KindHost:            hostRules{},
 	model.KindProviderAddress: providerAddressRules{},
+	model.KindProviderRoute:   providerRouteRules{},
 	model.KindVirtualNetwork:  virtualNetworkRules{},
 	model.KindVirtualSubnet:   virtualSubnetRules{},
 	model.KindPortProfile:     portProfileRules{},

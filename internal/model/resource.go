@@ -15,6 +15,7 @@ const (
 	KindTenant          Kind = "Tenant"
 	KindHost            Kind = "Host"
 	KindProviderAddress Kind = "ProviderAddress"
+	KindProviderRoute   Kind = "ProviderRoute"
 	KindVirtualNetwork  Kind = "VirtualNetwork"
 	KindVirtualSubnet   Kind = "VirtualSubnet"
 	KindPortProfile     Kind = "PortProfile"
@@ -24,12 +25,12 @@ const (
 )
 
 // Kinds lists every kind in dependency order.
-var Kinds = []Kind{KindTenant, KindHost, KindProviderAddress, KindVirtualNetwork,
+var Kinds = []Kind{KindTenant, KindHost, KindProviderAddress, KindProviderRoute, KindVirtualNetwork,
 	KindVirtualSubnet, KindPortProfile, KindPort, KindCustomerRoute, KindLookupRecord}
 
 // Tenanted reports whether resources of the kind live inside a tenant.
 func (k Kind) Tenanted() bool {
-	return k != KindTenant && k != KindHost && k != KindProviderAddress
+	return k != KindTenant && k != KindHost && k != KindProviderAddress && k != KindProviderRoute
 }
 
 // Ref names a tenanted resource: "red/web-1". Tenant is empty for the others.
@@ -249,6 +250,23 @@ type ProviderAddressSpec struct {
 	Address netip.Addr `json:"address"`
 }
 
+// ProviderRoute leads packets between hosts to a prefix of the underlay, from one host
+// (hnv 1.2). Several with the same prefix and metric share the load.
+type ProviderRoute struct {
+	Metadata Metadata          `json:"metadata"`
+	Spec     ProviderRouteSpec `json:"spec"`
+}
+
+// ProviderRouteSpec is what people say of a provider route.
+type ProviderRouteSpec struct {
+	Host    string       `json:"host"`
+	Prefix  netip.Prefix `json:"prefix"`
+	NextHop netip.Addr   `json:"nextHop,omitzero"` // invalid: on-link
+	// Interface is a device of the host; empty: where the next hop is on-link.
+	Interface string `json:"interface,omitempty"`
+	Metric    uint32 `json:"metric,omitempty"` // the lowest wins
+}
+
 // CustomerRoute leads a prefix of a virtual network to a next hop (hnv 1.2).
 type CustomerRoute struct {
 	Metadata Metadata          `json:"metadata"`
@@ -308,6 +326,7 @@ func (*PortProfile) Kind() Kind     { return KindPortProfile }
 func (*Port) Kind() Kind            { return KindPort }
 func (*Host) Kind() Kind            { return KindHost }
 func (*ProviderAddress) Kind() Kind { return KindProviderAddress }
+func (*ProviderRoute) Kind() Kind   { return KindProviderRoute }
 func (*CustomerRoute) Kind() Kind   { return KindCustomerRoute }
 func (*LookupRecord) Kind() Kind    { return KindLookupRecord }
 
@@ -318,5 +337,6 @@ func (r *PortProfile) Meta() *Metadata     { return &r.Metadata }
 func (r *Port) Meta() *Metadata            { return &r.Metadata }
 func (r *Host) Meta() *Metadata            { return &r.Metadata }
 func (r *ProviderAddress) Meta() *Metadata { return &r.Metadata }
+func (r *ProviderRoute) Meta() *Metadata   { return &r.Metadata }
 func (r *CustomerRoute) Meta() *Metadata   { return &r.Metadata }
 func (r *LookupRecord) Meta() *Metadata    { return &r.Metadata }

@@ -25,11 +25,11 @@ type Route struct {
 }
 
 // RoutesTo looks up how packets get from an address of this host to a destination, by
-// the routing table and its rules: one Route, or each next hop of one with several whose
+// the provider routes, the routing table and its rules: one Route, or each next hop of one with several whose
 // link is there. An invalid source stands for whichever the kernel chooses. ErrNoRoute
 // when there is none, or when it leads to this host itself or into nothing.
 func RoutesTo(dst, src netip.Addr) ([]Route, error) {
-	options := &netlink.RouteGetOptions{}
+	options := &netlink.RouteGetOptions{Mark: providerMark}
 	if src.IsValid() {
 		options.SrcAddr = src.AsSlice()
 	}

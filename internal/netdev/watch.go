@@ -32,7 +32,7 @@ func Watch(ctx context.Context, changed func(Change)) error {
 	s, err := nl.Subscribe(unix.NETLINK_ROUTE,
 		unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH,
 		unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
-		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE)
+		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE)
 	if err != nil {
 		return fmt.Errorf("subscribe to device changes: %w", err)
 	}
@@ -64,7 +64,7 @@ func kinds(messages []syscall.NetlinkMessage) Change {
 			c |= ChangeLinks
 		case unix.RTM_NEWADDR, unix.RTM_DELADDR:
 			c |= ChangeAddresses
-		case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
+		case unix.RTM_NEWROUTE, unix.RTM_DELROUTE, unix.RTM_NEWRULE, unix.RTM_DELRULE:
 			c |= ChangeRoutes
 		case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
 			c |= ChangeNeighbours

@@ -252,6 +252,8 @@ func newResource(k model.Kind) model.Resource {
 		return &model.Host{}
 	case model.KindProviderAddress:
 		return &model.ProviderAddress{}
+	case model.KindProviderRoute:
+		return &model.ProviderRoute{}
 	case model.KindVirtualNetwork:
 		return &model.VirtualNetwork{}
 	case model.KindVirtualSubnet:

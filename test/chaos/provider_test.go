@@ -166,6 +166,23 @@ func TestProviderChangesLoseNothing(t *testing.T) {
 			pass()
 			w.ip("h1", "route replace 192.168.0.0/16 via 192.168.0.1 dev eth1")
 		}},
+		{"provider routes come, share the load, change and go", func(pass func()) {
+			route := func(name, hop, device string, metric int) {
+				w.apply(fmt.Sprintf("kind: ProviderRoute\nmetadata: {name: %s}\nspec: {host: h1, prefix: 192.168.1.0/24, nextHop: %s, interface: %s, metric: %d}\n",
+					name, hop, device, metric), "--wait")
+				pass()
+			}
+			gateway := strings.Fields(w.shell("ip -n " + w.Space("h1") + " route show default"))[2]
+			route("east", "192.168.0.1", "eth1", 5)
+			route("west", gateway, "eth0", 5)
+			route("east", "192.168.0.1", "eth1", 1)
+			if out := w.Must("get", "providerroutes"); !strings.Contains(out, "Programmed") || strings.Contains(out, "Degraded") {
+				w.t.Errorf("provider routes:\n%s", out)
+			}
+			w.Must("delete", "providerroute", "east")
+			pass()
+			w.Must("delete", "providerroute", "west")
+		}},
 		{"neighbours are forgotten", func(pass func()) {
 			for _, h := range w.Hosts() {
 				w.ip(h, "neigh flush all")

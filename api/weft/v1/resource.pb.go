@@ -1991,6 +1991,144 @@ func (x *ProviderAddress) GetStatus() *Status {
 	return nil
 }
 
+// ProviderRoute leads packets between hosts to a prefix of the underlay. Several of one host
+// with the same prefix and metric share the load.
+type ProviderRouteSpec struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	Prefix        string                 `protobuf:"bytes,2,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	NextHop       string                 `protobuf:"bytes,3,opt,name=next_hop,json=nextHop,proto3" json:"next_hop,omitempty"` // empty: on-link
+	Interface     string                 `protobuf:"bytes,4,opt,name=interface,proto3" json:"interface,omitempty"`            // empty: where the next hop is on-link
+	Metric        uint32                 `protobuf:"varint,5,opt,name=metric,proto3" json:"metric,omitempty"`                 // the lowest wins
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProviderRouteSpec) Reset() {
+	*x = ProviderRouteSpec{}
+	mi := &file_weft_v1_resource_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProviderRouteSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProviderRouteSpec) ProtoMessage() {}
+
+func (x *ProviderRouteSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_resource_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProviderRouteSpec.ProtoReflect.Descriptor instead.
+func (*ProviderRouteSpec) Descriptor() ([]byte, []int) {
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ProviderRouteSpec) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *ProviderRouteSpec) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *ProviderRouteSpec) GetNextHop() string {
+	if x != nil {
+		return x.NextHop
+	}
+	return ""
+}
+
+func (x *ProviderRouteSpec) GetInterface() string {
+	if x != nil {
+		return x.Interface
+	}
+	return ""
+}
+
+func (x *ProviderRouteSpec) GetMetric() uint32 {
+	if x != nil {
+		return x.Metric
+	}
+	return 0
+}
+
+type ProviderRoute struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Metadata      *Metadata              `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	Spec          *ProviderRouteSpec     `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	Status        *Status                `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProviderRoute) Reset() {
+	*x = ProviderRoute{}
+	mi := &file_weft_v1_resource_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProviderRoute) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProviderRoute) ProtoMessage() {}
+
+func (x *ProviderRoute) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_resource_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProviderRoute.ProtoReflect.Descriptor instead.
+func (*ProviderRoute) Descriptor() ([]byte, []int) {
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ProviderRoute) GetMetadata() *Metadata {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+func (x *ProviderRoute) GetSpec() *ProviderRouteSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *ProviderRoute) GetStatus() *Status {
+	if x != nil {
+		return x.Status
+	}
+	return nil
+}
+
 type CustomerRouteSpec struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Network       string                 `protobuf:"bytes,1,opt,name=network,proto3" json:"network,omitempty"`
@@ -2003,7 +2141,7 @@ type CustomerRouteSpec struct {
 
 func (x *CustomerRouteSpec) Reset() {
 	*x = CustomerRouteSpec{}
-	mi := &file_weft_v1_resource_proto_msgTypes[25]
+	mi := &file_weft_v1_resource_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2015,7 +2153,7 @@ func (x *CustomerRouteSpec) String() string {
 func (*CustomerRouteSpec) ProtoMessage() {}
 
 func (x *CustomerRouteSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[25]
+	mi := &file_weft_v1_resource_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2028,7 +2166,7 @@ func (x *CustomerRouteSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CustomerRouteSpec.ProtoReflect.Descriptor instead.
 func (*CustomerRouteSpec) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{25}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CustomerRouteSpec) GetNetwork() string {
@@ -2070,7 +2208,7 @@ type CustomerRoute struct {
 
 func (x *CustomerRoute) Reset() {
 	*x = CustomerRoute{}
-	mi := &file_weft_v1_resource_proto_msgTypes[26]
+	mi := &file_weft_v1_resource_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2082,7 +2220,7 @@ func (x *CustomerRoute) String() string {
 func (*CustomerRoute) ProtoMessage() {}
 
 func (x *CustomerRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[26]
+	mi := &file_weft_v1_resource_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2095,7 +2233,7 @@ func (x *CustomerRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CustomerRoute.ProtoReflect.Descriptor instead.
 func (*CustomerRoute) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{26}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CustomerRoute) GetMetadata() *Metadata {
@@ -2133,7 +2271,7 @@ type LookupRecordSpec struct {
 
 func (x *LookupRecordSpec) Reset() {
 	*x = LookupRecordSpec{}
-	mi := &file_weft_v1_resource_proto_msgTypes[27]
+	mi := &file_weft_v1_resource_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2145,7 +2283,7 @@ func (x *LookupRecordSpec) String() string {
 func (*LookupRecordSpec) ProtoMessage() {}
 
 func (x *LookupRecordSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[27]
+	mi := &file_weft_v1_resource_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2158,7 +2296,7 @@ func (x *LookupRecordSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupRecordSpec.ProtoReflect.Descriptor instead.
 func (*LookupRecordSpec) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{27}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *LookupRecordSpec) GetSubnet() string {
@@ -2214,7 +2352,7 @@ type LookupRecord struct {
 
 func (x *LookupRecord) Reset() {
 	*x = LookupRecord{}
-	mi := &file_weft_v1_resource_proto_msgTypes[28]
+	mi := &file_weft_v1_resource_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2226,7 +2364,7 @@ func (x *LookupRecord) String() string {
 func (*LookupRecord) ProtoMessage() {}
 
 func (x *LookupRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[28]
+	mi := &file_weft_v1_resource_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2239,7 +2377,7 @@ func (x *LookupRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupRecord.ProtoReflect.Descriptor instead.
 func (*LookupRecord) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{28}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *LookupRecord) GetMetadata() *Metadata {
@@ -2271,6 +2409,7 @@ type Resource struct {
 	//	*Resource_Tenant
 	//	*Resource_Host
 	//	*Resource_ProviderAddress
+	//	*Resource_ProviderRoute
 	//	*Resource_VirtualNetwork
 	//	*Resource_VirtualSubnet
 	//	*Resource_PortProfile
@@ -2284,7 +2423,7 @@ type Resource struct {
 
 func (x *Resource) Reset() {
 	*x = Resource{}
-	mi := &file_weft_v1_resource_proto_msgTypes[29]
+	mi := &file_weft_v1_resource_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2296,7 +2435,7 @@ func (x *Resource) String() string {
 func (*Resource) ProtoMessage() {}
 
 func (x *Resource) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[29]
+	mi := &file_weft_v1_resource_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2309,7 +2448,7 @@ func (x *Resource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resource.ProtoReflect.Descriptor instead.
 func (*Resource) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{29}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Resource) GetKind() isResource_Kind {
@@ -2341,6 +2480,15 @@ func (x *Resource) GetProviderAddress() *ProviderAddress {
 	if x != nil {
 		if x, ok := x.Kind.(*Resource_ProviderAddress); ok {
 			return x.ProviderAddress
+		}
+	}
+	return nil
+}
+
+func (x *Resource) GetProviderRoute() *ProviderRoute {
+	if x != nil {
+		if x, ok := x.Kind.(*Resource_ProviderRoute); ok {
+			return x.ProviderRoute
 		}
 	}
 	return nil
@@ -2416,6 +2564,10 @@ type Resource_ProviderAddress struct {
 	ProviderAddress *ProviderAddress `protobuf:"bytes,3,opt,name=provider_address,json=providerAddress,proto3,oneof"`
 }
 
+type Resource_ProviderRoute struct {
+	ProviderRoute *ProviderRoute `protobuf:"bytes,20,opt,name=provider_route,json=providerRoute,proto3,oneof"`
+}
+
 type Resource_VirtualNetwork struct {
 	VirtualNetwork *VirtualNetwork `protobuf:"bytes,4,opt,name=virtual_network,json=virtualNetwork,proto3,oneof"`
 }
@@ -2445,6 +2597,8 @@ func (*Resource_Tenant) isResource_Kind() {}
 func (*Resource_Host) isResource_Kind() {}
 
 func (*Resource_ProviderAddress) isResource_Kind() {}
+
+func (*Resource_ProviderRoute) isResource_Kind() {}
 
 func (*Resource_VirtualNetwork) isResource_Kind() {}
 
@@ -2662,6 +2816,16 @@ const file_weft_v1_resource_proto_rawDesc = "" +
 	"\x0fProviderAddress\x12-\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x11.weft.v1.MetadataR\bmetadata\x120\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1c.weft.v1.ProviderAddressSpecR\x04spec\x12'\n" +
+	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"\x90\x01\n" +
+	"\x11ProviderRouteSpec\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x16\n" +
+	"\x06prefix\x18\x02 \x01(\tR\x06prefix\x12\x19\n" +
+	"\bnext_hop\x18\x03 \x01(\tR\anextHop\x12\x1c\n" +
+	"\tinterface\x18\x04 \x01(\tR\tinterface\x12\x16\n" +
+	"\x06metric\x18\x05 \x01(\rR\x06metric\"\x97\x01\n" +
+	"\rProviderRoute\x12-\n" +
+	"\bmetadata\x18\x01 \x01(\v2\x11.weft.v1.MetadataR\bmetadata\x12.\n" +
+	"\x04spec\x18\x02 \x01(\v2\x1a.weft.v1.ProviderRouteSpecR\x04spec\x12'\n" +
 	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"x\n" +
 	"\x11CustomerRouteSpec\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\x12\x16\n" +
@@ -2682,11 +2846,12 @@ const file_weft_v1_resource_proto_rawDesc = "" +
 	"\fLookupRecord\x12-\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x11.weft.v1.MetadataR\bmetadata\x12-\n" +
 	"\x04spec\x18\x02 \x01(\v2\x19.weft.v1.LookupRecordSpecR\x04spec\x12'\n" +
-	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"\x8d\x04\n" +
+	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"\xce\x04\n" +
 	"\bResource\x12)\n" +
 	"\x06tenant\x18\x01 \x01(\v2\x0f.weft.v1.TenantH\x00R\x06tenant\x12#\n" +
 	"\x04host\x18\x02 \x01(\v2\r.weft.v1.HostH\x00R\x04host\x12E\n" +
-	"\x10provider_address\x18\x03 \x01(\v2\x18.weft.v1.ProviderAddressH\x00R\x0fproviderAddress\x12B\n" +
+	"\x10provider_address\x18\x03 \x01(\v2\x18.weft.v1.ProviderAddressH\x00R\x0fproviderAddress\x12?\n" +
+	"\x0eprovider_route\x18\x14 \x01(\v2\x16.weft.v1.ProviderRouteH\x00R\rproviderRoute\x12B\n" +
 	"\x0fvirtual_network\x18\x04 \x01(\v2\x17.weft.v1.VirtualNetworkH\x00R\x0evirtualNetwork\x12?\n" +
 	"\x0evirtual_subnet\x18\x05 \x01(\v2\x16.weft.v1.VirtualSubnetH\x00R\rvirtualSubnet\x129\n" +
 	"\fport_profile\x18\t \x01(\v2\x14.weft.v1.PortProfileH\x00R\vportProfile\x12#\n" +
@@ -2707,7 +2872,7 @@ func file_weft_v1_resource_proto_rawDescGZIP() []byte {
 	return file_weft_v1_resource_proto_rawDescData
 }
 
-var file_weft_v1_resource_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_weft_v1_resource_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_weft_v1_resource_proto_goTypes = []any{
 	(*Metadata)(nil),              // 0: weft.v1.Metadata
 	(*Condition)(nil),             // 1: weft.v1.Condition
@@ -2734,18 +2899,20 @@ var file_weft_v1_resource_proto_goTypes = []any{
 	(*Host)(nil),                  // 22: weft.v1.Host
 	(*ProviderAddressSpec)(nil),   // 23: weft.v1.ProviderAddressSpec
 	(*ProviderAddress)(nil),       // 24: weft.v1.ProviderAddress
-	(*CustomerRouteSpec)(nil),     // 25: weft.v1.CustomerRouteSpec
-	(*CustomerRoute)(nil),         // 26: weft.v1.CustomerRoute
-	(*LookupRecordSpec)(nil),      // 27: weft.v1.LookupRecordSpec
-	(*LookupRecord)(nil),          // 28: weft.v1.LookupRecord
-	(*Resource)(nil),              // 29: weft.v1.Resource
-	nil,                           // 30: weft.v1.Metadata.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 31: google.protobuf.Timestamp
+	(*ProviderRouteSpec)(nil),     // 25: weft.v1.ProviderRouteSpec
+	(*ProviderRoute)(nil),         // 26: weft.v1.ProviderRoute
+	(*CustomerRouteSpec)(nil),     // 27: weft.v1.CustomerRouteSpec
+	(*CustomerRoute)(nil),         // 28: weft.v1.CustomerRoute
+	(*LookupRecordSpec)(nil),      // 29: weft.v1.LookupRecordSpec
+	(*LookupRecord)(nil),          // 30: weft.v1.LookupRecord
+	(*Resource)(nil),              // 31: weft.v1.Resource
+	nil,                           // 32: weft.v1.Metadata.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 33: google.protobuf.Timestamp
 }
 var file_weft_v1_resource_proto_depIdxs = []int32{
-	30, // 0: weft.v1.Metadata.labels:type_name -> weft.v1.Metadata.LabelsEntry
-	31, // 1: weft.v1.Metadata.created_at:type_name -> google.protobuf.Timestamp
-	31, // 2: weft.v1.Condition.changed_at:type_name -> google.protobuf.Timestamp
+	32, // 0: weft.v1.Metadata.labels:type_name -> weft.v1.Metadata.LabelsEntry
+	33, // 1: weft.v1.Metadata.created_at:type_name -> google.protobuf.Timestamp
+	33, // 2: weft.v1.Condition.changed_at:type_name -> google.protobuf.Timestamp
 	1,  // 3: weft.v1.Status.conditions:type_name -> weft.v1.Condition
 	2,  // 4: weft.v1.Status.rollout:type_name -> weft.v1.Rollout
 	0,  // 5: weft.v1.Tenant.metadata:type_name -> weft.v1.Metadata
@@ -2782,26 +2949,30 @@ var file_weft_v1_resource_proto_depIdxs = []int32{
 	0,  // 36: weft.v1.ProviderAddress.metadata:type_name -> weft.v1.Metadata
 	23, // 37: weft.v1.ProviderAddress.spec:type_name -> weft.v1.ProviderAddressSpec
 	3,  // 38: weft.v1.ProviderAddress.status:type_name -> weft.v1.Status
-	0,  // 39: weft.v1.CustomerRoute.metadata:type_name -> weft.v1.Metadata
-	25, // 40: weft.v1.CustomerRoute.spec:type_name -> weft.v1.CustomerRouteSpec
-	3,  // 41: weft.v1.CustomerRoute.status:type_name -> weft.v1.Status
-	0,  // 42: weft.v1.LookupRecord.metadata:type_name -> weft.v1.Metadata
-	27, // 43: weft.v1.LookupRecord.spec:type_name -> weft.v1.LookupRecordSpec
-	3,  // 44: weft.v1.LookupRecord.status:type_name -> weft.v1.Status
-	5,  // 45: weft.v1.Resource.tenant:type_name -> weft.v1.Tenant
-	22, // 46: weft.v1.Resource.host:type_name -> weft.v1.Host
-	24, // 47: weft.v1.Resource.provider_address:type_name -> weft.v1.ProviderAddress
-	7,  // 48: weft.v1.Resource.virtual_network:type_name -> weft.v1.VirtualNetwork
-	9,  // 49: weft.v1.Resource.virtual_subnet:type_name -> weft.v1.VirtualSubnet
-	18, // 50: weft.v1.Resource.port_profile:type_name -> weft.v1.PortProfile
-	20, // 51: weft.v1.Resource.port:type_name -> weft.v1.Port
-	26, // 52: weft.v1.Resource.customer_route:type_name -> weft.v1.CustomerRoute
-	28, // 53: weft.v1.Resource.lookup_record:type_name -> weft.v1.LookupRecord
-	54, // [54:54] is the sub-list for method output_type
-	54, // [54:54] is the sub-list for method input_type
-	54, // [54:54] is the sub-list for extension type_name
-	54, // [54:54] is the sub-list for extension extendee
-	0,  // [0:54] is the sub-list for field type_name
+	0,  // 39: weft.v1.ProviderRoute.metadata:type_name -> weft.v1.Metadata
+	25, // 40: weft.v1.ProviderRoute.spec:type_name -> weft.v1.ProviderRouteSpec
+	3,  // 41: weft.v1.ProviderRoute.status:type_name -> weft.v1.Status
+	0,  // 42: weft.v1.CustomerRoute.metadata:type_name -> weft.v1.Metadata
+	27, // 43: weft.v1.CustomerRoute.spec:type_name -> weft.v1.CustomerRouteSpec
+	3,  // 44: weft.v1.CustomerRoute.status:type_name -> weft.v1.Status
+	0,  // 45: weft.v1.LookupRecord.metadata:type_name -> weft.v1.Metadata
+	29, // 46: weft.v1.LookupRecord.spec:type_name -> weft.v1.LookupRecordSpec
+	3,  // 47: weft.v1.LookupRecord.status:type_name -> weft.v1.Status
+	5,  // 48: weft.v1.Resource.tenant:type_name -> weft.v1.Tenant
+	22, // 49: weft.v1.Resource.host:type_name -> weft.v1.Host
+	24, // 50: weft.v1.Resource.provider_address:type_name -> weft.v1.ProviderAddress
+	26, // 51: weft.v1.Resource.provider_route:type_name -> weft.v1.ProviderRoute
+	7,  // 52: weft.v1.Resource.virtual_network:type_name -> weft.v1.VirtualNetwork
+	9,  // 53: weft.v1.Resource.virtual_subnet:type_name -> weft.v1.VirtualSubnet
+	18, // 54: weft.v1.Resource.port_profile:type_name -> weft.v1.PortProfile
+	20, // 55: weft.v1.Resource.port:type_name -> weft.v1.Port
+	28, // 56: weft.v1.Resource.customer_route:type_name -> weft.v1.CustomerRoute
+	30, // 57: weft.v1.Resource.lookup_record:type_name -> weft.v1.LookupRecord
+	58, // [58:58] is the sub-list for method output_type
+	58, // [58:58] is the sub-list for method input_type
+	58, // [58:58] is the sub-list for extension type_name
+	58, // [58:58] is the sub-list for extension extendee
+	0,  // [0:58] is the sub-list for field type_name
 }
 
 func init() { file_weft_v1_resource_proto_init() }
@@ -2811,10 +2982,11 @@ func file_weft_v1_resource_proto_init() {
 	}
 	file_weft_v1_resource_proto_msgTypes[17].OneofWrappers = []any{}
 	file_weft_v1_resource_proto_msgTypes[19].OneofWrappers = []any{}
-	file_weft_v1_resource_proto_msgTypes[29].OneofWrappers = []any{
+	file_weft_v1_resource_proto_msgTypes[31].OneofWrappers = []any{
 		(*Resource_Tenant)(nil),
 		(*Resource_Host)(nil),
 		(*Resource_ProviderAddress)(nil),
+		(*Resource_ProviderRoute)(nil),
 		(*Resource_VirtualNetwork)(nil),
 		(*Resource_VirtualSubnet)(nil),
 		(*Resource_PortProfile)(nil),
@@ -2828,7 +3000,7 @@ func file_weft_v1_resource_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_v1_resource_proto_rawDesc), len(file_weft_v1_resource_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   31,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -64,7 +64,7 @@ func TestWhatCannotBeReadIsNamedByItsPath(t *testing.T) {
 }
 
 func TestFieldsThatThisBuildDoesNotKnowAreRefused(t *testing.T) {
-	p := world(t)[5]
+	p := world(t)[6]
 	p.GetPort().Spec.ProtoReflect().SetUnknown([]byte{0xf8, 0x7f, 0x01})
 	_, v := ReadResources([]*weftv1.Resource{p})
 	if len(v) != 1 || v[0].Field != "spec" {

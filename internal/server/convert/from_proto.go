@@ -70,6 +70,10 @@ func (rd *reader) resource(p *weftv1.Resource) model.Resource {
 		m, s := rd.meta(model.KindProviderAddress, k.ProviderAddress.GetMetadata()), k.ProviderAddress.GetSpec()
 		return &model.ProviderAddress{Metadata: m, Spec: model.ProviderAddressSpec{
 			Host: s.GetHost(), Address: rd.addr("spec.address", s.GetAddress())}}
+	case *weftv1.Resource_ProviderRoute:
+		m, s := rd.meta(model.KindProviderRoute, k.ProviderRoute.GetMetadata()), k.ProviderRoute.GetSpec()
+		return &model.ProviderRoute{Metadata: m, Spec: model.ProviderRouteSpec{Host: s.GetHost(), Prefix: rd.prefix("spec.prefix", s.GetPrefix()),
+			NextHop: rd.addr("spec.nextHop", s.GetNextHop()), Interface: s.GetInterface(), Metric: s.GetMetric()}}
 	case *weftv1.Resource_VirtualNetwork:
 		m := rd.meta(model.KindVirtualNetwork, k.VirtualNetwork.GetMetadata())
 		return &model.VirtualNetwork{Metadata: m, Spec: model.VirtualNetworkSpec{

@@ -20,6 +20,7 @@ func world(t testing.TB) []*weftv1.Resource {
 		{"tenant":{"metadata":{"name":"red"},"spec":{"description":"d"}}},
 		{"host":{"metadata":{"name":"h1","labels":{"a":"b"}}}},
 		{"providerAddress":{"metadata":{"name":"pa1"},"spec":{"host":"h1","address":"192.0.2.1"}}},
+		{"providerRoute":{"metadata":{"name":"h1-east"},"spec":{"host":"h1","prefix":"198.51.100.0/24","nextHop":"192.0.2.254","interface":"eth1","metric":7}}},
 		{"virtualNetwork":{"metadata":{"tenant":"red","name":"prod"},"spec":{"rdid":"7d3c1f9e-2b64-4c0a-9f57-0a1b2c3d4e5f"}}},
 		{"virtualSubnet":{"metadata":{"tenant":"red","name":"web"},"spec":{"network":"prod","vsid":5001,"prefixes":["10.0.0.0/24","fd00:a::/64"],"gateway":["10.0.0.1"]}}},
 		{"port":{"metadata":{"tenant":"red","name":"web-1"},"spec":{"subnet":"web","mac":"02:00:00:00:00:01","addresses":["10.0.0.5","fd00:a::5"],"host":"h1","allowSpoofing":true}}},

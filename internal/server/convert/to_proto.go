@@ -23,6 +23,10 @@ func WriteResource(r model.Resource, status *weftv1.Status) *weftv1.Resource {
 	case *model.ProviderAddress:
 		return &weftv1.Resource{Kind: &weftv1.Resource_ProviderAddress{ProviderAddress: &weftv1.ProviderAddress{Metadata: m, Status: status,
 			Spec: &weftv1.ProviderAddressSpec{Host: r.Spec.Host, Address: Addr(r.Spec.Address)}}}}
+	case *model.ProviderRoute:
+		return &weftv1.Resource{Kind: &weftv1.Resource_ProviderRoute{ProviderRoute: &weftv1.ProviderRoute{Metadata: m, Status: status,
+			Spec: &weftv1.ProviderRouteSpec{Host: r.Spec.Host, Prefix: r.Spec.Prefix.String(), NextHop: Addr(r.Spec.NextHop),
+				Interface: r.Spec.Interface, Metric: r.Spec.Metric}}}}
 	case *model.VirtualNetwork:
 		return &weftv1.Resource{Kind: &weftv1.Resource_VirtualNetwork{VirtualNetwork: &weftv1.VirtualNetwork{Metadata: m, Status: status,
 			Spec: &weftv1.VirtualNetworkSpec{Rdid: r.Spec.RDID, UseExternalRouter: r.Spec.UseExternalRouter}}}}
