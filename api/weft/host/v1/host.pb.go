@@ -1296,24 +1296,26 @@ func (x *Welcome) GetHeartbeatSeconds() uint32 {
 // a session has no rows when the agent's Hello was up to date: the first
 // complete Update always means that the agent is in step with the server.
 type Update struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Revision      int64                  `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	Digest        []byte                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"` // of the whole Goal after this update
-	Snapshot      bool                   `protobuf:"varint,3,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
-	Last          bool                   `protobuf:"varint,4,opt,name=last,proto3" json:"last,omitempty"` // last part of this revision
-	PutPorts      []*Port                `protobuf:"bytes,5,rep,name=put_ports,json=putPorts,proto3" json:"put_ports,omitempty"`
-	PutRecords    []*Record              `protobuf:"bytes,6,rep,name=put_records,json=putRecords,proto3" json:"put_records,omitempty"`
-	PutRoutes     []*Route               `protobuf:"bytes,7,rep,name=put_routes,json=putRoutes,proto3" json:"put_routes,omitempty"`
-	PutPas        [][]byte               `protobuf:"bytes,8,rep,name=put_pas,json=putPas,proto3" json:"put_pas,omitempty"` // 4 or 16 bytes each
-	DeletePorts   []uint32               `protobuf:"varint,9,rep,packed,name=delete_ports,json=deletePorts,proto3" json:"delete_ports,omitempty"`
-	DeleteRecords []*RecordKey           `protobuf:"bytes,10,rep,name=delete_records,json=deleteRecords,proto3" json:"delete_records,omitempty"`
-	DeleteRoutes  []*RouteKey            `protobuf:"bytes,11,rep,name=delete_routes,json=deleteRoutes,proto3" json:"delete_routes,omitempty"`
-	DeletePas     [][]byte               `protobuf:"bytes,12,rep,name=delete_pas,json=deletePas,proto3" json:"delete_pas,omitempty"`
-	PutPeers      []*Peer                `protobuf:"bytes,13,rep,name=put_peers,json=putPeers,proto3" json:"put_peers,omitempty"`
-	DeletePeers   []*PeerKey             `protobuf:"bytes,14,rep,name=delete_peers,json=deletePeers,proto3" json:"delete_peers,omitempty"`
-	Settings      *Settings              `protobuf:"bytes,15,opt,name=settings,proto3" json:"settings,omitempty"` // absent: as they were; a snapshot always has them
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state                protoimpl.MessageState `protogen:"open.v1"`
+	Revision             int64                  `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Digest               []byte                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"` // of the whole Goal after this update
+	Snapshot             bool                   `protobuf:"varint,3,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	Last                 bool                   `protobuf:"varint,4,opt,name=last,proto3" json:"last,omitempty"` // last part of this revision
+	PutPorts             []*Port                `protobuf:"bytes,5,rep,name=put_ports,json=putPorts,proto3" json:"put_ports,omitempty"`
+	PutRecords           []*Record              `protobuf:"bytes,6,rep,name=put_records,json=putRecords,proto3" json:"put_records,omitempty"`
+	PutRoutes            []*Route               `protobuf:"bytes,7,rep,name=put_routes,json=putRoutes,proto3" json:"put_routes,omitempty"`
+	PutPas               [][]byte               `protobuf:"bytes,8,rep,name=put_pas,json=putPas,proto3" json:"put_pas,omitempty"` // 4 or 16 bytes each
+	DeletePorts          []uint32               `protobuf:"varint,9,rep,packed,name=delete_ports,json=deletePorts,proto3" json:"delete_ports,omitempty"`
+	DeleteRecords        []*RecordKey           `protobuf:"bytes,10,rep,name=delete_records,json=deleteRecords,proto3" json:"delete_records,omitempty"`
+	DeleteRoutes         []*RouteKey            `protobuf:"bytes,11,rep,name=delete_routes,json=deleteRoutes,proto3" json:"delete_routes,omitempty"`
+	DeletePas            [][]byte               `protobuf:"bytes,12,rep,name=delete_pas,json=deletePas,proto3" json:"delete_pas,omitempty"`
+	PutPeers             []*Peer                `protobuf:"bytes,13,rep,name=put_peers,json=putPeers,proto3" json:"put_peers,omitempty"`
+	DeletePeers          []*PeerKey             `protobuf:"bytes,14,rep,name=delete_peers,json=deletePeers,proto3" json:"delete_peers,omitempty"`
+	Settings             *Settings              `protobuf:"bytes,15,opt,name=settings,proto3" json:"settings,omitempty"` // absent: as they were; a snapshot always has them
+	PutProviderRoutes    []*ProviderRoute       `protobuf:"bytes,30,rep,name=put_provider_routes,json=putProviderRoutes,proto3" json:"put_provider_routes,omitempty"`
+	DeleteProviderRoutes []string               `protobuf:"bytes,31,rep,name=delete_provider_routes,json=deleteProviderRoutes,proto3" json:"delete_provider_routes,omitempty"` // names
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *Update) Reset() {
@@ -1451,6 +1453,20 @@ func (x *Update) GetSettings() *Settings {
 	return nil
 }
 
+func (x *Update) GetPutProviderRoutes() []*ProviderRoute {
+	if x != nil {
+		return x.PutProviderRoutes
+	}
+	return nil
+}
+
+func (x *Update) GetDeleteProviderRoutes() []string {
+	if x != nil {
+		return x.DeleteProviderRoutes
+	}
+	return nil
+}
+
 // Settings are what all hosts of a fleet must agree on.
 type Settings struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1512,6 +1528,83 @@ func (x *Settings) GetDscp() uint32 {
 	return 0
 }
 
+// ProviderRoute is a route of this host in the underlay; next_hop may be empty, and interface.
+type ProviderRoute struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Prefix        *Prefix                `protobuf:"bytes,2,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	NextHop       []byte                 `protobuf:"bytes,3,opt,name=next_hop,json=nextHop,proto3" json:"next_hop,omitempty"`
+	Interface     string                 `protobuf:"bytes,4,opt,name=interface,proto3" json:"interface,omitempty"`
+	Metric        uint32                 `protobuf:"varint,5,opt,name=metric,proto3" json:"metric,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProviderRoute) Reset() {
+	*x = ProviderRoute{}
+	mi := &file_weft_host_v1_host_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProviderRoute) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProviderRoute) ProtoMessage() {}
+
+func (x *ProviderRoute) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_host_v1_host_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProviderRoute.ProtoReflect.Descriptor instead.
+func (*ProviderRoute) Descriptor() ([]byte, []int) {
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ProviderRoute) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ProviderRoute) GetPrefix() *Prefix {
+	if x != nil {
+		return x.Prefix
+	}
+	return nil
+}
+
+func (x *ProviderRoute) GetNextHop() []byte {
+	if x != nil {
+		return x.NextHop
+	}
+	return nil
+}
+
+func (x *ProviderRoute) GetInterface() string {
+	if x != nil {
+		return x.Interface
+	}
+	return ""
+}
+
+func (x *ProviderRoute) GetMetric() uint32 {
+	if x != nil {
+		return x.Metric
+	}
+	return 0
+}
+
 // Peer lists the addresses by which a host can be reached now; without one, it is
 // the address that records name.
 type PeerKey struct {
@@ -1524,7 +1617,7 @@ type PeerKey struct {
 
 func (x *PeerKey) Reset() {
 	*x = PeerKey{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[21]
+	mi := &file_weft_host_v1_host_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1536,7 +1629,7 @@ func (x *PeerKey) String() string {
 func (*PeerKey) ProtoMessage() {}
 
 func (x *PeerKey) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[21]
+	mi := &file_weft_host_v1_host_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1549,7 +1642,7 @@ func (x *PeerKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerKey.ProtoReflect.Descriptor instead.
 func (*PeerKey) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{21}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PeerKey) GetNetwork() uint32 {
@@ -1576,7 +1669,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[22]
+	mi := &file_weft_host_v1_host_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1588,7 +1681,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[22]
+	mi := &file_weft_host_v1_host_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1601,7 +1694,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{22}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Peer) GetKey() *PeerKey {
@@ -1646,7 +1739,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[23]
+	mi := &file_weft_host_v1_host_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1658,7 +1751,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[23]
+	mi := &file_weft_host_v1_host_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1671,7 +1764,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{23}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Port) GetTenant() string {
@@ -1824,7 +1917,7 @@ type Prefix struct {
 
 func (x *Prefix) Reset() {
 	*x = Prefix{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[24]
+	mi := &file_weft_host_v1_host_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1836,7 +1929,7 @@ func (x *Prefix) String() string {
 func (*Prefix) ProtoMessage() {}
 
 func (x *Prefix) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[24]
+	mi := &file_weft_host_v1_host_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1849,7 +1942,7 @@ func (x *Prefix) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prefix.ProtoReflect.Descriptor instead.
 func (*Prefix) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{24}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Prefix) GetAddress() []byte {
@@ -1876,7 +1969,7 @@ type RecordKey struct {
 
 func (x *RecordKey) Reset() {
 	*x = RecordKey{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[25]
+	mi := &file_weft_host_v1_host_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1888,7 +1981,7 @@ func (x *RecordKey) String() string {
 func (*RecordKey) ProtoMessage() {}
 
 func (x *RecordKey) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[25]
+	mi := &file_weft_host_v1_host_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1901,7 +1994,7 @@ func (x *RecordKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordKey.ProtoReflect.Descriptor instead.
 func (*RecordKey) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{25}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RecordKey) GetVsid() uint32 {
@@ -1935,7 +2028,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[26]
+	mi := &file_weft_host_v1_host_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1947,7 +2040,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[26]
+	mi := &file_weft_host_v1_host_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1960,7 +2053,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{26}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Record) GetKey() *RecordKey {
@@ -2036,7 +2129,7 @@ type RouteKey struct {
 
 func (x *RouteKey) Reset() {
 	*x = RouteKey{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[27]
+	mi := &file_weft_host_v1_host_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2048,7 +2141,7 @@ func (x *RouteKey) String() string {
 func (*RouteKey) ProtoMessage() {}
 
 func (x *RouteKey) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[27]
+	mi := &file_weft_host_v1_host_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2061,7 +2154,7 @@ func (x *RouteKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteKey.ProtoReflect.Descriptor instead.
 func (*RouteKey) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{27}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RouteKey) GetNetwork() uint32 {
@@ -2089,7 +2182,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[28]
+	mi := &file_weft_host_v1_host_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2101,7 +2194,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[28]
+	mi := &file_weft_host_v1_host_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2114,7 +2207,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{28}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Route) GetKey() *RouteKey {
@@ -2155,7 +2248,7 @@ type Query struct {
 
 func (x *Query) Reset() {
 	*x = Query{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[29]
+	mi := &file_weft_host_v1_host_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2167,7 +2260,7 @@ func (x *Query) String() string {
 func (*Query) ProtoMessage() {}
 
 func (x *Query) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[29]
+	mi := &file_weft_host_v1_host_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2180,7 +2273,7 @@ func (x *Query) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Query.ProtoReflect.Descriptor instead.
 func (*Query) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{29}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Query) GetId() uint64 {
@@ -2285,7 +2378,7 @@ type DropsQuery struct {
 
 func (x *DropsQuery) Reset() {
 	*x = DropsQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[30]
+	mi := &file_weft_host_v1_host_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2297,7 +2390,7 @@ func (x *DropsQuery) String() string {
 func (*DropsQuery) ProtoMessage() {}
 
 func (x *DropsQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[30]
+	mi := &file_weft_host_v1_host_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2310,7 +2403,7 @@ func (x *DropsQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropsQuery.ProtoReflect.Descriptor instead.
 func (*DropsQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{30}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *DropsQuery) GetPort() uint32 {
@@ -2328,7 +2421,7 @@ type VerifyQuery struct {
 
 func (x *VerifyQuery) Reset() {
 	*x = VerifyQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[31]
+	mi := &file_weft_host_v1_host_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2340,7 +2433,7 @@ func (x *VerifyQuery) String() string {
 func (*VerifyQuery) ProtoMessage() {}
 
 func (x *VerifyQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[31]
+	mi := &file_weft_host_v1_host_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2353,7 +2446,7 @@ func (x *VerifyQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyQuery.ProtoReflect.Descriptor instead.
 func (*VerifyQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{31}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{32}
 }
 
 type Answer struct {
@@ -2374,7 +2467,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[32]
+	mi := &file_weft_host_v1_host_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2386,7 +2479,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[32]
+	mi := &file_weft_host_v1_host_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2399,7 +2492,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{32}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Answer) GetId() uint64 {
@@ -2511,7 +2604,7 @@ type DropsAnswer struct {
 
 func (x *DropsAnswer) Reset() {
 	*x = DropsAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[33]
+	mi := &file_weft_host_v1_host_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2523,7 +2616,7 @@ func (x *DropsAnswer) String() string {
 func (*DropsAnswer) ProtoMessage() {}
 
 func (x *DropsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[33]
+	mi := &file_weft_host_v1_host_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2536,7 +2629,7 @@ func (x *DropsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropsAnswer.ProtoReflect.Descriptor instead.
 func (*DropsAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{33}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *DropsAnswer) GetRows() []*DropRow {
@@ -2560,7 +2653,7 @@ type DropRow struct {
 
 func (x *DropRow) Reset() {
 	*x = DropRow{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[34]
+	mi := &file_weft_host_v1_host_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2572,7 +2665,7 @@ func (x *DropRow) String() string {
 func (*DropRow) ProtoMessage() {}
 
 func (x *DropRow) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[34]
+	mi := &file_weft_host_v1_host_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2585,7 +2678,7 @@ func (x *DropRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropRow.ProtoReflect.Descriptor instead.
 func (*DropRow) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{34}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *DropRow) GetPort() uint32 {
@@ -2640,7 +2733,7 @@ type VerifyAnswer struct {
 
 func (x *VerifyAnswer) Reset() {
 	*x = VerifyAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[35]
+	mi := &file_weft_host_v1_host_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2652,7 +2745,7 @@ func (x *VerifyAnswer) String() string {
 func (*VerifyAnswer) ProtoMessage() {}
 
 func (x *VerifyAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[35]
+	mi := &file_weft_host_v1_host_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2665,7 +2758,7 @@ func (x *VerifyAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyAnswer.ProtoReflect.Descriptor instead.
 func (*VerifyAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{35}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *VerifyAnswer) GetRevision() int64 {
@@ -2696,7 +2789,7 @@ type TraceQuery struct {
 
 func (x *TraceQuery) Reset() {
 	*x = TraceQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[36]
+	mi := &file_weft_host_v1_host_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2708,7 +2801,7 @@ func (x *TraceQuery) String() string {
 func (*TraceQuery) ProtoMessage() {}
 
 func (x *TraceQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[36]
+	mi := &file_weft_host_v1_host_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2721,7 +2814,7 @@ func (x *TraceQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceQuery.ProtoReflect.Descriptor instead.
 func (*TraceQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{36}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *TraceQuery) GetFrom() isTraceQuery_From {
@@ -2783,7 +2876,7 @@ type TracePacket struct {
 
 func (x *TracePacket) Reset() {
 	*x = TracePacket{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[37]
+	mi := &file_weft_host_v1_host_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2795,7 +2888,7 @@ func (x *TracePacket) String() string {
 func (*TracePacket) ProtoMessage() {}
 
 func (x *TracePacket) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[37]
+	mi := &file_weft_host_v1_host_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2808,7 +2901,7 @@ func (x *TracePacket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TracePacket.ProtoReflect.Descriptor instead.
 func (*TracePacket) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{37}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *TracePacket) GetPort() uint32 {
@@ -2877,7 +2970,7 @@ type TraceAnswer struct {
 
 func (x *TraceAnswer) Reset() {
 	*x = TraceAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[38]
+	mi := &file_weft_host_v1_host_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2889,7 +2982,7 @@ func (x *TraceAnswer) String() string {
 func (*TraceAnswer) ProtoMessage() {}
 
 func (x *TraceAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[38]
+	mi := &file_weft_host_v1_host_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2902,7 +2995,7 @@ func (x *TraceAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceAnswer.ProtoReflect.Descriptor instead.
 func (*TraceAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{38}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *TraceAnswer) GetRuns() []*v1.TraceRun {
@@ -2930,7 +3023,7 @@ type ExamineQuery struct {
 
 func (x *ExamineQuery) Reset() {
 	*x = ExamineQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[39]
+	mi := &file_weft_host_v1_host_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2942,7 +3035,7 @@ func (x *ExamineQuery) String() string {
 func (*ExamineQuery) ProtoMessage() {}
 
 func (x *ExamineQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[39]
+	mi := &file_weft_host_v1_host_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2955,7 +3048,7 @@ func (x *ExamineQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExamineQuery.ProtoReflect.Descriptor instead.
 func (*ExamineQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{39}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ExamineQuery) GetClock() bool {
@@ -2975,7 +3068,7 @@ type ExamineAnswer struct {
 
 func (x *ExamineAnswer) Reset() {
 	*x = ExamineAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[40]
+	mi := &file_weft_host_v1_host_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2987,7 +3080,7 @@ func (x *ExamineAnswer) String() string {
 func (*ExamineAnswer) ProtoMessage() {}
 
 func (x *ExamineAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[40]
+	mi := &file_weft_host_v1_host_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3000,7 +3093,7 @@ func (x *ExamineAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExamineAnswer.ProtoReflect.Descriptor instead.
 func (*ExamineAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{40}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ExamineAnswer) GetFindings() []*v1.Finding {
@@ -3030,7 +3123,7 @@ type CaptureQuery struct {
 
 func (x *CaptureQuery) Reset() {
 	*x = CaptureQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[41]
+	mi := &file_weft_host_v1_host_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3042,7 +3135,7 @@ func (x *CaptureQuery) String() string {
 func (*CaptureQuery) ProtoMessage() {}
 
 func (x *CaptureQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[41]
+	mi := &file_weft_host_v1_host_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3055,7 +3148,7 @@ func (x *CaptureQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureQuery.ProtoReflect.Descriptor instead.
 func (*CaptureQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{41}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *CaptureQuery) GetId() string {
@@ -3087,7 +3180,7 @@ type CaptureAnswer struct {
 
 func (x *CaptureAnswer) Reset() {
 	*x = CaptureAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[42]
+	mi := &file_weft_host_v1_host_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3099,7 +3192,7 @@ func (x *CaptureAnswer) String() string {
 func (*CaptureAnswer) ProtoMessage() {}
 
 func (x *CaptureAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[42]
+	mi := &file_weft_host_v1_host_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3112,7 +3205,7 @@ func (x *CaptureAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureAnswer.ProtoReflect.Descriptor instead.
 func (*CaptureAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{42}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{43}
 }
 
 type CaptureUpload struct {
@@ -3125,7 +3218,7 @@ type CaptureUpload struct {
 
 func (x *CaptureUpload) Reset() {
 	*x = CaptureUpload{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[43]
+	mi := &file_weft_host_v1_host_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3137,7 +3230,7 @@ func (x *CaptureUpload) String() string {
 func (*CaptureUpload) ProtoMessage() {}
 
 func (x *CaptureUpload) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[43]
+	mi := &file_weft_host_v1_host_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3150,7 +3243,7 @@ func (x *CaptureUpload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureUpload.ProtoReflect.Descriptor instead.
 func (*CaptureUpload) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{43}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *CaptureUpload) GetId() string {
@@ -3175,7 +3268,7 @@ type CaptureDone struct {
 
 func (x *CaptureDone) Reset() {
 	*x = CaptureDone{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[44]
+	mi := &file_weft_host_v1_host_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3187,7 +3280,7 @@ func (x *CaptureDone) String() string {
 func (*CaptureDone) ProtoMessage() {}
 
 func (x *CaptureDone) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[44]
+	mi := &file_weft_host_v1_host_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3200,7 +3293,7 @@ func (x *CaptureDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureDone.ProtoReflect.Descriptor instead.
 func (*CaptureDone) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{44}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{45}
 }
 
 var File_weft_host_v1_host_proto protoreflect.FileDescriptor
@@ -3288,7 +3381,7 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\amessage\"P\n" +
 	"\aWelcome\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12+\n" +
-	"\x11heartbeat_seconds\x18\x02 \x01(\rR\x10heartbeatSeconds\"\xff\x04\n" +
+	"\x11heartbeat_seconds\x18\x02 \x01(\rR\x10heartbeatSeconds\"\x82\x06\n" +
 	"\x06Update\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x1a\n" +
@@ -3308,12 +3401,20 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"delete_pas\x18\f \x03(\fR\tdeletePas\x12/\n" +
 	"\tput_peers\x18\r \x03(\v2\x12.weft.host.v1.PeerR\bputPeers\x128\n" +
 	"\fdelete_peers\x18\x0e \x03(\v2\x15.weft.host.v1.PeerKeyR\vdeletePeers\x122\n" +
-	"\bsettings\x18\x0f \x01(\v2\x16.weft.host.v1.SettingsR\bsettings\"Q\n" +
+	"\bsettings\x18\x0f \x01(\v2\x16.weft.host.v1.SettingsR\bsettings\x12K\n" +
+	"\x13put_provider_routes\x18\x1e \x03(\v2\x1b.weft.host.v1.ProviderRouteR\x11putProviderRoutes\x124\n" +
+	"\x16delete_provider_routes\x18\x1f \x03(\tR\x14deleteProviderRoutes\"Q\n" +
 	"\bSettings\x12\x1d\n" +
 	"\n" +
 	"vxlan_port\x18\x01 \x01(\rR\tvxlanPort\x12\x12\n" +
 	"\x04pipe\x18\x02 \x01(\bR\x04pipe\x12\x12\n" +
-	"\x04dscp\x18\x03 \x01(\rR\x04dscp\"3\n" +
+	"\x04dscp\x18\x03 \x01(\rR\x04dscp\"\xa2\x01\n" +
+	"\rProviderRoute\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12,\n" +
+	"\x06prefix\x18\x02 \x01(\v2\x14.weft.host.v1.PrefixR\x06prefix\x12\x19\n" +
+	"\bnext_hop\x18\x03 \x01(\fR\anextHop\x12\x1c\n" +
+	"\tinterface\x18\x04 \x01(\tR\tinterface\x12\x16\n" +
+	"\x06metric\x18\x05 \x01(\rR\x06metric\"3\n" +
 	"\aPeerKey\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\rR\anetwork\x12\x0e\n" +
 	"\x02pa\x18\x02 \x01(\fR\x02pa\"A\n" +
@@ -3454,7 +3555,7 @@ func file_weft_host_v1_host_proto_rawDescGZIP() []byte {
 	return file_weft_host_v1_host_proto_rawDescData
 }
 
-var file_weft_host_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
+var file_weft_host_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
 var file_weft_host_v1_host_proto_goTypes = []any{
 	(*JoinRequest)(nil),             // 0: weft.host.v1.JoinRequest
 	(*RenewRequest)(nil),            // 1: weft.host.v1.RenewRequest
@@ -3477,102 +3578,105 @@ var file_weft_host_v1_host_proto_goTypes = []any{
 	(*Welcome)(nil),                 // 18: weft.host.v1.Welcome
 	(*Update)(nil),                  // 19: weft.host.v1.Update
 	(*Settings)(nil),                // 20: weft.host.v1.Settings
-	(*PeerKey)(nil),                 // 21: weft.host.v1.PeerKey
-	(*Peer)(nil),                    // 22: weft.host.v1.Peer
-	(*Port)(nil),                    // 23: weft.host.v1.Port
-	(*Prefix)(nil),                  // 24: weft.host.v1.Prefix
-	(*RecordKey)(nil),               // 25: weft.host.v1.RecordKey
-	(*Record)(nil),                  // 26: weft.host.v1.Record
-	(*RouteKey)(nil),                // 27: weft.host.v1.RouteKey
-	(*Route)(nil),                   // 28: weft.host.v1.Route
-	(*Query)(nil),                   // 29: weft.host.v1.Query
-	(*DropsQuery)(nil),              // 30: weft.host.v1.DropsQuery
-	(*VerifyQuery)(nil),             // 31: weft.host.v1.VerifyQuery
-	(*Answer)(nil),                  // 32: weft.host.v1.Answer
-	(*DropsAnswer)(nil),             // 33: weft.host.v1.DropsAnswer
-	(*DropRow)(nil),                 // 34: weft.host.v1.DropRow
-	(*VerifyAnswer)(nil),            // 35: weft.host.v1.VerifyAnswer
-	(*TraceQuery)(nil),              // 36: weft.host.v1.TraceQuery
-	(*TracePacket)(nil),             // 37: weft.host.v1.TracePacket
-	(*TraceAnswer)(nil),             // 38: weft.host.v1.TraceAnswer
-	(*ExamineQuery)(nil),            // 39: weft.host.v1.ExamineQuery
-	(*ExamineAnswer)(nil),           // 40: weft.host.v1.ExamineAnswer
-	(*CaptureQuery)(nil),            // 41: weft.host.v1.CaptureQuery
-	(*CaptureAnswer)(nil),           // 42: weft.host.v1.CaptureAnswer
-	(*CaptureUpload)(nil),           // 43: weft.host.v1.CaptureUpload
-	(*CaptureDone)(nil),             // 44: weft.host.v1.CaptureDone
-	nil,                             // 45: weft.host.v1.Devices.MtusEntry
-	(*v1.TraceRun)(nil),             // 46: weft.v1.TraceRun
-	(*v1.Finding)(nil),              // 47: weft.v1.Finding
-	(*v1.CaptureFilter)(nil),        // 48: weft.v1.CaptureFilter
-	(*v1.CaptureResponse)(nil),      // 49: weft.v1.CaptureResponse
+	(*ProviderRoute)(nil),           // 21: weft.host.v1.ProviderRoute
+	(*PeerKey)(nil),                 // 22: weft.host.v1.PeerKey
+	(*Peer)(nil),                    // 23: weft.host.v1.Peer
+	(*Port)(nil),                    // 24: weft.host.v1.Port
+	(*Prefix)(nil),                  // 25: weft.host.v1.Prefix
+	(*RecordKey)(nil),               // 26: weft.host.v1.RecordKey
+	(*Record)(nil),                  // 27: weft.host.v1.Record
+	(*RouteKey)(nil),                // 28: weft.host.v1.RouteKey
+	(*Route)(nil),                   // 29: weft.host.v1.Route
+	(*Query)(nil),                   // 30: weft.host.v1.Query
+	(*DropsQuery)(nil),              // 31: weft.host.v1.DropsQuery
+	(*VerifyQuery)(nil),             // 32: weft.host.v1.VerifyQuery
+	(*Answer)(nil),                  // 33: weft.host.v1.Answer
+	(*DropsAnswer)(nil),             // 34: weft.host.v1.DropsAnswer
+	(*DropRow)(nil),                 // 35: weft.host.v1.DropRow
+	(*VerifyAnswer)(nil),            // 36: weft.host.v1.VerifyAnswer
+	(*TraceQuery)(nil),              // 37: weft.host.v1.TraceQuery
+	(*TracePacket)(nil),             // 38: weft.host.v1.TracePacket
+	(*TraceAnswer)(nil),             // 39: weft.host.v1.TraceAnswer
+	(*ExamineQuery)(nil),            // 40: weft.host.v1.ExamineQuery
+	(*ExamineAnswer)(nil),           // 41: weft.host.v1.ExamineAnswer
+	(*CaptureQuery)(nil),            // 42: weft.host.v1.CaptureQuery
+	(*CaptureAnswer)(nil),           // 43: weft.host.v1.CaptureAnswer
+	(*CaptureUpload)(nil),           // 44: weft.host.v1.CaptureUpload
+	(*CaptureDone)(nil),             // 45: weft.host.v1.CaptureDone
+	nil,                             // 46: weft.host.v1.Devices.MtusEntry
+	(*v1.TraceRun)(nil),             // 47: weft.v1.TraceRun
+	(*v1.Finding)(nil),              // 48: weft.v1.Finding
+	(*v1.CaptureFilter)(nil),        // 49: weft.v1.CaptureFilter
+	(*v1.CaptureResponse)(nil),      // 50: weft.v1.CaptureResponse
 }
 var file_weft_host_v1_host_proto_depIdxs = []int32{
 	7,  // 0: weft.host.v1.ReportAddressesResponse.refused:type_name -> weft.host.v1.Refusal
 	11, // 1: weft.host.v1.AgentMessage.hello:type_name -> weft.host.v1.Hello
 	15, // 2: weft.host.v1.AgentMessage.ack:type_name -> weft.host.v1.Ack
-	32, // 3: weft.host.v1.AgentMessage.answer:type_name -> weft.host.v1.Answer
+	33, // 3: weft.host.v1.AgentMessage.answer:type_name -> weft.host.v1.Answer
 	12, // 4: weft.host.v1.AgentMessage.facts:type_name -> weft.host.v1.Facts
 	14, // 5: weft.host.v1.AgentMessage.heartbeat:type_name -> weft.host.v1.Heartbeat
 	9,  // 6: weft.host.v1.AgentMessage.devices:type_name -> weft.host.v1.Devices
 	10, // 7: weft.host.v1.AgentMessage.findings:type_name -> weft.host.v1.Findings
-	45, // 8: weft.host.v1.Devices.mtus:type_name -> weft.host.v1.Devices.MtusEntry
+	46, // 8: weft.host.v1.Devices.mtus:type_name -> weft.host.v1.Devices.MtusEntry
 	16, // 9: weft.host.v1.Findings.findings:type_name -> weft.host.v1.Failure
 	12, // 10: weft.host.v1.Hello.facts:type_name -> weft.host.v1.Facts
 	13, // 11: weft.host.v1.Facts.addresses:type_name -> weft.host.v1.AddressState
 	16, // 12: weft.host.v1.Ack.failures:type_name -> weft.host.v1.Failure
 	18, // 13: weft.host.v1.ServerMessage.welcome:type_name -> weft.host.v1.Welcome
 	19, // 14: weft.host.v1.ServerMessage.update:type_name -> weft.host.v1.Update
-	29, // 15: weft.host.v1.ServerMessage.query:type_name -> weft.host.v1.Query
+	30, // 15: weft.host.v1.ServerMessage.query:type_name -> weft.host.v1.Query
 	14, // 16: weft.host.v1.ServerMessage.heartbeat:type_name -> weft.host.v1.Heartbeat
-	23, // 17: weft.host.v1.Update.put_ports:type_name -> weft.host.v1.Port
-	26, // 18: weft.host.v1.Update.put_records:type_name -> weft.host.v1.Record
-	28, // 19: weft.host.v1.Update.put_routes:type_name -> weft.host.v1.Route
-	25, // 20: weft.host.v1.Update.delete_records:type_name -> weft.host.v1.RecordKey
-	27, // 21: weft.host.v1.Update.delete_routes:type_name -> weft.host.v1.RouteKey
-	22, // 22: weft.host.v1.Update.put_peers:type_name -> weft.host.v1.Peer
-	21, // 23: weft.host.v1.Update.delete_peers:type_name -> weft.host.v1.PeerKey
+	24, // 17: weft.host.v1.Update.put_ports:type_name -> weft.host.v1.Port
+	27, // 18: weft.host.v1.Update.put_records:type_name -> weft.host.v1.Record
+	29, // 19: weft.host.v1.Update.put_routes:type_name -> weft.host.v1.Route
+	26, // 20: weft.host.v1.Update.delete_records:type_name -> weft.host.v1.RecordKey
+	28, // 21: weft.host.v1.Update.delete_routes:type_name -> weft.host.v1.RouteKey
+	23, // 22: weft.host.v1.Update.put_peers:type_name -> weft.host.v1.Peer
+	22, // 23: weft.host.v1.Update.delete_peers:type_name -> weft.host.v1.PeerKey
 	20, // 24: weft.host.v1.Update.settings:type_name -> weft.host.v1.Settings
-	21, // 25: weft.host.v1.Peer.key:type_name -> weft.host.v1.PeerKey
-	24, // 26: weft.host.v1.Port.prefixes:type_name -> weft.host.v1.Prefix
-	25, // 27: weft.host.v1.Record.key:type_name -> weft.host.v1.RecordKey
-	24, // 28: weft.host.v1.RouteKey.prefix:type_name -> weft.host.v1.Prefix
-	27, // 29: weft.host.v1.Route.key:type_name -> weft.host.v1.RouteKey
-	30, // 30: weft.host.v1.Query.drops:type_name -> weft.host.v1.DropsQuery
-	31, // 31: weft.host.v1.Query.verify:type_name -> weft.host.v1.VerifyQuery
-	36, // 32: weft.host.v1.Query.trace:type_name -> weft.host.v1.TraceQuery
-	39, // 33: weft.host.v1.Query.examine:type_name -> weft.host.v1.ExamineQuery
-	41, // 34: weft.host.v1.Query.capture:type_name -> weft.host.v1.CaptureQuery
-	33, // 35: weft.host.v1.Answer.drops:type_name -> weft.host.v1.DropsAnswer
-	35, // 36: weft.host.v1.Answer.verify:type_name -> weft.host.v1.VerifyAnswer
-	38, // 37: weft.host.v1.Answer.trace:type_name -> weft.host.v1.TraceAnswer
-	40, // 38: weft.host.v1.Answer.examine:type_name -> weft.host.v1.ExamineAnswer
-	42, // 39: weft.host.v1.Answer.capture:type_name -> weft.host.v1.CaptureAnswer
-	34, // 40: weft.host.v1.DropsAnswer.rows:type_name -> weft.host.v1.DropRow
-	37, // 41: weft.host.v1.TraceQuery.packet:type_name -> weft.host.v1.TracePacket
-	46, // 42: weft.host.v1.TraceAnswer.runs:type_name -> weft.v1.TraceRun
-	47, // 43: weft.host.v1.ExamineAnswer.findings:type_name -> weft.v1.Finding
-	48, // 44: weft.host.v1.CaptureQuery.filter:type_name -> weft.v1.CaptureFilter
-	49, // 45: weft.host.v1.CaptureUpload.message:type_name -> weft.v1.CaptureResponse
-	0,  // 46: weft.host.v1.HostService.Join:input_type -> weft.host.v1.JoinRequest
-	1,  // 47: weft.host.v1.HostService.Renew:input_type -> weft.host.v1.RenewRequest
-	8,  // 48: weft.host.v1.HostService.Session:input_type -> weft.host.v1.AgentMessage
-	3,  // 49: weft.host.v1.HostService.BindPort:input_type -> weft.host.v1.BindPortRequest
-	3,  // 50: weft.host.v1.HostService.UnbindPort:input_type -> weft.host.v1.BindPortRequest
-	43, // 51: weft.host.v1.HostService.Capture:input_type -> weft.host.v1.CaptureUpload
-	5,  // 52: weft.host.v1.HostService.ReportAddresses:input_type -> weft.host.v1.ReportAddressesRequest
-	2,  // 53: weft.host.v1.HostService.Join:output_type -> weft.host.v1.JoinResponse
-	2,  // 54: weft.host.v1.HostService.Renew:output_type -> weft.host.v1.JoinResponse
-	17, // 55: weft.host.v1.HostService.Session:output_type -> weft.host.v1.ServerMessage
-	4,  // 56: weft.host.v1.HostService.BindPort:output_type -> weft.host.v1.BindPortResponse
-	4,  // 57: weft.host.v1.HostService.UnbindPort:output_type -> weft.host.v1.BindPortResponse
-	44, // 58: weft.host.v1.HostService.Capture:output_type -> weft.host.v1.CaptureDone
-	6,  // 59: weft.host.v1.HostService.ReportAddresses:output_type -> weft.host.v1.ReportAddressesResponse
-	53, // [53:60] is the sub-list for method output_type
-	46, // [46:53] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	21, // 25: weft.host.v1.Update.put_provider_routes:type_name -> weft.host.v1.ProviderRoute
+	25, // 26: weft.host.v1.ProviderRoute.prefix:type_name -> weft.host.v1.Prefix
+	22, // 27: weft.host.v1.Peer.key:type_name -> weft.host.v1.PeerKey
+	25, // 28: weft.host.v1.Port.prefixes:type_name -> weft.host.v1.Prefix
+	26, // 29: weft.host.v1.Record.key:type_name -> weft.host.v1.RecordKey
+	25, // 30: weft.host.v1.RouteKey.prefix:type_name -> weft.host.v1.Prefix
+	28, // 31: weft.host.v1.Route.key:type_name -> weft.host.v1.RouteKey
+	31, // 32: weft.host.v1.Query.drops:type_name -> weft.host.v1.DropsQuery
+	32, // 33: weft.host.v1.Query.verify:type_name -> weft.host.v1.VerifyQuery
+	37, // 34: weft.host.v1.Query.trace:type_name -> weft.host.v1.TraceQuery
+	40, // 35: weft.host.v1.Query.examine:type_name -> weft.host.v1.ExamineQuery
+	42, // 36: weft.host.v1.Query.capture:type_name -> weft.host.v1.CaptureQuery
+	34, // 37: weft.host.v1.Answer.drops:type_name -> weft.host.v1.DropsAnswer
+	36, // 38: weft.host.v1.Answer.verify:type_name -> weft.host.v1.VerifyAnswer
+	39, // 39: weft.host.v1.Answer.trace:type_name -> weft.host.v1.TraceAnswer
+	41, // 40: weft.host.v1.Answer.examine:type_name -> weft.host.v1.ExamineAnswer
+	43, // 41: weft.host.v1.Answer.capture:type_name -> weft.host.v1.CaptureAnswer
+	35, // 42: weft.host.v1.DropsAnswer.rows:type_name -> weft.host.v1.DropRow
+	38, // 43: weft.host.v1.TraceQuery.packet:type_name -> weft.host.v1.TracePacket
+	47, // 44: weft.host.v1.TraceAnswer.runs:type_name -> weft.v1.TraceRun
+	48, // 45: weft.host.v1.ExamineAnswer.findings:type_name -> weft.v1.Finding
+	49, // 46: weft.host.v1.CaptureQuery.filter:type_name -> weft.v1.CaptureFilter
+	50, // 47: weft.host.v1.CaptureUpload.message:type_name -> weft.v1.CaptureResponse
+	0,  // 48: weft.host.v1.HostService.Join:input_type -> weft.host.v1.JoinRequest
+	1,  // 49: weft.host.v1.HostService.Renew:input_type -> weft.host.v1.RenewRequest
+	8,  // 50: weft.host.v1.HostService.Session:input_type -> weft.host.v1.AgentMessage
+	3,  // 51: weft.host.v1.HostService.BindPort:input_type -> weft.host.v1.BindPortRequest
+	3,  // 52: weft.host.v1.HostService.UnbindPort:input_type -> weft.host.v1.BindPortRequest
+	44, // 53: weft.host.v1.HostService.Capture:input_type -> weft.host.v1.CaptureUpload
+	5,  // 54: weft.host.v1.HostService.ReportAddresses:input_type -> weft.host.v1.ReportAddressesRequest
+	2,  // 55: weft.host.v1.HostService.Join:output_type -> weft.host.v1.JoinResponse
+	2,  // 56: weft.host.v1.HostService.Renew:output_type -> weft.host.v1.JoinResponse
+	17, // 57: weft.host.v1.HostService.Session:output_type -> weft.host.v1.ServerMessage
+	4,  // 58: weft.host.v1.HostService.BindPort:output_type -> weft.host.v1.BindPortResponse
+	4,  // 59: weft.host.v1.HostService.UnbindPort:output_type -> weft.host.v1.BindPortResponse
+	45, // 60: weft.host.v1.HostService.Capture:output_type -> weft.host.v1.CaptureDone
+	6,  // 61: weft.host.v1.HostService.ReportAddresses:output_type -> weft.host.v1.ReportAddressesResponse
+	55, // [55:62] is the sub-list for method output_type
+	48, // [48:55] is the sub-list for method input_type
+	48, // [48:48] is the sub-list for extension type_name
+	48, // [48:48] is the sub-list for extension extendee
+	0,  // [0:48] is the sub-list for field type_name
 }
 
 func init() { file_weft_host_v1_host_proto_init() }
@@ -3595,21 +3699,21 @@ func file_weft_host_v1_host_proto_init() {
 		(*ServerMessage_Query)(nil),
 		(*ServerMessage_Heartbeat)(nil),
 	}
-	file_weft_host_v1_host_proto_msgTypes[29].OneofWrappers = []any{
+	file_weft_host_v1_host_proto_msgTypes[30].OneofWrappers = []any{
 		(*Query_Drops)(nil),
 		(*Query_Verify)(nil),
 		(*Query_Trace)(nil),
 		(*Query_Examine)(nil),
 		(*Query_Capture)(nil),
 	}
-	file_weft_host_v1_host_proto_msgTypes[32].OneofWrappers = []any{
+	file_weft_host_v1_host_proto_msgTypes[33].OneofWrappers = []any{
 		(*Answer_Drops)(nil),
 		(*Answer_Verify)(nil),
 		(*Answer_Trace)(nil),
 		(*Answer_Examine)(nil),
 		(*Answer_Capture)(nil),
 	}
-	file_weft_host_v1_host_proto_msgTypes[36].OneofWrappers = []any{
+	file_weft_host_v1_host_proto_msgTypes[37].OneofWrappers = []any{
 		(*TraceQuery_Packet)(nil),
 		(*TraceQuery_Frame)(nil),
 	}
@@ -3619,7 +3723,7 @@ func file_weft_host_v1_host_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_host_v1_host_proto_rawDesc), len(file_weft_host_v1_host_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   46,
+			NumMessages:   47,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
