@@ -11,6 +11,7 @@
 #include "gen/verdict.h"
 #include "lib/config.h"
 #include "lib/ctx.h"
+#include "lib/guard.h"
 #include "maps/learn.h"
 #include "maps/port.h"
 #include "wire/arp.h"
@@ -22,9 +23,6 @@
 
 #define LEARN_INTERVAL_NS 50000000ull /* between two samples of a port, in the long run */
 #define LEARN_BURST_NS 1000000000ull  /* what may come at once, in the same measure */
-
-#define DHCP_SERVER 67
-#define DHCP_CLIENT 68
 
 /* What a DHCP server says to a client. */
 static __always_inline bool learn_is_lease(__u32 type, __u32 proto, __u32 ports)

@@ -8,12 +8,16 @@
 
 #include "wire/addr.h"
 
-/* forwarder: remote hosts with a guest that forwards what others send.
+/* forwarder: remote hosts with a guest that may do more than speak for itself.
  * key     network, the guest's MAC or, for what its host routed, none, and the PA
  * writer  datapath.Apply
- * readers admit, for sources that are not at home at the outer source
- * miss    SOURCE_NOT_IN_POLICY
+ * readers admit, for sources that are not at home at the outer source, and for what a guard looks for
+ * miss    SOURCE_NOT_IN_POLICY, DHCP_SERVER_MESSAGE, ROUTER_MESSAGE
  * full    Apply refuses before it writes anything */
+#define TRUST_FORWARD 1 /* forwards what others send */
+#define TRUST_DHCP 2    /* no DHCP guard */
+#define TRUST_ROUTER 4  /* no router guard */
+
 struct forwarder_key {
 	__u32 network;
 	__u8 mac[6];
@@ -26,7 +30,7 @@ _Static_assert(sizeof(struct forwarder_key) == 28, "forwarder key");
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__type(key, struct forwarder_key);
-	__type(value, __u32); /* 1 */
+	__type(value, __u32);
 	__uint(max_entries, 16384);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 } forwarder SEC(".maps");

@@ -49,33 +49,47 @@ static __always_inline enum verdict parse_arp(struct __sk_buff *skb, struct pkt 
 	return V_CONTINUE;
 }
 
-/* The options of NS and NA; the claimed MAC is in the one that suits the message. */
-static __always_inline enum verdict parse_nd_options(struct __sk_buff *skb, struct pkt *p)
+#define CLAIM_FOUND (1ull << 62)
+#define CLAIM_MALFORMED (1ull << 63)
+
+/* The options of RS, NS and NA, and the MAC that the one of the wanted type claims: in the low 48 bits, with
+ * one of the above. A global function, so that the verifier walks it once. */
+__noinline __u64 parse_nd_options(struct __sk_buff *skb, __u32 at, __u32 left, __u32 wanted)
 {
-	__u8 wanted = p->icmp_type == ND_NS ? ND_OPT_SOURCE : ND_OPT_TARGET;
-	__u32 at = p->l4 + 24, left = p->l4_len - 24;
+	__u64 claim = 0;
 
 	for (int i = 0; i < MAX_ND_OPTIONS; i++) {
 		struct {
-			__u8 type, len, mac[MAC_LEN];
+			__u8 type, len;
+			__be16 mac[3];
 		} o;
 
 		if (left == 0)
-			return V_CONTINUE;
+			return claim;
 		if (left < sizeof(o) || !load(skb, at, &o, sizeof(o)))
-			return V_ND_MALFORMED;
+			return CLAIM_MALFORMED;
 		if (o.len == 0 || o.len * 8u > left)
-			return V_ND_MALFORMED;
+			return CLAIM_MALFORMED;
 		if (o.type == wanted) {
-			if (o.len != 1 || p->has_claim)
-				return V_ND_MALFORMED;
-			__builtin_memcpy(p->claim, o.mac, MAC_LEN);
-			p->has_claim = 1;
+			if (o.len != 1 || claim)
+				return CLAIM_MALFORMED;
+			claim = CLAIM_FOUND | (__u64)o.mac[2] << 32 | (__u64)o.mac[1] << 16 | o.mac[0];
 		}
 		at += o.len * 8u;
 		left -= o.len * 8u;
 	}
-	return left == 0 ? V_CONTINUE : V_ND_MALFORMED;
+	return left == 0 ? claim : CLAIM_MALFORMED;
+}
+
+static __always_inline enum verdict parse_nd_claim(struct __sk_buff *skb, struct pkt *p, __u32 fixed)
+{
+	__u64 claim = parse_nd_options(skb, p->l4 + fixed, p->l4_len - fixed, p->icmp_type == ND_NA ? ND_OPT_TARGET : ND_OPT_SOURCE);
+
+	if (claim & CLAIM_MALFORMED)
+		return V_ND_MALFORMED;
+	p->has_claim = claim >> 62;
+	__builtin_memcpy(p->claim, &claim, MAC_LEN);
+	return V_CONTINUE;
 }
 
 static __always_inline enum verdict parse_nd(struct __sk_buff *skb, struct pkt *p)
@@ -102,6 +116,8 @@ static __always_inline enum verdict parse_nd(struct __sk_buff *skb, struct pkt *
 	}
 	if (p->l4_len < least)
 		return V_ND_MALFORMED;
+	if (p->icmp_type == ND_RS)
+		return parse_nd_claim(skb, p, 8);
 	if (p->icmp_type != ND_NS && p->icmp_type != ND_NA)
 		return V_CONTINUE;
 	if (!load(skb, p->l4 + 8, target, sizeof(target)))
@@ -109,7 +125,7 @@ static __always_inline enum verdict parse_nd(struct __sk_buff *skb, struct pkt *
 	addr_set6(&p->hop, target);
 	if (addr6_multicast(&p->hop) || addr_unspecified(&p->hop) || addr_is4(&p->hop))
 		return V_ND_MALFORMED;
-	return parse_nd_options(skb, p);
+	return parse_nd_claim(skb, p, 24);
 }
 
 /* Ports of TCP and UDP; type and code of ICMP. */
@@ -123,7 +139,7 @@ static __always_inline enum verdict parse_l4(struct __sk_buff *skb, struct pkt *
 	if (p->later || !(icmp || (ports && !p->fragment)))
 		return V_CONTINUE;
 	if (p->l4_len < sizeof(head))
-		return icmp6 && p->fragment ? V_ND_MALFORMED : V_CONTINUE;
+		return V_CONTINUE;
 	if (!load_head(skb, p->l4, head, sizeof(head)))
 		return V_IP_MALFORMED;
 	if (ports) {
@@ -136,6 +152,13 @@ static __always_inline enum verdict parse_l4(struct __sk_buff *skb, struct pkt *
 	if (icmp6 && p->icmp_type >= ND_RS && p->icmp_type <= ND_REDIRECT)
 		return parse_nd(skb, p);
 	return V_CONTINUE;
+}
+
+/* All fragments but the last are of whole 8 bytes. With less, one could show other ports than those
+ * that receivers put together (RFC 1858). */
+static __always_inline bool parse_is_part(__u32 len)
+{
+	return len != 0 && len % 8 == 0;
 }
 
 static __always_inline enum verdict parse_ipv4(struct __sk_buff *skb, struct pkt *p, __u32 at)
@@ -160,6 +183,8 @@ static __always_inline enum verdict parse_ipv4(struct __sk_buff *skb, struct pkt
 	p->l3_len = total;
 	p->l4 = at + ihl;
 	p->l4_len = total - ihl;
+	if (frag & IPV4_MF && !parse_is_part(p->l4_len))
+		return V_IP_MALFORMED;
 	return parse_l4(skb, p);
 }
 
@@ -178,6 +203,8 @@ static __always_inline enum verdict parse_extensions(struct __sk_buff *skb, stru
 			goto found;
 		if (i == MAX_EXTENSIONS || left < sizeof(h) || !load(skb, at, &h, sizeof(h)))
 			return V_IPV6_EXTENSIONS;
+		if (p->fragment) /* behind it, an overlapping fragment could reach what follows */
+			return V_IPV6_EXTENSIONS;
 		len = next == PROTO_FRAGMENT ? sizeof(h) : 8 * (h.reserved + 1u);
 		if (len > left)
 			return V_IPV6_EXTENSIONS;
@@ -186,6 +213,8 @@ static __always_inline enum verdict parse_extensions(struct __sk_buff *skb, stru
 		if (next == PROTO_FRAGMENT) {
 			__u16 offset_more = bpf_ntohs(h.offset_more);
 
+			if (offset_more & 1 && !parse_is_part(left))
+				return V_IPV6_EXTENSIONS;
 			if (offset_more & 0xfff9)
 				p->fragment = 1;
 			if (offset_more & 0xfff8)

@@ -11,6 +11,7 @@
 
 #include "gen/verdict.h"
 #include "lib/ctx.h"
+#include "lib/guard.h"
 #include "lib/isolation.h"
 #include "maps/forwarder.h"
 #include "maps/own.h"
@@ -97,11 +98,11 @@ static __always_inline enum verdict admit_nd(const struct pkt *p)
 {
 	if (p->icmp_type == ND_NA && !addr6_link_local(&p->hop) && !admit_own(p->port, &p->hop))
 		return V_SPOOFED_ND;
-	if ((p->icmp_type != ND_NS && p->icmp_type != ND_NA) || !p->has_claim)
+	if (!p->has_claim)
 		return V_CONTINUE;
 	if (!same_mac(p->claim, p->port->mac))
 		return V_SPOOFED_ND;
-	if (p->icmp_type == ND_NS && addr_unspecified(&p->src))
+	if (p->icmp_type != ND_NA && addr_unspecified(&p->src))
 		return V_SPOOFED_ND;
 	return V_CONTINUE;
 }
@@ -111,12 +112,11 @@ static __always_inline bool admit_source6(const struct pkt *p)
 	if (addr_unspecified(&p->src))
 		return (p->nd && p->icmp_type == ND_NS) || addr6_multicast(&p->dst);
 	if (addr6_link_local(&p->src))
-		return (p->nd && (p->icmp_type == ND_RS || p->icmp_type == ND_NS || p->icmp_type == ND_NA)) ||
-		       addr6_multicast(&p->dst);
+		return p->nd || addr6_multicast(&p->dst);
 	return admit_source(p);
 }
 
-static __always_inline enum verdict admit_guard(const struct pkt *p)
+static __always_inline enum verdict admit_self(const struct pkt *p)
 {
 	if (!same_mac(p->eth.src, p->port->mac))
 		return V_SPOOFED_MAC;
@@ -129,18 +129,14 @@ static __always_inline enum verdict admit_guard(const struct pkt *p)
 	return p->nd ? admit_nd(p) : V_CONTINUE;
 }
 
-static __always_inline enum verdict admit_router_message(const struct pkt *p)
+/* The guards come first: what 20.3 takes for a client's broadcast may be flooded. */
+static __always_inline enum verdict admit_port(struct __sk_buff *skb, const struct pkt *p)
 {
-	if (p->nd && (p->icmp_type == ND_RA || p->icmp_type == ND_REDIRECT))
-		return V_ROUTER_MESSAGE;
-	return V_CONTINUE;
-}
+	__u32 flags = p->port->flags, asks = guard_of(skb, p);
 
-static __always_inline enum verdict admit_port(const struct pkt *p)
-{
-	enum verdict v = p->port->flags & PORT_SPOOF ? V_CONTINUE : admit_guard(p);
-
-	return v ? v : admit_router_message(p);
+	if (flags & asks)
+		return asks == PORT_DHCP_GUARD ? V_DHCP_SERVER_MESSAGE : V_ROUTER_MESSAGE;
+	return flags & PORT_SPOOF ? V_CONTINUE : admit_self(p);
 }
 
 static __noinline bool admit_listed(const struct pkt *p, __u32 idx)
@@ -200,19 +196,43 @@ static __always_inline bool admit_led(const struct pkt *p)
 	return r && admit_behind(p, r);
 }
 
-/* A guest of that host forwards, and has sent what is somebody else's. */
-static __noinline bool admit_forwarded(const struct pkt *p)
+/* What policy trusts the guest with that may have sent the packet. */
+static __noinline __u32 admit_trust(const struct pkt *p, __u32 network)
 {
-	struct forwarder_key k = {.network = p->dport->network};
+	struct forwarder_key k = {.network = network};
 	__u8 router[MAC_LEN];
+	const __u32 *trust;
 
-	if (p->type == TYPE_ARP || admit_unusable(&p->src, p->type == TYPE_IPV4))
-		return false;
 	router_mac(router, p->vsid);
 	if (!same_mac(p->eth.src, router))
 		__builtin_memcpy(k.mac, p->eth.src, MAC_LEN);
 	__builtin_memcpy(&k.pa, &p->outer_src, sizeof(k.pa));
-	return bpf_map_lookup_elem(&forwarder, &k);
+	trust = bpf_map_lookup_elem(&forwarder, &k);
+	return trust ? *trust : 0;
+}
+
+/* A guest of that host forwards, and has sent what is somebody else's. */
+static __always_inline bool admit_forwarded(const struct pkt *p)
+{
+	if (p->type == TYPE_ARP || admit_unusable(&p->src, p->type == TYPE_IPV4))
+		return false;
+	return admit_trust(p, p->dport->network) & TRUST_FORWARD;
+}
+
+/* The guards again: the sender's host has let through only what its guest may say. */
+static __always_inline enum verdict admit_said(struct __sk_buff *skb, const struct pkt *p, __u32 network)
+{
+	__u32 asks = guard_of(skb, p);
+
+	if (!asks || admit_trust(p, network) & (asks == PORT_DHCP_GUARD ? TRUST_DHCP : TRUST_ROUTER))
+		return V_CONTINUE;
+	return asks == PORT_DHCP_GUARD ? V_DHCP_SERVER_MESSAGE : V_ROUTER_MESSAGE;
+}
+
+/* Routers speak from link-local addresses, which policy does not know: admit_said judges. */
+static __always_inline bool admit_router_speaks(const struct pkt *p)
+{
+	return p->nd && (p->icmp_type == ND_RA || p->icmp_type == ND_REDIRECT) && addr6_link_local(&p->src);
 }
 
 /* A source that the subnet has no record of: routed, or let in by a gateway. */
@@ -230,16 +250,28 @@ static __noinline bool admit_stranger(const struct pkt *p)
 	return g && admit_behind(p, g) && same_mac(g->mac, p->eth.src) && admit_outside(p, p->dport->network);
 }
 
-static __always_inline enum verdict admit_remote(const struct pkt *p)
+/* ARP and ND from the underlay speak for nobody but the guest that sent them. */
+static __always_inline enum verdict admit_claims(const struct pkt *p)
+{
+	const struct record *r;
+
+	if (p->has_claim && !same_mac(p->claim, p->eth.src))
+		return p->nd ? V_SPOOFED_ND : V_SPOOFED_ARP;
+	if (!p->nd || p->icmp_type != ND_NA || addr6_link_local(&p->hop))
+		return V_CONTINUE;
+	r = record_find(p->vsid, &p->hop);
+	return r && admit_behind(p, r) && same_mac(r->mac, p->eth.src) ? V_CONTINUE : V_SPOOFED_ND;
+}
+
+static __always_inline enum verdict admit_remote(struct __sk_buff *skb, const struct pkt *p)
 {
 	const struct record *r = record_find(p->vsid, &p->src);
 	enum verdict v;
 
-	if (!(r ? admit_behind(p, r) && same_mac(r->mac, p->eth.src) : admit_stranger(p)) && !admit_forwarded(p))
+	if (!(r ? admit_behind(p, r) && same_mac(r->mac, p->eth.src) : admit_stranger(p)) && !admit_forwarded(p) && !admit_router_speaks(p))
 		return V_SOURCE_NOT_IN_POLICY;
-	if (p->type == TYPE_ARP && !same_mac(p->claim, p->eth.src))
-		return V_SPOOFED_ARP;
-	v = admit_router_message(p);
+	v = admit_claims(p);
+	v || (v = admit_said(skb, p, p->dport->network));
 	return v ? v : isolate_remote(p, r);
 }
 

@@ -338,6 +338,14 @@ static __always_inline bool flood_source_known(struct flooding *f)
 	return s.found;
 }
 
+/* The network of a subnet is that of its first port here. */
+static __always_inline __u32 flood_network(const struct flood *row)
+{
+	const struct port *first = bpf_map_lookup_elem(&port, &row->local[0].at);
+
+	return first ? first->network : 0;
+}
+
 /* Split horizon: what came from the underlay goes to ports only. */
 static __always_inline enum verdict flood_from_uplink(struct flooding *f)
 {
@@ -352,9 +360,8 @@ static __always_inline enum verdict flood_from_uplink(struct flooding *f)
 		return V_MULTICAST;
 	if (!flood_source_known(f))
 		return V_SOURCE_NOT_IN_POLICY;
-	if (p->type == TYPE_ARP && !same_mac(p->claim, p->eth.src))
-		return V_SPOOFED_ARP;
-	v = admit_router_message(p);
+	v = admit_claims(p);
+	v || (v = admit_said(f->skb, p, flood_network(f->row)));
 	if (!v)
 		learn_flooded(f->skb, p);
 	v || (v = tos_arrive(f->skb, p));

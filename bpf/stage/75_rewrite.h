@@ -211,7 +211,7 @@ static __always_inline bool rewrite_plain(struct __sk_buff *skb, const struct pk
 	if (p->nd)
 		return false;
 	if (p->type == TYPE_IPV4)
-		return p->l4 == ip + sizeof(struct ipv4);
+		return p->l4 == ip + sizeof(struct ipv4) && guard_of(skb, p) != PORT_ROUTER_GUARD;
 	if (p->type != TYPE_IPV6)
 		return false;
 	if (p->l4 == ip + sizeof(struct ipv6))

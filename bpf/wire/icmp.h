@@ -8,7 +8,9 @@
 #define ICMP_ECHO_REPLY 0
 #define ICMP_UNREACHABLE 3
 #define ICMP_FRAG_NEEDED 4 /* code of ICMP_UNREACHABLE */
+#define ICMP_REDIRECT 5
 #define ICMP_ECHO 8
+#define ICMP_ROUTER 9 /* advertisement, RFC 1256 */
 #define ICMP_TIME_EXCEEDED 11
 #define ICMP_PARAMETER 12
 #define ICMP_TIMESTAMP 13

@@ -27,8 +27,9 @@ func renderForwarders(set table.Set, g *goal.Goal, u underlay) {
 			continue
 		}
 		for _, pa := range u.sourcesAt(r.PA) {
-			set.Forwarders[table.Forwarder{Network: network, PA: pa}] = struct{}{}
-			set.Forwarders[table.Forwarder{Network: network, MAC: r.MAC, PA: pa}] = struct{}{}
+			trust := table.Trust{Forward: r.Forward}
+			set.Forwarders[table.Forwarder{Network: network, PA: pa}] = trust
+			set.Forwarders[table.Forwarder{Network: network, MAC: r.MAC, PA: pa}] = trust
 		}
 	}
 }

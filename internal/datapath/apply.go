@@ -35,7 +35,7 @@ func (s *Switch) Apply(want table.Set, sweep bool) error {
 	}
 	errs = append(errs, s.putSettings(want.Settings))
 	errs = append(errs, s.putLocalPAs(d.putPAs)...)
-	errs = append(errs, s.putForwarders(d.putForwarders)...)
+	errs = append(errs, s.putForwarders(want, d.putForwarders)...)
 	errs = append(errs, s.putIsolations(want, d.putIsolations)...)
 	errs = append(errs, s.putPaths(want, d)...)
 	errs = append(errs, s.putSources(d.putSources)...)
@@ -170,7 +170,7 @@ func (s *Switch) fits(want table.Set, d *delta, sweep bool) error {
 		}
 	}
 	if n := after(s.have.Forwarders, want.Forwarders, d.putForwarders, sweep); n > maxForwarders {
-		return fmt.Errorf("forwarders: %d rows do not fit into %d, two for each host with guests that forward, and each such guest of a network", n, maxForwarders)
+		return fmt.Errorf("forwarders: %d rows do not fit into %d, two for each host with guests that forward or have no guards, and each such guest of a network", n, maxForwarders)
 	}
 	if n := after(s.have.LocalPAs, want.LocalPAs, d.putPAs, sweep); n > maxLocalPAs {
 		return fmt.Errorf("local provider addresses: %d are more than the %d that a host can have", n, maxLocalPAs)
@@ -345,14 +345,14 @@ func (s *Switch) chooseFirstPAs() error {
 	return errors.Join(errs...)
 }
 
-func (s *Switch) putForwarders(keys []table.Forwarder) []error {
+func (s *Switch) putForwarders(want table.Set, keys []table.Forwarder) []error {
 	var errs []error
 	for _, k := range keys {
-		if err := s.maps["forwarder"].Put(encodeForwarder(k), uint32(1)); err != nil {
+		if err := s.maps["forwarder"].Put(encodeForwarder(k), encodeTrust(want.Forwarders[k])); err != nil {
 			errs = append(errs, fmt.Errorf("forwarder %s of network %d: %w", k.PA, k.Network, err))
 			continue
 		}
-		s.have.Forwarders[k] = struct{}{}
+		s.have.Forwarders[k] = want.Forwarders[k]
 	}
 	return errs
 }

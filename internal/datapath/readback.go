@@ -105,8 +105,8 @@ func readSet(maps map[string]*ebpf.Map) (held, error) {
 			h.set.Isolations[table.MACKey{VSID: model.VSID(k.VSID), MAC: k.MAC}] = model.IsolationID(v)
 			return nil
 		}),
-		readAll(maps["forwarder"], func(k forwarderKey, _ uint32) error {
-			h.set.Forwarders[decodeForwarder(k)] = struct{}{}
+		readAll(maps["forwarder"], func(k forwarderKey, t uint32) error {
+			h.set.Forwarders[decodeForwarder(k)] = decodeTrust(t)
 			return nil
 		}),
 	)

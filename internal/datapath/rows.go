@@ -126,6 +126,20 @@ type forwarderKey struct {
 	PA      [16]byte
 }
 
+const (
+	trustForward = 1 << iota
+	trustDHCP
+	trustRouter
+)
+
+func encodeTrust(t table.Trust) uint32 {
+	return flag[uint32](t.Forward, trustForward) | flag[uint32](t.DHCP, trustDHCP) | flag[uint32](t.Router, trustRouter)
+}
+
+func decodeTrust(t uint32) table.Trust {
+	return table.Trust{Forward: t&trustForward != 0, DHCP: t&trustDHCP != 0, Router: t&trustRouter != 0}
+}
+
 func encodeForwarder(f table.Forwarder) forwarderKey {
 	return forwarderKey{Network: uint32(f.Network), MAC: f.MAC, PA: addr16(f.PA)}
 }

@@ -27,7 +27,7 @@ type packet struct {
 	icmpType uint8      // of ICMP and ICMPv6; else zero
 	icmpCode uint8
 	nd       bool
-	ndp      wire.Neighbour // if it is a solicitation or an advertisement
+	ndp      wire.Neighbour // if it is a solicitation, or a neighbour's advertisement
 }
 
 func (p *packet) isARP() bool    { return p.eth.Type == wire.TypeARP }
@@ -127,6 +127,9 @@ func (p *packet) parseIPv4(frame []byte) model.Verdict {
 	p.length, p.proto, p.l4 = int(h.TotalLen), h.Proto, l3+h.HeaderLen
 	p.later = h.FragOffset != 0
 	p.fragment = h.MoreFrags || p.later
+	if n := p.l4Len(); h.MoreFrags && (n == 0 || n%8 != 0) {
+		return model.VerdictIpMalformed // no part but the last is like that: it could be hiding ports
+	}
 	p.parseUpper(frame)
 	return model.VerdictContinue
 }
@@ -166,9 +169,6 @@ func (p *packet) parseND(frame []byte) model.Verdict {
 	if !p.isICMPv6() || p.later {
 		return model.VerdictContinue
 	}
-	if p.fragment && p.l4Len() < 4 {
-		return model.VerdictNdMalformed // it could be hiding its type
-	}
 	if !wire.IsND(p.icmpType) {
 		return model.VerdictContinue
 	}
@@ -176,7 +176,7 @@ func (p *packet) parseND(frame []byte) model.Verdict {
 	if p.l4 != l3+wire.IPv6Len || p.ttl != 255 || p.icmpCode != 0 || p.l4Len() < wire.MinND(p.icmpType) {
 		return model.VerdictNdMalformed
 	}
-	if p.icmpType != wire.ICMPv6NeighbourSol && p.icmpType != wire.ICMPv6NeighbourAdv {
+	if p.icmpType == wire.ICMPv6RouterAdvert || p.icmpType == wire.ICMPv6Redirect {
 		return model.VerdictContinue
 	}
 	n, err := wire.ParseNeighbour(frame[p.l4 : l3+p.length])

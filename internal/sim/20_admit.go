@@ -2,6 +2,7 @@ package sim
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/weft-sdn/weft/internal/model"
 	"github.com/weft-sdn/weft/internal/table"
@@ -9,16 +10,23 @@ import (
 )
 
 func (w *walk) admit20() model.Verdict {
-	if w.port.Spoof {
-		w.say(model.VerdictContinue, "admit", "the port may speak for others")
-	} else if v := w.guard(); v != model.VerdictContinue {
+	p := &w.packet
+	switch {
+	case w.port.DHCPGuard && p.isServerMessage(w.frame):
+		return w.say(model.VerdictDhcpServerMessage, "admit", "the guest is no DHCP server")
+	case w.port.RouterGuard && p.isRouterMessage():
+		return w.say(model.VerdictRouterMessage, "admit", "the guest is no router")
+	case w.port.Spoof:
+		return w.say(model.VerdictContinue, "admit", "the port may speak for others")
+	}
+	if v := w.admitSelf(); v != model.VerdictContinue {
 		return v
 	}
-	return w.admitRouterMessages()
+	return w.say(model.VerdictContinue, "admit", "admitted")
 }
 
-// guard holds a guest to its own MAC and Customer Addresses.
-func (w *walk) guard() model.Verdict {
+// admitSelf holds a guest to its own MAC and Customer Addresses.
+func (w *walk) admitSelf() model.Verdict {
 	p := &w.packet
 	if p.eth.Src != w.port.MAC {
 		return w.say(model.VerdictSpoofedMac, "admit", "source MAC %s is not the port's %s", p.eth.Src, w.port.MAC)
@@ -68,7 +76,7 @@ func (w *walk) guardIPv6() model.Verdict {
 			return model.VerdictContinue
 		}
 	case p.src.IsLinkLocalUnicast():
-		if toGroup || p.isND(wire.ICMPv6RouterSolicit) || p.isND(wire.ICMPv6NeighbourSol) || p.isND(wire.ICMPv6NeighbourAdv) {
+		if toGroup || p.nd {
 			return model.VerdictContinue
 		}
 	default:
@@ -100,10 +108,9 @@ func (w *walk) guardND() model.Verdict {
 	n := &p.ndp
 	foreignMAC := n.HasMAC && n.MAC != w.port.MAC
 	switch {
-	case p.isND(wire.ICMPv6NeighbourSol) && foreignMAC,
-		p.isND(wire.ICMPv6NeighbourAdv) && foreignMAC:
+	case foreignMAC:
 		return w.say(model.VerdictSpoofedNd, "admit", "claims MAC %s, the port's is %s", n.MAC, w.port.MAC)
-	case p.isND(wire.ICMPv6NeighbourSol) && p.src.IsUnspecified() && n.HasMAC:
+	case !p.isND(wire.ICMPv6NeighbourAdv) && p.src.IsUnspecified() && n.HasMAC:
 		return w.say(model.VerdictSpoofedNd, "admit", "claims a MAC while it has no address yet")
 	case p.isND(wire.ICMPv6NeighbourAdv) && !w.own(n.Target) && !n.Target.IsLinkLocalUnicast():
 		return w.say(model.VerdictSpoofedNd, "admit", "advertises %s, which is not an address of the port", n.Target)
@@ -111,12 +118,32 @@ func (w *walk) guardND() model.Verdict {
 	return model.VerdictContinue
 }
 
-func (w *walk) admitRouterMessages() model.Verdict {
-	p := &w.packet
-	if p.isND(wire.ICMPv6RouterAdvert) || p.isND(wire.ICMPv6Redirect) {
-		return w.say(model.VerdictRouterMessage, "admit", "a guest is not a router (ICMPv6 type %d)", p.icmpType)
+// isRouterMessage tells whether a router says this: advertisements and redirects of both families.
+func (p *packet) isRouterMessage() bool {
+	if p.isICMP() {
+		return p.icmpType == 5 || p.icmpType == 9
 	}
-	return w.say(model.VerdictContinue, "admit", "admitted")
+	return p.isND(wire.ICMPv6RouterAdvert) || p.isND(wire.ICMPv6Redirect)
+}
+
+// isServerMessage tells whether a DHCP server of either family says this, or may turn out to: a fragment's first byte
+// may be another when it is put together.
+func (p *packet) isServerMessage(frame []byte) bool {
+	if p.proto != wire.ProtoUDP || p.later || p.isARP() || p.l4Len() < 4 {
+		return false
+	}
+	server, client, says := uint16(67), uint16(68), []byte{2}
+	if p.isIPv6() {
+		server, client, says = 547, 546, []byte{2, 7, 10, 13} // advertise, reply, reconfigure, relay-reply
+	}
+	ports, _ := wire.ParsePorts(frame[p.l4:])
+	switch {
+	case ports.Destination == client:
+		return true
+	case ports.Source != server && ports.Destination != server:
+		return false
+	}
+	return p.fragment || p.l4Len() > 8 && slices.Contains(says, frame[p.l4+8])
 }
 
 // uplinkAdmit20 holds the outer source to what policy says is behind it.
@@ -129,13 +156,54 @@ func (w *walk) uplinkAdmit20() model.Verdict {
 	if p.isARP() {
 		source = p.arp.Sender
 	}
-	if v := w.admitSource(source); v != model.VerdictContinue && !w.forwarded(source) {
+	routerSpeaks := p.isIPv6() && p.isRouterMessage() && source.IsLinkLocalUnicast() // of which policy knows no address
+	if v := w.admitSource(source); v != model.VerdictContinue && !w.forwarded(source) && !routerSpeaks {
 		return v
 	}
+	if v := w.admitClaims(); v != model.VerdictContinue {
+		return v
+	}
+	return w.admitSaid(w.port.Network)
+}
+
+// admitClaims holds ARP and ND of a guest elsewhere to its own MAC and addresses.
+func (w *walk) admitClaims() model.Verdict {
+	p := &w.packet
 	if p.isARP() && p.arp.SenderMAC != p.eth.Src {
 		return w.say(model.VerdictSpoofedArp, "admit", "ARP sender MAC %s is not the frame's source %s", p.arp.SenderMAC, p.eth.Src)
 	}
-	return w.admitRouterMessages()
+	if p.ndp.HasMAC && p.ndp.MAC != p.eth.Src {
+		return w.say(model.VerdictSpoofedNd, "admit", "claims MAC %s, the frame's source is %s", p.ndp.MAC, p.eth.Src)
+	}
+	if !p.isND(wire.ICMPv6NeighbourAdv) || p.ndp.Target.IsLinkLocalUnicast() {
+		return model.VerdictContinue
+	}
+	if r, ok := w.rec(w.outer.vsid, p.ndp.Target); !ok || !w.sends(r.PA) || r.MAC != p.eth.Src {
+		return w.say(model.VerdictSpoofedNd, "admit", "advertises %s, which is not %s at %s", p.ndp.Target, p.eth.Src, w.outer.src)
+	}
+	return model.VerdictContinue
+}
+
+// admitSaid asks policy whether the guest elsewhere may say what guards look for.
+func (w *walk) admitSaid(network model.NetworkIndex) model.Verdict {
+	p := &w.packet
+	trust := w.Set.Forwarders[w.sender(network)]
+	switch {
+	case p.isRouterMessage() && !trust.Router:
+		return w.say(model.VerdictRouterMessage, "admit", "%s at %s is no router", p.eth.Src, w.outer.src)
+	case p.isServerMessage(w.frame) && !trust.DHCP:
+		return w.say(model.VerdictDhcpServerMessage, "admit", "%s at %s is no DHCP server", p.eth.Src, w.outer.src)
+	}
+	return w.say(model.VerdictContinue, "admit", "admitted")
+}
+
+// sender is who may have sent a frame from the underlay: a guest, or one whose packet its host has routed.
+func (w *walk) sender(network model.NetworkIndex) table.Forwarder {
+	f := table.Forwarder{Network: network, PA: w.outer.src}
+	if w.packet.eth.Src != model.RouterMAC(w.outer.vsid) {
+		f.MAC = w.packet.eth.Src
+	}
+	return f
 }
 
 func (w *walk) admitSource(source netip.Addr) model.Verdict {
@@ -179,11 +247,7 @@ func (w *walk) forwarded(source netip.Addr) bool {
 	if w.packet.isARP() || !usable(source) {
 		return false
 	}
-	f := table.Forwarder{Network: w.port.Network, PA: w.outer.src}
-	if w.packet.eth.Src != model.RouterMAC(w.outer.vsid) {
-		f.MAC = w.packet.eth.Src
-	}
-	if _, ok := w.Set.Forwarders[f]; !ok {
+	if !w.Set.Forwarders[w.sender(w.port.Network)].Forward {
 		return false
 	}
 	w.say(model.VerdictContinue, "admit", "a guest at %s forwards for %s", w.outer.src, source)

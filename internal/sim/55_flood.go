@@ -291,8 +291,9 @@ func (w *walk) admitFlooded() model.Verdict {
 	default:
 		return w.say(model.VerdictSourceNotInPolicy, "flood", "%s of subnet %d is not at %s", source, vsid, w.outer.src)
 	}
-	if p.isARP() && p.arp.SenderMAC != p.eth.Src {
-		return w.say(model.VerdictSpoofedArp, "flood", "ARP sender MAC %s is not the frame's source %s", p.arp.SenderMAC, p.eth.Src)
+	if v := w.admitClaims(); v != model.VerdictContinue {
+		return v
 	}
-	return w.admitRouterMessages()
+	first := w.ports(vsid, everybody)[0] // whose network is the subnet's
+	return w.admitSaid(w.Set.Ports[first.IfIndex].Network)
 }

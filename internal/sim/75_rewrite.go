@@ -38,7 +38,7 @@ func (p *packet) rewritable(frame []byte) bool {
 	case p.nd:
 		return false
 	case p.isIPv4():
-		return p.l4 == l3+wire.IPv4Len
+		return p.l4 == l3+wire.IPv4Len && !p.isRouterMessage()
 	case p.isIPv6() && p.l4 == l3+wire.IPv6Len+8:
 		return frame[l3+6] == wire.ProtoFragment
 	case p.isIPv6():

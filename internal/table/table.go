@@ -143,13 +143,19 @@ const (
 	MaxFloodHosts = 128
 )
 
-// Forwarder finds a remote host with a guest that forwards: what comes from there may have
-// any source of the network. Once without MAC, for what that host has routed, and once
+// Forwarder finds a remote host with a guest that may do more than speak for itself. Once without MAC, for what that host has routed, and once
 // with the guest's, for what stayed in its subnet.
 type Forwarder struct {
 	Network model.NetworkIndex
 	MAC     model.MAC // zero: the distributed router's
 	PA      netip.Addr
+}
+
+// Trust is what a guest may do beside speaking for itself.
+type Trust struct {
+	Forward bool // what others send, so that any source of the network may come from there
+	DHCP    bool // serve DHCP: its port has no such guard
+	Router  bool // advertise itself as a router, and redirect
 }
 
 // RewriteIn says whom a Provider Address stands for that belongs to one Customer Address alone.
@@ -185,7 +191,7 @@ type Set struct {
 	Groups   map[GroupMember]struct{}
 	Settings Settings
 
-	Forwarders map[Forwarder]struct{}
+	Forwarders map[Forwarder]Trust
 	RewriteOut map[RecordKey]netip.Addr // the PA, of the same family, that stands for a CA in the underlay
 	RewriteIn  map[netip.Addr]RewriteIn // by PA
 	// RuleSets are those that Ports name. A RuleSet never changes, so Sets share them.
@@ -219,7 +225,7 @@ func NewSet() Set {
 		Groups:   map[GroupMember]struct{}{},
 		Settings: DefaultSettings,
 
-		Forwarders: map[Forwarder]struct{}{},
+		Forwarders: map[Forwarder]Trust{},
 		RewriteOut: map[RecordKey]netip.Addr{},
 		RewriteIn:  map[netip.Addr]RewriteIn{},
 		RuleSets:   map[RuleSetKey]*RuleSet{},

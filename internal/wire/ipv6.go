@@ -99,7 +99,8 @@ type Upper struct {
 //	|                        Identification                         |
 //	+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 //
-// ErrExtensions: a seventh, or one that reaches past the payload.
+// ErrExtensions: a seventh, one that reaches past the payload, and of a fragment one behind its Fragment header, or a part that
+// is not the last and not of whole 8 bytes. An overlapping fragment could otherwise change what is found (RFC 7112, RFC 1858).
 func (h IPv6) Walk(b []byte) (Upper, error) {
 	end := IPv6Len + int(h.PayloadLen)
 	if end > len(b) {
@@ -115,10 +116,16 @@ func (h IPv6) Walk(b []byte) (Upper, error) {
 		if n == MaxExtensions || u.Offset+protoExtension > end {
 			return Upper{}, ErrExtensions
 		}
+		if u.Fragment {
+			return Upper{}, ErrExtensions
+		}
 		x := b[u.Offset:]
 		if u.Proto == ProtoFragment {
 			word := be16(x[2:])
 			u.Proto, u.Offset = x[0], u.Offset+8
+			if part := end - u.Offset; word&1 != 0 && (part == 0 || part%8 != 0) {
+				return Upper{}, ErrExtensions
+			}
 			u.LaterFragment = word>>3 != 0
 			u.Fragment = u.Fragment || word&1 != 0 || u.LaterFragment
 			if u.LaterFragment {

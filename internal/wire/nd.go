@@ -10,7 +10,8 @@ import (
 const NeighbourLen = neighbourMessageLen
 
 // Neighbour is a Neighbour Solicitation (type 135) or Advertisement (136), RFC 4861
-// sections 4.3 and 4.4, and the link-layer address that it claims (4.6.1).
+// sections 4.3 and 4.4, and the link-layer address that it claims (4.6.1); or what a Router
+// Solicitation (133, section 4.1) claims.
 //
 //	 0                   1                   2                   3
 //	 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
@@ -26,10 +27,10 @@ const NeighbourLen = neighbourMessageLen
 //	| Option: type  |  length / 8   |  address: 6 bytes for 1 and 2 |
 //	+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 type Neighbour struct {
-	Type                        uint8 // 135 or 136
-	Router, Solicited, Override bool  // of an Advertisement: R, S, O
-	Target                      netip.Addr
-	MAC                         model.MAC // claimed: source of a Solicitation, target of an Advertisement
+	Type                        uint8      // 133, 135 or 136
+	Router, Solicited, Override bool       // of an Advertisement: R, S, O
+	Target                      netip.Addr // a Router Solicitation has none
+	MAC                         model.MAC  // claimed: source of a Solicitation, target of an Advertisement
 	HasMAC                      bool
 }
 
@@ -37,21 +38,24 @@ type Neighbour struct {
 // options, which must end where b does. ErrTruncated, ErrAddress for a target that is
 // multicast, unspecified or IPv4-mapped, ErrOption.
 func ParseNeighbour(b []byte) (Neighbour, error) {
-	if len(b) < NeighbourLen {
+	if len(b) < 8 {
 		return Neighbour{}, ErrTruncated
 	}
-	n := Neighbour{
-		Type: b[0], Router: b[4]&0x80 != 0, Solicited: b[4]&0x40 != 0, Override: b[4]&0x20 != 0,
-		Target: netip.AddrFrom16([16]byte(b[8:24])),
-	}
-	if n.Target.IsMulticast() || n.Target.IsUnspecified() || n.Target.Is4In6() {
-		return Neighbour{}, ErrAddress
+	n, options := Neighbour{Type: b[0]}, b[8:]
+	if n.Type != ICMPv6RouterSolicit {
+		if len(b) < NeighbourLen {
+			return Neighbour{}, ErrTruncated
+		}
+		n.Router, n.Solicited, n.Override = b[4]&0x80 != 0, b[4]&0x40 != 0, b[4]&0x20 != 0
+		n.Target, options = netip.AddrFrom16([16]byte(b[8:24])), b[NeighbourLen:]
+		if n.Target.IsMulticast() || n.Target.IsUnspecified() || n.Target.Is4In6() {
+			return Neighbour{}, ErrAddress
+		}
 	}
 	mac := byte(ndOptionSourceMAC)
 	if n.Type == ICMPv6NeighbourAdv {
 		mac = ndOptionTargetMAC
 	}
-	options := b[NeighbourLen:]
 	for i := 0; len(options) > 0; i++ {
 		if i == maxNDOptions || len(options) < protoExtension {
 			return Neighbour{}, ErrOption

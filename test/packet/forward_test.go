@@ -38,8 +38,8 @@ func led(set *table.Set, through guest) {
 // forwardsFar lets mail, at paFar, forward for red's network.
 func forwardsFar(set *table.Set) {
 	led(set, mail)
-	set.Forwarders[table.Forwarder{Network: 1, PA: paFar}] = struct{}{}
-	set.Forwarders[table.Forwarder{Network: 1, MAC: mail.mac, PA: paFar}] = struct{}{}
+	set.Forwarders[table.Forwarder{Network: 1, PA: paFar}] = table.Trust{Forward: true}
+	set.Forwarders[table.Forwarder{Network: 1, MAC: mail.mac, PA: paFar}] = table.Trust{Forward: true}
 }
 
 // external leaves red's subnets to external routers: db in red1, of which a route tells.

@@ -33,8 +33,13 @@ func dhcpFrame(dst, src model.MAC, from, to netip.Addr, sport, dport uint16) []b
 // leaseStories tell how a DHCP server's word finds a client that has no address yet.
 func leaseStories(s site) []story {
 	offered := addr("10.0.0.99")
-	here := learnAt(s, devDB, newcomer)
+	here := func(set *table.Set) {
+		learnAt(s, devDB, newcomer)(set)
+		unguarded(s, devWeb)(set)
+		unguarded(s, devAPI)(set)
+	}
 	far := func(set *table.Set) {
+		unguarded(s, devWeb)(set)
 		set.Records[table.RecordKey{VSID: red1, CA: model.L2OnlyCA(newcomer)}] = table.Record{MAC: newcomer, PA: paFar, Port: 99}
 	}
 	offer := func(to netip.Addr, sport, dport uint16) []byte {
@@ -51,7 +56,7 @@ func leaseStories(s site) []story {
 		{name: "a lease for a guest far away", in: s.fromPort(devWeb, offer(offered, 67, 68)), change: far, port: web.id,
 			want: outcome{model.VerdictEncapsulated, s.uplinks[0], nvgre(uplinkNextHop, s.macs[s.uplinks[0]], paHere, paFar, red1, flowOfDHCP(web.v4, offered), 0, offer(offered, 67, 68))}},
 		refused("a lease for a MAC that nobody has", s.fromPort(devWeb, with(offer(offered, 67, 68), 5, 98)), here, model.VerdictNoRecord, web.id),
-		refused("anything else for a guest without address", s.fromPort(devWeb, offer(offered, 53, 68)), here, model.VerdictNoRecord, web.id),
+		refused("anything else for a guest without address", s.fromPort(devWeb, offer(offered, 67, 53)), here, model.VerdictNoRecord, web.id),
 		refused("a lease across subnets", s.fromPort(devAPI, dhcpFrame(newcomer, api.mac, api.v4, offered, 67, 68)), here, model.VerdictNoRecord, api.id),
 		{name: "a record comes before the client's MAC", in: s.fromPort(devWeb, offer(fw.v4, 67, 68)), change: here, port: web.id, to: fw.id,
 			want: outcome{model.VerdictDelivered, s.ports[devFW], with(offer(fw.v4, 67, 68), 0, fw.mac[:]...)}},
@@ -75,6 +80,9 @@ func TestWhatIsSighted(t *testing.T) {
 	s, sw := newSite(t), load(t)
 	set := street(s)
 	learnAt(s, devDB, newcomer)(&set)
+	unguarded(s, devWeb)(&set)
+	unguarded(s, devDB)(&set)
+	trustFar(mail, table.Trust{DHCP: true})(&set)
 	apply(t, sw, set)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
@@ -203,6 +211,7 @@ func TestWhatIsFloodedIsSighted(t *testing.T) {
 	s, sw := newSite(t), load(t)
 	set := street(s)
 	floodRed(s, table.Flood{Rate: 1e9})(&set)
+	unguarded(s, devWeb)(&set)
 	apply(t, sw, set)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()

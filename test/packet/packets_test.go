@@ -511,7 +511,29 @@ func (w writer) v4(src, dst netip.Addr, n int) []byte {
 	}
 	var payload []byte
 	h.Proto, payload = w.upper(wire.ProtoICMP, n)
+	if h.MoreFrags {
+		payload = w.part(payload)
+	}
 	return v4(h, options, payload)
+}
+
+// part makes a payload one of whole 8 bytes, as all parts of a packet but the last are; mostly.
+func (w writer) part(payload []byte) []byte {
+	if chance(w.Rand, 10) {
+		return payload
+	}
+	return join(payload, zeros(8-len(payload)%8))
+}
+
+// datagram is UDP; some of it is DHCP, of either family and kind.
+func (w writer) datagram(n int) []byte {
+	if !chance(w.Rand, 10) {
+		return udp(uint16(w.Uint32()), uint16(w.Uint32()), n)
+	}
+	port := func() uint16 { return pick(w.Rand, []uint16{67, 67, 68, 546, 547, 547, uint16(w.Uint32())}) }
+	d := udp(port(), port(), 1+n)
+	d[8] = byte(w.IntN(14))
+	return d
 }
 
 // upper is what IP carries; icmpProto is the family's ICMP.
@@ -520,7 +542,7 @@ func (w writer) upper(icmpProto uint8, n int) (uint8, []byte) {
 	proto := icmpProto
 	switch k := w.IntN(100); {
 	case k < 35:
-		proto, payload = wire.ProtoUDP, udp(uint16(w.Uint32()), uint16(w.Uint32()), n)
+		proto, payload = wire.ProtoUDP, w.datagram(n)
 	case k < 60:
 		header := zeros(4 * (5 + w.IntN(11)))
 		must(wire.Ports{Source: uint16(w.Uint32()), Destination: uint16(w.Uint32())}.Encode(header))
@@ -538,7 +560,7 @@ func (w writer) upper(icmpProto uint8, n int) (uint8, []byte) {
 			payload = payload[:4+w.IntN(5)]
 		}
 	case k < 92:
-		kind := pick(w.Rand, []uint8{0, 3, 5, 8, 11, 12, 13, 14, 1, 2, 4, 127, 128, 129, 130, 132, 138, 143})
+		kind := pick(w.Rand, []uint8{0, 3, 5, 5, 8, 9, 9, 11, 12, 13, 14, 1, 2, 4, 127, 128, 129, 130, 132, 138, 143})
 		payload = icmp(kind, uint8(w.IntN(3)), w.Uint32(), zeros(n))
 	default:
 		proto, payload = pick(w.Rand, []uint8{wire.ProtoICMP, wire.ProtoICMPv6, wire.ProtoGRE, wire.ProtoESP, wire.ProtoNoNext, 132, 253, 255}), zeros(n)
@@ -583,6 +605,9 @@ func (w writer) extensions(proto uint8, payload []byte) (uint8, []byte) {
 			} else if chance(w.Rand, 50) {
 				header[3] = 1
 			}
+			if header[3]&1 != 0 {
+				payload = w.part(payload)
+			}
 		} else if chance(w.Rand, 20) {
 			header = zeros(8 * (1 + w.IntN(pick(w.Rand, []int{4, 4, 30}))))
 			header[1] = byte(len(header)/8 - 1)
@@ -614,7 +639,10 @@ func (w writer) nd(srcMAC model.MAC, src, dst netip.Addr) []byte {
 		h.HopLimit = w.ttl()
 	}
 	b := make([]byte, 24)
-	if kind == 137 {
+	switch kind {
+	case 133:
+		b = make([]byte, 8)
+	case 137:
 		b = make([]byte, 40)
 	}
 	a := target.As16()
@@ -626,7 +654,7 @@ func (w writer) nd(srcMAC model.MAC, src, dst netip.Addr) []byte {
 	}
 	b = append(b, w.ndOptions(srcMAC)...)
 	if chance(w.Rand, 4) {
-		b = b[:8+w.IntN(len(b)-8)]
+		b = b[:8+w.IntN(len(b)-7)]
 	}
 	must(wire.SealICMPv6(h, b))
 	h.Next = wire.ProtoICMPv6

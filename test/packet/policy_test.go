@@ -223,6 +223,7 @@ func (w *world) addPort(rng *rand.Rand, ifindex uint32) {
 	if chance(rng, 3) {
 		p.PA = netip.Addr{}
 	}
+	p.DHCPGuard, p.RouterGuard = chance(rng, 60), chance(rng, 60)
 	p.Learn = chance(rng, 40)
 	if p.Learn {
 		w.addL2Only(sub, table.Record{MAC: mac, IfIndex: ifindex, Port: p.ID})
@@ -360,18 +361,22 @@ func (w *world) addDirect(rng *rand.Rand) {
 	}
 }
 
-// addForwarders lets hosts elsewhere forward, with or without a guest of theirs.
+// addForwarders lets hosts elsewhere forward and do without guards, with or without a guest of theirs.
 func (w *world) addForwarders(rng *rand.Rand) {
 	for _, sub := range w.subnets {
 		for _, m := range sub.members {
-			if !m.pa.IsValid() || chance(rng, 85) {
+			if !m.pa.IsValid() || chance(rng, 75) {
+				continue
+			}
+			trust := table.Trust{Forward: chance(rng, 60), DHCP: chance(rng, 50), Router: chance(rng, 50)}
+			if trust == (table.Trust{}) {
 				continue
 			}
 			if chance(rng, 90) {
-				w.set.Forwarders[table.Forwarder{Network: sub.network, PA: m.pa}] = struct{}{}
+				w.set.Forwarders[table.Forwarder{Network: sub.network, PA: m.pa}] = trust
 			}
 			if chance(rng, 90) {
-				w.set.Forwarders[table.Forwarder{Network: sub.network, MAC: m.mac, PA: m.pa}] = struct{}{}
+				w.set.Forwarders[table.Forwarder{Network: sub.network, MAC: m.mac, PA: m.pa}] = trust
 				w.forwarders = append(w.forwarders, m)
 			}
 		}

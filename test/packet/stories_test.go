@@ -13,7 +13,7 @@ import (
 // stories tells of the street, stage by stage.
 func stories(s site) []story {
 	return slices.Concat(
-		parseStories(s), admitStories(s), arpStories(s), ndStories(s), routeStories(s),
+		parseStories(s), admitStories(s), guardStories(s), arpStories(s), ndStories(s), routeStories(s),
 		lookupStories(s), encapStories(s), uplinkStories(s), transportStories(s), toPortStories(s),
 		wildcardStories(s), leaseStories(s), forwardStories(s), floodStories(s), pathStories(s), rewriteStories(s), isolationStories(s),
 	)
@@ -106,8 +106,15 @@ func parseStories(s site) []story {
 			join([]byte{wire.ProtoICMPv6, 0, 1, 4, 0, 0, 0, 0}, sol[54:])))), model.VerdictNdMalformed, web.id),
 		drop("ND in a fragment", s.fromPort(devWeb, ipFrame(db.mac, web.mac, v6(wire.IPv6{HopLimit: 255, Next: wire.ProtoFragment, Source: web.v6, Destination: db.v6},
 			join([]byte{wire.ProtoICMPv6, 0, 0, 1, 0, 0, 0, 9}, sol[54:])))), model.VerdictNdMalformed, web.id),
+		drop("IPv4's first fragment hides half of its ports", s.fromPort(devWeb, part4(web.v4, db.v4, 0, true, []byte{0, 67, 0})), model.VerdictIpMalformed, web.id),
+		drop("a first fragment of nothing", s.fromPort(devWeb, part4(web.v4, db.v4, 0, true, nil)), model.VerdictIpMalformed, web.id),
+		drop("a middle fragment that ends inside 8 bytes", s.fromPort(devWeb, part4(web.v4, db.v4, 1, true, zeros(12))), model.VerdictIpMalformed, web.id),
+		{name: "a last fragment ends where it will", in: s.fromPort(devWeb, part4(web.v4, db.v4, 1, false, zeros(12))), port: web.id, to: db.id,
+			want: outcome{model.VerdictDelivered, s.ports[devDB], part4(web.v4, db.v4, 1, false, zeros(12))}},
+		drop("options behind IPv6's fragment header, for another fragment to overlap", s.fromPort(devWeb, ipFrame(db.mac, web.mac, v6(wire.IPv6{HopLimit: 64, Next: wire.ProtoFragment, Source: web.v6, Destination: db.v6},
+			join([]byte{wire.ProtoDestOpts, 0, 0, 1, 0, 0, 0, 9}, []byte{wire.ProtoUDP, 0, 1, 4, 0, 0, 0, 0}, udp(4000, 53, 8))))), model.VerdictIpv6Extensions, web.id),
 		drop("ICMPv6 that hides its type in a fragment", s.fromPort(devWeb, ipFrame(db.mac, web.mac, v6(wire.IPv6{HopLimit: 255, Next: wire.ProtoFragment, Source: web.v6, Destination: db.v6},
-			[]byte{wire.ProtoICMPv6, 0, 0, 1, 0, 0, 0, 9, 135, 0, 0}))), model.VerdictNdMalformed, web.id),
+			[]byte{wire.ProtoICMPv6, 0, 0, 1, 0, 0, 0, 9, 135, 0, 0}))), model.VerdictIpv6Extensions, web.id),
 	}
 }
 

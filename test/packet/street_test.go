@@ -77,7 +77,7 @@ func street(s site) table.Set {
 	set := table.NewSet()
 	port := func(dev int, g guest, vsid model.VSID, network model.NetworkIndex, gate4, gate6 netip.Addr) table.Port {
 		return table.Port{IfIndex: s.ports[dev], ID: g.id, VSID: vsid, Network: network, MAC: g.mac, PA: paHere,
-			Gateway4: gate4, Gateway6: gate6, MTU: 1458}
+			Gateway4: gate4, Gateway6: gate6, MTU: 1458, DHCPGuard: true, RouterGuard: true}
 	}
 	put := func(p table.Port) { set.Ports[p.IfIndex] = p }
 	put(port(devWeb, web, red1, 1, gate1, gate1v6))
