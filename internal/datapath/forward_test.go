@@ -36,8 +36,8 @@ func (f *fabric) insert(through string) {
 			s.Routes[table.RouteKey{Network: red, Prefix: prefix(half)}] = table.Route{VSID: g.port.VSID, NextHop: addr(hop)}
 		}
 		if g.host != h {
-			s.Forwarders[table.Forwarder{Network: red, PA: g.host.pa}] = struct{}{}
-			s.Forwarders[table.Forwarder{Network: red, MAC: g.port.MAC, PA: g.host.pa}] = struct{}{}
+			s.Forwarders[table.Forwarder{Network: red, PA: g.host.pa}] = table.Trust{Forward: true}
+			s.Forwarders[table.Forwarder{Network: red, MAC: g.port.MAC, PA: g.host.pa}] = table.Trust{Forward: true}
 		}
 		if err := h.sw.Apply(s, true); err != nil {
 			t.Fatal(err)
