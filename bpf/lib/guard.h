@@ -52,6 +52,12 @@ static __always_inline bool guard_is_server(struct __sk_buff *skb, __u32 l4, __u
 	return type == DHCP6_ADVERTISE || type == DHCP6_REPLY || type == DHCP6_RECONFIGURE || type == DHCP6_RELAY_REPLY;
 }
 
+/* Whether datagrams between these ports may be a matter for a guard, of either family. */
+static __always_inline bool guard_may_ask(__u32 from, __u32 to)
+{
+	return from == DHCP_SERVER || from == DHCP6_SERVER || to - DHCP_SERVER <= 1 || to - DHCP6_CLIENT <= 1;
+}
+
 #define GUARD_IPV6 (1 << 16)
 #define GUARD_FIRST (1 << 17) /* fragment, with the L4 header; parse reads no ports of it */
 

@@ -15,6 +15,7 @@
 #include "lib/ctx.h"
 #include "lib/finish.h"
 #include "lib/flow.h"
+#include "lib/guard.h"
 #include "lib/rows.h"
 #include "maps/own.h"
 #include "maps/peer.h"
@@ -40,7 +41,7 @@
 
 /* Of a sender or a receiver. A flag that is not here says that its port's packets are walked:
  * whoever adds one need not know of this page. */
-#define SHORT_PORT (PORT_SPOOF | PORT_PEER | PORT_FLOOD | PORT_VXLAN | PORT_REWRITE)
+#define SHORT_PORT (PORT_SPOOF | PORT_PEER | PORT_FLOOD | PORT_VXLAN | PORT_REWRITE | PORT_DHCP_GUARD | PORT_ROUTER_GUARD)
 
 static __always_inline bool short_l4(struct pkt *p, __be32 head)
 {
@@ -49,7 +50,7 @@ static __always_inline bool short_l4(struct pkt *p, __be32 head)
 	if (p->proto == PROTO_TCP || p->proto == PROTO_UDP) {
 		p->sport = h >> 16;
 		p->dport_l4 = h;
-		return true;
+		return p->proto == PROTO_TCP || !guard_may_ask(h >> 16, h & 0xffff);
 	}
 	if (p->type == TYPE_IPV4)
 		return p->proto == PROTO_ICMP && (h >> 24 == ICMP_ECHO || h >> 24 == ICMP_ECHO_REPLY);

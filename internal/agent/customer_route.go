@@ -13,8 +13,7 @@ func renderRoutes(set table.Set, g *goal.Goal) {
 	}
 }
 
-// renderForwarders lists the remote hosts whose guests forward, which therefore send
-// packets of others. A record names its subnet; whose network that is, its routes tell.
+// renderForwarders lists the remote hosts with guests that may do more than speak for themselves. A record names its subnet; whose network that is, its routes tell.
 func renderForwarders(set table.Set, g *goal.Goal, u underlay) {
 	networks := map[model.VSID]model.NetworkIndex{}
 	for k, r := range g.Routes {
@@ -23,13 +22,18 @@ func renderForwarders(set table.Set, g *goal.Goal, u underlay) {
 	}
 	for k, r := range g.Records {
 		network, known := networks[k.VSID]
-		if _, local := g.Ports[r.Port]; !r.Forward || local || !known || !r.PA.IsValid() {
+		if _, local := g.Ports[r.Port]; r.Trust == (goal.Trust{}) || local || !known || !r.PA.IsValid() {
 			continue
 		}
 		for _, pa := range u.sourcesAt(r.PA) {
-			trust := table.Trust{Forward: r.Forward}
-			set.Forwarders[table.Forwarder{Network: network, PA: pa}] = trust
-			set.Forwarders[table.Forwarder{Network: network, MAC: r.MAC, PA: pa}] = trust
+			trust(set, table.Forwarder{Network: network, PA: pa}, r.Trust)
+			trust(set, table.Forwarder{Network: network, MAC: r.MAC, PA: pa}, r.Trust)
 		}
 	}
+}
+
+// trust adds to what one host, or one guest there, may do: several records speak of the same.
+func trust(set table.Set, f table.Forwarder, more goal.Trust) {
+	t := set.Forwarders[f]
+	set.Forwarders[f] = table.Trust{Forward: t.Forward || more.Forward, DHCP: t.DHCP || more.DHCP, Router: t.Router || more.Router}
 }

@@ -123,7 +123,7 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 						g.Records[k] = withRewrite(g.Records[k], l.Spec.ProviderAddress)
 					}
 				case p != nil && p.Spec.Subnet == l.Spec.Subnet && p.Host() != "":
-					g.Records[k] = goal.Record{MAC: p.Spec.MAC, PA: paOf(p), Port: p.ID, Transport: transport(subnets[l.Spec.Subnet]), Forward: settle(p).Forwarding, Isolation: settle(p).Isolation.ID()}
+					g.Records[k] = goal.Record{MAC: p.Spec.MAC, PA: paOf(p), Port: p.ID, Transport: transport(subnets[l.Spec.Subnet]), Trust: trust(settle(p)), Isolation: settle(p).Isolation.ID()}
 				}
 			}
 		}
@@ -139,7 +139,7 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 			for i, ca := range cas {
 				k := goal.RecordKey{VSID: subnets[p.Spec.Subnet].Spec.VSID, CA: ca}
 				if old := g.Records[k]; old.Port == 0 || old.Port > p.ID {
-					g.Records[k] = goal.Record{MAC: p.Spec.MAC, PA: paOf(p), Port: p.ID, Transport: transport(subnets[p.Spec.Subnet]), Forward: settle(p).Forwarding, Isolation: settle(p).Isolation.ID()}
+					g.Records[k] = goal.Record{MAC: p.Spec.MAC, PA: paOf(p), Port: p.ID, Transport: transport(subnets[p.Spec.Subnet]), Trust: trust(settle(p)), Isolation: settle(p).Isolation.ID()}
 					if transport(subnets[p.Spec.Subnet]) == model.Rewrite && i < len(p.RewriteAddresses) {
 						g.Records[k] = withRewrite(g.Records[k], p.RewriteAddresses[i])
 					}
@@ -679,4 +679,8 @@ func TestRowsThatNoGoalMayContainAreLeftOut(t *testing.T) {
 	if deltas := c.Apply([]model.Resource{bad}, nil); len(deltas) != 0 || !c.Goal("h2").Equal(before) {
 		t.Fatalf("a port with a group MAC gives %v", deltas)
 	}
+}
+
+func trust(s model.Settings) goal.Trust {
+	return goal.Trust{Forward: s.Forwarding, DHCP: !s.DHCPGuard, Router: !s.RouterGuard}
 }

@@ -80,7 +80,11 @@ func (c *Compiler) touchPort(p *port) {
 
 // record leads an address to the port, which is placed.
 func (p *port) record() goal.Record {
-	return goal.Record{MAC: p.spec.Spec.MAC, PA: p.host.primary, Port: p.spec.ID, Forward: p.settings.Forwarding, Isolation: p.settings.Isolation.ID()}
+	return goal.Record{MAC: p.spec.Spec.MAC, PA: p.host.primary, Port: p.spec.ID, Trust: p.trust(), Isolation: p.settings.Isolation.ID()}
+}
+
+func (p *port) trust() goal.Trust {
+	return goal.Trust{Forward: p.settings.Forwarding, DHCP: !p.settings.DHCPGuard, Router: !p.settings.RouterGuard}
 }
 
 func (c *Compiler) retractPort(p *port) {

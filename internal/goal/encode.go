@@ -169,6 +169,16 @@ func appendBool(b []byte, v bool) []byte {
 	return append(b, 0)
 }
 
+func appendTrust(b []byte, t Trust) []byte {
+	var bits byte
+	for i, may := range [3]bool{t.Forward, t.DHCP, t.Router} {
+		if may {
+			bits |= 1 << i
+		}
+	}
+	return append(b, bits)
+}
+
 func appendRecord(b []byte, r RecordRow) []byte {
 	b = binary.BigEndian.AppendUint32(b, uint32(r.Key.VSID))
 	b = appendAddr(b, r.Key.CA)
@@ -177,7 +187,7 @@ func appendRecord(b []byte, r RecordRow) []byte {
 	b = binary.BigEndian.AppendUint32(b, uint32(r.Record.Port))
 	b = appendBool(b, r.Record.Router)
 	b = append(b, byte(r.Record.Transport))
-	b = appendBool(b, r.Record.Forward)
+	b = appendTrust(b, r.Record.Trust)
 	b = appendAddr(b, r.Record.Rewrite)
 	return binary.BigEndian.AppendUint32(b, uint32(r.Record.Isolation))
 }
@@ -323,11 +333,19 @@ func (r *reader) addr() netip.Addr {
 
 func (r *reader) prefix() netip.Prefix { return netip.PrefixFrom(r.addr(), int(r.take(1)[0])) }
 
+func (r *reader) trust() Trust {
+	bits := r.take(1)[0]
+	if bits > 7 {
+		r.fail("trust %d", bits)
+	}
+	return Trust{Forward: bits&1 != 0, DHCP: bits&2 != 0, Router: bits&4 != 0}
+}
+
 func (r *reader) record() RecordRow {
 	return RecordRow{
 		Key: RecordKey{VSID: model.VSID(r.u32()), CA: r.addr()},
 		Record: Record{MAC: r.mac(), PA: r.addr(), Port: model.PortID(r.u32()), Router: r.bool(),
-			Transport: model.TransportID(r.take(1)[0]), Forward: r.bool(), Rewrite: r.addr(), Isolation: model.IsolationID(r.u32())},
+			Transport: model.TransportID(r.take(1)[0]), Trust: r.trust(), Rewrite: r.addr(), Isolation: model.IsolationID(r.u32())},
 	}
 }
 

@@ -57,12 +57,19 @@ type Record struct {
 	Router bool
 	// Transport of the subnet: how packets get to PA.
 	Transport model.TransportID
-	// Forward: the port forwards, so its host sends packets of others in the network.
-	Forward bool
+	// Trust in the port: what may come from its host beside what it says for itself.
+	Trust Trust
 	// Rewrite is the PA that stands for this one CA, of its family; only of a Rewrite transport.
 	Rewrite netip.Addr
 	// Isolation of the port; None where no port is.
 	Isolation model.IsolationID
+}
+
+// Trust is what a guest may do beside speaking for itself.
+type Trust struct {
+	Forward bool // packets of others in the network
+	DHCP    bool // serve DHCP
+	Router  bool // advertise itself as a router, and redirect
 }
 
 // RouteKey finds a Route.

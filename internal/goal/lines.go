@@ -74,8 +74,13 @@ func place(r Record) string {
 	if r.Transport != model.NVGRE {
 		text += " by " + r.Transport.String()
 	}
-	if r.Forward {
-		text += " forwards"
+	for _, t := range []struct {
+		may  bool
+		what string
+	}{{r.Trust.Forward, " forwards"}, {r.Trust.DHCP, " serves dhcp"}, {r.Trust.Router, " is a router"}} {
+		if t.may {
+			text += t.what
+		}
 	}
 	if r.Isolation != model.NoIsolation {
 		text += " " + r.Isolation.String()

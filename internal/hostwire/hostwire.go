@@ -174,7 +174,8 @@ func each[W, G any](r *rows, field string, from []W, read func(W) (G, error)) []
 
 func fromRecord(r goal.RecordRow) *hostv1.Record {
 	return &hostv1.Record{Key: fromRecordKey(r.Key), Mac: r.Record.MAC[:], Pa: address(r.Record.PA),
-		Port: uint32(r.Record.Port), Router: r.Record.Router, Transport: uint32(r.Record.Transport), Forward: r.Record.Forward,
+		Port: uint32(r.Record.Port), Router: r.Record.Router, Transport: uint32(r.Record.Transport), Forward: r.Record.Trust.Forward,
+		ServesDhcp: r.Record.Trust.DHCP, IsRouter: r.Record.Trust.Router,
 		Rewrite: address(r.Record.Rewrite), Isolation: uint32(r.Record.Isolation)}
 }
 
@@ -191,8 +192,9 @@ func toRecord(w *hostv1.Record) (row goal.RecordRow, err error) {
 	if row.Record.Rewrite, err = toAddress(w.GetRewrite()); err != nil {
 		return row, fmt.Errorf("rewrite: %w", err)
 	}
-	row.Record.Port, row.Record.Router, row.Record.Forward = model.PortID(w.GetPort()), w.GetRouter(), w.GetForward()
+	row.Record.Port, row.Record.Router = model.PortID(w.GetPort()), w.GetRouter()
 	row.Record.Isolation = model.IsolationID(w.GetIsolation())
+	row.Record.Trust = goal.Trust{Forward: w.GetForward(), DHCP: w.GetServesDhcp(), Router: w.GetIsRouter()}
 	if row.Record.Transport = model.TransportID(w.GetTransport()); uint32(row.Record.Transport) != w.GetTransport() {
 		return row, wrong("transport %d", w.GetTransport())
 	}

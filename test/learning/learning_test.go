@@ -29,7 +29,7 @@ spec: {network: prod, vsid: 5001, prefixes: [10.0.0.0/24, "fd00:a::/64"]}
 ---
 kind: Port
 metadata: {tenant: red, name: fixed}
-spec: {subnet: web, mac: "02:00:00:00:00:01", addresses: [10.0.0.5, "fd00:a::5"], host: h1}
+spec: {subnet: web, mac: "02:00:00:00:00:01", addresses: [10.0.0.5, "fd00:a::5"], host: h1, dhcpGuard: false} # it serves DHCP
 ---
 kind: Port
 metadata: {tenant: red, name: new-1}
