@@ -40,8 +40,10 @@ enum verdict {
 	V_SPOOFED_ARP = 34,
 	/* A Neighbour Discovery message that speaks for an address or MAC that is not the port's. */
 	V_SPOOFED_ND = 35,
-	/* A guest sent a router advertisement or a redirect; only the switch is a router here. */
+	/* A guest whose port has the router guard sent a router advertisement or a redirect (ICMPv6 134, 137; ICMP 9, 5). */
 	V_ROUTER_MESSAGE = 36,
+	/* A guest whose port has the DHCP guard sent what only a DHCP or DHCPv6 server says, or a fragment that could hide it. */
+	V_DHCP_SERVER_MESSAGE = 37,
 	/* Gratuitous ARP, an address probe for the port's own address, or a reply nobody asked for; it changes nothing here. */
 	V_ARP_QUIET = 48,
 	/* ARP asked for an address that no record of the subnet names. */

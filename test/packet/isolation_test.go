@@ -210,7 +210,7 @@ func isolationElsewhere(s site) []story {
 		set.Ports[p.IfIndex] = p
 	}
 	throughMail := func(set *table.Set) {
-		set.Forwarders[table.Forwarder{Network: 1, MAC: mail.mac, PA: paFar}] = struct{}{}
+		set.Forwarders[table.Forwarder{Network: 1, MAC: mail.mac, PA: paFar}] = table.Trust{Forward: true}
 		isolate(set, red1, mail.id, model.Promiscuous)
 	}
 	gateway := func(i model.IsolationID) func(*table.Set) {
