@@ -2020,6 +2020,8 @@ type Record struct {
 	Router        bool                   `protobuf:"varint,5,opt,name=router,proto3" json:"router,omitempty"`
 	Transport     uint32                 `protobuf:"varint,6,opt,name=transport,proto3" json:"transport,omitempty"`
 	Forward       bool                   `protobuf:"varint,10,opt,name=forward,proto3" json:"forward,omitempty"`
+	ServesDhcp    bool                   `protobuf:"varint,11,opt,name=serves_dhcp,json=servesDhcp,proto3" json:"serves_dhcp,omitempty"`
+	IsRouter      bool                   `protobuf:"varint,12,opt,name=is_router,json=isRouter,proto3" json:"is_router,omitempty"`
 	Rewrite       []byte                 `protobuf:"bytes,20,opt,name=rewrite,proto3" json:"rewrite,omitempty"`
 	Isolation     uint32                 `protobuf:"varint,21,opt,name=isolation,proto3" json:"isolation,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -2101,6 +2103,20 @@ func (x *Record) GetTransport() uint32 {
 func (x *Record) GetForward() bool {
 	if x != nil {
 		return x.Forward
+	}
+	return false
+}
+
+func (x *Record) GetServesDhcp() bool {
+	if x != nil {
+		return x.ServesDhcp
+	}
+	return false
+}
+
+func (x *Record) GetIsRouter() bool {
+	if x != nil {
+		return x.IsRouter
 	}
 	return false
 }
@@ -3450,7 +3466,7 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\x04bits\x18\x02 \x01(\rR\x04bits\"/\n" +
 	"\tRecordKey\x12\x12\n" +
 	"\x04vsid\x18\x01 \x01(\rR\x04vsid\x12\x0e\n" +
-	"\x02ca\x18\x02 \x01(\fR\x02ca\"\xf1\x01\n" +
+	"\x02ca\x18\x02 \x01(\fR\x02ca\"\xaf\x02\n" +
 	"\x06Record\x12)\n" +
 	"\x03key\x18\x01 \x01(\v2\x17.weft.host.v1.RecordKeyR\x03key\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\fR\x03mac\x12\x0e\n" +
@@ -3459,7 +3475,10 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\x06router\x18\x05 \x01(\bR\x06router\x12\x1c\n" +
 	"\ttransport\x18\x06 \x01(\rR\ttransport\x12\x18\n" +
 	"\aforward\x18\n" +
-	" \x01(\bR\aforward\x12\x18\n" +
+	" \x01(\bR\aforward\x12\x1f\n" +
+	"\vserves_dhcp\x18\v \x01(\bR\n" +
+	"servesDhcp\x12\x1b\n" +
+	"\tis_router\x18\f \x01(\bR\bisRouter\x12\x18\n" +
 	"\arewrite\x18\x14 \x01(\fR\arewrite\x12\x1c\n" +
 	"\tisolation\x18\x15 \x01(\rR\tisolation\"R\n" +
 	"\bRouteKey\x12\x18\n" +
