@@ -62,6 +62,7 @@ type loop struct {
 	rowsErr error // of the last Apply
 	behind  map[model.PortID]bool
 
+	rules   ruleSets
 	crowded []failure // ports whose subnet has too many members to be flooded
 	joined  map[netip.Addr]membership
 
@@ -162,6 +163,7 @@ func (l *loop) reconcile() {
 		return
 	}
 	want := render(h.goal, now.devices, l.under)
+	unjudged := l.rules.render(&want, h.goal, now.devices)
 	l.last = now
 	l.crowded = crowded(want, h.goal, now.devices)
 	standing = append(standing, l.crowded...)
@@ -169,6 +171,7 @@ func (l *loop) reconcile() {
 	l.detour(want)
 	l.hear(want)
 	failures := append(l.rowFailures(h), l.attach(want)...)
+	failures = append(failures, unjudged...)
 	failures = append(failures, l.join(groupsOf(h.goal))...)
 	l.trouble = !seen || len(failures) > 0
 	l.counts.reconciled(time.Since(start), l.trouble)

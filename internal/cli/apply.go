@@ -77,15 +77,16 @@ func (a *app) readManifest(file string) ([]*weftv1.Resource, error) {
 		return nil, usagef("say which manifest: -f FILE, or -f - for standard input")
 	}
 	var r io.Reader = a.in
+	source := ""
 	if file != "-" {
 		f, err := os.Open(file)
 		if err != nil {
 			return nil, err
 		}
 		defer f.Close()
-		r = f
+		r, source = f, file
 	}
-	resources, err := manifest.Read(r)
+	resources, err := manifest.ReadFile(source, r)
 	if err != nil {
 		return nil, err
 	}

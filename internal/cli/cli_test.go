@@ -246,9 +246,9 @@ red      long-name-2   web      10.0.0.5,fd00:a::5   h1     Waiting(1/2)   1h
 `, "")
 	}
 	weft(t, "", "get", "ports", "-n", "red", "-o", "wide").want(t, ExitDone, `
-TENANT   NAME          SUBNET   ADDRESSES            HOST   REWRITE   PROFILE   MAC                 MTU    ID   STATE          UID             REVISION   AGE
-red      web-1         web      10.0.0.5,fd00:a::5   h1     -         -         02:00:00:00:00:01   1458   4    Programmed     u-web-1         7          1h
-red      long-name-2   web      10.0.0.5,fd00:a::5   h1     -         -         02:00:00:00:00:01   1458   4    Waiting(1/2)   u-long-name-2   7          1h
+TENANT   NAME          SUBNET   ADDRESSES            HOST   REWRITE   LISTS   PROFILE   MAC                 MTU    ID   STATE          UID             REVISION   AGE
+red      web-1         web      10.0.0.5,fd00:a::5   h1     -         -       -         02:00:00:00:00:01   1458   4    Programmed     u-web-1         7          1h
+red      long-name-2   web      10.0.0.5,fd00:a::5   h1     -         -       -         02:00:00:00:00:01   1458   4    Waiting(1/2)   u-long-name-2   7          1h
 `, "")
 	weft(t, "", "get", "ports", "-n", "red", "-o", "name").want(t, ExitDone, "Port red/web-1\nPort red/long-name-2\n", "")
 }

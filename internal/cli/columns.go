@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -71,8 +72,25 @@ var kindColumns = map[model.Kind][]column{
 			return strconv.FormatUint(uint64(r.GetProviderRoute().GetSpec().GetMetric()), 10)
 		}),
 	},
+	model.KindAddressGroup: {
+		text("PREFIXES", func(r *weftv1.Resource) string { return few(r.GetAddressGroup().GetSpec().GetPrefixes()) }),
+		text("PORTS", func(r *weftv1.Resource) string { return labels(r.GetAddressGroup().GetSpec().GetPorts()) }),
+		text("GROUPS", func(r *weftv1.Resource) string { return few(r.GetAddressGroup().GetSpec().GetGroups()) }),
+	},
+	model.KindAccessList: {
+		text("TIER", func(r *weftv1.Resource) string { return r.GetAccessList().GetSpec().GetTier() }),
+		text("MODE", func(r *weftv1.Resource) string { return r.GetAccessList().GetSpec().GetMode() }),
+		text("RULES", func(r *weftv1.Resource) string {
+			return strconv.Itoa(len(r.GetAccessList().GetSpec().GetRules()))
+		}),
+		text("INBOUND", func(r *weftv1.Resource) string { return r.GetAccessList().GetSpec().GetDefault().GetInbound() }),
+		text("OUTBOUND", func(r *weftv1.Resource) string { return r.GetAccessList().GetSpec().GetDefault().GetOutbound() }),
+	},
 	model.KindVirtualNetwork: {
 		text("RDID", func(r *weftv1.Resource) string { return r.GetVirtualNetwork().GetSpec().GetRdid() }),
+		wide("LISTS", func(r *weftv1.Resource) string {
+			return strings.Join(r.GetVirtualNetwork().GetSpec().GetAccessLists(), ",")
+		}),
 		wide("INDEX", func(r *weftv1.Resource) string { return count(r.GetVirtualNetwork().GetStatus().GetIndex()) }),
 	},
 	model.KindVirtualSubnet: {
@@ -85,6 +103,9 @@ var kindColumns = map[model.Kind][]column{
 			return strings.Join(r.GetVirtualSubnet().GetSpec().GetGateway(), ",")
 		}),
 		wide("TRANSPORT", func(r *weftv1.Resource) string { return r.GetVirtualSubnet().GetSpec().GetTransport() }),
+		wide("LISTS", func(r *weftv1.Resource) string {
+			return strings.Join(r.GetVirtualSubnet().GetSpec().GetAccessLists(), ",")
+		}),
 		wide("FLOOD", func(r *weftv1.Resource) string { return r.GetVirtualSubnet().GetSpec().GetFlood() }),
 	},
 	model.KindPortProfile: {
@@ -101,6 +122,7 @@ var kindColumns = map[model.Kind][]column{
 		wide("REWRITE", func(r *weftv1.Resource) string {
 			return strings.Join(r.GetPort().GetStatus().GetRewriteAddresses(), ",")
 		}),
+		wide("LISTS", func(r *weftv1.Resource) string { return strings.Join(r.GetPort().GetSpec().GetAccessLists(), ",") }),
 		wide("PROFILE", func(r *weftv1.Resource) string { return r.GetPort().GetSpec().GetProfile() }),
 		wide("MAC", func(r *weftv1.Resource) string { return r.GetPort().GetSpec().GetMac() }),
 		wide("MTU", func(r *weftv1.Resource) string { return count(r.GetPort().GetStatus().GetMtu()) }),
@@ -128,6 +150,23 @@ var kindColumns = map[model.Kind][]column{
 			return "written"
 		}),
 	},
+}
+
+// few names the first ones, and counts the others.
+func few(all []string) string {
+	const shown = 3
+	if len(all) <= shown {
+		return strings.Join(all, ",")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(all[:shown], ","), len(all)-shown)
+}
+
+func labels(of map[string]string) string {
+	var out []string
+	for _, k := range slices.Sorted(maps.Keys(of)) {
+		out = append(out, k+"="+of[k])
+	}
+	return strings.Join(out, ",")
 }
 
 // settingNames lists what a profile says, true and false ones with their value.

@@ -32,9 +32,9 @@ func (a *app) getCommand() *cobra.Command {
 		Short: "Show resources",
 		Long: `Show resources of a kind: one tenant's with -n, all with -A or without either.
 
-Kinds: tenants, hosts, pas (ProviderAddress), providerroutes, networks (VirtualNetwork), subnets
-(VirtualSubnet), profiles (PortProfile), ports, routes (CustomerRoute), records (LookupRecord); in any
-case, singular or plural.
+Kinds: tenants, hosts, pas (ProviderAddress), providerroutes, groups (AddressGroup), acls
+(AccessList), networks (VirtualNetwork), subnets (VirtualSubnet), profiles (PortProfile), ports,
+routes (CustomerRoute), records (LookupRecord); in any case, singular or plural.
 -o yaml can be given back to weft apply; -o name prints KIND TENANT/NAME.`,
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: a.completeKindName,

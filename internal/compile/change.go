@@ -28,6 +28,8 @@ type hostChange struct {
 	pas   map[netip.Addr]bool
 
 	routes map[string]*goal.ProviderRoute
+	lists  map[model.Ref]*goal.List // as before; nil: absent
+	groups map[model.Ref]*goal.Group
 }
 
 func newChange() *change {
@@ -46,7 +48,8 @@ func (c *change) network(n *network) *networkChange {
 func (c *change) host(h *host) *hostChange {
 	hc := c.hosts[h]
 	if hc == nil {
-		hc = &hostChange{h.own, map[model.PortID]*goal.Port{}, map[netip.Addr]bool{}, map[string]*goal.ProviderRoute{}}
+		hc = &hostChange{h.own, map[model.PortID]*goal.Port{}, map[netip.Addr]bool{}, map[string]*goal.ProviderRoute{},
+			map[model.Ref]*goal.List{}, map[model.Ref]*goal.Group{}}
 		c.hosts[h] = hc
 	}
 	return hc
@@ -135,11 +138,11 @@ func merge(ds []goal.Delta) goal.Delta {
 	var p goal.Pending
 	for _, d := range ds {
 		p.Add(goal.Delta{DeletePorts: d.DeletePorts, DeleteRoutes: d.DeleteRoutes, DeleteRecords: d.DeleteRecords, DeletePeers: d.DeletePeers, DeletePAs: d.DeletePAs,
-			DeleteProviderRoutes: d.DeleteProviderRoutes})
+			DeleteProviderRoutes: d.DeleteProviderRoutes, DeleteLists: d.DeleteLists, DeleteGroups: d.DeleteGroups})
 	}
 	for _, d := range ds {
 		p.Add(goal.Delta{PutPorts: d.PutPorts, PutRoutes: d.PutRoutes, PutRecords: d.PutRecords, PutPeers: d.PutPeers, PutPAs: d.PutPAs,
-			PutProviderRoutes: d.PutProviderRoutes})
+			PutProviderRoutes: d.PutProviderRoutes, PutGroups: d.PutGroups, PutLists: d.PutLists})
 	}
 	return p.Take()
 }
@@ -170,6 +173,24 @@ func (hc *hostChange) delta(h *host) goal.Delta {
 			d.PutPAs = append(d.PutPAs, pa)
 		case !now && before:
 			d.DeletePAs = append(d.DeletePAs, pa)
+		}
+	}
+	for ref, before := range hc.lists {
+		now := h.lists[ref]
+		switch {
+		case now != nil && (before == nil || !before.Equal(now)):
+			d.PutLists = append(d.PutLists, now)
+		case now == nil && before != nil:
+			d.DeleteLists = append(d.DeleteLists, ref)
+		}
+	}
+	for ref, before := range hc.groups {
+		now := h.groups[ref]
+		switch {
+		case now != nil && (before == nil || !before.Equal(now)):
+			d.PutGroups = append(d.PutGroups, now)
+		case now == nil && before != nil:
+			d.DeleteGroups = append(d.DeleteGroups, ref)
 		}
 	}
 	d.Sort()

@@ -29,6 +29,9 @@ type Compiler struct {
 	hosts     map[string]*host
 	networks  map[model.Ref]*network
 	subnets   map[model.Ref]*subnet
+	tenants   map[string]*tenant
+	groups    map[model.Ref]*group
+	lists     map[model.Ref]*list
 	profiles  map[model.Ref]*profile
 	ports     map[model.Ref]*port
 	primaries map[netip.Addr]map[*host]struct{}    // hosts by the address that records name
@@ -46,6 +49,9 @@ func New() *Compiler {
 		hosts:     map[string]*host{},
 		networks:  map[model.Ref]*network{},
 		subnets:   map[model.Ref]*subnet{},
+		tenants:   map[string]*tenant{},
+		groups:    map[model.Ref]*group{},
+		lists:     map[model.Ref]*list{},
 		profiles:  map[model.Ref]*profile{},
 		ports:     map[model.Ref]*port{},
 		primaries: map[netip.Addr]map[*host]struct{}{},
@@ -103,6 +109,10 @@ func (c *Compiler) add(r model.Resource) {
 		c.addVirtualNetwork(r)
 	case *model.VirtualSubnet:
 		c.addVirtualSubnet(r)
+	case *model.AddressGroup:
+		c.addAddressGroup(r)
+	case *model.AccessList:
+		c.addAccessList(r)
 	case *model.PortProfile:
 		c.addPortProfile(r)
 	case *model.Port:
@@ -124,6 +134,10 @@ func (c *Compiler) remove(r model.Resource) {
 		c.removeVirtualNetwork(r)
 	case *model.VirtualSubnet:
 		c.removeVirtualSubnet(r)
+	case *model.AddressGroup:
+		c.removeAddressGroup(r)
+	case *model.AccessList:
+		c.removeAccessList(r)
 	case *model.PortProfile:
 		c.removePortProfile(r)
 	case *model.Port:
@@ -140,6 +154,9 @@ type todo struct {
 	hosts    map[*host]struct{}      // Provider Addresses
 	networks map[*network]struct{}   // every route
 	subnets  map[*subnet]struct{}    // every record and port
+	groups   map[*group]bool         // whether anybody speaks of them; true: the row, too
+	lists    map[*list]struct{}      // whether anybody speaks of them
+	judged   map[*host]struct{}      // lists and groups of a host
 	profiles map[*profile]struct{}   // whether anybody speaks of them
 	ports    map[*port]struct{}      // row of the port's own host
 	records  map[recordSpot]struct{} // one Customer Address
@@ -149,7 +166,7 @@ type todo struct {
 
 func newTodo() *todo {
 	return &todo{map[*host]struct{}{}, map[*network]struct{}{}, map[*subnet]struct{}{},
-		map[*profile]struct{}{}, map[*port]struct{}{}, map[recordSpot]struct{}{}, map[routeSpot]struct{}{}, map[peerSpot]struct{}{}}
+		map[*group]bool{}, map[*list]struct{}{}, map[*host]struct{}{}, map[*profile]struct{}{}, map[*port]struct{}{}, map[recordSpot]struct{}{}, map[routeSpot]struct{}{}, map[peerSpot]struct{}{}}
 }
 
 // settle computes again what todo names, from the outside in. Old rows go
@@ -176,6 +193,14 @@ func (c *Compiler) settle() {
 	for p := range c.todo.ports {
 		c.settlePort(p)
 	}
+	for g, row := range c.todo.groups {
+		if row {
+			c.settleGroup(g)
+		}
+	}
+	for h := range c.todo.judged {
+		c.settleJudged(h)
+	}
 	for spot := range c.todo.records {
 		c.settleRecord(spot)
 	}
@@ -193,6 +218,12 @@ func (c *Compiler) settle() {
 
 // forget drops what neither stands in a resource nor is referred to by one.
 func (c *Compiler) forget() {
+	for g := range c.todo.groups {
+		c.forgetGroup(g)
+	}
+	for l := range c.todo.lists {
+		c.forgetList(l)
+	}
 	for p := range c.todo.profiles {
 		c.forgetProfile(p)
 	}
@@ -246,6 +277,8 @@ func (c *Compiler) Goal(name string) *goal.Goal {
 	for id, p := range h.rows {
 		g.Ports[id] = p
 	}
+	maps.Copy(g.Lists, h.lists)
+	maps.Copy(g.Groups, h.groups)
 	for n := range h.networks {
 		maps.Copy(g.Records, n.records)
 		maps.Copy(g.Routes, n.table)
@@ -275,7 +308,8 @@ func (c *Compiler) Rows(name string) (ports, records int) {
 }
 
 // Concern names the hosts that must know of a resource, sorted: for a port the
-// hosts of its network and its own; for a profile those of its ports; for a network, subnet, customer route or
+// hosts of its network and its own; for a profile those of its ports; for an
+// access list or an address group the hosts with ports that they judge; for a network, subnet, customer route or
 // lookup record the hosts of the network; for a Provider Address the hosts whose
 // Goal mentions it; for a provider route its host; for a host itself. The slice is shared: do not write to it.
 func (c *Compiler) Concern(key model.Key) []string {
@@ -290,6 +324,10 @@ func (c *Compiler) Concern(key model.Key) []string {
 		return c.networks[key.Ref].members()
 	case *model.VirtualSubnet:
 		return c.subnets[key.Ref].members()
+	case *model.AddressGroup:
+		return c.groups[key.Ref].concern()
+	case *model.AccessList:
+		return c.lists[key.Ref].concern()
 	case *model.PortProfile:
 		return c.profiles[key.Ref].concern()
 	case *model.Port:

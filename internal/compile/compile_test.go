@@ -86,6 +86,17 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 			Forward: settle(p).Forwarding, External: n.Spec.UseExternalRouter, ClampMSS: s.Spec.MSSClamp,
 			Settings: goal.PortSettings{DHCPServer: !settle(p).DHCPGuard, Router: !settle(p).RouterGuard, StormLimit: settle(p).StormLimit,
 				Isolation: settle(p).Isolation, Allowed: settle(p).AllowedAddresses}}
+		for _, l := range n.Spec.AccessLists {
+			row.Settings.Lists = append(row.Settings.Lists, goal.ListUse{Level: "network", List: l})
+		}
+		for _, l := range s.Spec.AccessLists {
+			row.Settings.Lists = append(row.Settings.Lists, goal.ListUse{Level: "subnet", List: l})
+		}
+		for _, l := range settle(p).AccessLists {
+			row.Settings.Lists = append(row.Settings.Lists, goal.ListUse{Level: "port", List: l})
+		}
+		row.Settings.ACL = p.Spec.ACL
+		expectLists(g, resources, row)
 		slices.SortFunc(row.CAs, netip.Addr.Compare)
 		slices.SortFunc(row.Prefixes, netip.Prefix.Compare)
 		for _, a := range s.Spec.Gateway {
@@ -204,6 +215,49 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 	return g
 }
 
+// expectLists adds what judges the packets of a port.
+func expectLists(g *goal.Goal, resources map[model.Key]model.Resource, p goal.Port) {
+	tenant := p.Ref.Tenant
+	var members func(name string, seen map[string]bool) []netip.Prefix
+	members = func(name string, seen map[string]bool) (out []netip.Prefix) {
+		x, ok := resources[model.Key{Kind: model.KindAddressGroup, Ref: model.Ref{Tenant: tenant, Name: name}}].(*model.AddressGroup)
+		if !ok || seen[name] {
+			return nil
+		}
+		seen[name] = true
+		out = append(out, x.Spec.Prefixes...)
+		for _, inner := range x.Spec.Groups {
+			out = append(out, members(inner, seen)...)
+		}
+		for _, r := range resources {
+			if p, ok := r.(*model.Port); ok && p.Metadata.Tenant == tenant && len(x.Spec.Ports) > 0 && p.Metadata.Labels["role"] == x.Spec.Ports["role"] {
+				for _, ca := range append(slices.Clone(p.Spec.Addresses), p.Learned...) {
+					out = append(out, netip.PrefixFrom(ca, ca.BitLen()))
+				}
+			}
+		}
+		return out
+	}
+	for _, u := range p.Settings.Lists {
+		l, ok := resources[model.Key{Kind: model.KindAccessList, Ref: model.Ref{Tenant: tenant, Name: u.List}}].(*model.AccessList)
+		if !ok {
+			continue
+		}
+		g.Lists[l.Metadata.Ref()] = &goal.List{Ref: l.Metadata.Ref(), Tier: l.Spec.Tier, Mode: l.Spec.Mode, Default: l.Spec.Default, Rules: l.Spec.Rules}
+		for _, r := range l.Spec.Rules {
+			for _, name := range append(slices.Clone(r.Remote.Groups), r.Local.Groups...) {
+				ref := model.Ref{Tenant: tenant, Name: name}
+				if _, ok := resources[model.Key{Kind: model.KindAddressGroup, Ref: ref}]; !ok {
+					continue
+				}
+				all := members(name, map[string]bool{})
+				slices.SortFunc(all, netip.Prefix.Compare)
+				g.Groups[ref] = &goal.Group{Ref: ref, Prefixes: slices.Compact(all)}
+			}
+		}
+	}
+}
+
 func transport(s *model.VirtualSubnet) model.TransportID {
 	switch s.Spec.Transport {
 	case model.TransportVXLAN:
@@ -224,6 +278,8 @@ var (
 	nets    = []string{"prod", "test"}
 	subs    = []string{"web", "db", "mgmt"}
 	hosts   = []string{"h1", "h2", "h3"}
+	groups  = []string{"office", "all", "peers"}
+	lists   = []string{"in", "out", "base"}
 )
 
 // draw makes a resource, or a change to one: everything from a small world, so
@@ -232,10 +288,10 @@ func draw(t *rapid.T) model.Resource {
 	pick := func(of ...string) string { return rapid.SampledFrom(of).Draw(t, "pick") }
 	number := func(n int) int { return rapid.IntRange(0, n-1).Draw(t, "n") }
 	tenant := pick(tenants...)
-	switch number(16) {
+	switch number(19) {
 	case 0:
 		return &model.VirtualNetwork{Metadata: meta(tenant, pick(nets...)), Index: model.NetworkIndex(1 + number(6)),
-			Spec: model.VirtualNetworkSpec{UseExternalRouter: number(3) == 0}}
+			Spec: model.VirtualNetworkSpec{UseExternalRouter: number(3) == 0, AccessLists: someLists(t)}}
 	case 1, 2:
 		i := number(3)
 		r := &model.VirtualSubnet{Metadata: meta(tenant, subs[i]), Spec: model.VirtualSubnetSpec{
@@ -244,6 +300,7 @@ func draw(t *rapid.T) model.Resource {
 			Transport: model.Transport(pick("", "nvgre", "vxlan", "rewrite", "rewrite")),
 			Gateway:   []netip.Addr{addr(fmt.Sprintf("10.0.%d.%d", i, 1+number(6))), addr(fmt.Sprintf("fd00:%d::1", i))}}}
 		r.Spec.Prefixes, r.Spec.Gateway = r.Spec.Prefixes[:1+number(2)], r.Spec.Gateway[:number(3)]
+		r.Spec.AccessLists = someLists(t)
 		r.Spec.Flood, r.Spec.StormLimit = model.Flood(pick("", "l3", "l2", "l2")), uint32(number(3))
 		if number(3) == 0 {
 			r.Spec.MulticastAddress = addr("239.1.1.1")
@@ -268,6 +325,27 @@ func draw(t *rapid.T) model.Resource {
 		hops := []string{"10.0.0.5", "10.0.1.6", "10.0.2.5", "fd00:0::5", "172.16.0.1"}
 		return &model.CustomerRoute{Metadata: meta(tenant, fmt.Sprint("route", number(4))), Spec: model.CustomerRouteSpec{
 			Network: pick(nets...), Prefix: prefix(pick(prefixes...)), NextHop: addr(pick(hops...)), Metric: uint32(number(2))}}
+	case 9, 10:
+		r := &model.AddressGroup{Metadata: meta(tenant, pick(groups...))}
+		r.Spec.Prefixes = []netip.Prefix{prefix("10.1.0.0/16"), prefix("10.0.0.0/24")}[:number(3)]
+		if number(2) == 0 {
+			r.Spec.Ports = map[string]string{"role": pick("web", "db")}
+		}
+		r.Spec.Groups = [][]string{nil, nil, {pick(groups...)}, groups[:2]}[number(4)]
+		return r
+	case 11, 12:
+		r := &model.AccessList{Metadata: meta(tenant, pick(lists...)), Spec: model.AccessListSpec{Tier: model.TierTenant, Mode: model.ModeEnforce,
+			Default: model.ListDefault{Inbound: []model.RuleAction{"", model.ActionDeny}[number(2)]}}}
+		for i := range number(3) {
+			rule := model.AccessRule{Name: fmt.Sprint("r", i), Direction: model.Inbound, Action: model.ActionAllow, Protocol: "tcp",
+				LocalPorts: []model.Range{{First: 1, Last: uint16(1 + number(2))}}}
+			rule.Remote.Groups = [][]string{nil, {pick(groups...)}, groups}[number(3)]
+			if number(3) == 0 {
+				rule.Local.Groups = []string{pick(groups...)}
+			}
+			r.Spec.Rules = append(r.Spec.Rules, rule)
+		}
+		return r
 	case 8:
 		return &model.PortProfile{Metadata: meta(tenant, pick("strict", "loose")), Spec: model.PortProfileSpec{PortSettings: drawSettings(t)}}
 	case 7:
@@ -294,6 +372,10 @@ func draw(t *rapid.T) model.Resource {
 			}
 			r.RewriteAddresses = append(r.RewriteAddresses, pa)
 		}
+		r.Metadata.Labels = []map[string]string{nil, {"role": "web"}, {"role": "db"}}[number(3)]
+		if number(4) == 0 {
+			r.Spec.ACL = []model.BasicRule{{Action: model.ActionDeny, Direction: model.Inbound, Remote: []netip.Prefix{prefix(pick("10.0.0.0/8", "::/0"))}}}
+		}
 		if r.Spec.Host == "" {
 			r.BoundHost = pick("", "h1", "h2")
 		}
@@ -302,6 +384,12 @@ func draw(t *rapid.T) model.Resource {
 		}
 		return r
 	}
+}
+
+// someLists is often empty, and may name what does not exist.
+func someLists(t *rapid.T) []string {
+	i := rapid.IntRange(0, 5).Draw(t, "lists")
+	return [][]string{nil, nil, nil, lists[:1], lists[1:], {"base", "in"}}[i]
 }
 
 // drawSettings leaves most things unsaid.
@@ -314,6 +402,7 @@ func drawSettings(t *rapid.T) (s model.PortSettings) {
 		return nil
 	}
 	s.AllowSpoofing, s.Forwarding, s.DHCPGuard, s.RouterGuard = truth(), truth(), truth(), truth()
+	s.AccessLists = someLists(t)
 	if number(3) == 0 {
 		s.DynamicAddressLimit = new(uint32(number(3)))
 	}
@@ -454,7 +543,7 @@ func TestIncrementalIsFullIsTheRules(t *testing.T) {
 			all = append(all, key)
 		}
 		c.Apply(nil, all)
-		if len(c.networks)+len(c.hosts)+len(c.ports)+len(c.profiles)+len(c.primaries)+len(c.named)+len(c.resources) != 0 {
+		if len(c.networks)+len(c.hosts)+len(c.ports)+len(c.profiles)+len(c.lists)+len(c.groups)+len(c.tenants)+len(c.primaries)+len(c.named)+len(c.resources) != 0 {
 			t.Fatalf("left behind: %d networks, %d hosts, %d ports", len(c.networks), len(c.hosts), len(c.ports))
 		}
 	})
@@ -477,8 +566,9 @@ func once(t *rapid.T, d goal.Delta) {
 func has(g *goal.Goal, d goal.Delta) bool {
 	rows := g.Rows()
 	left := g.Clone()
-	goal.Delta{DeletePorts: d.DeletePorts, DeleteRoutes: d.DeleteRoutes, DeleteRecords: d.DeleteRecords, DeletePAs: d.DeletePAs}.Apply(left)
-	return rows-left.Rows() == len(d.DeletePorts)+len(d.DeleteRoutes)+len(d.DeleteRecords)+len(d.DeletePAs)
+	goal.Delta{DeletePorts: d.DeletePorts, DeleteRoutes: d.DeleteRoutes, DeleteRecords: d.DeleteRecords, DeletePAs: d.DeletePAs,
+		DeleteLists: d.DeleteLists, DeleteGroups: d.DeleteGroups}.Apply(left)
+	return rows-left.Rows() == len(d.DeletePorts)+len(d.DeleteRoutes)+len(d.DeleteRecords)+len(d.DeletePAs)+len(d.DeleteLists)+len(d.DeleteGroups)
 }
 
 // demo is the world of the first five minutes: two tenants, alike to the last byte.

@@ -20,7 +20,10 @@ type host struct {
 	rows     map[model.PortID]goal.Port    // rows
 	routes   map[string]goal.ProviderRoute // rows, by name
 	networks map[*network]struct{}         // those with a row here
-	own      goal.Digest                   // of pas, rows and routes
+	uses     map[*list]int                 // by its rows
+	lists    map[model.Ref]*goal.List      // rows
+	groups   map[model.Ref]*goal.Group     // rows
+	own      goal.Digest                   // of pas and all rows
 	digest   goal.Digest                   // of the whole Goal
 }
 
@@ -28,7 +31,7 @@ func (c *Compiler) host(name string) *host {
 	h := c.hosts[name]
 	if h == nil {
 		h = &host{name: name, addresses: map[string]*model.ProviderAddress{}, placed: map[*port]struct{}{},
-			rows: map[model.PortID]goal.Port{}, routes: map[string]goal.ProviderRoute{}, networks: map[*network]struct{}{}}
+			rows: map[model.PortID]goal.Port{}, routes: map[string]goal.ProviderRoute{}, uses: map[*list]int{}, networks: map[*network]struct{}{}}
 		c.hosts[name] = h
 	}
 	return h

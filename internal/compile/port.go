@@ -43,6 +43,7 @@ func (c *Compiler) addPort(r *model.Port) {
 		p.host.placed[p] = struct{}{}
 	}
 	c.takeSettings(p)
+	c.joinGroups(p)
 	for _, ca := range p.recorded() {
 		all := p.subnet.claim(ca)
 		all.ports = append(all.ports, p)
@@ -63,6 +64,7 @@ func (c *Compiler) removePort(r *model.Port) {
 		delete(p.host.placed, p)
 		c.todo.hosts[p.host] = struct{}{}
 	}
+	c.partGroups(p)
 	c.dropSettings(p)
 	p.spec, p.subnet, p.host = nil, nil, nil
 }
@@ -140,6 +142,7 @@ func (c *Compiler) setPort(h *host, row goal.Port) {
 	c.dropPort(h, row.ID)
 	note(c.change.host(h).ports, h.rows, row.ID)
 	h.rows[row.ID] = row
+	c.use(h, row)
 	h.own = h.own.Add(row.Digest())
 }
 
@@ -151,6 +154,7 @@ func (c *Compiler) dropPort(h *host, id model.PortID) {
 	note(c.change.host(h).ports, h.rows, id)
 	h.own = h.own.Sub(old.Digest())
 	delete(h.rows, id)
+	c.unuse(h, old)
 }
 
 func (p *port) concern() []string {

@@ -80,7 +80,7 @@ func (p *port) goalSettings() goal.PortSettings {
 	s := p.settings
 	return goal.PortSettings{DHCPServer: !s.DHCPGuard, Router: !s.RouterGuard, Teaming: s.AllowTeaming, PriorityTag: s.IEEEPriorityTag,
 		StormLimit: s.StormLimit, Connections: s.ConnectionLimit, Allowed: s.AllowedAddresses, Isolation: s.Isolation,
-		VLAN: s.VLAN, Bandwidth: s.Bandwidth, Mirrors: s.Mirrors}
+		VLAN: s.VLAN, Bandwidth: s.Bandwidth, Mirrors: s.Mirrors, Lists: p.uses(), ACL: p.spec.Spec.ACL}
 }
 
 // concern names the hosts of the profile's ports, sorted.

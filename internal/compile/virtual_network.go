@@ -12,12 +12,13 @@ import (
 
 // network is one routing domain: the rows that all its hosts share.
 type network struct {
-	ref        model.Ref
-	index      model.NetworkIndex // 0 while there is no resource
-	external   bool               // its subnets are joined by customer routes alone
-	subnets    map[*subnet]struct{}
-	candidates map[netip.Prefix][]*model.CustomerRoute
-	onLink     map[netip.Prefix]*subnet
+	ref         model.Ref
+	index       model.NetworkIndex // 0 while there is no resource
+	accessLists []string
+	external    bool // its subnets are joined by customer routes alone
+	subnets     map[*subnet]struct{}
+	candidates  map[netip.Prefix][]*model.CustomerRoute
+	onLink      map[netip.Prefix]*subnet
 
 	records map[goal.RecordKey]goal.Record
 	table   map[goal.RouteKey]goal.Route
@@ -48,13 +49,13 @@ func (c *Compiler) forgetNetwork(n *network) {
 
 func (c *Compiler) addVirtualNetwork(r *model.VirtualNetwork) {
 	n := c.network(r.Metadata.Ref())
-	n.external = r.Spec.UseExternalRouter
+	n.external, n.accessLists = r.Spec.UseExternalRouter, r.Spec.AccessLists
 	c.setIndex(n, r.Index)
 }
 
 func (c *Compiler) removeVirtualNetwork(r *model.VirtualNetwork) {
 	n := c.network(r.Metadata.Ref())
-	n.external = false
+	n.external, n.accessLists = false, nil
 	c.setIndex(n, 0)
 }
 

@@ -19,11 +19,15 @@ type Delta struct {
 	PutPAs            []netip.Addr
 	PutPeers          []PeerRow
 	PutProviderRoutes []ProviderRouteRow
+	PutGroups         []*Group
+	PutLists          []*List
 	PutRecords        []RecordRow
 	PutRoutes         []RouteRow
 	PutPorts          []Port
 
 	DeletePorts          []model.PortID
+	DeleteLists          []model.Ref
+	DeleteGroups         []model.Ref
 	DeleteRoutes         []RouteKey
 	DeleteRecords        []RecordKey
 	DeletePeers          []PeerKey
@@ -52,6 +56,16 @@ func Diff(from, to *Goal) Delta {
 			d.PutPeers = append(d.PutPeers, PeerRow{k, p})
 		}
 	}
+	for k, x := range to.Groups {
+		if old, ok := from.Groups[k]; !ok || !old.Equal(x) {
+			d.PutGroups = append(d.PutGroups, x)
+		}
+	}
+	for k, l := range to.Lists {
+		if old, ok := from.Lists[k]; !ok || !old.Equal(l) {
+			d.PutLists = append(d.PutLists, l)
+		}
+	}
 	for k, r := range to.Records {
 		if old, ok := from.Records[k]; !ok || old != r {
 			d.PutRecords = append(d.PutRecords, RecordRow{k, r})
@@ -68,6 +82,8 @@ func Diff(from, to *Goal) Delta {
 		}
 	}
 	d.DeletePorts = missing(from.Ports, to.Ports)
+	d.DeleteLists = missing(from.Lists, to.Lists)
+	d.DeleteGroups = missing(from.Groups, to.Groups)
 	d.DeleteRoutes = missing(from.Routes, to.Routes)
 	d.DeleteRecords = missing(from.Records, to.Records)
 	d.DeletePeers = missing(from.Peers, to.Peers)
@@ -91,10 +107,14 @@ func missing[K comparable, V any](from, to map[K]V) []K {
 func (d *Delta) Sort() {
 	slices.SortFunc(d.PutPAs, netip.Addr.Compare)
 	slices.SortFunc(d.PutPeers, func(a, b PeerRow) int { return a.Key.Compare(b.Key) })
+	slices.SortFunc(d.PutGroups, func(a, b *Group) int { return compareRefs(a.Ref, b.Ref) })
+	slices.SortFunc(d.PutLists, func(a, b *List) int { return compareRefs(a.Ref, b.Ref) })
 	slices.SortFunc(d.PutRecords, func(a, b RecordRow) int { return a.Key.Compare(b.Key) })
 	slices.SortFunc(d.PutRoutes, func(a, b RouteRow) int { return a.Key.Compare(b.Key) })
 	slices.SortFunc(d.PutPorts, func(a, b Port) int { return cmp.Compare(a.ID, b.ID) })
 	slices.Sort(d.DeletePorts)
+	slices.SortFunc(d.DeleteLists, compareRefs)
+	slices.SortFunc(d.DeleteGroups, compareRefs)
 	slices.SortFunc(d.DeleteRoutes, RouteKey.Compare)
 	slices.SortFunc(d.DeleteRecords, RecordKey.Compare)
 	slices.SortFunc(d.DeletePeers, PeerKey.Compare)
@@ -117,6 +137,12 @@ func (d Delta) Apply(g *Goal) {
 	for _, p := range d.PutPeers {
 		g.Peers[p.Key] = p.Peer
 	}
+	for _, x := range d.PutGroups {
+		g.Groups[x.Ref] = x
+	}
+	for _, l := range d.PutLists {
+		g.Lists[l.Ref] = l
+	}
 	for _, r := range d.PutRecords {
 		g.Records[r.Key] = r.Record
 	}
@@ -128,6 +154,12 @@ func (d Delta) Apply(g *Goal) {
 	}
 	for _, id := range d.DeletePorts {
 		delete(g.Ports, id)
+	}
+	for _, k := range d.DeleteLists {
+		delete(g.Lists, k)
+	}
+	for _, k := range d.DeleteGroups {
+		delete(g.Groups, k)
 	}
 	for _, k := range d.DeleteRoutes {
 		delete(g.Routes, k)
@@ -154,7 +186,8 @@ func (d Delta) Rows() int {
 	}
 	return n + len(d.PutPAs) + len(d.PutPeers) + len(d.PutRecords) + len(d.PutRoutes) + len(d.PutPorts) +
 		len(d.DeletePorts) + len(d.DeleteRoutes) + len(d.DeleteRecords) + len(d.DeletePeers) + len(d.DeletePAs) +
-		len(d.PutProviderRoutes) + len(d.DeleteProviderRoutes)
+		len(d.PutProviderRoutes) + len(d.DeleteProviderRoutes) +
+		len(d.PutGroups) + len(d.PutLists) + len(d.DeleteGroups) + len(d.DeleteLists)
 }
 
 // Empty reports whether d changes nothing.
@@ -168,6 +201,8 @@ func (g *Goal) Clone() *Goal {
 		Routes:  maps.Clone(g.Routes),
 		PAs:     maps.Clone(g.PAs),
 		Peers:   maps.Clone(g.Peers),
+		Groups:  maps.Clone(g.Groups),
+		Lists:   maps.Clone(g.Lists),
 
 		ProviderRoutes: maps.Clone(g.ProviderRoutes),
 
@@ -184,12 +219,13 @@ func (g *Goal) Clone() *Goal {
 func (g *Goal) Equal(h *Goal) bool {
 	return maps.EqualFunc(g.Ports, h.Ports, Port.Equal) && maps.Equal(g.Records, h.Records) &&
 		maps.Equal(g.Routes, h.Routes) && maps.Equal(g.PAs, h.PAs) && maps.Equal(g.Peers, h.Peers) &&
-		maps.Equal(g.ProviderRoutes, h.ProviderRoutes) && g.Settings == h.Settings
+		maps.Equal(g.ProviderRoutes, h.ProviderRoutes) &&
+		maps.EqualFunc(g.Groups, h.Groups, (*Group).Equal) && maps.EqualFunc(g.Lists, h.Lists, (*List).Equal) && g.Settings == h.Settings
 }
 
 // Rows counts all rows of g but its settings.
 func (g *Goal) Rows() int {
-	return len(g.Ports) + len(g.Records) + len(g.Routes) + len(g.PAs) + len(g.Peers) + len(g.ProviderRoutes)
+	return len(g.Ports) + len(g.Records) + len(g.Routes) + len(g.PAs) + len(g.Peers) + len(g.ProviderRoutes) + len(g.Groups) + len(g.Lists)
 }
 
 // Pending gathers Deltas that a slow host has not been sent yet: later ones
@@ -200,6 +236,8 @@ type Pending struct {
 	routes  map[RouteKey]*Route
 	pas     map[netip.Addr]bool
 	peers   map[PeerKey]*Peer
+	groups  map[model.Ref]*Group
+	lists   map[model.Ref]*List
 
 	providerRoutes map[string]*ProviderRoute
 
@@ -210,7 +248,7 @@ type Pending struct {
 func (p *Pending) Add(d Delta) {
 	if p.ports == nil {
 		*p = Pending{ports: map[model.PortID]*Port{}, records: map[RecordKey]*Record{}, routes: map[RouteKey]*Route{}, pas: map[netip.Addr]bool{}, peers: map[PeerKey]*Peer{},
-			providerRoutes: map[string]*ProviderRoute{}}
+			providerRoutes: map[string]*ProviderRoute{}, groups: map[model.Ref]*Group{}, lists: map[model.Ref]*List{}}
 	}
 	if d.PutSettings != nil {
 		p.settings = d.PutSettings
@@ -224,6 +262,12 @@ func (p *Pending) Add(d Delta) {
 	for i := range d.PutPeers {
 		p.peers[d.PutPeers[i].Key] = &d.PutPeers[i].Peer
 	}
+	for _, x := range d.PutGroups {
+		p.groups[x.Ref] = x
+	}
+	for _, l := range d.PutLists {
+		p.lists[l.Ref] = l
+	}
 	for i := range d.PutRecords {
 		p.records[d.PutRecords[i].Key] = &d.PutRecords[i].Record
 	}
@@ -235,6 +279,12 @@ func (p *Pending) Add(d Delta) {
 	}
 	for _, id := range d.DeletePorts {
 		p.ports[id] = nil
+	}
+	for _, k := range d.DeleteLists {
+		p.lists[k] = nil
+	}
+	for _, k := range d.DeleteGroups {
+		p.groups[k] = nil
 	}
 	for _, k := range d.DeleteRoutes {
 		p.routes[k] = nil
@@ -255,7 +305,7 @@ func (p *Pending) Add(d Delta) {
 
 // Rows counts the keys touched.
 func (p *Pending) Rows() int {
-	n := len(p.ports) + len(p.records) + len(p.routes) + len(p.pas) + len(p.peers) + len(p.providerRoutes)
+	n := len(p.ports) + len(p.records) + len(p.routes) + len(p.pas) + len(p.peers) + len(p.providerRoutes) + len(p.groups) + len(p.lists)
 	if p.settings != nil {
 		n++
 	}
@@ -285,6 +335,20 @@ func (p *Pending) Take() Delta {
 			continue
 		}
 		d.PutPeers = append(d.PutPeers, PeerRow{k, *peer})
+	}
+	for k, x := range p.groups {
+		if x == nil {
+			d.DeleteGroups = append(d.DeleteGroups, k)
+			continue
+		}
+		d.PutGroups = append(d.PutGroups, x)
+	}
+	for k, l := range p.lists {
+		if l == nil {
+			d.DeleteLists = append(d.DeleteLists, k)
+			continue
+		}
+		d.PutLists = append(d.PutLists, l)
 	}
 	for k, r := range p.records {
 		if r == nil {

@@ -50,6 +50,8 @@ const (
 	kindPeer
 	kindSettings
 	kindProviderRoute
+	kindGroup
+	kindList
 )
 
 func hash(row []byte) Digest {
@@ -113,6 +115,12 @@ func (g *Goal) Digest() Digest {
 	for pa := range g.PAs {
 		sum = sum.Add(DigestPA(pa))
 	}
+	for _, x := range g.Groups {
+		sum = sum.Add(x.Digest())
+	}
+	for _, l := range g.Lists {
+		sum = sum.Add(l.Digest())
+	}
 	return sum
 }
 
@@ -133,6 +141,18 @@ func (d Delta) Digest(g *Goal, before Digest) Digest {
 	}
 	for _, p := range d.PutPeers {
 		sum = without(sum, g.Peers, p.Key, peerDigest).Add(p.Digest())
+	}
+	for _, x := range d.PutGroups {
+		sum = without(sum, g.Groups, x.Ref, groupDigest).Add(x.Digest())
+	}
+	for _, l := range d.PutLists {
+		sum = without(sum, g.Lists, l.Ref, listDigest).Add(l.Digest())
+	}
+	for _, k := range d.DeleteLists {
+		sum = without(sum, g.Lists, k, listDigest)
+	}
+	for _, k := range d.DeleteGroups {
+		sum = without(sum, g.Groups, k, groupDigest)
 	}
 	for _, r := range d.PutRecords {
 		sum = without(sum, g.Records, r.Key, recordDigest).Add(r.Digest())
@@ -176,4 +196,6 @@ func without[K comparable, V any](sum Digest, rows map[K]V, k K, digest func(K, 
 func recordDigest(k RecordKey, r Record) Digest { return RecordRow{k, r}.Digest() }
 func peerDigest(k PeerKey, p Peer) Digest       { return PeerRow{k, p}.Digest() }
 func routeDigest(k RouteKey, r Route) Digest    { return RouteRow{k, r}.Digest() }
+func groupDigest(_ model.Ref, x *Group) Digest  { return x.Digest() }
+func listDigest(_ model.Ref, l *List) Digest    { return l.Digest() }
 func portDigest(_ model.PortID, p Port) Digest  { return p.Digest() }

@@ -14,12 +14,12 @@ import (
 // The encoded Goal, all integers big endian:
 //
 //	magic 8 | version u16 | revision u64 | length of the rows u64 |
-//	settings | count u32 and rows, for PAs, Records, Routes, Ports, Peers, ProviderRoutes | SHA-256 of all before
+//	settings | count u32 and rows, for PAs, Records, Routes, Ports, Peers, ProviderRoutes, Groups, Lists | SHA-256 of all before
 //
 // An address is its length (0, 4 or 16) in one byte and its bytes.
 const (
 	magic      = "WEFTGOAL"
-	version    = 5
+	version    = 6
 	headSize   = len(magic) + 2 + 8 + 8
 	maxEncoded = 1 << 30
 )
@@ -45,6 +45,8 @@ func (g *Goal) Encode(revision int64) []byte {
 	b = appendRows(b, all.PutPorts, appendPort)
 	b = appendRows(b, all.PutPeers, appendPeer)
 	b = appendRows(b, all.PutProviderRoutes, appendProviderRoute)
+	b = appendRows(b, all.PutGroups, func(b []byte, x *Group) []byte { return appendBytes(b, x.Encode()) })
+	b = appendRows(b, all.PutLists, func(b []byte, l *List) []byte { return appendBytes(b, l.Encode()) })
 	binary.BigEndian.PutUint64(b[headSize-8:], uint64(len(b)-headSize))
 	sum := sha256.Sum256(b)
 	return append(b, sum[:]...)
@@ -120,6 +122,20 @@ func decodeRows(b []byte) (*Goal, error) {
 		_, twice := g.ProviderRoutes[row.Name]
 		r.once(twice)
 		g.ProviderRoutes[row.Name] = row.Route
+	}
+	for range r.count(4) {
+		x, err := DecodeGroup(r.bytes())
+		if r.check(err); r.err == nil {
+			r.once(g.Groups[x.Ref] != nil)
+			g.Groups[x.Ref] = x
+		}
+	}
+	for range r.count(4) {
+		l, err := DecodeList(r.bytes())
+		if r.check(err); r.err == nil {
+			r.once(g.Lists[l.Ref] != nil)
+			g.Lists[l.Ref] = l
+		}
 	}
 	if r.err == nil && len(r.left) > 0 {
 		r.fail("%d bytes behind the last row", len(r.left))

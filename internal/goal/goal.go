@@ -114,6 +114,8 @@ type Goal struct {
 	Records map[RecordKey]Record
 	Routes  map[RouteKey]Route
 	PAs     map[netip.Addr]struct{} // this host's own Provider Addresses
+	Groups  map[model.Ref]*Group    // that Lists name
+	Lists   map[model.Ref]*List     // that Ports name
 	Peers   map[PeerKey]Peer        // other hosts whose addresses are not just the one that records name
 	// ProviderRoutes of this host, by name.
 	ProviderRoutes map[string]ProviderRoute
@@ -135,6 +137,8 @@ func New() *Goal {
 		Records: map[RecordKey]Record{},
 		Routes:  map[RouteKey]Route{},
 		PAs:     map[netip.Addr]struct{}{},
+		Groups:  map[model.Ref]*Group{},
+		Lists:   map[model.Ref]*List{},
 		Peers:   map[PeerKey]Peer{},
 
 		ProviderRoutes: map[string]ProviderRoute{},

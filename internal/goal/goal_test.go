@@ -63,6 +63,21 @@ func drawGoal(t *rapid.T, label string) *Goal {
 		copy(p.PAs[:], pas[number(4):])
 		g.Peers[PeerKey{model.NetworkIndex(1 + number(2)), pas[number(3)]}] = p
 	}
+	for range number(3) {
+		x := &Group{Ref: model.Ref{Tenant: "red", Name: string(rune('a' + number(3)))}, Prefixes: prefixes[:number(2)]}
+		if len(x.Prefixes) == 0 {
+			x.Prefixes = nil
+		}
+		g.Groups[x.Ref] = x
+	}
+	for range number(3) {
+		l := &List{Ref: model.Ref{Tenant: "red", Name: string(rune('a' + number(3)))}, Tier: model.TierTenant, Mode: model.ModeAudit}
+		for i := range number(3) {
+			l.Rules = append(l.Rules, model.AccessRule{Name: string(rune('a' + i)), Direction: model.Both, Action: model.ActionDeny,
+				Remote: model.RuleAddresses{Prefixes: []netip.Prefix{prefixes[number(3)]}}, RemotePorts: []model.Range{{First: 1, Last: 2}}})
+		}
+		g.Lists[l.Ref] = l
+	}
 	for range number(4) {
 		p := Port{Ref: model.Ref{Tenant: "red", Name: string(rune('a' + number(3)))}, ID: model.PortID(1 + number(3)), VSID: 5001,
 			Network: 1, MAC: mac(), PA: optional(pas), Gateway4: optional(cas[:2]), Gateway6: optional(cas[2:]), Spoof: number(2) == 1, Learn: uint32(number(3)),
@@ -222,7 +237,7 @@ func TestSealedNonsenseIsRefused(t *testing.T) {
 		"IPv4 for IPv6":            {count(0), count(1), append(slices.Clone(record[:len(record)-7]), byte(model.Rewrite), 0, 16, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0), count(0), count(0), count(0)},
 		"nothing but a counter":    {count(0)},
 	} {
-		if _, _, err := Decode(seal(slices.Concat(settings, slices.Concat(rows...), count(0)))); !errors.Is(err, ErrCorrupt) {
+		if _, _, err := Decode(seal(slices.Concat(settings, slices.Concat(rows...), count(0), count(0), count(0)))); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -231,14 +246,15 @@ func TestSealedNonsenseIsRefused(t *testing.T) {
 		"provider route without name": slices.Concat(count(1), way("")),
 		"provider route by nobody":    slices.Concat(count(1), appendProviderRoute(nil, ProviderRouteRow{"a", ProviderRoute{Prefix: netip.MustParsePrefix("::/0")}})),
 	} {
-		if _, _, err := Decode(seal(slices.Concat(settings, count(0), count(0), count(0), count(0), count(0), rows))); !errors.Is(err, ErrCorrupt) {
+		if _, _, err := Decode(seal(slices.Concat(settings, count(0), count(0), count(0), count(0), count(0), rows, count(0), count(0)))); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	if _, _, err := Decode(seal(slices.Concat(settings[:1], count(0)))); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("half of the settings: %v", err)
 	}
-	good := slices.Concat(settings, count(1), pa, count(1), record, count(1), route, count(1), portWith(`{"router":true}`), count(1), peer(1), count(1), way("a"))
+	good := slices.Concat(settings, count(1), pa, count(1), record, count(1), route, count(1), portWith(`{"router":true}`), count(1), peer(1), count(1), way("a"),
+		count(1), appendBytes(nil, (&Group{Ref: model.Ref{Tenant: "red", Name: "g"}}).Encode()), count(1), appendBytes(nil, (&List{Ref: model.Ref{Tenant: "red", Name: "l"}}).Encode()))
 	if _, _, err := Decode(seal(good)); err != nil {
 		t.Errorf("the well-formed one: %v", err)
 	}

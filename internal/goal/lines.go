@@ -35,6 +35,12 @@ func (d Delta) Lines(mark string) []string {
 	for _, p := range d.PutPeers {
 		out = append(out, fmt.Sprintf("%s peer %d %s at %s", mark, p.Key.Network, p.Key.PA, list(p.Peer.List())))
 	}
+	for _, x := range d.PutGroups {
+		out = append(out, fmt.Sprintf("%s group %s %s", mark, x.Ref, someOf(x.Prefixes)))
+	}
+	for _, l := range d.PutLists {
+		out = append(out, fmt.Sprintf("%s list %s %s", mark, l.Ref, l.summary()))
+	}
 	for _, r := range d.PutRecords {
 		out = append(out, fmt.Sprintf("%s record %d %s %s -> %s", mark, r.Key.VSID, standsFor(r.Key.CA), r.Record.MAC, place(r.Record)))
 	}

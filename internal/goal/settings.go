@@ -1,8 +1,7 @@
 package goal
 
 import (
-	"bytes"
-	"encoding/json"
+	"fmt"
 	"reflect"
 
 	"github.com/weft-sdn/weft/internal/model"
@@ -23,10 +22,12 @@ type PortSettings struct {
 	VLAN        *model.VLAN            `json:"vlan,omitempty"`
 	Bandwidth   *model.Bandwidth       `json:"bandwidth,omitempty"`
 	Mirrors     []model.Mirror         `json:"mirrors,omitempty"`
+	Lists       []ListUse              `json:"lists,omitempty"` // that judge its packets, the widest level first
+	ACL         []model.BasicRule      `json:"acl,omitempty"`
 }
 
 // MaxSettings bounds the encoded settings of one port, in bytes.
-const MaxSettings = 1 << 16
+const MaxSettings = 1 << 18
 
 // Equal compares by value. Empty lists are nil.
 func (s PortSettings) Equal(t PortSettings) bool { return reflect.DeepEqual(s, t) }
@@ -36,11 +37,7 @@ func (s PortSettings) Encode() []byte {
 	if reflect.ValueOf(s).IsZero() {
 		return nil
 	}
-	b, err := json.Marshal(s)
-	if err != nil {
-		panic("goal: settings that cannot be written: " + err.Error()) // no field can fail
-	}
-	return b
+	return mustJSON(s)
 }
 
 // DecodePortSettings reads what Encode gives, and nothing else: neither fields that this build does not
@@ -53,13 +50,11 @@ func DecodePortSettings(b []byte) (PortSettings, error) {
 	if len(b) > MaxSettings {
 		return s, wrong("settings of %d bytes, more than %d", len(b), MaxSettings)
 	}
-	r := json.NewDecoder(bytes.NewReader(b))
-	r.DisallowUnknownFields()
-	if err := r.Decode(&s); err != nil {
-		return PortSettings{}, wrong("settings: %v", err)
+	if err := strictJSON(b, &s); err != nil {
+		return PortSettings{}, fmt.Errorf("settings: %w", err)
 	}
-	if !bytes.Equal(s.Encode(), b) {
-		return PortSettings{}, wrong("settings are not in their one form")
+	if s.Encode() == nil {
+		return s, wrong("settings: nothing is said, in %d bytes", len(b))
 	}
 	return s, nil
 }
@@ -75,6 +70,11 @@ func (s PortSettings) Check() error {
 	for _, a := range s.Allowed {
 		if !plainPrefix(a.Prefix) {
 			return wrong("allowed address %s is not masked", a.Prefix)
+		}
+	}
+	for _, u := range s.Lists {
+		if err := u.check(); err != nil {
+			return err
 		}
 	}
 	switch s.Isolation.Mode {

@@ -18,14 +18,16 @@ import (
 )
 
 // Protocol is the version of the stream that both ends must speak.
-const Protocol = 2
+const Protocol = 3
 
 // Bounds of the stream.
 const (
-	PartWeight = 4000    // of one Update; a row weighs 1, a port also 1 per address and prefix
+	PartWeight = 4000    // of one Update; a row weighs 1, a port also 1 per address and prefix, and what is bytes 1 per KiB
 	MaxRows    = 4 << 20 // of one revision, over all its parts
 	MaxMessage = 4 << 20 // bytes of one message, either way
 )
+
+const bytesPerWeight = 1 << 10
 
 // ErrMessage is wrapped by every complaint about a message that no sound peer sends.
 var ErrMessage = errors.New("message of the host stream is not valid")
@@ -49,6 +51,16 @@ func Updates(d goal.Delta, revision int64, digest goal.Digest, snapshot bool) []
 		u := c.room(1)
 		u.PutPeers = append(u.PutPeers, fromPeer(p))
 	}
+	for _, x := range d.PutGroups {
+		b := x.Encode()
+		u := c.room(1 + len(b)/bytesPerWeight)
+		u.PutGroups = append(u.PutGroups, b)
+	}
+	for _, l := range d.PutLists {
+		b := l.Encode()
+		u := c.room(1 + len(b)/bytesPerWeight)
+		u.PutLists = append(u.PutLists, b)
+	}
 	for _, r := range d.PutRecords {
 		u := c.room(1)
 		u.PutRecords = append(u.PutRecords, fromRecord(r))
@@ -58,12 +70,21 @@ func Updates(d goal.Delta, revision int64, digest goal.Digest, snapshot bool) []
 		u.PutRoutes = append(u.PutRoutes, fromRoute(r))
 	}
 	for _, p := range d.PutPorts {
-		u := c.room(1 + len(p.CAs) + len(p.Prefixes))
-		u.PutPorts = append(u.PutPorts, fromPort(p))
+		w := fromPort(p)
+		u := c.room(1 + len(p.CAs) + len(p.Prefixes) + len(w.Settings)/bytesPerWeight)
+		u.PutPorts = append(u.PutPorts, w)
 	}
 	for _, id := range d.DeletePorts {
 		u := c.room(1)
 		u.DeletePorts = append(u.DeletePorts, uint32(id))
+	}
+	for _, k := range d.DeleteLists {
+		u := c.room(1)
+		u.DeleteLists = append(u.DeleteLists, fromRef(k))
+	}
+	for _, k := range d.DeleteGroups {
+		u := c.room(1)
+		u.DeleteGroups = append(u.DeleteGroups, fromRef(k))
 	}
 	for _, k := range d.DeleteRoutes {
 		u := c.room(1)
@@ -113,7 +134,7 @@ func Delta(u *hostv1.Update) (goal.Delta, error) {
 	if n := Rows(u); n > PartWeight {
 		return d, wrong("a part of %d rows; at most %d are sent", n, PartWeight)
 	}
-	if u.GetSnapshot() && len(u.GetDeletePorts())+len(u.GetDeleteRoutes())+len(u.GetDeleteRecords())+len(u.GetDeletePas())+len(u.GetDeletePeers())+len(u.GetDeleteProviderRoutes()) > 0 {
+	if u.GetSnapshot() && len(u.GetDeletePorts())+len(u.GetDeleteRoutes())+len(u.GetDeleteRecords())+len(u.GetDeletePas())+len(u.GetDeletePeers())+len(u.GetDeleteProviderRoutes())+len(u.GetDeleteLists())+len(u.GetDeleteGroups()) > 0 {
 		return d, wrong("a snapshot deletes rows")
 	}
 	var err error
@@ -123,10 +144,14 @@ func Delta(u *hostv1.Update) (goal.Delta, error) {
 	var r rows
 	d.PutPAs = each(&r, "put_pas", u.GetPutPas(), toPA)
 	d.PutPeers = each(&r, "put_peers", u.GetPutPeers(), toPeer)
+	d.PutGroups = each(&r, "put_groups", u.GetPutGroups(), toGroup)
+	d.PutLists = each(&r, "put_lists", u.GetPutLists(), toList)
 	d.PutRecords = each(&r, "put_records", u.GetPutRecords(), toRecord)
 	d.PutRoutes = each(&r, "put_routes", u.GetPutRoutes(), toRoute)
 	d.PutPorts = each(&r, "put_ports", u.GetPutPorts(), toPort)
 	d.DeletePorts = each(&r, "delete_ports", u.GetDeletePorts(), toPortID)
+	d.DeleteLists = each(&r, "delete_lists", u.GetDeleteLists(), toRef)
+	d.DeleteGroups = each(&r, "delete_groups", u.GetDeleteGroups(), toRef)
 	d.DeleteRoutes = each(&r, "delete_routes", u.GetDeleteRoutes(), toRouteKey)
 	d.DeleteRecords = each(&r, "delete_records", u.GetDeleteRecords(), toRecordKey)
 	d.DeletePeers = each(&r, "delete_peers", u.GetDeletePeers(), toPeerKey)
@@ -142,6 +167,7 @@ func Delta(u *hostv1.Update) (goal.Delta, error) {
 // Rows counts the rows of one part.
 func Rows(u *hostv1.Update) int {
 	return len(u.GetPutProviderRoutes()) + len(u.GetDeleteProviderRoutes()) + len(u.GetPutPeers()) + len(u.GetDeletePeers()) + len(u.GetPutPas()) + len(u.GetPutRecords()) + len(u.GetPutRoutes()) + len(u.GetPutPorts()) +
+		len(u.GetPutGroups()) + len(u.GetPutLists()) + len(u.GetDeleteGroups()) + len(u.GetDeleteLists()) +
 		len(u.GetDeletePas()) + len(u.GetDeleteRecords()) + len(u.GetDeleteRoutes()) + len(u.GetDeletePorts())
 }
 
@@ -340,6 +366,23 @@ func toPort(w *hostv1.Port) (goal.Port, error) {
 		return p, checked(err)
 	}
 	return p, checked(p.Check())
+}
+
+func toGroup(b []byte) (*goal.Group, error) {
+	x, err := goal.DecodeGroup(b)
+	return x, checked(err)
+}
+
+func toList(b []byte) (*goal.List, error) {
+	l, err := goal.DecodeList(b)
+	return l, checked(err)
+}
+
+func fromRef(r model.Ref) *hostv1.Name { return &hostv1.Name{Tenant: r.Tenant, Name: r.Name} }
+
+func toRef(w *hostv1.Name) (model.Ref, error) {
+	r := model.Ref{Tenant: w.GetTenant(), Name: w.GetName()}
+	return r, checked(goal.CheckListRef(r))
 }
 
 func toPortID(id uint32) (model.PortID, error) {

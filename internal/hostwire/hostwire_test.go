@@ -43,6 +43,11 @@ func world(n, salt int) *goal.Goal {
 	g.Routes[goal.RouteKey{Network: 1, Prefix: v6}] = goal.Route{VSID: 5001}
 	g.Routes[goal.RouteKey{Network: 1, Prefix: netip.MustParsePrefix("0.0.0.0/0")}] = goal.Route{VSID: 5001, NextHop: netip.MustParseAddr("10.0.0.2")}
 	g.Records[goal.RecordKey{VSID: 5001, CA: netip.MustParseAddr("10.0.0.1")}] = goal.Record{MAC: model.RouterMAC(5001), Router: true}
+	for i := range min(n, 5) {
+		ref := model.Ref{Tenant: "red", Name: fmt.Sprint("x", i)}
+		g.Groups[ref] = &goal.Group{Ref: ref, Prefixes: []netip.Prefix{v4, v6}[:salt%3]}
+		g.Lists[ref] = &goal.List{Ref: ref, Tier: model.TierTenant, Mode: model.ModeEnforce, Rules: append([]model.AccessRule(nil), make([]model.AccessRule, 2000*salt)...)}
+	}
 	for i := range n {
 		id := model.PortID(i + 1)
 		low := byte(i & 0xff)

@@ -106,6 +106,8 @@ func concat(a, b goal.Delta) goal.Delta {
 		PutSettings: cmp.Or(b.PutSettings, a.PutSettings),
 		PutPAs:      append(a.PutPAs, b.PutPAs...), PutPeers: append(a.PutPeers, b.PutPeers...), PutRecords: append(a.PutRecords, b.PutRecords...),
 		PutRoutes: append(a.PutRoutes, b.PutRoutes...), PutPorts: append(a.PutPorts, b.PutPorts...),
+		PutGroups: append(a.PutGroups, b.PutGroups...), PutLists: append(a.PutLists, b.PutLists...),
+		DeleteGroups: append(a.DeleteGroups, b.DeleteGroups...), DeleteLists: append(a.DeleteLists, b.DeleteLists...),
 		DeletePorts: append(a.DeletePorts, b.DeletePorts...), DeleteRoutes: append(a.DeleteRoutes, b.DeleteRoutes...),
 		DeleteRecords: append(a.DeleteRecords, b.DeleteRecords...), DeletePeers: append(a.DeletePeers, b.DeletePeers...), DeletePAs: append(a.DeletePAs, b.DeletePAs...),
 		PutProviderRoutes: append(a.PutProviderRoutes, b.PutProviderRoutes...), DeleteProviderRoutes: append(a.DeleteProviderRoutes, b.DeleteProviderRoutes...),

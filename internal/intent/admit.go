@@ -103,6 +103,7 @@ type admission struct {
 	overflow   int
 
 	overlapsDone map[model.Key]bool // networks already searched
+	rooms        map[string]*room   // by tenant
 	poolsKnown   []*model.Host      // those with rewrite prefixes; nil: not looked for yet
 }
 
@@ -364,7 +365,7 @@ func (a *admission) result(deletes []Deletion) *Result {
 		case !rulesOf[k.Kind].sameSpec(r, old):
 			c.Action = Updated
 			r.Meta().Generation++
-		case !sameLabels(r.Meta().Labels, old.Meta().Labels):
+		case !sameLabels(r.Meta().Labels, old.Meta().Labels), !sameSources(r, old):
 			c.Action = Updated
 		default:
 			c.Action, c.After = Unchanged, old

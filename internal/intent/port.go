@@ -16,7 +16,7 @@ func (portRules) clone(r model.Resource) model.Resource {
 	c.Metadata = cloneMeta(c.Metadata)
 	c.Spec.Addresses, c.Learned = orNil(c.Spec.Addresses), orNil(c.Learned)
 	c.RewriteAddresses = orNil(c.RewriteAddresses)
-	c.Spec.PortSettings = cloneSettings(c.Spec.PortSettings)
+	c.Spec.PortSettings, c.Spec.ACL = cloneSettings(c.Spec.PortSettings), orNil(c.Spec.ACL)
 	return &c
 }
 
@@ -55,6 +55,7 @@ func (portRules) check(a *admission, r, old model.Resource) {
 		a.refer(k, "spec.profile", profileKey(p.Metadata.Tenant, p.Spec.Profile))
 	}
 	a.checkSettings(k, p.Spec.PortSettings)
+	a.checkBasic(k, p.Spec.ACL)
 	if p.Spec.Host != "" {
 		a.refer(k, "spec.host", hostKey(p.Spec.Host))
 	}
@@ -197,7 +198,11 @@ func lowestFree(a *admission, s *model.VirtualSubnet, prefix netip.Prefix) (neti
 	return netip.Addr{}, false
 }
 
-func (portRules) relate(*admission, model.Resource, model.Resource) {}
+func (portRules) relate(a *admission, r, _ model.Resource) {
+	if p, ok := r.(*model.Port); ok {
+		a.checkPortRoom(p)
+	}
+}
 
 func (portRules) claims(get func(model.Key) model.Resource, r model.Resource) []claim {
 	p := r.(*model.Port)
@@ -220,7 +225,7 @@ func (portRules) claims(get func(model.Key) model.Resource, r model.Resource) []
 
 func (portRules) parents(r model.Resource) []model.Key {
 	p := r.(*model.Port)
-	out := []model.Key{subnetKey(p.Metadata.Tenant, p.Spec.Subnet)}
+	out := append(listKeys(p.Metadata.Tenant, p.Spec.AccessLists), subnetKey(p.Metadata.Tenant, p.Spec.Subnet))
 	if p.Spec.Profile != "" {
 		out = append(out, profileKey(p.Metadata.Tenant, p.Spec.Profile))
 	}
@@ -234,6 +239,7 @@ func (portRules) sameSpec(x, y model.Resource) bool {
 	a, b := x.(*model.Port), y.(*model.Port)
 	return a.BoundHost == b.BoundHost && a.Spec.Subnet == b.Spec.Subnet && a.Spec.MAC == b.Spec.MAC &&
 		a.Spec.Host == b.Spec.Host && a.Spec.Profile == b.Spec.Profile && reflect.DeepEqual(a.Spec.PortSettings, b.Spec.PortSettings) &&
+		reflect.DeepEqual(a.Spec.ACL, b.Spec.ACL) &&
 		slices.Equal(a.Learned, b.Learned) &&
 		slices.Equal(a.Spec.Addresses, b.Spec.Addresses) && slices.Equal(a.RewriteAddresses, b.RewriteAddresses)
 }

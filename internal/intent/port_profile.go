@@ -24,12 +24,12 @@ func (portProfileRules) check(a *admission, r, _ model.Resource) {
 
 func (portProfileRules) allocate(*admission, model.Resource) {}
 
-func (portProfileRules) relate(*admission, model.Resource, model.Resource) {}
+func (portProfileRules) relate(*admission, model.Resource, model.Resource) {} // its ports are in the set
 
 func (portProfileRules) claims(func(model.Key) model.Resource, model.Resource) []claim { return nil }
 
 func (portProfileRules) parents(r model.Resource) []model.Key {
-	return []model.Key{tenantKey(r.Meta().Tenant)}
+	return append(listKeys(r.Meta().Tenant, r.(*model.PortProfile).Spec.AccessLists), tenantKey(r.Meta().Tenant))
 }
 
 func (portProfileRules) sameSpec(a, b model.Resource) bool {
@@ -111,9 +111,7 @@ func (a *admission) checkSettings(k model.Key, s model.PortSettings) {
 		a.checkLimit(k, "spec.bandwidth.outbound", s.Bandwidth.Outbound)
 	}
 	a.checkMirrors(k, s.Mirrors)
-	if len(s.AccessLists) > 0 {
-		a.fail(k, "spec.accessLists", "%q does not exist: this version has no AccessLists yet", s.AccessLists[0])
-	}
+	a.checkLists(k, s.AccessLists)
 }
 
 func (a *admission) checkAllowed(k model.Key, all []model.AllowedAddress) {

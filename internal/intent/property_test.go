@@ -48,8 +48,21 @@ func genResource(t *rapid.T) model.Resource {
 			gateways(s, genCA.Draw(t, "gateway"))
 		}
 		return s
+	case model.KindAddressGroup:
+		g := &model.AddressGroup{Metadata: meta(tn, n)}
+		g.Spec.Groups = rapid.SliceOfN(genName, 0, 2).Draw(t, "groups")
+		return g
+	case model.KindAccessList:
+		l := &model.AccessList{Metadata: meta(tn, n)}
+		for range rapid.IntRange(0, 2).Draw(t, "rules") {
+			r := rule(rapid.SampledFrom([]model.RuleAction{model.ActionAllow, model.ActionPass}).Draw(t, "action"))
+			r.Remote.Groups = rapid.SliceOfN(genName, 0, 2).Draw(t, "groups")
+			l.Spec.Rules = append(l.Spec.Rules, r)
+		}
+		return l
 	case model.KindPortProfile:
 		p := &model.PortProfile{Metadata: meta(tn, n)}
+		p.Spec.AccessLists = rapid.SliceOfN(genName, 0, 1).Draw(t, "lists")
 		if limit := rapid.SampledFrom([]uint32{0, 1, 2, 99}).Draw(t, "limit"); limit != 99 {
 			p.Spec.DynamicAddressLimit = &limit
 		}
@@ -225,6 +238,22 @@ func checkInvariants(rt *rapid.T, s *State) {
 			for i, pa := range r.RewriteAddresses {
 				one("PA "+pa.String(), k)
 				must(pa.Is4() == r.Spec.Addresses[i].Is4() && find(k, hostKey(r.Host())).(*model.Host).HasRewrite(pa), k, "%s stands for %s", pa, r.Spec.Addresses[i])
+			}
+			if r.Spec.Profile != "" {
+				find(k, profileKey(k.Tenant, r.Spec.Profile))
+			}
+		case *model.PortProfile:
+			for _, l := range r.Spec.AccessLists {
+				find(k, listKey(k.Tenant, l))
+			}
+		case *model.AccessList:
+			for _, g := range r.Spec.GroupNames() {
+				find(k, groupKey(k.Tenant, g))
+			}
+		case *model.AddressGroup:
+			for _, g := range r.Spec.Groups {
+				inner := find(k, groupKey(k.Tenant, g)).(*model.AddressGroup)
+				must(g != k.Name && !slices.Contains(inner.Spec.Groups, k.Name), k, "is in itself")
 			}
 		case *model.LookupRecord:
 			sub := find(k, subnetKey(k.Tenant, r.Spec.Subnet)).(*model.VirtualSubnet)

@@ -38,6 +38,8 @@ var rulesOf = map[model.Kind]rules{
 	model.KindProviderRoute:   providerRouteRules{},
 	model.KindVirtualNetwork:  virtualNetworkRules{},
 	model.KindVirtualSubnet:   virtualSubnetRules{},
+	model.KindAddressGroup:    addressGroupRules{},
+	model.KindAccessList:      accessListRules{},
 	model.KindPortProfile:     portProfileRules{},
 	model.KindPort:            portRules{},
 	model.KindCustomerRoute:   customerRouteRules{},

@@ -3,6 +3,7 @@ package intent
 import (
 	"cmp"
 	"net/netip"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -17,6 +18,7 @@ var guidPattern = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}
 func (virtualNetworkRules) clone(r model.Resource) model.Resource {
 	c := *r.(*model.VirtualNetwork)
 	c.Metadata = cloneMeta(c.Metadata)
+	c.Spec.AccessLists = orNil(c.Spec.AccessLists)
 	return &c
 }
 
@@ -34,6 +36,7 @@ func (virtualNetworkRules) inherit(r, old model.Resource) {
 
 func (virtualNetworkRules) check(a *admission, r, old model.Resource) {
 	n, k := r.(*model.VirtualNetwork), model.KeyOf(r)
+	a.checkLists(k, n.Spec.AccessLists)
 	if n.Spec.RDID == "" {
 		return
 	}
@@ -74,6 +77,9 @@ func (virtualNetworkRules) allocate(a *admission, r model.Resource) {
 func (virtualNetworkRules) relate(a *admission, r, old model.Resource) {
 	n, _ := r.(*model.VirtualNetwork)
 	o, _ := old.(*model.VirtualNetwork)
+	if n != nil && len(n.Spec.AccessLists) > 0 {
+		a.checkRoom(n.Metadata.Tenant)
+	}
 	if n == nil || o == nil || n.Spec.UseExternalRouter || !o.Spec.UseExternalRouter {
 		return
 	}
@@ -95,11 +101,11 @@ func (virtualNetworkRules) claims(_ func(model.Key) model.Resource, r model.Reso
 }
 
 func (virtualNetworkRules) parents(r model.Resource) []model.Key {
-	return []model.Key{tenantKey(r.Meta().Tenant)}
+	return append(listKeys(r.Meta().Tenant, r.(*model.VirtualNetwork).Spec.AccessLists), tenantKey(r.Meta().Tenant))
 }
 
 func (virtualNetworkRules) sameSpec(a, b model.Resource) bool {
-	return a.(*model.VirtualNetwork).Spec == b.(*model.VirtualNetwork).Spec
+	return reflect.DeepEqual(a.(*model.VirtualNetwork).Spec, b.(*model.VirtualNetwork).Spec)
 }
 
 // subnetsOf gives the subnets of a network once the set is in place, faultless ones only.

@@ -13,7 +13,7 @@ type virtualSubnetRules struct{}
 func (virtualSubnetRules) clone(r model.Resource) model.Resource {
 	c := *r.(*model.VirtualSubnet)
 	c.Metadata = cloneMeta(c.Metadata)
-	c.Spec.Prefixes, c.Spec.Gateway = orNil(c.Spec.Prefixes), orNil(c.Spec.Gateway)
+	c.Spec.Prefixes, c.Spec.Gateway, c.Spec.AccessLists = orNil(c.Spec.Prefixes), orNil(c.Spec.Gateway), orNil(c.Spec.AccessLists)
 	return &c
 }
 
@@ -51,6 +51,7 @@ func (virtualSubnetRules) check(a *admission, r, old model.Resource) {
 	}
 	checkVSID(a, s)
 	checkFlood(a, s)
+	a.checkLists(k, s.Spec.AccessLists)
 	checkPrefixes(a, s)
 	if !a.bad[k] {
 		checkGateways(a, s)
@@ -162,6 +163,9 @@ func (virtualSubnetRules) relate(a *admission, r, old model.Resource) {
 		return
 	}
 	s := r.(*model.VirtualSubnet)
+	if len(s.Spec.AccessLists) > 0 {
+		a.checkRoom(s.Metadata.Tenant)
+	}
 	if s.Spec.Transport == model.TransportRewrite {
 		for _, k := range a.childrenOf(model.KeyOf(s)) {
 			if p, ok := a.get(k).(*model.Port); ok {
@@ -272,14 +276,15 @@ func (virtualSubnetRules) claims(_ func(model.Key) model.Resource, r model.Resou
 }
 
 func (virtualSubnetRules) parents(r model.Resource) []model.Key {
-	return []model.Key{networkKey(r.Meta().Tenant, r.(*model.VirtualSubnet).Spec.Network)}
+	s := r.(*model.VirtualSubnet)
+	return append(listKeys(s.Metadata.Tenant, s.Spec.AccessLists), networkKey(s.Metadata.Tenant, s.Spec.Network))
 }
 
 func (virtualSubnetRules) sameSpec(x, y model.Resource) bool {
 	a, b := x.(*model.VirtualSubnet).Spec, y.(*model.VirtualSubnet).Spec
 	return a.Network == b.Network && a.VSID == b.VSID && a.Transport == b.Transport &&
 		a.Flood == b.Flood && a.MulticastAddress == b.MulticastAddress && a.StormLimit == b.StormLimit && a.MSSClamp == b.MSSClamp &&
-		slices.Equal(a.Prefixes, b.Prefixes) && slices.Equal(a.Gateway, b.Gateway)
+		slices.Equal(a.AccessLists, b.AccessLists) && slices.Equal(a.Prefixes, b.Prefixes) && slices.Equal(a.Gateway, b.Gateway)
 }
 
 // SubnetByVSID finds the subnet that has v.

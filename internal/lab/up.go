@@ -307,7 +307,7 @@ func (l Lab) apply(ctx context.Context, path string) error {
 		return fmt.Errorf("lab: %w", err)
 	}
 	defer file.Close()
-	resources, err := manifest.Read(file)
+	resources, err := manifest.ReadFile(file.Name(), file)
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}

@@ -17,6 +17,7 @@ import (
 
 // decoder reads one document and collects what is wrong with it.
 type decoder struct {
+	file     string // "": not from one
 	document int
 	found    Errors
 }
@@ -152,12 +153,20 @@ func (d *decoder) list(n *yaml.Node, l protoreflect.List, f protoreflect.FieldDe
 		if f.Kind() == protoreflect.MessageKind {
 			v := l.NewElement()
 			d.message(item, v.Message(), at)
+			d.place(item, v.Message())
 			l.Append(v)
 			continue
 		}
 		if v, ok := d.scalar(item, f, at); ok {
 			l.Append(v)
 		}
+	}
+}
+
+// place notes where a rule of an AccessList was written.
+func (d *decoder) place(n *yaml.Node, m protoreflect.Message) {
+	if rule, ok := m.Interface().(*weftv1.AccessRule); ok && d.file != "" {
+		rule.Source = fmt.Sprintf("%s:%d", d.file, n.Line)
 	}
 }
 

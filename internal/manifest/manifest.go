@@ -61,7 +61,11 @@ func (e Errors) Error() string {
 
 // Parse reads every document of data, YAML or JSON, separated by "---". Empty
 // documents are skipped. The error is an Errors when the content is at fault.
-func Parse(data []byte) ([]*weftv1.Resource, error) {
+func Parse(data []byte) ([]*weftv1.Resource, error) { return ParseFile("", data) }
+
+// ParseFile is Parse of what stands in a file: rules of AccessLists get the place where
+// they are written as their source.
+func ParseFile(file string, data []byte) ([]*weftv1.Resource, error) {
 	if len(data) > MaxSize {
 		return nil, fmt.Errorf("manifest of %d bytes is larger than %d: split it", len(data), MaxSize)
 	}
@@ -79,7 +83,7 @@ func Parse(data []byte) ([]*weftv1.Resource, error) {
 			found = append(found, syntaxError(doc, err))
 			break
 		}
-		d := decoder{document: doc, found: found}
+		d := decoder{file: file, document: doc, found: found}
 		if r := d.resource(&root); r != nil {
 			resources = append(resources, r)
 		}
@@ -95,12 +99,15 @@ func Parse(data []byte) ([]*weftv1.Resource, error) {
 }
 
 // Read parses everything that r yields.
-func Read(r io.Reader) ([]*weftv1.Resource, error) {
+func Read(r io.Reader) ([]*weftv1.Resource, error) { return ReadFile("", r) }
+
+// ReadFile is Read of the file that r is.
+func ReadFile(file string, r io.Reader) ([]*weftv1.Resource, error) {
 	data, err := io.ReadAll(io.LimitReader(r, MaxSize+1))
 	if err != nil {
 		return nil, fmt.Errorf("read manifest: %w", err)
 	}
-	return Parse(data)
+	return ParseFile(file, data)
 }
 
 // syntaxError turns "yaml: line 3: text" into a finding.

@@ -94,9 +94,9 @@ func TestParseNamesWhatIsWrong(t *testing.T) {
 		{"second document", "kind: Tenant\nmetadata: {name: red}\n---\nkind: Tenant\nmetadata: {nam: blue}\n",
 			`document 2, line 5: metadata.nam: unknown field, did you mean "name"?`},
 		{"unknown kind", "kind: Prot\nmetadata: {name: red}\n",
-			`document 1, line 1: kind: unknown kind "Prot", did you mean "Port"?; kinds are Tenant, Host, ProviderAddress, ProviderRoute, VirtualNetwork, VirtualSubnet, PortProfile, Port, CustomerRoute, LookupRecord`},
+			`document 1, line 1: kind: unknown kind "Prot", did you mean "Port"?; kinds are Tenant, Host, ProviderAddress, ProviderRoute, AddressGroup, AccessList, VirtualNetwork, VirtualSubnet, PortProfile, Port, CustomerRoute, LookupRecord`},
 		{"no kind", "metadata: {name: red}\n",
-			"document 1, line 1: kind: missing: one of Tenant, Host, ProviderAddress, ProviderRoute, VirtualNetwork, VirtualSubnet, PortProfile, Port, CustomerRoute, LookupRecord"},
+			"document 1, line 1: kind: missing: one of Tenant, Host, ProviderAddress, ProviderRoute, AddressGroup, AccessList, VirtualNetwork, VirtualSubnet, PortProfile, Port, CustomerRoute, LookupRecord"},
 		{"no name", "kind: Tenant\n", "document 1, line 1: metadata.name: missing: every resource needs a name"},
 		{"number for text", "kind: Tenant\nmetadata: {name: 7}\n",
 			"document 1, line 2: metadata.name: must be text, and is the number 7: put it in quotes"},
@@ -228,6 +228,40 @@ status:
 	r.GetPort().Status = nil
 	if diff := cmp.Diff(r, back[0], protocmp.Transform()); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+func TestRulesKnowWhereTheyAreWritten(t *testing.T) {
+	const text = `kind: AccessList
+metadata: {tenant: red, name: in}
+spec:
+  rules:
+  - name: https
+    direction: inbound
+    action: allow
+    localPorts: ["443"]
+    icmpType: 0
+  - {direction: both, action: deny, source: "elsewhere:1"}
+`
+	got, err := ParseFile("policy/red.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules := got[0].GetAccessList().GetSpec().GetRules()
+	if rules[0].GetSource() != "policy/red.yaml:5" || rules[1].GetSource() != "policy/red.yaml:10" || rules[0].IcmpType == nil {
+		t.Errorf("%v", rules)
+	}
+	// What is not a file is nowhere.
+	if got, err = Parse([]byte(text)); err != nil || got[0].GetAccessList().GetSpec().GetRules()[0].GetSource() != "" {
+		t.Errorf("%v %v", got, err)
+	}
+	back, err := Format(got...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := Parse(back)
+	if diff := cmp.Diff(got, again, protocmp.Transform()); err != nil || diff != "" {
+		t.Errorf("%v\n%s", err, diff)
 	}
 }
 

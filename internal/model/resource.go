@@ -16,6 +16,8 @@ const (
 	KindHost            Kind = "Host"
 	KindProviderAddress Kind = "ProviderAddress"
 	KindProviderRoute   Kind = "ProviderRoute"
+	KindAddressGroup    Kind = "AddressGroup"
+	KindAccessList      Kind = "AccessList"
 	KindVirtualNetwork  Kind = "VirtualNetwork"
 	KindVirtualSubnet   Kind = "VirtualSubnet"
 	KindPortProfile     Kind = "PortProfile"
@@ -25,7 +27,7 @@ const (
 )
 
 // Kinds lists every kind in dependency order.
-var Kinds = []Kind{KindTenant, KindHost, KindProviderAddress, KindProviderRoute, KindVirtualNetwork,
+var Kinds = []Kind{KindTenant, KindHost, KindProviderAddress, KindProviderRoute, KindAddressGroup, KindAccessList, KindVirtualNetwork,
 	KindVirtualSubnet, KindPortProfile, KindPort, KindCustomerRoute, KindLookupRecord}
 
 // Tenanted reports whether resources of the kind live inside a tenant.
@@ -150,6 +152,8 @@ type VirtualNetworkSpec struct {
 	// UseExternalRouter leaves traffic between subnets to the routers that customer routes
 	// name (hnv 1.2, NetVirtualizationGlobal): on-link routes lead no guest out of its subnet.
 	UseExternalRouter bool `json:"useExternalRouter,omitempty"`
+	// AccessLists judge the packets of every port of the network.
+	AccessLists []string `json:"accessLists,omitempty"`
 }
 
 // VirtualSubnet is one broadcast boundary of a virtual network.
@@ -172,6 +176,8 @@ type VirtualSubnetSpec struct {
 	// each host gets a copy of its own.
 	MulticastAddress netip.Addr `json:"multicastAddress,omitzero"`
 	StormLimit       uint32     `json:"stormLimit,omitempty"` // packets per second of one port; 0: DefaultStormLimit
+	// AccessLists judge the packets of every port of the subnet.
+	AccessLists []string `json:"accessLists,omitempty"`
 }
 
 // Port is where one VM NIC meets the switch.
@@ -198,6 +204,8 @@ type PortSpec struct {
 	Host      string       `json:"host,omitempty"`
 	Profile   string       `json:"profile,omitempty"` // what PortSettings leaves out; empty: the defaults
 	PortSettings
+	// ACL is the basic access list of this port (hnv 5.3).
+	ACL []BasicRule `json:"acl,omitempty"`
 }
 
 // RewriteOf is the Provider Address that stands for ca in the underlay; invalid when none does.
@@ -322,6 +330,8 @@ type LookupRecordSpec struct {
 func (*Tenant) Kind() Kind          { return KindTenant }
 func (*VirtualNetwork) Kind() Kind  { return KindVirtualNetwork }
 func (*VirtualSubnet) Kind() Kind   { return KindVirtualSubnet }
+func (*AddressGroup) Kind() Kind    { return KindAddressGroup }
+func (*AccessList) Kind() Kind      { return KindAccessList }
 func (*PortProfile) Kind() Kind     { return KindPortProfile }
 func (*Port) Kind() Kind            { return KindPort }
 func (*Host) Kind() Kind            { return KindHost }
@@ -333,6 +343,8 @@ func (*LookupRecord) Kind() Kind    { return KindLookupRecord }
 func (r *Tenant) Meta() *Metadata          { return &r.Metadata }
 func (r *VirtualNetwork) Meta() *Metadata  { return &r.Metadata }
 func (r *VirtualSubnet) Meta() *Metadata   { return &r.Metadata }
+func (r *AddressGroup) Meta() *Metadata    { return &r.Metadata }
+func (r *AccessList) Meta() *Metadata      { return &r.Metadata }
 func (r *PortProfile) Meta() *Metadata     { return &r.Metadata }
 func (r *Port) Meta() *Metadata            { return &r.Metadata }
 func (r *Host) Meta() *Metadata            { return &r.Metadata }

@@ -258,6 +258,10 @@ func newResource(k model.Kind) model.Resource {
 		return &model.VirtualNetwork{}
 	case model.KindVirtualSubnet:
 		return &model.VirtualSubnet{}
+	case model.KindAddressGroup:
+		return &model.AddressGroup{}
+	case model.KindAccessList:
+		return &model.AccessList{}
 	case model.KindPortProfile:
 		return &model.PortProfile{}
 	case model.KindPort:

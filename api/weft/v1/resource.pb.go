@@ -558,6 +558,7 @@ type VirtualNetworkSpec struct {
 	state             protoimpl.MessageState `protogen:"open.v1"`
 	Rdid              string                 `protobuf:"bytes,1,opt,name=rdid,proto3" json:"rdid,omitempty"`
 	UseExternalRouter bool                   `protobuf:"varint,2,opt,name=use_external_router,json=useExternalRouter,proto3" json:"use_external_router,omitempty"` // between subnets, customer routes decide and not the distributed router
+	AccessLists       []string               `protobuf:"bytes,3,rep,name=access_lists,json=accessLists,proto3" json:"access_lists,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -604,6 +605,13 @@ func (x *VirtualNetworkSpec) GetUseExternalRouter() bool {
 		return x.UseExternalRouter
 	}
 	return false
+}
+
+func (x *VirtualNetworkSpec) GetAccessLists() []string {
+	if x != nil {
+		return x.AccessLists
+	}
+	return nil
 }
 
 type VirtualNetwork struct {
@@ -677,6 +685,7 @@ type VirtualSubnetSpec struct {
 	MulticastAddress string                 `protobuf:"bytes,8,opt,name=multicast_address,json=multicastAddress,proto3" json:"multicast_address,omitempty"`
 	MssClamp         bool                   `protobuf:"varint,10,opt,name=mss_clamp,json=mssClamp,proto3" json:"mss_clamp,omitempty"`      // lower the MSS of TCP connections to what the path carries
 	StormLimit       uint32                 `protobuf:"varint,9,opt,name=storm_limit,json=stormLimit,proto3" json:"storm_limit,omitempty"` // packets per second of one port; 0: 1000
+	AccessLists      []string               `protobuf:"bytes,11,rep,name=access_lists,json=accessLists,proto3" json:"access_lists,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -774,6 +783,13 @@ func (x *VirtualSubnetSpec) GetStormLimit() uint32 {
 	return 0
 }
 
+func (x *VirtualSubnetSpec) GetAccessLists() []string {
+	if x != nil {
+		return x.AccessLists
+	}
+	return nil
+}
+
 type VirtualSubnet struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Metadata      *Metadata              `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
@@ -834,6 +850,618 @@ func (x *VirtualSubnet) GetStatus() *Status {
 	return nil
 }
 
+// AddressGroup is a set of addresses that AccessLists name.
+type AddressGroupSpec struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Prefixes      []string               `protobuf:"bytes,1,rep,name=prefixes,proto3" json:"prefixes,omitempty"`
+	Ports         map[string]string      `protobuf:"bytes,2,rep,name=ports,proto3" json:"ports,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // labels: all addresses of the tenant's ports that have all of them
+	Groups        []string               `protobuf:"bytes,3,rep,name=groups,proto3" json:"groups,omitempty"`                                                                         // whose addresses are in this one as well
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddressGroupSpec) Reset() {
+	*x = AddressGroupSpec{}
+	mi := &file_weft_v1_resource_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddressGroupSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddressGroupSpec) ProtoMessage() {}
+
+func (x *AddressGroupSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_resource_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddressGroupSpec.ProtoReflect.Descriptor instead.
+func (*AddressGroupSpec) Descriptor() ([]byte, []int) {
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *AddressGroupSpec) GetPrefixes() []string {
+	if x != nil {
+		return x.Prefixes
+	}
+	return nil
+}
+
+func (x *AddressGroupSpec) GetPorts() map[string]string {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+func (x *AddressGroupSpec) GetGroups() []string {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+type AddressGroup struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Metadata      *Metadata              `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	Spec          *AddressGroupSpec      `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	Status        *Status                `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddressGroup) Reset() {
+	*x = AddressGroup{}
+	mi := &file_weft_v1_resource_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddressGroup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddressGroup) ProtoMessage() {}
+
+func (x *AddressGroup) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_resource_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddressGroup.ProtoReflect.Descriptor instead.
+func (*AddressGroup) Descriptor() ([]byte, []int) {
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *AddressGroup) GetMetadata() *Metadata {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+func (x *AddressGroup) GetSpec() *AddressGroupSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *AddressGroup) GetStatus() *Status {
+	if x != nil {
+		return x.Status
+	}
+	return nil
+}
+
+// AccessList is rules that judge the packets of the ports that it is attached to.
+type AccessListSpec struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tier          string                 `protobuf:"bytes,1,opt,name=tier,proto3" json:"tier,omitempty"` // administrator | tenant (default) | default
+	Mode          string                 `protobuf:"bytes,2,opt,name=mode,proto3" json:"mode,omitempty"` // enforce (default) | audit
+	Default       *ListDefault           `protobuf:"bytes,3,opt,name=default,proto3" json:"default,omitempty"`
+	Rules         []*AccessRule          `protobuf:"bytes,4,rep,name=rules,proto3" json:"rules,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AccessListSpec) Reset() {
+	*x = AccessListSpec{}
+	mi := &file_weft_v1_resource_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccessListSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccessListSpec) ProtoMessage() {}
+
+func (x *AccessListSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_resource_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccessListSpec.ProtoReflect.Descriptor instead.
+func (*AccessListSpec) Descriptor() ([]byte, []int) {
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *AccessListSpec) GetTier() string {
+	if x != nil {
+		return x.Tier
+	}
+	return ""
+}
+
+func (x *AccessListSpec) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *AccessListSpec) GetDefault() *ListDefault {
+	if x != nil {
+		return x.Default
+	}
+	return nil
+}
+
+func (x *AccessListSpec) GetRules() []*AccessRule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+type AccessList struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Metadata      *Metadata              `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	Spec          *AccessListSpec        `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	Status        *Status                `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AccessList) Reset() {
+	*x = AccessList{}
+	mi := &file_weft_v1_resource_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccessList) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccessList) ProtoMessage() {}
+
+func (x *AccessList) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_resource_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccessList.ProtoReflect.Descriptor instead.
+func (*AccessList) Descriptor() ([]byte, []int) {
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *AccessList) GetMetadata() *Metadata {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+func (x *AccessList) GetSpec() *AccessListSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *AccessList) GetStatus() *Status {
+	if x != nil {
+		return x.Status
+	}
+	return nil
+}
+
+// ListDefault says what becomes of what no rule decides: allow, deny, or nothing.
+type ListDefault struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Inbound       string                 `protobuf:"bytes,1,opt,name=inbound,proto3" json:"inbound,omitempty"`
+	Outbound      string                 `protobuf:"bytes,2,opt,name=outbound,proto3" json:"outbound,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDefault) Reset() {
+	*x = ListDefault{}
+	mi := &file_weft_v1_resource_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDefault) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDefault) ProtoMessage() {}
+
+func (x *ListDefault) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_resource_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDefault.ProtoReflect.Descriptor instead.
+func (*ListDefault) Descriptor() ([]byte, []int) {
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ListDefault) GetInbound() string {
+	if x != nil {
+		return x.Inbound
+	}
+	return ""
+}
+
+func (x *ListDefault) GetOutbound() string {
+	if x != nil {
+		return x.Outbound
+	}
+	return ""
+}
+
+type AccessRule struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`           // unique within the list; rule-N when absent
+	Direction     string                 `protobuf:"bytes,2,opt,name=direction,proto3" json:"direction,omitempty"` // inbound | outbound | both
+	Action        string                 `protobuf:"bytes,3,opt,name=action,proto3" json:"action,omitempty"`       // allow | deny | pass | meter
+	Log           bool                   `protobuf:"varint,4,opt,name=log,proto3" json:"log,omitempty"`
+	Protocol      string                 `protobuf:"bytes,5,opt,name=protocol,proto3" json:"protocol,omitempty"` // any (default) | tcp | udp | icmp | icmpv6 | a number
+	Remote        *RuleAddresses         `protobuf:"bytes,6,opt,name=remote,proto3" json:"remote,omitempty"`
+	Local         *RuleAddresses         `protobuf:"bytes,7,opt,name=local,proto3" json:"local,omitempty"`
+	LocalPorts    []string               `protobuf:"bytes,8,rep,name=local_ports,json=localPorts,proto3" json:"local_ports,omitempty"` // "443" or "8000-8100"
+	RemotePorts   []string               `protobuf:"bytes,9,rep,name=remote_ports,json=remotePorts,proto3" json:"remote_ports,omitempty"`
+	IcmpType      *uint32                `protobuf:"varint,10,opt,name=icmp_type,json=icmpType,proto3,oneof" json:"icmp_type,omitempty"`
+	IcmpCode      *uint32                `protobuf:"varint,11,opt,name=icmp_code,json=icmpCode,proto3,oneof" json:"icmp_code,omitempty"`
+	LocalMac      string                 `protobuf:"bytes,12,opt,name=local_mac,json=localMAC,proto3" json:"local_mac,omitempty"`
+	RemoteMac     string                 `protobuf:"bytes,13,opt,name=remote_mac,json=remoteMAC,proto3" json:"remote_mac,omitempty"`
+	Weight        uint32                 `protobuf:"varint,14,opt,name=weight,proto3" json:"weight,omitempty"` // 0 to 65535, larger first
+	Stateful      bool                   `protobuf:"varint,15,opt,name=stateful,proto3" json:"stateful,omitempty"`
+	IdleTimeout   string                 `protobuf:"bytes,16,opt,name=idle_timeout,json=idleTimeout,proto3" json:"idle_timeout,omitempty"` // Go duration; 255s when absent
+	Source        string                 `protobuf:"bytes,17,opt,name=source,proto3" json:"source,omitempty"`                              // "file:line" where it was written
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AccessRule) Reset() {
+	*x = AccessRule{}
+	mi := &file_weft_v1_resource_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccessRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccessRule) ProtoMessage() {}
+
+func (x *AccessRule) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_resource_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccessRule.ProtoReflect.Descriptor instead.
+func (*AccessRule) Descriptor() ([]byte, []int) {
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *AccessRule) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AccessRule) GetDirection() string {
+	if x != nil {
+		return x.Direction
+	}
+	return ""
+}
+
+func (x *AccessRule) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *AccessRule) GetLog() bool {
+	if x != nil {
+		return x.Log
+	}
+	return false
+}
+
+func (x *AccessRule) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *AccessRule) GetRemote() *RuleAddresses {
+	if x != nil {
+		return x.Remote
+	}
+	return nil
+}
+
+func (x *AccessRule) GetLocal() *RuleAddresses {
+	if x != nil {
+		return x.Local
+	}
+	return nil
+}
+
+func (x *AccessRule) GetLocalPorts() []string {
+	if x != nil {
+		return x.LocalPorts
+	}
+	return nil
+}
+
+func (x *AccessRule) GetRemotePorts() []string {
+	if x != nil {
+		return x.RemotePorts
+	}
+	return nil
+}
+
+func (x *AccessRule) GetIcmpType() uint32 {
+	if x != nil && x.IcmpType != nil {
+		return *x.IcmpType
+	}
+	return 0
+}
+
+func (x *AccessRule) GetIcmpCode() uint32 {
+	if x != nil && x.IcmpCode != nil {
+		return *x.IcmpCode
+	}
+	return 0
+}
+
+func (x *AccessRule) GetLocalMac() string {
+	if x != nil {
+		return x.LocalMac
+	}
+	return ""
+}
+
+func (x *AccessRule) GetRemoteMac() string {
+	if x != nil {
+		return x.RemoteMac
+	}
+	return ""
+}
+
+func (x *AccessRule) GetWeight() uint32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *AccessRule) GetStateful() bool {
+	if x != nil {
+		return x.Stateful
+	}
+	return false
+}
+
+func (x *AccessRule) GetIdleTimeout() string {
+	if x != nil {
+		return x.IdleTimeout
+	}
+	return ""
+}
+
+func (x *AccessRule) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+type RuleAddresses struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Prefixes      []string               `protobuf:"bytes,1,rep,name=prefixes,proto3" json:"prefixes,omitempty"`
+	Groups        []string               `protobuf:"bytes,2,rep,name=groups,proto3" json:"groups,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RuleAddresses) Reset() {
+	*x = RuleAddresses{}
+	mi := &file_weft_v1_resource_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RuleAddresses) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RuleAddresses) ProtoMessage() {}
+
+func (x *RuleAddresses) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_resource_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RuleAddresses.ProtoReflect.Descriptor instead.
+func (*RuleAddresses) Descriptor() ([]byte, []int) {
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *RuleAddresses) GetPrefixes() []string {
+	if x != nil {
+		return x.Prefixes
+	}
+	return nil
+}
+
+func (x *RuleAddresses) GetGroups() []string {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+// PortAcl is one entry of the basic access list of a port: of addresses, the longest prefix wins.
+type PortAcl struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Action        string                 `protobuf:"bytes,1,opt,name=action,proto3" json:"action,omitempty"`                                    // allow | deny | meter
+	Direction     string                 `protobuf:"bytes,2,opt,name=direction,proto3" json:"direction,omitempty"`                              // inbound | outbound | both
+	RemoteAddress string                 `protobuf:"bytes,3,opt,name=remote_address,json=remoteAddress,proto3" json:"remote_address,omitempty"` // address, prefix or any; one of these four
+	LocalAddress  string                 `protobuf:"bytes,4,opt,name=local_address,json=localAddress,proto3" json:"local_address,omitempty"`
+	RemoteMac     string                 `protobuf:"bytes,5,opt,name=remote_mac,json=remoteMAC,proto3" json:"remote_mac,omitempty"`
+	LocalMac      string                 `protobuf:"bytes,6,opt,name=local_mac,json=localMAC,proto3" json:"local_mac,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PortAcl) Reset() {
+	*x = PortAcl{}
+	mi := &file_weft_v1_resource_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PortAcl) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PortAcl) ProtoMessage() {}
+
+func (x *PortAcl) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_resource_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PortAcl.ProtoReflect.Descriptor instead.
+func (*PortAcl) Descriptor() ([]byte, []int) {
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *PortAcl) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *PortAcl) GetDirection() string {
+	if x != nil {
+		return x.Direction
+	}
+	return ""
+}
+
+func (x *PortAcl) GetRemoteAddress() string {
+	if x != nil {
+		return x.RemoteAddress
+	}
+	return ""
+}
+
+func (x *PortAcl) GetLocalAddress() string {
+	if x != nil {
+		return x.LocalAddress
+	}
+	return ""
+}
+
+func (x *PortAcl) GetRemoteMac() string {
+	if x != nil {
+		return x.RemoteMac
+	}
+	return ""
+}
+
+func (x *PortAcl) GetLocalMac() string {
+	if x != nil {
+		return x.LocalMac
+	}
+	return ""
+}
+
 // AllowedAddress is a source that a guest may use beside its own.
 type AllowedAddress struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -845,7 +1473,7 @@ type AllowedAddress struct {
 
 func (x *AllowedAddress) Reset() {
 	*x = AllowedAddress{}
-	mi := &file_weft_v1_resource_proto_msgTypes[10]
+	mi := &file_weft_v1_resource_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -857,7 +1485,7 @@ func (x *AllowedAddress) String() string {
 func (*AllowedAddress) ProtoMessage() {}
 
 func (x *AllowedAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[10]
+	mi := &file_weft_v1_resource_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -870,7 +1498,7 @@ func (x *AllowedAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowedAddress.ProtoReflect.Descriptor instead.
 func (*AllowedAddress) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{10}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *AllowedAddress) GetPrefix() string {
@@ -898,7 +1526,7 @@ type Isolation struct {
 
 func (x *Isolation) Reset() {
 	*x = Isolation{}
-	mi := &file_weft_v1_resource_proto_msgTypes[11]
+	mi := &file_weft_v1_resource_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -910,7 +1538,7 @@ func (x *Isolation) String() string {
 func (*Isolation) ProtoMessage() {}
 
 func (x *Isolation) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[11]
+	mi := &file_weft_v1_resource_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -923,7 +1551,7 @@ func (x *Isolation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Isolation.ProtoReflect.Descriptor instead.
 func (*Isolation) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{11}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Isolation) GetMode() string {
@@ -956,7 +1584,7 @@ type Vlan struct {
 
 func (x *Vlan) Reset() {
 	*x = Vlan{}
-	mi := &file_weft_v1_resource_proto_msgTypes[12]
+	mi := &file_weft_v1_resource_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -968,7 +1596,7 @@ func (x *Vlan) String() string {
 func (*Vlan) ProtoMessage() {}
 
 func (x *Vlan) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[12]
+	mi := &file_weft_v1_resource_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -981,7 +1609,7 @@ func (x *Vlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Vlan.ProtoReflect.Descriptor instead.
 func (*Vlan) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{12}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Vlan) GetNetwork() string {
@@ -1045,7 +1673,7 @@ type PrivateVlan struct {
 
 func (x *PrivateVlan) Reset() {
 	*x = PrivateVlan{}
-	mi := &file_weft_v1_resource_proto_msgTypes[13]
+	mi := &file_weft_v1_resource_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1057,7 +1685,7 @@ func (x *PrivateVlan) String() string {
 func (*PrivateVlan) ProtoMessage() {}
 
 func (x *PrivateVlan) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[13]
+	mi := &file_weft_v1_resource_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1070,7 +1698,7 @@ func (x *PrivateVlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrivateVlan.ProtoReflect.Descriptor instead.
 func (*PrivateVlan) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{13}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PrivateVlan) GetMode() string {
@@ -1112,7 +1740,7 @@ type Bandwidth struct {
 
 func (x *Bandwidth) Reset() {
 	*x = Bandwidth{}
-	mi := &file_weft_v1_resource_proto_msgTypes[14]
+	mi := &file_weft_v1_resource_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1124,7 +1752,7 @@ func (x *Bandwidth) String() string {
 func (*Bandwidth) ProtoMessage() {}
 
 func (x *Bandwidth) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[14]
+	mi := &file_weft_v1_resource_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1137,7 +1765,7 @@ func (x *Bandwidth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bandwidth.ProtoReflect.Descriptor instead.
 func (*Bandwidth) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{14}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Bandwidth) GetInbound() *BandwidthLimit {
@@ -1166,7 +1794,7 @@ type BandwidthLimit struct {
 
 func (x *BandwidthLimit) Reset() {
 	*x = BandwidthLimit{}
-	mi := &file_weft_v1_resource_proto_msgTypes[15]
+	mi := &file_weft_v1_resource_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1178,7 +1806,7 @@ func (x *BandwidthLimit) String() string {
 func (*BandwidthLimit) ProtoMessage() {}
 
 func (x *BandwidthLimit) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[15]
+	mi := &file_weft_v1_resource_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1191,7 +1819,7 @@ func (x *BandwidthLimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BandwidthLimit.ProtoReflect.Descriptor instead.
 func (*BandwidthLimit) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{15}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *BandwidthLimit) GetMaximum() int64 {
@@ -1235,7 +1863,7 @@ type Mirror struct {
 
 func (x *Mirror) Reset() {
 	*x = Mirror{}
-	mi := &file_weft_v1_resource_proto_msgTypes[16]
+	mi := &file_weft_v1_resource_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1247,7 +1875,7 @@ func (x *Mirror) String() string {
 func (*Mirror) ProtoMessage() {}
 
 func (x *Mirror) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[16]
+	mi := &file_weft_v1_resource_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1260,7 +1888,7 @@ func (x *Mirror) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mirror.ProtoReflect.Descriptor instead.
 func (*Mirror) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{16}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Mirror) GetDestination() string {
@@ -1316,7 +1944,7 @@ type PortProfileSpec struct {
 
 func (x *PortProfileSpec) Reset() {
 	*x = PortProfileSpec{}
-	mi := &file_weft_v1_resource_proto_msgTypes[17]
+	mi := &file_weft_v1_resource_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1328,7 +1956,7 @@ func (x *PortProfileSpec) String() string {
 func (*PortProfileSpec) ProtoMessage() {}
 
 func (x *PortProfileSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[17]
+	mi := &file_weft_v1_resource_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1341,7 +1969,7 @@ func (x *PortProfileSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortProfileSpec.ProtoReflect.Descriptor instead.
 func (*PortProfileSpec) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{17}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PortProfileSpec) GetAllowSpoofing() bool {
@@ -1460,7 +2088,7 @@ type PortProfile struct {
 
 func (x *PortProfile) Reset() {
 	*x = PortProfile{}
-	mi := &file_weft_v1_resource_proto_msgTypes[18]
+	mi := &file_weft_v1_resource_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1472,7 +2100,7 @@ func (x *PortProfile) String() string {
 func (*PortProfile) ProtoMessage() {}
 
 func (x *PortProfile) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[18]
+	mi := &file_weft_v1_resource_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1485,7 +2113,7 @@ func (x *PortProfile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortProfile.ProtoReflect.Descriptor instead.
 func (*PortProfile) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{18}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *PortProfile) GetMetadata() *Metadata {
@@ -1531,13 +2159,14 @@ type PortSpec struct {
 	Mirrors             []*Mirror              `protobuf:"bytes,20,rep,name=mirrors,proto3" json:"mirrors,omitempty"`
 	AccessLists         []string               `protobuf:"bytes,21,rep,name=access_lists,json=accessLists,proto3" json:"access_lists,omitempty"`
 	ConnectionLimit     *uint32                `protobuf:"varint,22,opt,name=connection_limit,json=connectionLimit,proto3,oneof" json:"connection_limit,omitempty"`
+	Acl                 []*PortAcl             `protobuf:"bytes,30,rep,name=acl,proto3" json:"acl,omitempty"` // of this port alone
 	unknownFields       protoimpl.UnknownFields
 	sizeCache           protoimpl.SizeCache
 }
 
 func (x *PortSpec) Reset() {
 	*x = PortSpec{}
-	mi := &file_weft_v1_resource_proto_msgTypes[19]
+	mi := &file_weft_v1_resource_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1549,7 +2178,7 @@ func (x *PortSpec) String() string {
 func (*PortSpec) ProtoMessage() {}
 
 func (x *PortSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[19]
+	mi := &file_weft_v1_resource_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1562,7 +2191,7 @@ func (x *PortSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortSpec.ProtoReflect.Descriptor instead.
 func (*PortSpec) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{19}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *PortSpec) GetSubnet() string {
@@ -1705,6 +2334,13 @@ func (x *PortSpec) GetConnectionLimit() uint32 {
 	return 0
 }
 
+func (x *PortSpec) GetAcl() []*PortAcl {
+	if x != nil {
+		return x.Acl
+	}
+	return nil
+}
+
 type Port struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Metadata      *Metadata              `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
@@ -1716,7 +2352,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_weft_v1_resource_proto_msgTypes[20]
+	mi := &file_weft_v1_resource_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1728,7 +2364,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[20]
+	mi := &file_weft_v1_resource_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1741,7 +2377,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{20}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Port) GetMetadata() *Metadata {
@@ -1777,7 +2413,7 @@ type HostSpec struct {
 
 func (x *HostSpec) Reset() {
 	*x = HostSpec{}
-	mi := &file_weft_v1_resource_proto_msgTypes[21]
+	mi := &file_weft_v1_resource_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1789,7 +2425,7 @@ func (x *HostSpec) String() string {
 func (*HostSpec) ProtoMessage() {}
 
 func (x *HostSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[21]
+	mi := &file_weft_v1_resource_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1802,7 +2438,7 @@ func (x *HostSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostSpec.ProtoReflect.Descriptor instead.
 func (*HostSpec) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{21}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *HostSpec) GetDescription() string {
@@ -1830,7 +2466,7 @@ type Host struct {
 
 func (x *Host) Reset() {
 	*x = Host{}
-	mi := &file_weft_v1_resource_proto_msgTypes[22]
+	mi := &file_weft_v1_resource_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1842,7 +2478,7 @@ func (x *Host) String() string {
 func (*Host) ProtoMessage() {}
 
 func (x *Host) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[22]
+	mi := &file_weft_v1_resource_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1855,7 +2491,7 @@ func (x *Host) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Host.ProtoReflect.Descriptor instead.
 func (*Host) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{22}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Host) GetMetadata() *Metadata {
@@ -1889,7 +2525,7 @@ type ProviderAddressSpec struct {
 
 func (x *ProviderAddressSpec) Reset() {
 	*x = ProviderAddressSpec{}
-	mi := &file_weft_v1_resource_proto_msgTypes[23]
+	mi := &file_weft_v1_resource_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1901,7 +2537,7 @@ func (x *ProviderAddressSpec) String() string {
 func (*ProviderAddressSpec) ProtoMessage() {}
 
 func (x *ProviderAddressSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[23]
+	mi := &file_weft_v1_resource_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1914,7 +2550,7 @@ func (x *ProviderAddressSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProviderAddressSpec.ProtoReflect.Descriptor instead.
 func (*ProviderAddressSpec) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{23}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ProviderAddressSpec) GetHost() string {
@@ -1942,7 +2578,7 @@ type ProviderAddress struct {
 
 func (x *ProviderAddress) Reset() {
 	*x = ProviderAddress{}
-	mi := &file_weft_v1_resource_proto_msgTypes[24]
+	mi := &file_weft_v1_resource_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1954,7 +2590,7 @@ func (x *ProviderAddress) String() string {
 func (*ProviderAddress) ProtoMessage() {}
 
 func (x *ProviderAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[24]
+	mi := &file_weft_v1_resource_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1967,7 +2603,7 @@ func (x *ProviderAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProviderAddress.ProtoReflect.Descriptor instead.
 func (*ProviderAddress) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{24}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ProviderAddress) GetMetadata() *Metadata {
@@ -2006,7 +2642,7 @@ type ProviderRouteSpec struct {
 
 func (x *ProviderRouteSpec) Reset() {
 	*x = ProviderRouteSpec{}
-	mi := &file_weft_v1_resource_proto_msgTypes[25]
+	mi := &file_weft_v1_resource_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2018,7 +2654,7 @@ func (x *ProviderRouteSpec) String() string {
 func (*ProviderRouteSpec) ProtoMessage() {}
 
 func (x *ProviderRouteSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[25]
+	mi := &file_weft_v1_resource_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2031,7 +2667,7 @@ func (x *ProviderRouteSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProviderRouteSpec.ProtoReflect.Descriptor instead.
 func (*ProviderRouteSpec) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{25}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ProviderRouteSpec) GetHost() string {
@@ -2080,7 +2716,7 @@ type ProviderRoute struct {
 
 func (x *ProviderRoute) Reset() {
 	*x = ProviderRoute{}
-	mi := &file_weft_v1_resource_proto_msgTypes[26]
+	mi := &file_weft_v1_resource_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2092,7 +2728,7 @@ func (x *ProviderRoute) String() string {
 func (*ProviderRoute) ProtoMessage() {}
 
 func (x *ProviderRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[26]
+	mi := &file_weft_v1_resource_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2105,7 +2741,7 @@ func (x *ProviderRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProviderRoute.ProtoReflect.Descriptor instead.
 func (*ProviderRoute) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{26}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ProviderRoute) GetMetadata() *Metadata {
@@ -2141,7 +2777,7 @@ type CustomerRouteSpec struct {
 
 func (x *CustomerRouteSpec) Reset() {
 	*x = CustomerRouteSpec{}
-	mi := &file_weft_v1_resource_proto_msgTypes[27]
+	mi := &file_weft_v1_resource_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2153,7 +2789,7 @@ func (x *CustomerRouteSpec) String() string {
 func (*CustomerRouteSpec) ProtoMessage() {}
 
 func (x *CustomerRouteSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[27]
+	mi := &file_weft_v1_resource_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2166,7 +2802,7 @@ func (x *CustomerRouteSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CustomerRouteSpec.ProtoReflect.Descriptor instead.
 func (*CustomerRouteSpec) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{27}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *CustomerRouteSpec) GetNetwork() string {
@@ -2208,7 +2844,7 @@ type CustomerRoute struct {
 
 func (x *CustomerRoute) Reset() {
 	*x = CustomerRoute{}
-	mi := &file_weft_v1_resource_proto_msgTypes[28]
+	mi := &file_weft_v1_resource_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2220,7 +2856,7 @@ func (x *CustomerRoute) String() string {
 func (*CustomerRoute) ProtoMessage() {}
 
 func (x *CustomerRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[28]
+	mi := &file_weft_v1_resource_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2233,7 +2869,7 @@ func (x *CustomerRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CustomerRoute.ProtoReflect.Descriptor instead.
 func (*CustomerRoute) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{28}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *CustomerRoute) GetMetadata() *Metadata {
@@ -2271,7 +2907,7 @@ type LookupRecordSpec struct {
 
 func (x *LookupRecordSpec) Reset() {
 	*x = LookupRecordSpec{}
-	mi := &file_weft_v1_resource_proto_msgTypes[29]
+	mi := &file_weft_v1_resource_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2283,7 +2919,7 @@ func (x *LookupRecordSpec) String() string {
 func (*LookupRecordSpec) ProtoMessage() {}
 
 func (x *LookupRecordSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[29]
+	mi := &file_weft_v1_resource_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2296,7 +2932,7 @@ func (x *LookupRecordSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupRecordSpec.ProtoReflect.Descriptor instead.
 func (*LookupRecordSpec) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{29}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *LookupRecordSpec) GetSubnet() string {
@@ -2352,7 +2988,7 @@ type LookupRecord struct {
 
 func (x *LookupRecord) Reset() {
 	*x = LookupRecord{}
-	mi := &file_weft_v1_resource_proto_msgTypes[30]
+	mi := &file_weft_v1_resource_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2364,7 +3000,7 @@ func (x *LookupRecord) String() string {
 func (*LookupRecord) ProtoMessage() {}
 
 func (x *LookupRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[30]
+	mi := &file_weft_v1_resource_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2377,7 +3013,7 @@ func (x *LookupRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupRecord.ProtoReflect.Descriptor instead.
 func (*LookupRecord) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{30}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *LookupRecord) GetMetadata() *Metadata {
@@ -2410,6 +3046,8 @@ type Resource struct {
 	//	*Resource_Host
 	//	*Resource_ProviderAddress
 	//	*Resource_ProviderRoute
+	//	*Resource_AddressGroup
+	//	*Resource_AccessList
 	//	*Resource_VirtualNetwork
 	//	*Resource_VirtualSubnet
 	//	*Resource_PortProfile
@@ -2423,7 +3061,7 @@ type Resource struct {
 
 func (x *Resource) Reset() {
 	*x = Resource{}
-	mi := &file_weft_v1_resource_proto_msgTypes[31]
+	mi := &file_weft_v1_resource_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2435,7 +3073,7 @@ func (x *Resource) String() string {
 func (*Resource) ProtoMessage() {}
 
 func (x *Resource) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[31]
+	mi := &file_weft_v1_resource_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2448,7 +3086,7 @@ func (x *Resource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resource.ProtoReflect.Descriptor instead.
 func (*Resource) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{31}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Resource) GetKind() isResource_Kind {
@@ -2489,6 +3127,24 @@ func (x *Resource) GetProviderRoute() *ProviderRoute {
 	if x != nil {
 		if x, ok := x.Kind.(*Resource_ProviderRoute); ok {
 			return x.ProviderRoute
+		}
+	}
+	return nil
+}
+
+func (x *Resource) GetAddressGroup() *AddressGroup {
+	if x != nil {
+		if x, ok := x.Kind.(*Resource_AddressGroup); ok {
+			return x.AddressGroup
+		}
+	}
+	return nil
+}
+
+func (x *Resource) GetAccessList() *AccessList {
+	if x != nil {
+		if x, ok := x.Kind.(*Resource_AccessList); ok {
+			return x.AccessList
 		}
 	}
 	return nil
@@ -2568,6 +3224,14 @@ type Resource_ProviderRoute struct {
 	ProviderRoute *ProviderRoute `protobuf:"bytes,20,opt,name=provider_route,json=providerRoute,proto3,oneof"`
 }
 
+type Resource_AddressGroup struct {
+	AddressGroup *AddressGroup `protobuf:"bytes,10,opt,name=address_group,json=addressGroup,proto3,oneof"`
+}
+
+type Resource_AccessList struct {
+	AccessList *AccessList `protobuf:"bytes,11,opt,name=access_list,json=accessList,proto3,oneof"`
+}
+
 type Resource_VirtualNetwork struct {
 	VirtualNetwork *VirtualNetwork `protobuf:"bytes,4,opt,name=virtual_network,json=virtualNetwork,proto3,oneof"`
 }
@@ -2599,6 +3263,10 @@ func (*Resource_Host) isResource_Kind() {}
 func (*Resource_ProviderAddress) isResource_Kind() {}
 
 func (*Resource_ProviderRoute) isResource_Kind() {}
+
+func (*Resource_AddressGroup) isResource_Kind() {}
+
+func (*Resource_AccessList) isResource_Kind() {}
 
 func (*Resource_VirtualNetwork) isResource_Kind() {}
 
@@ -2671,14 +3339,15 @@ const file_weft_v1_resource_proto_rawDesc = "" +
 	"\x06Tenant\x12-\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x11.weft.v1.MetadataR\bmetadata\x12'\n" +
 	"\x04spec\x18\x02 \x01(\v2\x13.weft.v1.TenantSpecR\x04spec\x12'\n" +
-	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"X\n" +
+	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"{\n" +
 	"\x12VirtualNetworkSpec\x12\x12\n" +
 	"\x04rdid\x18\x01 \x01(\tR\x04rdid\x12.\n" +
-	"\x13use_external_router\x18\x02 \x01(\bR\x11useExternalRouter\"\x99\x01\n" +
+	"\x13use_external_router\x18\x02 \x01(\bR\x11useExternalRouter\x12!\n" +
+	"\faccess_lists\x18\x03 \x03(\tR\vaccessLists\"\x99\x01\n" +
 	"\x0eVirtualNetwork\x12-\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x11.weft.v1.MetadataR\bmetadata\x12/\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1b.weft.v1.VirtualNetworkSpecR\x04spec\x12'\n" +
-	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"\x96\x02\n" +
+	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"\xb9\x02\n" +
 	"\x11VirtualSubnetSpec\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\x12\x12\n" +
 	"\x04vsid\x18\x02 \x01(\rR\x04vsid\x12\x1a\n" +
@@ -2690,11 +3359,74 @@ const file_weft_v1_resource_proto_rawDesc = "" +
 	"\tmss_clamp\x18\n" +
 	" \x01(\bR\bmssClamp\x12\x1f\n" +
 	"\vstorm_limit\x18\t \x01(\rR\n" +
-	"stormLimit\"\x97\x01\n" +
+	"stormLimit\x12!\n" +
+	"\faccess_lists\x18\v \x03(\tR\vaccessLists\"\x97\x01\n" +
 	"\rVirtualSubnet\x12-\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x11.weft.v1.MetadataR\bmetadata\x12.\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1a.weft.v1.VirtualSubnetSpecR\x04spec\x12'\n" +
-	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\":\n" +
+	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"\xbc\x01\n" +
+	"\x10AddressGroupSpec\x12\x1a\n" +
+	"\bprefixes\x18\x01 \x03(\tR\bprefixes\x12:\n" +
+	"\x05ports\x18\x02 \x03(\v2$.weft.v1.AddressGroupSpec.PortsEntryR\x05ports\x12\x16\n" +
+	"\x06groups\x18\x03 \x03(\tR\x06groups\x1a8\n" +
+	"\n" +
+	"PortsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x95\x01\n" +
+	"\fAddressGroup\x12-\n" +
+	"\bmetadata\x18\x01 \x01(\v2\x11.weft.v1.MetadataR\bmetadata\x12-\n" +
+	"\x04spec\x18\x02 \x01(\v2\x19.weft.v1.AddressGroupSpecR\x04spec\x12'\n" +
+	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"\x93\x01\n" +
+	"\x0eAccessListSpec\x12\x12\n" +
+	"\x04tier\x18\x01 \x01(\tR\x04tier\x12\x12\n" +
+	"\x04mode\x18\x02 \x01(\tR\x04mode\x12.\n" +
+	"\adefault\x18\x03 \x01(\v2\x14.weft.v1.ListDefaultR\adefault\x12)\n" +
+	"\x05rules\x18\x04 \x03(\v2\x13.weft.v1.AccessRuleR\x05rules\"\x91\x01\n" +
+	"\n" +
+	"AccessList\x12-\n" +
+	"\bmetadata\x18\x01 \x01(\v2\x11.weft.v1.MetadataR\bmetadata\x12+\n" +
+	"\x04spec\x18\x02 \x01(\v2\x17.weft.v1.AccessListSpecR\x04spec\x12'\n" +
+	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"C\n" +
+	"\vListDefault\x12\x18\n" +
+	"\ainbound\x18\x01 \x01(\tR\ainbound\x12\x1a\n" +
+	"\boutbound\x18\x02 \x01(\tR\boutbound\"\xb1\x04\n" +
+	"\n" +
+	"AccessRule\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
+	"\tdirection\x18\x02 \x01(\tR\tdirection\x12\x16\n" +
+	"\x06action\x18\x03 \x01(\tR\x06action\x12\x10\n" +
+	"\x03log\x18\x04 \x01(\bR\x03log\x12\x1a\n" +
+	"\bprotocol\x18\x05 \x01(\tR\bprotocol\x12.\n" +
+	"\x06remote\x18\x06 \x01(\v2\x16.weft.v1.RuleAddressesR\x06remote\x12,\n" +
+	"\x05local\x18\a \x01(\v2\x16.weft.v1.RuleAddressesR\x05local\x12\x1f\n" +
+	"\vlocal_ports\x18\b \x03(\tR\n" +
+	"localPorts\x12!\n" +
+	"\fremote_ports\x18\t \x03(\tR\vremotePorts\x12 \n" +
+	"\ticmp_type\x18\n" +
+	" \x01(\rH\x00R\bicmpType\x88\x01\x01\x12 \n" +
+	"\ticmp_code\x18\v \x01(\rH\x01R\bicmpCode\x88\x01\x01\x12\x1b\n" +
+	"\tlocal_mac\x18\f \x01(\tR\blocalMAC\x12\x1d\n" +
+	"\n" +
+	"remote_mac\x18\r \x01(\tR\tremoteMAC\x12\x16\n" +
+	"\x06weight\x18\x0e \x01(\rR\x06weight\x12\x1a\n" +
+	"\bstateful\x18\x0f \x01(\bR\bstateful\x12!\n" +
+	"\fidle_timeout\x18\x10 \x01(\tR\vidleTimeout\x12\x16\n" +
+	"\x06source\x18\x11 \x01(\tR\x06sourceB\f\n" +
+	"\n" +
+	"_icmp_typeB\f\n" +
+	"\n" +
+	"_icmp_code\"C\n" +
+	"\rRuleAddresses\x12\x1a\n" +
+	"\bprefixes\x18\x01 \x03(\tR\bprefixes\x12\x16\n" +
+	"\x06groups\x18\x02 \x03(\tR\x06groups\"\xc7\x01\n" +
+	"\aPortAcl\x12\x16\n" +
+	"\x06action\x18\x01 \x01(\tR\x06action\x12\x1c\n" +
+	"\tdirection\x18\x02 \x01(\tR\tdirection\x12%\n" +
+	"\x0eremote_address\x18\x03 \x01(\tR\rremoteAddress\x12#\n" +
+	"\rlocal_address\x18\x04 \x01(\tR\flocalAddress\x12\x1d\n" +
+	"\n" +
+	"remote_mac\x18\x05 \x01(\tR\tremoteMAC\x12\x1b\n" +
+	"\tlocal_mac\x18\x06 \x01(\tR\blocalMAC\":\n" +
 	"\x0eAllowedAddress\x12\x16\n" +
 	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\tR\x03mac\"=\n" +
@@ -2763,7 +3495,7 @@ const file_weft_v1_resource_proto_rawDesc = "" +
 	"\vPortProfile\x12-\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x11.weft.v1.MetadataR\bmetadata\x12,\n" +
 	"\x04spec\x18\x02 \x01(\v2\x18.weft.v1.PortProfileSpecR\x04spec\x12'\n" +
-	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"\xcb\a\n" +
+	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"\xef\a\n" +
 	"\bPortSpec\x12\x16\n" +
 	"\x06subnet\x18\x01 \x01(\tR\x06subnet\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\tR\x03mac\x12\x1c\n" +
@@ -2789,7 +3521,8 @@ const file_weft_v1_resource_proto_rawDesc = "" +
 	"\tbandwidth\x18\x13 \x01(\v2\x12.weft.v1.BandwidthR\tbandwidth\x12)\n" +
 	"\amirrors\x18\x14 \x03(\v2\x0f.weft.v1.MirrorR\amirrors\x12!\n" +
 	"\faccess_lists\x18\x15 \x03(\tR\vaccessLists\x12.\n" +
-	"\x10connection_limit\x18\x16 \x01(\rH\bR\x0fconnectionLimit\x88\x01\x01B\x11\n" +
+	"\x10connection_limit\x18\x16 \x01(\rH\bR\x0fconnectionLimit\x88\x01\x01\x12\"\n" +
+	"\x03acl\x18\x1e \x03(\v2\x10.weft.v1.PortAclR\x03aclB\x11\n" +
 	"\x0f_allow_spoofingB\x18\n" +
 	"\x16_dynamic_address_limitB\r\n" +
 	"\v_forwardingB\r\n" +
@@ -2846,12 +3579,16 @@ const file_weft_v1_resource_proto_rawDesc = "" +
 	"\fLookupRecord\x12-\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x11.weft.v1.MetadataR\bmetadata\x12-\n" +
 	"\x04spec\x18\x02 \x01(\v2\x19.weft.v1.LookupRecordSpecR\x04spec\x12'\n" +
-	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"\xce\x04\n" +
+	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"\xc4\x05\n" +
 	"\bResource\x12)\n" +
 	"\x06tenant\x18\x01 \x01(\v2\x0f.weft.v1.TenantH\x00R\x06tenant\x12#\n" +
 	"\x04host\x18\x02 \x01(\v2\r.weft.v1.HostH\x00R\x04host\x12E\n" +
 	"\x10provider_address\x18\x03 \x01(\v2\x18.weft.v1.ProviderAddressH\x00R\x0fproviderAddress\x12?\n" +
-	"\x0eprovider_route\x18\x14 \x01(\v2\x16.weft.v1.ProviderRouteH\x00R\rproviderRoute\x12B\n" +
+	"\x0eprovider_route\x18\x14 \x01(\v2\x16.weft.v1.ProviderRouteH\x00R\rproviderRoute\x12<\n" +
+	"\raddress_group\x18\n" +
+	" \x01(\v2\x15.weft.v1.AddressGroupH\x00R\faddressGroup\x126\n" +
+	"\vaccess_list\x18\v \x01(\v2\x13.weft.v1.AccessListH\x00R\n" +
+	"accessList\x12B\n" +
 	"\x0fvirtual_network\x18\x04 \x01(\v2\x17.weft.v1.VirtualNetworkH\x00R\x0evirtualNetwork\x12?\n" +
 	"\x0evirtual_subnet\x18\x05 \x01(\v2\x16.weft.v1.VirtualSubnetH\x00R\rvirtualSubnet\x129\n" +
 	"\fport_profile\x18\t \x01(\v2\x14.weft.v1.PortProfileH\x00R\vportProfile\x12#\n" +
@@ -2872,7 +3609,7 @@ func file_weft_v1_resource_proto_rawDescGZIP() []byte {
 	return file_weft_v1_resource_proto_rawDescData
 }
 
-var file_weft_v1_resource_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_weft_v1_resource_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_weft_v1_resource_proto_goTypes = []any{
 	(*Metadata)(nil),              // 0: weft.v1.Metadata
 	(*Condition)(nil),             // 1: weft.v1.Condition
@@ -2884,35 +3621,44 @@ var file_weft_v1_resource_proto_goTypes = []any{
 	(*VirtualNetwork)(nil),        // 7: weft.v1.VirtualNetwork
 	(*VirtualSubnetSpec)(nil),     // 8: weft.v1.VirtualSubnetSpec
 	(*VirtualSubnet)(nil),         // 9: weft.v1.VirtualSubnet
-	(*AllowedAddress)(nil),        // 10: weft.v1.AllowedAddress
-	(*Isolation)(nil),             // 11: weft.v1.Isolation
-	(*Vlan)(nil),                  // 12: weft.v1.Vlan
-	(*PrivateVlan)(nil),           // 13: weft.v1.PrivateVlan
-	(*Bandwidth)(nil),             // 14: weft.v1.Bandwidth
-	(*BandwidthLimit)(nil),        // 15: weft.v1.BandwidthLimit
-	(*Mirror)(nil),                // 16: weft.v1.Mirror
-	(*PortProfileSpec)(nil),       // 17: weft.v1.PortProfileSpec
-	(*PortProfile)(nil),           // 18: weft.v1.PortProfile
-	(*PortSpec)(nil),              // 19: weft.v1.PortSpec
-	(*Port)(nil),                  // 20: weft.v1.Port
-	(*HostSpec)(nil),              // 21: weft.v1.HostSpec
-	(*Host)(nil),                  // 22: weft.v1.Host
-	(*ProviderAddressSpec)(nil),   // 23: weft.v1.ProviderAddressSpec
-	(*ProviderAddress)(nil),       // 24: weft.v1.ProviderAddress
-	(*ProviderRouteSpec)(nil),     // 25: weft.v1.ProviderRouteSpec
-	(*ProviderRoute)(nil),         // 26: weft.v1.ProviderRoute
-	(*CustomerRouteSpec)(nil),     // 27: weft.v1.CustomerRouteSpec
-	(*CustomerRoute)(nil),         // 28: weft.v1.CustomerRoute
-	(*LookupRecordSpec)(nil),      // 29: weft.v1.LookupRecordSpec
-	(*LookupRecord)(nil),          // 30: weft.v1.LookupRecord
-	(*Resource)(nil),              // 31: weft.v1.Resource
-	nil,                           // 32: weft.v1.Metadata.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 33: google.protobuf.Timestamp
+	(*AddressGroupSpec)(nil),      // 10: weft.v1.AddressGroupSpec
+	(*AddressGroup)(nil),          // 11: weft.v1.AddressGroup
+	(*AccessListSpec)(nil),        // 12: weft.v1.AccessListSpec
+	(*AccessList)(nil),            // 13: weft.v1.AccessList
+	(*ListDefault)(nil),           // 14: weft.v1.ListDefault
+	(*AccessRule)(nil),            // 15: weft.v1.AccessRule
+	(*RuleAddresses)(nil),         // 16: weft.v1.RuleAddresses
+	(*PortAcl)(nil),               // 17: weft.v1.PortAcl
+	(*AllowedAddress)(nil),        // 18: weft.v1.AllowedAddress
+	(*Isolation)(nil),             // 19: weft.v1.Isolation
+	(*Vlan)(nil),                  // 20: weft.v1.Vlan
+	(*PrivateVlan)(nil),           // 21: weft.v1.PrivateVlan
+	(*Bandwidth)(nil),             // 22: weft.v1.Bandwidth
+	(*BandwidthLimit)(nil),        // 23: weft.v1.BandwidthLimit
+	(*Mirror)(nil),                // 24: weft.v1.Mirror
+	(*PortProfileSpec)(nil),       // 25: weft.v1.PortProfileSpec
+	(*PortProfile)(nil),           // 26: weft.v1.PortProfile
+	(*PortSpec)(nil),              // 27: weft.v1.PortSpec
+	(*Port)(nil),                  // 28: weft.v1.Port
+	(*HostSpec)(nil),              // 29: weft.v1.HostSpec
+	(*Host)(nil),                  // 30: weft.v1.Host
+	(*ProviderAddressSpec)(nil),   // 31: weft.v1.ProviderAddressSpec
+	(*ProviderAddress)(nil),       // 32: weft.v1.ProviderAddress
+	(*ProviderRouteSpec)(nil),     // 33: weft.v1.ProviderRouteSpec
+	(*ProviderRoute)(nil),         // 34: weft.v1.ProviderRoute
+	(*CustomerRouteSpec)(nil),     // 35: weft.v1.CustomerRouteSpec
+	(*CustomerRoute)(nil),         // 36: weft.v1.CustomerRoute
+	(*LookupRecordSpec)(nil),      // 37: weft.v1.LookupRecordSpec
+	(*LookupRecord)(nil),          // 38: weft.v1.LookupRecord
+	(*Resource)(nil),              // 39: weft.v1.Resource
+	nil,                           // 40: weft.v1.Metadata.LabelsEntry
+	nil,                           // 41: weft.v1.AddressGroupSpec.PortsEntry
+	(*timestamppb.Timestamp)(nil), // 42: google.protobuf.Timestamp
 }
 var file_weft_v1_resource_proto_depIdxs = []int32{
-	32, // 0: weft.v1.Metadata.labels:type_name -> weft.v1.Metadata.LabelsEntry
-	33, // 1: weft.v1.Metadata.created_at:type_name -> google.protobuf.Timestamp
-	33, // 2: weft.v1.Condition.changed_at:type_name -> google.protobuf.Timestamp
+	40, // 0: weft.v1.Metadata.labels:type_name -> weft.v1.Metadata.LabelsEntry
+	42, // 1: weft.v1.Metadata.created_at:type_name -> google.protobuf.Timestamp
+	42, // 2: weft.v1.Condition.changed_at:type_name -> google.protobuf.Timestamp
 	1,  // 3: weft.v1.Status.conditions:type_name -> weft.v1.Condition
 	2,  // 4: weft.v1.Status.rollout:type_name -> weft.v1.Rollout
 	0,  // 5: weft.v1.Tenant.metadata:type_name -> weft.v1.Metadata
@@ -2924,55 +3670,69 @@ var file_weft_v1_resource_proto_depIdxs = []int32{
 	0,  // 11: weft.v1.VirtualSubnet.metadata:type_name -> weft.v1.Metadata
 	8,  // 12: weft.v1.VirtualSubnet.spec:type_name -> weft.v1.VirtualSubnetSpec
 	3,  // 13: weft.v1.VirtualSubnet.status:type_name -> weft.v1.Status
-	13, // 14: weft.v1.Vlan.private:type_name -> weft.v1.PrivateVlan
-	15, // 15: weft.v1.Bandwidth.inbound:type_name -> weft.v1.BandwidthLimit
-	15, // 16: weft.v1.Bandwidth.outbound:type_name -> weft.v1.BandwidthLimit
-	10, // 17: weft.v1.PortProfileSpec.allowed_addresses:type_name -> weft.v1.AllowedAddress
-	11, // 18: weft.v1.PortProfileSpec.isolation:type_name -> weft.v1.Isolation
-	12, // 19: weft.v1.PortProfileSpec.vlan:type_name -> weft.v1.Vlan
-	14, // 20: weft.v1.PortProfileSpec.bandwidth:type_name -> weft.v1.Bandwidth
-	16, // 21: weft.v1.PortProfileSpec.mirrors:type_name -> weft.v1.Mirror
-	0,  // 22: weft.v1.PortProfile.metadata:type_name -> weft.v1.Metadata
-	17, // 23: weft.v1.PortProfile.spec:type_name -> weft.v1.PortProfileSpec
-	3,  // 24: weft.v1.PortProfile.status:type_name -> weft.v1.Status
-	10, // 25: weft.v1.PortSpec.allowed_addresses:type_name -> weft.v1.AllowedAddress
-	11, // 26: weft.v1.PortSpec.isolation:type_name -> weft.v1.Isolation
-	12, // 27: weft.v1.PortSpec.vlan:type_name -> weft.v1.Vlan
-	14, // 28: weft.v1.PortSpec.bandwidth:type_name -> weft.v1.Bandwidth
-	16, // 29: weft.v1.PortSpec.mirrors:type_name -> weft.v1.Mirror
-	0,  // 30: weft.v1.Port.metadata:type_name -> weft.v1.Metadata
-	19, // 31: weft.v1.Port.spec:type_name -> weft.v1.PortSpec
-	3,  // 32: weft.v1.Port.status:type_name -> weft.v1.Status
-	0,  // 33: weft.v1.Host.metadata:type_name -> weft.v1.Metadata
-	21, // 34: weft.v1.Host.spec:type_name -> weft.v1.HostSpec
-	3,  // 35: weft.v1.Host.status:type_name -> weft.v1.Status
-	0,  // 36: weft.v1.ProviderAddress.metadata:type_name -> weft.v1.Metadata
-	23, // 37: weft.v1.ProviderAddress.spec:type_name -> weft.v1.ProviderAddressSpec
-	3,  // 38: weft.v1.ProviderAddress.status:type_name -> weft.v1.Status
-	0,  // 39: weft.v1.ProviderRoute.metadata:type_name -> weft.v1.Metadata
-	25, // 40: weft.v1.ProviderRoute.spec:type_name -> weft.v1.ProviderRouteSpec
-	3,  // 41: weft.v1.ProviderRoute.status:type_name -> weft.v1.Status
-	0,  // 42: weft.v1.CustomerRoute.metadata:type_name -> weft.v1.Metadata
-	27, // 43: weft.v1.CustomerRoute.spec:type_name -> weft.v1.CustomerRouteSpec
-	3,  // 44: weft.v1.CustomerRoute.status:type_name -> weft.v1.Status
-	0,  // 45: weft.v1.LookupRecord.metadata:type_name -> weft.v1.Metadata
-	29, // 46: weft.v1.LookupRecord.spec:type_name -> weft.v1.LookupRecordSpec
-	3,  // 47: weft.v1.LookupRecord.status:type_name -> weft.v1.Status
-	5,  // 48: weft.v1.Resource.tenant:type_name -> weft.v1.Tenant
-	22, // 49: weft.v1.Resource.host:type_name -> weft.v1.Host
-	24, // 50: weft.v1.Resource.provider_address:type_name -> weft.v1.ProviderAddress
-	26, // 51: weft.v1.Resource.provider_route:type_name -> weft.v1.ProviderRoute
-	7,  // 52: weft.v1.Resource.virtual_network:type_name -> weft.v1.VirtualNetwork
-	9,  // 53: weft.v1.Resource.virtual_subnet:type_name -> weft.v1.VirtualSubnet
-	18, // 54: weft.v1.Resource.port_profile:type_name -> weft.v1.PortProfile
-	20, // 55: weft.v1.Resource.port:type_name -> weft.v1.Port
-	28, // 56: weft.v1.Resource.customer_route:type_name -> weft.v1.CustomerRoute
-	30, // 57: weft.v1.Resource.lookup_record:type_name -> weft.v1.LookupRecord
-	58, // [58:58] is the sub-list for method output_type
-	58, // [58:58] is the sub-list for method input_type
-	58, // [58:58] is the sub-list for extension type_name
-	58, // [58:58] is the sub-list for extension extendee
-	0,  // [0:58] is the sub-list for field type_name
+	41, // 14: weft.v1.AddressGroupSpec.ports:type_name -> weft.v1.AddressGroupSpec.PortsEntry
+	0,  // 15: weft.v1.AddressGroup.metadata:type_name -> weft.v1.Metadata
+	10, // 16: weft.v1.AddressGroup.spec:type_name -> weft.v1.AddressGroupSpec
+	3,  // 17: weft.v1.AddressGroup.status:type_name -> weft.v1.Status
+	14, // 18: weft.v1.AccessListSpec.default:type_name -> weft.v1.ListDefault
+	15, // 19: weft.v1.AccessListSpec.rules:type_name -> weft.v1.AccessRule
+	0,  // 20: weft.v1.AccessList.metadata:type_name -> weft.v1.Metadata
+	12, // 21: weft.v1.AccessList.spec:type_name -> weft.v1.AccessListSpec
+	3,  // 22: weft.v1.AccessList.status:type_name -> weft.v1.Status
+	16, // 23: weft.v1.AccessRule.remote:type_name -> weft.v1.RuleAddresses
+	16, // 24: weft.v1.AccessRule.local:type_name -> weft.v1.RuleAddresses
+	21, // 25: weft.v1.Vlan.private:type_name -> weft.v1.PrivateVlan
+	23, // 26: weft.v1.Bandwidth.inbound:type_name -> weft.v1.BandwidthLimit
+	23, // 27: weft.v1.Bandwidth.outbound:type_name -> weft.v1.BandwidthLimit
+	18, // 28: weft.v1.PortProfileSpec.allowed_addresses:type_name -> weft.v1.AllowedAddress
+	19, // 29: weft.v1.PortProfileSpec.isolation:type_name -> weft.v1.Isolation
+	20, // 30: weft.v1.PortProfileSpec.vlan:type_name -> weft.v1.Vlan
+	22, // 31: weft.v1.PortProfileSpec.bandwidth:type_name -> weft.v1.Bandwidth
+	24, // 32: weft.v1.PortProfileSpec.mirrors:type_name -> weft.v1.Mirror
+	0,  // 33: weft.v1.PortProfile.metadata:type_name -> weft.v1.Metadata
+	25, // 34: weft.v1.PortProfile.spec:type_name -> weft.v1.PortProfileSpec
+	3,  // 35: weft.v1.PortProfile.status:type_name -> weft.v1.Status
+	18, // 36: weft.v1.PortSpec.allowed_addresses:type_name -> weft.v1.AllowedAddress
+	19, // 37: weft.v1.PortSpec.isolation:type_name -> weft.v1.Isolation
+	20, // 38: weft.v1.PortSpec.vlan:type_name -> weft.v1.Vlan
+	22, // 39: weft.v1.PortSpec.bandwidth:type_name -> weft.v1.Bandwidth
+	24, // 40: weft.v1.PortSpec.mirrors:type_name -> weft.v1.Mirror
+	17, // 41: weft.v1.PortSpec.acl:type_name -> weft.v1.PortAcl
+	0,  // 42: weft.v1.Port.metadata:type_name -> weft.v1.Metadata
+	27, // 43: weft.v1.Port.spec:type_name -> weft.v1.PortSpec
+	3,  // 44: weft.v1.Port.status:type_name -> weft.v1.Status
+	0,  // 45: weft.v1.Host.metadata:type_name -> weft.v1.Metadata
+	29, // 46: weft.v1.Host.spec:type_name -> weft.v1.HostSpec
+	3,  // 47: weft.v1.Host.status:type_name -> weft.v1.Status
+	0,  // 48: weft.v1.ProviderAddress.metadata:type_name -> weft.v1.Metadata
+	31, // 49: weft.v1.ProviderAddress.spec:type_name -> weft.v1.ProviderAddressSpec
+	3,  // 50: weft.v1.ProviderAddress.status:type_name -> weft.v1.Status
+	0,  // 51: weft.v1.ProviderRoute.metadata:type_name -> weft.v1.Metadata
+	33, // 52: weft.v1.ProviderRoute.spec:type_name -> weft.v1.ProviderRouteSpec
+	3,  // 53: weft.v1.ProviderRoute.status:type_name -> weft.v1.Status
+	0,  // 54: weft.v1.CustomerRoute.metadata:type_name -> weft.v1.Metadata
+	35, // 55: weft.v1.CustomerRoute.spec:type_name -> weft.v1.CustomerRouteSpec
+	3,  // 56: weft.v1.CustomerRoute.status:type_name -> weft.v1.Status
+	0,  // 57: weft.v1.LookupRecord.metadata:type_name -> weft.v1.Metadata
+	37, // 58: weft.v1.LookupRecord.spec:type_name -> weft.v1.LookupRecordSpec
+	3,  // 59: weft.v1.LookupRecord.status:type_name -> weft.v1.Status
+	5,  // 60: weft.v1.Resource.tenant:type_name -> weft.v1.Tenant
+	30, // 61: weft.v1.Resource.host:type_name -> weft.v1.Host
+	32, // 62: weft.v1.Resource.provider_address:type_name -> weft.v1.ProviderAddress
+	34, // 63: weft.v1.Resource.provider_route:type_name -> weft.v1.ProviderRoute
+	11, // 64: weft.v1.Resource.address_group:type_name -> weft.v1.AddressGroup
+	13, // 65: weft.v1.Resource.access_list:type_name -> weft.v1.AccessList
+	7,  // 66: weft.v1.Resource.virtual_network:type_name -> weft.v1.VirtualNetwork
+	9,  // 67: weft.v1.Resource.virtual_subnet:type_name -> weft.v1.VirtualSubnet
+	26, // 68: weft.v1.Resource.port_profile:type_name -> weft.v1.PortProfile
+	28, // 69: weft.v1.Resource.port:type_name -> weft.v1.Port
+	36, // 70: weft.v1.Resource.customer_route:type_name -> weft.v1.CustomerRoute
+	38, // 71: weft.v1.Resource.lookup_record:type_name -> weft.v1.LookupRecord
+	72, // [72:72] is the sub-list for method output_type
+	72, // [72:72] is the sub-list for method input_type
+	72, // [72:72] is the sub-list for extension type_name
+	72, // [72:72] is the sub-list for extension extendee
+	0,  // [0:72] is the sub-list for field type_name
 }
 
 func init() { file_weft_v1_resource_proto_init() }
@@ -2980,13 +3740,16 @@ func file_weft_v1_resource_proto_init() {
 	if File_weft_v1_resource_proto != nil {
 		return
 	}
-	file_weft_v1_resource_proto_msgTypes[17].OneofWrappers = []any{}
-	file_weft_v1_resource_proto_msgTypes[19].OneofWrappers = []any{}
-	file_weft_v1_resource_proto_msgTypes[31].OneofWrappers = []any{
+	file_weft_v1_resource_proto_msgTypes[15].OneofWrappers = []any{}
+	file_weft_v1_resource_proto_msgTypes[25].OneofWrappers = []any{}
+	file_weft_v1_resource_proto_msgTypes[27].OneofWrappers = []any{}
+	file_weft_v1_resource_proto_msgTypes[39].OneofWrappers = []any{
 		(*Resource_Tenant)(nil),
 		(*Resource_Host)(nil),
 		(*Resource_ProviderAddress)(nil),
 		(*Resource_ProviderRoute)(nil),
+		(*Resource_AddressGroup)(nil),
+		(*Resource_AccessList)(nil),
 		(*Resource_VirtualNetwork)(nil),
 		(*Resource_VirtualSubnet)(nil),
 		(*Resource_PortProfile)(nil),
@@ -3000,7 +3763,7 @@ func file_weft_v1_resource_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_v1_resource_proto_rawDesc), len(file_weft_v1_resource_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   33,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

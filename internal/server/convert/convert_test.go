@@ -45,7 +45,12 @@ func TestWhatCannotBeReadIsNamedByItsPath(t *testing.T) {
 		`{"port":{"metadata":{"tenant":"t","name":"p"},"spec":{"mac":"00:00:00:00:00:00"}}}`:              "spec.mac",
 		`{"port":{"metadata":{"tenant":"t","name":"p","revision":"-1"}}}`:                                 "metadata.revision",
 		`{"port":{}}`: "metadata",
-		`{"customerRoute":{"metadata":{"tenant":"t","name":"p"},"spec":{"prefix":"10.0.0.0","nextHop":"y"}}}`: "spec.prefix spec.nextHop",
+		`{"addressGroup":{"metadata":{"tenant":"t","name":"g"},"spec":{"prefixes":["10.0.0.0/8","x"]}}}`:                                             "spec.prefixes[1]",
+		`{"accessList":{"metadata":{"tenant":"t","name":"l"},"spec":{"rules":[{},{"localPorts":["80","80-x"],"weight":65536,"icmpType":256}]}}}`:     "spec.rules[1].localPorts[1] spec.rules[1].icmpType spec.rules[1].weight",
+		`{"accessList":{"metadata":{"tenant":"t","name":"l"},"spec":{"rules":[{"remote":{"prefixes":["a"]},"localMAC":"2","idleTimeout":"long"}]}}}`: "spec.rules[0].remote.prefixes[0] spec.rules[0].localMAC spec.rules[0].idleTimeout",
+		`{"port":{"metadata":{"tenant":"t","name":"p"},"spec":{"acl":[{"remoteAddress":"10.0.0.5"},{"remoteAddress":"all"}]}}}`:                      "spec.acl[1].remoteAddress",
+		`{"portProfile":{"metadata":{"tenant":"t","name":"p"},"spec":{"vlan":{"id":65536,"allowed":["1-2-3"]},"allowedAddresses":[{}]}}}`:            "spec.allowedAddresses[0].prefix spec.vlan.id spec.vlan.allowed[0]",
+		`{"customerRoute":{"metadata":{"tenant":"t","name":"p"},"spec":{"prefix":"10.0.0.0","nextHop":"y"}}}`:                                        "spec.prefix spec.nextHop",
 		`{}`: "resources[0]",
 	} {
 		p := &weftv1.Resource{}
@@ -64,11 +69,16 @@ func TestWhatCannotBeReadIsNamedByItsPath(t *testing.T) {
 }
 
 func TestFieldsThatThisBuildDoesNotKnowAreRefused(t *testing.T) {
-	p := world(t)[6]
+	p := world(t)[11]
 	p.GetPort().Spec.ProtoReflect().SetUnknown([]byte{0xf8, 0x7f, 0x01})
 	_, v := ReadResources([]*weftv1.Resource{p})
 	if len(v) != 1 || v[0].Field != "spec" {
 		t.Errorf("binary: %v", v)
+	}
+	l := world(t)[6]
+	l.GetAccessList().Spec.Rules[1].ProtoReflect().SetUnknown([]byte{0xf8, 0x7f, 0x01})
+	if _, v := ReadResources([]*weftv1.Resource{l}); len(v) != 1 || v[0].Field != "spec.rules[1]" {
+		t.Errorf("in a list: %v", v)
 	}
 	request, _ := proto.Marshal(&weftv1.ApplyRequest{})
 	err := strictBinary{}.Unmarshal(append(request, 0xf8, 0x7f, 0x01), &weftv1.ApplyRequest{})

@@ -77,9 +77,14 @@ func (rd *reader) resource(p *weftv1.Resource) model.Resource {
 	case *weftv1.Resource_VirtualNetwork:
 		m := rd.meta(model.KindVirtualNetwork, k.VirtualNetwork.GetMetadata())
 		return &model.VirtualNetwork{Metadata: m, Spec: model.VirtualNetworkSpec{
-			RDID: k.VirtualNetwork.GetSpec().GetRdid(), UseExternalRouter: k.VirtualNetwork.GetSpec().GetUseExternalRouter()}}
+			RDID: k.VirtualNetwork.GetSpec().GetRdid(), UseExternalRouter: k.VirtualNetwork.GetSpec().GetUseExternalRouter(),
+			AccessLists: k.VirtualNetwork.GetSpec().GetAccessLists()}}
 	case *weftv1.Resource_VirtualSubnet:
 		return rd.virtualSubnet(k.VirtualSubnet)
+	case *weftv1.Resource_AddressGroup:
+		return rd.addressGroup(k.AddressGroup)
+	case *weftv1.Resource_AccessList:
+		return rd.accessList(k.AccessList)
 	case *weftv1.Resource_PortProfile:
 		m := rd.meta(model.KindPortProfile, k.PortProfile.GetMetadata())
 		return &model.PortProfile{Metadata: m, Spec: model.PortProfileSpec{PortSettings: rd.portSettings(k.PortProfile.GetSpec())}}
@@ -108,6 +113,7 @@ func (rd *reader) virtualSubnet(p *weftv1.VirtualSubnet) model.Resource {
 	r, s := &model.VirtualSubnet{Metadata: rd.meta(model.KindVirtualSubnet, p.GetMetadata())}, p.GetSpec()
 	r.Spec.Network, r.Spec.VSID, r.Spec.Transport = s.GetNetwork(), model.VSID(s.GetVsid()), model.Transport(s.GetTransport())
 	r.Spec.Flood, r.Spec.StormLimit, r.Spec.MSSClamp = model.Flood(s.GetFlood()), s.GetStormLimit(), s.GetMssClamp()
+	r.Spec.AccessLists = s.GetAccessLists()
 	r.Spec.MulticastAddress = rd.addr("spec.multicastAddress", s.GetMulticastAddress())
 	for i, t := range s.GetPrefixes() {
 		r.Spec.Prefixes = append(r.Spec.Prefixes, rd.prefix(index("spec.prefixes", i), t))
@@ -123,7 +129,7 @@ func (rd *reader) port(p *weftv1.Port) model.Resource {
 	r.Spec = model.PortSpec{Subnet: s.GetSubnet(), MAC: rd.mac("spec.mac", s.GetMac()), Host: s.GetHost(), Profile: s.GetProfile()}
 	settings := &weftv1.PortProfileSpec{}
 	copyFields(s.ProtoReflect(), settings.ProtoReflect())
-	r.Spec.PortSettings = rd.portSettings(settings)
+	r.Spec.PortSettings, r.Spec.ACL = rd.portSettings(settings), rd.basicRules(s.GetAcl())
 	for i, t := range s.GetAddresses() {
 		r.Spec.Addresses = append(r.Spec.Addresses, rd.required(index("spec.addresses", i), t))
 	}

@@ -29,17 +29,25 @@ func WriteResource(r model.Resource, status *weftv1.Status) *weftv1.Resource {
 				Interface: r.Spec.Interface, Metric: r.Spec.Metric}}}}
 	case *model.VirtualNetwork:
 		return &weftv1.Resource{Kind: &weftv1.Resource_VirtualNetwork{VirtualNetwork: &weftv1.VirtualNetwork{Metadata: m, Status: status,
-			Spec: &weftv1.VirtualNetworkSpec{Rdid: r.Spec.RDID, UseExternalRouter: r.Spec.UseExternalRouter}}}}
+			Spec: &weftv1.VirtualNetworkSpec{Rdid: r.Spec.RDID, UseExternalRouter: r.Spec.UseExternalRouter, AccessLists: r.Spec.AccessLists}}}}
 	case *model.VirtualSubnet:
 		return &weftv1.Resource{Kind: &weftv1.Resource_VirtualSubnet{VirtualSubnet: &weftv1.VirtualSubnet{Metadata: m, Status: status,
 			Spec: &weftv1.VirtualSubnetSpec{Network: r.Spec.Network, Vsid: uint32(r.Spec.VSID), Prefixes: writeAll(r.Spec.Prefixes),
 				Gateway: writeAll(r.Spec.Gateway), Transport: string(r.Spec.Transport),
-				Flood: string(r.Spec.Flood), MulticastAddress: Addr(r.Spec.MulticastAddress), StormLimit: r.Spec.StormLimit, MssClamp: r.Spec.MSSClamp}}}}
+				Flood: string(r.Spec.Flood), MulticastAddress: Addr(r.Spec.MulticastAddress), StormLimit: r.Spec.StormLimit, MssClamp: r.Spec.MSSClamp,
+				AccessLists: r.Spec.AccessLists}}}}
+	case *model.AddressGroup:
+		return &weftv1.Resource{Kind: &weftv1.Resource_AddressGroup{AddressGroup: &weftv1.AddressGroup{Metadata: m, Status: status,
+			Spec: &weftv1.AddressGroupSpec{Prefixes: writeAll(r.Spec.Prefixes), Ports: r.Spec.Ports, Groups: r.Spec.Groups}}}}
+	case *model.AccessList:
+		return &weftv1.Resource{Kind: &weftv1.Resource_AccessList{AccessList: &weftv1.AccessList{Metadata: m, Status: status,
+			Spec: writeAccessListSpec(r.Spec)}}}
 	case *model.PortProfile:
 		return &weftv1.Resource{Kind: &weftv1.Resource_PortProfile{PortProfile: &weftv1.PortProfile{Metadata: m, Status: status,
 			Spec: writePortSettings(r.Spec.PortSettings)}}}
 	case *model.Port:
-		spec := &weftv1.PortSpec{Subnet: r.Spec.Subnet, Mac: writeMAC(r.Spec.MAC), Addresses: writeAll(r.Spec.Addresses), Host: r.Spec.Host, Profile: r.Spec.Profile}
+		spec := &weftv1.PortSpec{Subnet: r.Spec.Subnet, Mac: writeMAC(r.Spec.MAC), Addresses: writeAll(r.Spec.Addresses), Host: r.Spec.Host, Profile: r.Spec.Profile,
+			Acl: writeBasicRules(r.Spec.ACL)}
 		copyFields(writePortSettings(r.Spec.PortSettings).ProtoReflect(), spec.ProtoReflect())
 		return &weftv1.Resource{Kind: &weftv1.Resource_Port{Port: &weftv1.Port{Metadata: m, Status: status, Spec: spec}}}
 	case *model.CustomerRoute:

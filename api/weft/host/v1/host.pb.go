@@ -728,7 +728,7 @@ func (x *Findings) GetFindings() []*Failure {
 
 type Hello struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Protocol      uint32                 `protobuf:"varint,1,opt,name=protocol,proto3" json:"protocol,omitempty"` // 2
+	Protocol      uint32                 `protobuf:"varint,1,opt,name=protocol,proto3" json:"protocol,omitempty"` // 3
 	Version       string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
 	Instance      string                 `protobuf:"bytes,3,opt,name=instance,proto3" json:"instance,omitempty"`  // random per process; tells a restart from an impostor
 	Revision      int64                  `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"` // of the Goal held (from the disk cache), or 0
@@ -1311,6 +1311,10 @@ type Update struct {
 	DeletePas            [][]byte               `protobuf:"bytes,12,rep,name=delete_pas,json=deletePas,proto3" json:"delete_pas,omitempty"`
 	PutPeers             []*Peer                `protobuf:"bytes,13,rep,name=put_peers,json=putPeers,proto3" json:"put_peers,omitempty"`
 	DeletePeers          []*PeerKey             `protobuf:"bytes,14,rep,name=delete_peers,json=deletePeers,proto3" json:"delete_peers,omitempty"`
+	PutGroups            [][]byte               `protobuf:"bytes,16,rep,name=put_groups,json=putGroups,proto3" json:"put_groups,omitempty"` // goal.Group in its one form (JSON)
+	PutLists             [][]byte               `protobuf:"bytes,17,rep,name=put_lists,json=putLists,proto3" json:"put_lists,omitempty"`    // goal.List, the same
+	DeleteGroups         []*Name                `protobuf:"bytes,18,rep,name=delete_groups,json=deleteGroups,proto3" json:"delete_groups,omitempty"`
+	DeleteLists          []*Name                `protobuf:"bytes,19,rep,name=delete_lists,json=deleteLists,proto3" json:"delete_lists,omitempty"`
 	Settings             *Settings              `protobuf:"bytes,15,opt,name=settings,proto3" json:"settings,omitempty"` // absent: as they were; a snapshot always has them
 	PutProviderRoutes    []*ProviderRoute       `protobuf:"bytes,30,rep,name=put_provider_routes,json=putProviderRoutes,proto3" json:"put_provider_routes,omitempty"`
 	DeleteProviderRoutes []string               `protobuf:"bytes,31,rep,name=delete_provider_routes,json=deleteProviderRoutes,proto3" json:"delete_provider_routes,omitempty"` // names
@@ -1446,6 +1450,34 @@ func (x *Update) GetDeletePeers() []*PeerKey {
 	return nil
 }
 
+func (x *Update) GetPutGroups() [][]byte {
+	if x != nil {
+		return x.PutGroups
+	}
+	return nil
+}
+
+func (x *Update) GetPutLists() [][]byte {
+	if x != nil {
+		return x.PutLists
+	}
+	return nil
+}
+
+func (x *Update) GetDeleteGroups() []*Name {
+	if x != nil {
+		return x.DeleteGroups
+	}
+	return nil
+}
+
+func (x *Update) GetDeleteLists() []*Name {
+	if x != nil {
+		return x.DeleteLists
+	}
+	return nil
+}
+
 func (x *Update) GetSettings() *Settings {
 	if x != nil {
 		return x.Settings
@@ -1467,6 +1499,59 @@ func (x *Update) GetDeleteProviderRoutes() []string {
 	return nil
 }
 
+// Name names a resource of a tenant.
+type Name struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tenant        string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Name) Reset() {
+	*x = Name{}
+	mi := &file_weft_host_v1_host_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Name) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Name) ProtoMessage() {}
+
+func (x *Name) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_host_v1_host_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Name.ProtoReflect.Descriptor instead.
+func (*Name) Descriptor() ([]byte, []int) {
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Name) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *Name) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 // Settings are what all hosts of a fleet must agree on.
 type Settings struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1479,7 +1564,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[20]
+	mi := &file_weft_host_v1_host_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1491,7 +1576,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[20]
+	mi := &file_weft_host_v1_host_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1504,7 +1589,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{20}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Settings) GetVxlanPort() uint32 {
@@ -1542,7 +1627,7 @@ type ProviderRoute struct {
 
 func (x *ProviderRoute) Reset() {
 	*x = ProviderRoute{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[21]
+	mi := &file_weft_host_v1_host_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1554,7 +1639,7 @@ func (x *ProviderRoute) String() string {
 func (*ProviderRoute) ProtoMessage() {}
 
 func (x *ProviderRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[21]
+	mi := &file_weft_host_v1_host_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1567,7 +1652,7 @@ func (x *ProviderRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProviderRoute.ProtoReflect.Descriptor instead.
 func (*ProviderRoute) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{21}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ProviderRoute) GetName() string {
@@ -1617,7 +1702,7 @@ type PeerKey struct {
 
 func (x *PeerKey) Reset() {
 	*x = PeerKey{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[22]
+	mi := &file_weft_host_v1_host_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1629,7 +1714,7 @@ func (x *PeerKey) String() string {
 func (*PeerKey) ProtoMessage() {}
 
 func (x *PeerKey) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[22]
+	mi := &file_weft_host_v1_host_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1642,7 +1727,7 @@ func (x *PeerKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerKey.ProtoReflect.Descriptor instead.
 func (*PeerKey) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{22}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PeerKey) GetNetwork() uint32 {
@@ -1669,7 +1754,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[23]
+	mi := &file_weft_host_v1_host_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1681,7 +1766,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[23]
+	mi := &file_weft_host_v1_host_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1694,7 +1779,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{23}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Peer) GetKey() *PeerKey {
@@ -1739,7 +1824,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[24]
+	mi := &file_weft_host_v1_host_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1751,7 +1836,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[24]
+	mi := &file_weft_host_v1_host_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1764,7 +1849,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{24}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Port) GetTenant() string {
@@ -1917,7 +2002,7 @@ type Prefix struct {
 
 func (x *Prefix) Reset() {
 	*x = Prefix{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[25]
+	mi := &file_weft_host_v1_host_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1929,7 +2014,7 @@ func (x *Prefix) String() string {
 func (*Prefix) ProtoMessage() {}
 
 func (x *Prefix) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[25]
+	mi := &file_weft_host_v1_host_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1942,7 +2027,7 @@ func (x *Prefix) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prefix.ProtoReflect.Descriptor instead.
 func (*Prefix) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{25}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Prefix) GetAddress() []byte {
@@ -1969,7 +2054,7 @@ type RecordKey struct {
 
 func (x *RecordKey) Reset() {
 	*x = RecordKey{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[26]
+	mi := &file_weft_host_v1_host_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1981,7 +2066,7 @@ func (x *RecordKey) String() string {
 func (*RecordKey) ProtoMessage() {}
 
 func (x *RecordKey) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[26]
+	mi := &file_weft_host_v1_host_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1994,7 +2079,7 @@ func (x *RecordKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordKey.ProtoReflect.Descriptor instead.
 func (*RecordKey) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{26}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RecordKey) GetVsid() uint32 {
@@ -2030,7 +2115,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[27]
+	mi := &file_weft_host_v1_host_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2042,7 +2127,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[27]
+	mi := &file_weft_host_v1_host_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2055,7 +2140,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{27}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Record) GetKey() *RecordKey {
@@ -2145,7 +2230,7 @@ type RouteKey struct {
 
 func (x *RouteKey) Reset() {
 	*x = RouteKey{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[28]
+	mi := &file_weft_host_v1_host_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2157,7 +2242,7 @@ func (x *RouteKey) String() string {
 func (*RouteKey) ProtoMessage() {}
 
 func (x *RouteKey) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[28]
+	mi := &file_weft_host_v1_host_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2170,7 +2255,7 @@ func (x *RouteKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteKey.ProtoReflect.Descriptor instead.
 func (*RouteKey) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{28}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RouteKey) GetNetwork() uint32 {
@@ -2198,7 +2283,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[29]
+	mi := &file_weft_host_v1_host_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2210,7 +2295,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[29]
+	mi := &file_weft_host_v1_host_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2223,7 +2308,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{29}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Route) GetKey() *RouteKey {
@@ -2264,7 +2349,7 @@ type Query struct {
 
 func (x *Query) Reset() {
 	*x = Query{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[30]
+	mi := &file_weft_host_v1_host_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2276,7 +2361,7 @@ func (x *Query) String() string {
 func (*Query) ProtoMessage() {}
 
 func (x *Query) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[30]
+	mi := &file_weft_host_v1_host_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2289,7 +2374,7 @@ func (x *Query) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Query.ProtoReflect.Descriptor instead.
 func (*Query) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{30}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Query) GetId() uint64 {
@@ -2394,7 +2479,7 @@ type DropsQuery struct {
 
 func (x *DropsQuery) Reset() {
 	*x = DropsQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[31]
+	mi := &file_weft_host_v1_host_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2406,7 +2491,7 @@ func (x *DropsQuery) String() string {
 func (*DropsQuery) ProtoMessage() {}
 
 func (x *DropsQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[31]
+	mi := &file_weft_host_v1_host_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2419,7 +2504,7 @@ func (x *DropsQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropsQuery.ProtoReflect.Descriptor instead.
 func (*DropsQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{31}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DropsQuery) GetPort() uint32 {
@@ -2437,7 +2522,7 @@ type VerifyQuery struct {
 
 func (x *VerifyQuery) Reset() {
 	*x = VerifyQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[32]
+	mi := &file_weft_host_v1_host_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2449,7 +2534,7 @@ func (x *VerifyQuery) String() string {
 func (*VerifyQuery) ProtoMessage() {}
 
 func (x *VerifyQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[32]
+	mi := &file_weft_host_v1_host_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2462,7 +2547,7 @@ func (x *VerifyQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyQuery.ProtoReflect.Descriptor instead.
 func (*VerifyQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{32}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{33}
 }
 
 type Answer struct {
@@ -2483,7 +2568,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[33]
+	mi := &file_weft_host_v1_host_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2495,7 +2580,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[33]
+	mi := &file_weft_host_v1_host_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2508,7 +2593,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{33}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Answer) GetId() uint64 {
@@ -2620,7 +2705,7 @@ type DropsAnswer struct {
 
 func (x *DropsAnswer) Reset() {
 	*x = DropsAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[34]
+	mi := &file_weft_host_v1_host_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2632,7 +2717,7 @@ func (x *DropsAnswer) String() string {
 func (*DropsAnswer) ProtoMessage() {}
 
 func (x *DropsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[34]
+	mi := &file_weft_host_v1_host_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2645,7 +2730,7 @@ func (x *DropsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropsAnswer.ProtoReflect.Descriptor instead.
 func (*DropsAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{34}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *DropsAnswer) GetRows() []*DropRow {
@@ -2669,7 +2754,7 @@ type DropRow struct {
 
 func (x *DropRow) Reset() {
 	*x = DropRow{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[35]
+	mi := &file_weft_host_v1_host_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2681,7 +2766,7 @@ func (x *DropRow) String() string {
 func (*DropRow) ProtoMessage() {}
 
 func (x *DropRow) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[35]
+	mi := &file_weft_host_v1_host_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2694,7 +2779,7 @@ func (x *DropRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropRow.ProtoReflect.Descriptor instead.
 func (*DropRow) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{35}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *DropRow) GetPort() uint32 {
@@ -2749,7 +2834,7 @@ type VerifyAnswer struct {
 
 func (x *VerifyAnswer) Reset() {
 	*x = VerifyAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[36]
+	mi := &file_weft_host_v1_host_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2761,7 +2846,7 @@ func (x *VerifyAnswer) String() string {
 func (*VerifyAnswer) ProtoMessage() {}
 
 func (x *VerifyAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[36]
+	mi := &file_weft_host_v1_host_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2774,7 +2859,7 @@ func (x *VerifyAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyAnswer.ProtoReflect.Descriptor instead.
 func (*VerifyAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{36}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *VerifyAnswer) GetRevision() int64 {
@@ -2805,7 +2890,7 @@ type TraceQuery struct {
 
 func (x *TraceQuery) Reset() {
 	*x = TraceQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[37]
+	mi := &file_weft_host_v1_host_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2817,7 +2902,7 @@ func (x *TraceQuery) String() string {
 func (*TraceQuery) ProtoMessage() {}
 
 func (x *TraceQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[37]
+	mi := &file_weft_host_v1_host_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2830,7 +2915,7 @@ func (x *TraceQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceQuery.ProtoReflect.Descriptor instead.
 func (*TraceQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{37}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *TraceQuery) GetFrom() isTraceQuery_From {
@@ -2892,7 +2977,7 @@ type TracePacket struct {
 
 func (x *TracePacket) Reset() {
 	*x = TracePacket{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[38]
+	mi := &file_weft_host_v1_host_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2904,7 +2989,7 @@ func (x *TracePacket) String() string {
 func (*TracePacket) ProtoMessage() {}
 
 func (x *TracePacket) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[38]
+	mi := &file_weft_host_v1_host_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2917,7 +3002,7 @@ func (x *TracePacket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TracePacket.ProtoReflect.Descriptor instead.
 func (*TracePacket) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{38}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *TracePacket) GetPort() uint32 {
@@ -2986,7 +3071,7 @@ type TraceAnswer struct {
 
 func (x *TraceAnswer) Reset() {
 	*x = TraceAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[39]
+	mi := &file_weft_host_v1_host_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2998,7 +3083,7 @@ func (x *TraceAnswer) String() string {
 func (*TraceAnswer) ProtoMessage() {}
 
 func (x *TraceAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[39]
+	mi := &file_weft_host_v1_host_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3011,7 +3096,7 @@ func (x *TraceAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceAnswer.ProtoReflect.Descriptor instead.
 func (*TraceAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{39}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *TraceAnswer) GetRuns() []*v1.TraceRun {
@@ -3039,7 +3124,7 @@ type ExamineQuery struct {
 
 func (x *ExamineQuery) Reset() {
 	*x = ExamineQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[40]
+	mi := &file_weft_host_v1_host_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3051,7 +3136,7 @@ func (x *ExamineQuery) String() string {
 func (*ExamineQuery) ProtoMessage() {}
 
 func (x *ExamineQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[40]
+	mi := &file_weft_host_v1_host_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3064,7 +3149,7 @@ func (x *ExamineQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExamineQuery.ProtoReflect.Descriptor instead.
 func (*ExamineQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{40}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ExamineQuery) GetClock() bool {
@@ -3084,7 +3169,7 @@ type ExamineAnswer struct {
 
 func (x *ExamineAnswer) Reset() {
 	*x = ExamineAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[41]
+	mi := &file_weft_host_v1_host_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3096,7 +3181,7 @@ func (x *ExamineAnswer) String() string {
 func (*ExamineAnswer) ProtoMessage() {}
 
 func (x *ExamineAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[41]
+	mi := &file_weft_host_v1_host_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3109,7 +3194,7 @@ func (x *ExamineAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExamineAnswer.ProtoReflect.Descriptor instead.
 func (*ExamineAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{41}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ExamineAnswer) GetFindings() []*v1.Finding {
@@ -3139,7 +3224,7 @@ type CaptureQuery struct {
 
 func (x *CaptureQuery) Reset() {
 	*x = CaptureQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[42]
+	mi := &file_weft_host_v1_host_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3151,7 +3236,7 @@ func (x *CaptureQuery) String() string {
 func (*CaptureQuery) ProtoMessage() {}
 
 func (x *CaptureQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[42]
+	mi := &file_weft_host_v1_host_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3164,7 +3249,7 @@ func (x *CaptureQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureQuery.ProtoReflect.Descriptor instead.
 func (*CaptureQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{42}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *CaptureQuery) GetId() string {
@@ -3196,7 +3281,7 @@ type CaptureAnswer struct {
 
 func (x *CaptureAnswer) Reset() {
 	*x = CaptureAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[43]
+	mi := &file_weft_host_v1_host_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3208,7 +3293,7 @@ func (x *CaptureAnswer) String() string {
 func (*CaptureAnswer) ProtoMessage() {}
 
 func (x *CaptureAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[43]
+	mi := &file_weft_host_v1_host_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3221,7 +3306,7 @@ func (x *CaptureAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureAnswer.ProtoReflect.Descriptor instead.
 func (*CaptureAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{43}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{44}
 }
 
 type CaptureUpload struct {
@@ -3234,7 +3319,7 @@ type CaptureUpload struct {
 
 func (x *CaptureUpload) Reset() {
 	*x = CaptureUpload{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[44]
+	mi := &file_weft_host_v1_host_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3246,7 +3331,7 @@ func (x *CaptureUpload) String() string {
 func (*CaptureUpload) ProtoMessage() {}
 
 func (x *CaptureUpload) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[44]
+	mi := &file_weft_host_v1_host_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3259,7 +3344,7 @@ func (x *CaptureUpload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureUpload.ProtoReflect.Descriptor instead.
 func (*CaptureUpload) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{44}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *CaptureUpload) GetId() string {
@@ -3284,7 +3369,7 @@ type CaptureDone struct {
 
 func (x *CaptureDone) Reset() {
 	*x = CaptureDone{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[45]
+	mi := &file_weft_host_v1_host_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3296,7 +3381,7 @@ func (x *CaptureDone) String() string {
 func (*CaptureDone) ProtoMessage() {}
 
 func (x *CaptureDone) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[45]
+	mi := &file_weft_host_v1_host_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3309,7 +3394,7 @@ func (x *CaptureDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureDone.ProtoReflect.Descriptor instead.
 func (*CaptureDone) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{45}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{46}
 }
 
 var File_weft_host_v1_host_proto protoreflect.FileDescriptor
@@ -3397,7 +3482,7 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\amessage\"P\n" +
 	"\aWelcome\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12+\n" +
-	"\x11heartbeat_seconds\x18\x02 \x01(\rR\x10heartbeatSeconds\"\x82\x06\n" +
+	"\x11heartbeat_seconds\x18\x02 \x01(\rR\x10heartbeatSeconds\"\xae\a\n" +
 	"\x06Update\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x1a\n" +
@@ -3416,10 +3501,18 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\n" +
 	"delete_pas\x18\f \x03(\fR\tdeletePas\x12/\n" +
 	"\tput_peers\x18\r \x03(\v2\x12.weft.host.v1.PeerR\bputPeers\x128\n" +
-	"\fdelete_peers\x18\x0e \x03(\v2\x15.weft.host.v1.PeerKeyR\vdeletePeers\x122\n" +
+	"\fdelete_peers\x18\x0e \x03(\v2\x15.weft.host.v1.PeerKeyR\vdeletePeers\x12\x1d\n" +
+	"\n" +
+	"put_groups\x18\x10 \x03(\fR\tputGroups\x12\x1b\n" +
+	"\tput_lists\x18\x11 \x03(\fR\bputLists\x127\n" +
+	"\rdelete_groups\x18\x12 \x03(\v2\x12.weft.host.v1.NameR\fdeleteGroups\x125\n" +
+	"\fdelete_lists\x18\x13 \x03(\v2\x12.weft.host.v1.NameR\vdeleteLists\x122\n" +
 	"\bsettings\x18\x0f \x01(\v2\x16.weft.host.v1.SettingsR\bsettings\x12K\n" +
 	"\x13put_provider_routes\x18\x1e \x03(\v2\x1b.weft.host.v1.ProviderRouteR\x11putProviderRoutes\x124\n" +
-	"\x16delete_provider_routes\x18\x1f \x03(\tR\x14deleteProviderRoutes\"Q\n" +
+	"\x16delete_provider_routes\x18\x1f \x03(\tR\x14deleteProviderRoutes\"2\n" +
+	"\x04Name\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"Q\n" +
 	"\bSettings\x12\x1d\n" +
 	"\n" +
 	"vxlan_port\x18\x01 \x01(\rR\tvxlanPort\x12\x12\n" +
@@ -3574,7 +3667,7 @@ func file_weft_host_v1_host_proto_rawDescGZIP() []byte {
 	return file_weft_host_v1_host_proto_rawDescData
 }
 
-var file_weft_host_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_weft_host_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_weft_host_v1_host_proto_goTypes = []any{
 	(*JoinRequest)(nil),             // 0: weft.host.v1.JoinRequest
 	(*RenewRequest)(nil),            // 1: weft.host.v1.RenewRequest
@@ -3596,106 +3689,109 @@ var file_weft_host_v1_host_proto_goTypes = []any{
 	(*ServerMessage)(nil),           // 17: weft.host.v1.ServerMessage
 	(*Welcome)(nil),                 // 18: weft.host.v1.Welcome
 	(*Update)(nil),                  // 19: weft.host.v1.Update
-	(*Settings)(nil),                // 20: weft.host.v1.Settings
-	(*ProviderRoute)(nil),           // 21: weft.host.v1.ProviderRoute
-	(*PeerKey)(nil),                 // 22: weft.host.v1.PeerKey
-	(*Peer)(nil),                    // 23: weft.host.v1.Peer
-	(*Port)(nil),                    // 24: weft.host.v1.Port
-	(*Prefix)(nil),                  // 25: weft.host.v1.Prefix
-	(*RecordKey)(nil),               // 26: weft.host.v1.RecordKey
-	(*Record)(nil),                  // 27: weft.host.v1.Record
-	(*RouteKey)(nil),                // 28: weft.host.v1.RouteKey
-	(*Route)(nil),                   // 29: weft.host.v1.Route
-	(*Query)(nil),                   // 30: weft.host.v1.Query
-	(*DropsQuery)(nil),              // 31: weft.host.v1.DropsQuery
-	(*VerifyQuery)(nil),             // 32: weft.host.v1.VerifyQuery
-	(*Answer)(nil),                  // 33: weft.host.v1.Answer
-	(*DropsAnswer)(nil),             // 34: weft.host.v1.DropsAnswer
-	(*DropRow)(nil),                 // 35: weft.host.v1.DropRow
-	(*VerifyAnswer)(nil),            // 36: weft.host.v1.VerifyAnswer
-	(*TraceQuery)(nil),              // 37: weft.host.v1.TraceQuery
-	(*TracePacket)(nil),             // 38: weft.host.v1.TracePacket
-	(*TraceAnswer)(nil),             // 39: weft.host.v1.TraceAnswer
-	(*ExamineQuery)(nil),            // 40: weft.host.v1.ExamineQuery
-	(*ExamineAnswer)(nil),           // 41: weft.host.v1.ExamineAnswer
-	(*CaptureQuery)(nil),            // 42: weft.host.v1.CaptureQuery
-	(*CaptureAnswer)(nil),           // 43: weft.host.v1.CaptureAnswer
-	(*CaptureUpload)(nil),           // 44: weft.host.v1.CaptureUpload
-	(*CaptureDone)(nil),             // 45: weft.host.v1.CaptureDone
-	nil,                             // 46: weft.host.v1.Devices.MtusEntry
-	(*v1.TraceRun)(nil),             // 47: weft.v1.TraceRun
-	(*v1.Finding)(nil),              // 48: weft.v1.Finding
-	(*v1.CaptureFilter)(nil),        // 49: weft.v1.CaptureFilter
-	(*v1.CaptureResponse)(nil),      // 50: weft.v1.CaptureResponse
+	(*Name)(nil),                    // 20: weft.host.v1.Name
+	(*Settings)(nil),                // 21: weft.host.v1.Settings
+	(*ProviderRoute)(nil),           // 22: weft.host.v1.ProviderRoute
+	(*PeerKey)(nil),                 // 23: weft.host.v1.PeerKey
+	(*Peer)(nil),                    // 24: weft.host.v1.Peer
+	(*Port)(nil),                    // 25: weft.host.v1.Port
+	(*Prefix)(nil),                  // 26: weft.host.v1.Prefix
+	(*RecordKey)(nil),               // 27: weft.host.v1.RecordKey
+	(*Record)(nil),                  // 28: weft.host.v1.Record
+	(*RouteKey)(nil),                // 29: weft.host.v1.RouteKey
+	(*Route)(nil),                   // 30: weft.host.v1.Route
+	(*Query)(nil),                   // 31: weft.host.v1.Query
+	(*DropsQuery)(nil),              // 32: weft.host.v1.DropsQuery
+	(*VerifyQuery)(nil),             // 33: weft.host.v1.VerifyQuery
+	(*Answer)(nil),                  // 34: weft.host.v1.Answer
+	(*DropsAnswer)(nil),             // 35: weft.host.v1.DropsAnswer
+	(*DropRow)(nil),                 // 36: weft.host.v1.DropRow
+	(*VerifyAnswer)(nil),            // 37: weft.host.v1.VerifyAnswer
+	(*TraceQuery)(nil),              // 38: weft.host.v1.TraceQuery
+	(*TracePacket)(nil),             // 39: weft.host.v1.TracePacket
+	(*TraceAnswer)(nil),             // 40: weft.host.v1.TraceAnswer
+	(*ExamineQuery)(nil),            // 41: weft.host.v1.ExamineQuery
+	(*ExamineAnswer)(nil),           // 42: weft.host.v1.ExamineAnswer
+	(*CaptureQuery)(nil),            // 43: weft.host.v1.CaptureQuery
+	(*CaptureAnswer)(nil),           // 44: weft.host.v1.CaptureAnswer
+	(*CaptureUpload)(nil),           // 45: weft.host.v1.CaptureUpload
+	(*CaptureDone)(nil),             // 46: weft.host.v1.CaptureDone
+	nil,                             // 47: weft.host.v1.Devices.MtusEntry
+	(*v1.TraceRun)(nil),             // 48: weft.v1.TraceRun
+	(*v1.Finding)(nil),              // 49: weft.v1.Finding
+	(*v1.CaptureFilter)(nil),        // 50: weft.v1.CaptureFilter
+	(*v1.CaptureResponse)(nil),      // 51: weft.v1.CaptureResponse
 }
 var file_weft_host_v1_host_proto_depIdxs = []int32{
 	7,  // 0: weft.host.v1.ReportAddressesResponse.refused:type_name -> weft.host.v1.Refusal
 	11, // 1: weft.host.v1.AgentMessage.hello:type_name -> weft.host.v1.Hello
 	15, // 2: weft.host.v1.AgentMessage.ack:type_name -> weft.host.v1.Ack
-	33, // 3: weft.host.v1.AgentMessage.answer:type_name -> weft.host.v1.Answer
+	34, // 3: weft.host.v1.AgentMessage.answer:type_name -> weft.host.v1.Answer
 	12, // 4: weft.host.v1.AgentMessage.facts:type_name -> weft.host.v1.Facts
 	14, // 5: weft.host.v1.AgentMessage.heartbeat:type_name -> weft.host.v1.Heartbeat
 	9,  // 6: weft.host.v1.AgentMessage.devices:type_name -> weft.host.v1.Devices
 	10, // 7: weft.host.v1.AgentMessage.findings:type_name -> weft.host.v1.Findings
-	46, // 8: weft.host.v1.Devices.mtus:type_name -> weft.host.v1.Devices.MtusEntry
+	47, // 8: weft.host.v1.Devices.mtus:type_name -> weft.host.v1.Devices.MtusEntry
 	16, // 9: weft.host.v1.Findings.findings:type_name -> weft.host.v1.Failure
 	12, // 10: weft.host.v1.Hello.facts:type_name -> weft.host.v1.Facts
 	13, // 11: weft.host.v1.Facts.addresses:type_name -> weft.host.v1.AddressState
 	16, // 12: weft.host.v1.Ack.failures:type_name -> weft.host.v1.Failure
 	18, // 13: weft.host.v1.ServerMessage.welcome:type_name -> weft.host.v1.Welcome
 	19, // 14: weft.host.v1.ServerMessage.update:type_name -> weft.host.v1.Update
-	30, // 15: weft.host.v1.ServerMessage.query:type_name -> weft.host.v1.Query
+	31, // 15: weft.host.v1.ServerMessage.query:type_name -> weft.host.v1.Query
 	14, // 16: weft.host.v1.ServerMessage.heartbeat:type_name -> weft.host.v1.Heartbeat
-	24, // 17: weft.host.v1.Update.put_ports:type_name -> weft.host.v1.Port
-	27, // 18: weft.host.v1.Update.put_records:type_name -> weft.host.v1.Record
-	29, // 19: weft.host.v1.Update.put_routes:type_name -> weft.host.v1.Route
-	26, // 20: weft.host.v1.Update.delete_records:type_name -> weft.host.v1.RecordKey
-	28, // 21: weft.host.v1.Update.delete_routes:type_name -> weft.host.v1.RouteKey
-	23, // 22: weft.host.v1.Update.put_peers:type_name -> weft.host.v1.Peer
-	22, // 23: weft.host.v1.Update.delete_peers:type_name -> weft.host.v1.PeerKey
-	20, // 24: weft.host.v1.Update.settings:type_name -> weft.host.v1.Settings
-	21, // 25: weft.host.v1.Update.put_provider_routes:type_name -> weft.host.v1.ProviderRoute
-	25, // 26: weft.host.v1.ProviderRoute.prefix:type_name -> weft.host.v1.Prefix
-	22, // 27: weft.host.v1.Peer.key:type_name -> weft.host.v1.PeerKey
-	25, // 28: weft.host.v1.Port.prefixes:type_name -> weft.host.v1.Prefix
-	26, // 29: weft.host.v1.Record.key:type_name -> weft.host.v1.RecordKey
-	25, // 30: weft.host.v1.RouteKey.prefix:type_name -> weft.host.v1.Prefix
-	28, // 31: weft.host.v1.Route.key:type_name -> weft.host.v1.RouteKey
-	31, // 32: weft.host.v1.Query.drops:type_name -> weft.host.v1.DropsQuery
-	32, // 33: weft.host.v1.Query.verify:type_name -> weft.host.v1.VerifyQuery
-	37, // 34: weft.host.v1.Query.trace:type_name -> weft.host.v1.TraceQuery
-	40, // 35: weft.host.v1.Query.examine:type_name -> weft.host.v1.ExamineQuery
-	42, // 36: weft.host.v1.Query.capture:type_name -> weft.host.v1.CaptureQuery
-	34, // 37: weft.host.v1.Answer.drops:type_name -> weft.host.v1.DropsAnswer
-	36, // 38: weft.host.v1.Answer.verify:type_name -> weft.host.v1.VerifyAnswer
-	39, // 39: weft.host.v1.Answer.trace:type_name -> weft.host.v1.TraceAnswer
-	41, // 40: weft.host.v1.Answer.examine:type_name -> weft.host.v1.ExamineAnswer
-	43, // 41: weft.host.v1.Answer.capture:type_name -> weft.host.v1.CaptureAnswer
-	35, // 42: weft.host.v1.DropsAnswer.rows:type_name -> weft.host.v1.DropRow
-	38, // 43: weft.host.v1.TraceQuery.packet:type_name -> weft.host.v1.TracePacket
-	47, // 44: weft.host.v1.TraceAnswer.runs:type_name -> weft.v1.TraceRun
-	48, // 45: weft.host.v1.ExamineAnswer.findings:type_name -> weft.v1.Finding
-	49, // 46: weft.host.v1.CaptureQuery.filter:type_name -> weft.v1.CaptureFilter
-	50, // 47: weft.host.v1.CaptureUpload.message:type_name -> weft.v1.CaptureResponse
-	0,  // 48: weft.host.v1.HostService.Join:input_type -> weft.host.v1.JoinRequest
-	1,  // 49: weft.host.v1.HostService.Renew:input_type -> weft.host.v1.RenewRequest
-	8,  // 50: weft.host.v1.HostService.Session:input_type -> weft.host.v1.AgentMessage
-	3,  // 51: weft.host.v1.HostService.BindPort:input_type -> weft.host.v1.BindPortRequest
-	3,  // 52: weft.host.v1.HostService.UnbindPort:input_type -> weft.host.v1.BindPortRequest
-	44, // 53: weft.host.v1.HostService.Capture:input_type -> weft.host.v1.CaptureUpload
-	5,  // 54: weft.host.v1.HostService.ReportAddresses:input_type -> weft.host.v1.ReportAddressesRequest
-	2,  // 55: weft.host.v1.HostService.Join:output_type -> weft.host.v1.JoinResponse
-	2,  // 56: weft.host.v1.HostService.Renew:output_type -> weft.host.v1.JoinResponse
-	17, // 57: weft.host.v1.HostService.Session:output_type -> weft.host.v1.ServerMessage
-	4,  // 58: weft.host.v1.HostService.BindPort:output_type -> weft.host.v1.BindPortResponse
-	4,  // 59: weft.host.v1.HostService.UnbindPort:output_type -> weft.host.v1.BindPortResponse
-	45, // 60: weft.host.v1.HostService.Capture:output_type -> weft.host.v1.CaptureDone
-	6,  // 61: weft.host.v1.HostService.ReportAddresses:output_type -> weft.host.v1.ReportAddressesResponse
-	55, // [55:62] is the sub-list for method output_type
-	48, // [48:55] is the sub-list for method input_type
-	48, // [48:48] is the sub-list for extension type_name
-	48, // [48:48] is the sub-list for extension extendee
-	0,  // [0:48] is the sub-list for field type_name
+	25, // 17: weft.host.v1.Update.put_ports:type_name -> weft.host.v1.Port
+	28, // 18: weft.host.v1.Update.put_records:type_name -> weft.host.v1.Record
+	30, // 19: weft.host.v1.Update.put_routes:type_name -> weft.host.v1.Route
+	27, // 20: weft.host.v1.Update.delete_records:type_name -> weft.host.v1.RecordKey
+	29, // 21: weft.host.v1.Update.delete_routes:type_name -> weft.host.v1.RouteKey
+	24, // 22: weft.host.v1.Update.put_peers:type_name -> weft.host.v1.Peer
+	23, // 23: weft.host.v1.Update.delete_peers:type_name -> weft.host.v1.PeerKey
+	20, // 24: weft.host.v1.Update.delete_groups:type_name -> weft.host.v1.Name
+	20, // 25: weft.host.v1.Update.delete_lists:type_name -> weft.host.v1.Name
+	21, // 26: weft.host.v1.Update.settings:type_name -> weft.host.v1.Settings
+	22, // 27: weft.host.v1.Update.put_provider_routes:type_name -> weft.host.v1.ProviderRoute
+	26, // 28: weft.host.v1.ProviderRoute.prefix:type_name -> weft.host.v1.Prefix
+	23, // 29: weft.host.v1.Peer.key:type_name -> weft.host.v1.PeerKey
+	26, // 30: weft.host.v1.Port.prefixes:type_name -> weft.host.v1.Prefix
+	27, // 31: weft.host.v1.Record.key:type_name -> weft.host.v1.RecordKey
+	26, // 32: weft.host.v1.RouteKey.prefix:type_name -> weft.host.v1.Prefix
+	29, // 33: weft.host.v1.Route.key:type_name -> weft.host.v1.RouteKey
+	32, // 34: weft.host.v1.Query.drops:type_name -> weft.host.v1.DropsQuery
+	33, // 35: weft.host.v1.Query.verify:type_name -> weft.host.v1.VerifyQuery
+	38, // 36: weft.host.v1.Query.trace:type_name -> weft.host.v1.TraceQuery
+	41, // 37: weft.host.v1.Query.examine:type_name -> weft.host.v1.ExamineQuery
+	43, // 38: weft.host.v1.Query.capture:type_name -> weft.host.v1.CaptureQuery
+	35, // 39: weft.host.v1.Answer.drops:type_name -> weft.host.v1.DropsAnswer
+	37, // 40: weft.host.v1.Answer.verify:type_name -> weft.host.v1.VerifyAnswer
+	40, // 41: weft.host.v1.Answer.trace:type_name -> weft.host.v1.TraceAnswer
+	42, // 42: weft.host.v1.Answer.examine:type_name -> weft.host.v1.ExamineAnswer
+	44, // 43: weft.host.v1.Answer.capture:type_name -> weft.host.v1.CaptureAnswer
+	36, // 44: weft.host.v1.DropsAnswer.rows:type_name -> weft.host.v1.DropRow
+	39, // 45: weft.host.v1.TraceQuery.packet:type_name -> weft.host.v1.TracePacket
+	48, // 46: weft.host.v1.TraceAnswer.runs:type_name -> weft.v1.TraceRun
+	49, // 47: weft.host.v1.ExamineAnswer.findings:type_name -> weft.v1.Finding
+	50, // 48: weft.host.v1.CaptureQuery.filter:type_name -> weft.v1.CaptureFilter
+	51, // 49: weft.host.v1.CaptureUpload.message:type_name -> weft.v1.CaptureResponse
+	0,  // 50: weft.host.v1.HostService.Join:input_type -> weft.host.v1.JoinRequest
+	1,  // 51: weft.host.v1.HostService.Renew:input_type -> weft.host.v1.RenewRequest
+	8,  // 52: weft.host.v1.HostService.Session:input_type -> weft.host.v1.AgentMessage
+	3,  // 53: weft.host.v1.HostService.BindPort:input_type -> weft.host.v1.BindPortRequest
+	3,  // 54: weft.host.v1.HostService.UnbindPort:input_type -> weft.host.v1.BindPortRequest
+	45, // 55: weft.host.v1.HostService.Capture:input_type -> weft.host.v1.CaptureUpload
+	5,  // 56: weft.host.v1.HostService.ReportAddresses:input_type -> weft.host.v1.ReportAddressesRequest
+	2,  // 57: weft.host.v1.HostService.Join:output_type -> weft.host.v1.JoinResponse
+	2,  // 58: weft.host.v1.HostService.Renew:output_type -> weft.host.v1.JoinResponse
+	17, // 59: weft.host.v1.HostService.Session:output_type -> weft.host.v1.ServerMessage
+	4,  // 60: weft.host.v1.HostService.BindPort:output_type -> weft.host.v1.BindPortResponse
+	4,  // 61: weft.host.v1.HostService.UnbindPort:output_type -> weft.host.v1.BindPortResponse
+	46, // 62: weft.host.v1.HostService.Capture:output_type -> weft.host.v1.CaptureDone
+	6,  // 63: weft.host.v1.HostService.ReportAddresses:output_type -> weft.host.v1.ReportAddressesResponse
+	57, // [57:64] is the sub-list for method output_type
+	50, // [50:57] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_weft_host_v1_host_proto_init() }
@@ -3718,21 +3814,21 @@ func file_weft_host_v1_host_proto_init() {
 		(*ServerMessage_Query)(nil),
 		(*ServerMessage_Heartbeat)(nil),
 	}
-	file_weft_host_v1_host_proto_msgTypes[30].OneofWrappers = []any{
+	file_weft_host_v1_host_proto_msgTypes[31].OneofWrappers = []any{
 		(*Query_Drops)(nil),
 		(*Query_Verify)(nil),
 		(*Query_Trace)(nil),
 		(*Query_Examine)(nil),
 		(*Query_Capture)(nil),
 	}
-	file_weft_host_v1_host_proto_msgTypes[33].OneofWrappers = []any{
+	file_weft_host_v1_host_proto_msgTypes[34].OneofWrappers = []any{
 		(*Answer_Drops)(nil),
 		(*Answer_Verify)(nil),
 		(*Answer_Trace)(nil),
 		(*Answer_Examine)(nil),
 		(*Answer_Capture)(nil),
 	}
-	file_weft_host_v1_host_proto_msgTypes[37].OneofWrappers = []any{
+	file_weft_host_v1_host_proto_msgTypes[38].OneofWrappers = []any{
 		(*TraceQuery_Packet)(nil),
 		(*TraceQuery_Frame)(nil),
 	}
@@ -3742,7 +3838,7 @@ func file_weft_host_v1_host_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_host_v1_host_proto_rawDesc), len(file_weft_host_v1_host_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   47,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
