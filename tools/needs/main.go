@@ -26,6 +26,9 @@ var (
 		{"/usr/include/bpf/bpf_helpers.h", "libbpf-dev"}, {"/usr/include/linux/bpf.h", "linux-libc-dev"},
 		{"/usr/include/google/protobuf/timestamp.proto", "libprotobuf-dev"}}
 
+	// attack is what attackers use; test/attack does.
+	attack = []need{{"arpspoof", "dsniff"}, {"ettercap", "ettercap-text-only"}, {"yersinia", "yersinia"}, {"hping3", "hping3"}, {"atk6-fake_router26", "thc-ipv6"}}
+
 	test = []need{{"tshark", "tshark"}, {"qemu-system-x86_64", "qemu-system-x86"}, {"iperf3", "iperf3"}, {"ethtool", "ethtool"}, {"dnsmasq", "dnsmasq-base"}, {"busybox", "busybox"}, {"arping", "iputils-arping"}, {"nsenter", "util-linux"},
 		{"dpkg-deb", "dpkg"}, {"xz", "xz-utils"}, {"bpftool", "bpftool"}, {"curl", "curl"}, {"ovs-vswitchd", "openvswitch-switch"}, {"/etc/ssl/certs/ca-certificates.crt", "ca-certificates"}}
 )
@@ -39,7 +42,7 @@ var targets = map[string][]need{
 	"generate": generate,
 	"check":    generate,
 	"bench":    slices.Concat(lab, test),
-	"test":     slices.Concat(lab, generate, test, inGuest),
+	"test":     slices.Concat(lab, generate, test, attack, inGuest),
 
 	"test-kernels": slices.Concat(lab, test, inGuest),
 }
