@@ -25,6 +25,7 @@
 #include "lib/learn.h"
 #include "lib/mss.h"
 #include "lib/rows.h"
+#include "lib/shape.h"
 #include "lib/strip.h"
 #include "maps/walk.h"
 
@@ -143,6 +144,28 @@ int to_port(struct __sk_buff *skb)
 	if (to)
 		p.port_id = to->id;
 	return finish(skb, &p, V_NOT_FROM_SWITCH);
+}
+
+/* A frame from the guest of a port whose bandwidth is limited, before from_port. */
+SEC("tcx/ingress")
+int shape_out(struct __sk_buff *skb)
+{
+	return shape_outbound(skb);
+}
+
+/* The same frame when its turn has come, on its way out of the shaper. */
+SEC("tcx/ingress")
+int from_shaper(struct __sk_buff *skb)
+{
+	bpf_tail_call(skb, &walk, WALK_PORT);
+	return TC_ACT_SHOT; /* the switch is being taken away */
+}
+
+/* A frame to such a guest, behind to_port. */
+SEC("tcx/egress")
+int shape_in(struct __sk_buff *skb)
+{
+	return shape_inbound(skb);
 }
 
 /* A frame that comes back from the detour of decap: see lib/dx2.h. */

@@ -133,6 +133,8 @@ static __always_inline int redirect_neighbour(const struct pkt *p)
 
 static __always_inline int act(struct __sk_buff *skb, const struct pkt *p)
 {
+	if (p->shaped)
+		skb->mark = 0;
 	switch (p->action) {
 	case ACT_DEVICE:
 		return bpf_redirect(p->out, 0);

@@ -20,7 +20,10 @@
 
 static __always_inline bool rows_sender(const struct __sk_buff *skb, const struct pkt *p)
 {
-	return !p->port || p->port->ifindex == skb->ifindex;
+	/* volatile: clang would choose between two addresses, which the verifier does not allow */
+	__u32 device = *(const volatile __u32 *)&skb->ifindex, mark = *(const volatile __u32 *)&skb->mark;
+
+	return !p->port || p->port->ifindex == (p->shaped ? mark : device);
 }
 
 static __always_inline bool rows_receiver(const struct pkt *p)

@@ -17,6 +17,7 @@
 #include "maps/port.h"
 #include "maps/rewrite_in.h"
 #include "maps/setting.h"
+#include "maps/shape.h"
 #include "wire/arp.h"
 #include "wire/ethernet.h"
 #include "wire/icmp.h"
@@ -321,12 +322,27 @@ static __always_inline enum verdict parse_pending(struct __sk_buff *skb, const s
 	return field >= p->l4 + 2 ? V_CONTINUE : V_IP_MALFORMED;
 }
 
+/* A frame that has waited in the shaper carries the device that it came from as its mark. */
+static __always_inline const struct port *parse_shaped(struct __sk_buff *skb, struct pkt *p)
+{
+	const struct shaper *s = shaper_devices();
+	__u32 ifindex = skb->mark;
+
+	if (!s || !s->exit || s->exit != skb->ifindex)
+		return NULL;
+	p->shaped = 1;
+	skb->priority = 0; /* the shaper went by it */
+	return bpf_map_lookup_elem(&port, &ifindex);
+}
+
 static __always_inline enum verdict parse_port(struct __sk_buff *skb, struct pkt *p)
 {
 	__u32 ifindex = skb->ifindex;
 	enum verdict v;
 
 	p->port = bpf_map_lookup_elem(&port, &ifindex);
+	if (!p->port)
+		p->port = parse_shaped(skb, p);
 	if (!p->port)
 		return V_PORT_UNKNOWN;
 	p->port_id = p->port->id;

@@ -17,7 +17,7 @@ static __always_inline enum verdict deliver(struct pkt *p)
 {
 	/* ARP that was stripped of an IP header still has skb->protocol IP, and only the
 	 * transmission over the device corrects that. */
-	int by_device = p->stripped && p->type == TYPE_ARP;
+	int by_device = (p->stripped && p->type == TYPE_ARP) || p->shaped; /* nobody is received at egress */
 
 	if (p->detour) {
 		p->action = ACT_DETOUR;

@@ -105,6 +105,7 @@ func differ(want, have table.Set, extra bool) []string {
 	out = append(out, differences("rewrite of", want.RewriteOut, have.RewriteOut, extra)...)
 	out = append(out, differences("rewritten PA", want.RewriteIn, have.RewriteIn, extra)...)
 	out = append(out, differences("flood", want.Floods, have.Floods, extra)...)
+	out = append(out, differences("bandwidth", want.Shapes, have.Shapes, extra)...)
 	out = append(out, differences("member", want.Members, have.Members, extra)...)
 	out = append(out, differences("rule set", named(want.RuleSets), named(have.RuleSets), extra)...)
 	return out

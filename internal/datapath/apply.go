@@ -47,7 +47,9 @@ func (s *Switch) Apply(want table.Set, sweep bool) error {
 	errs = append(errs, s.putRoutes(want, d.putRoutes)...)
 	errs = append(errs, s.putFloods(want, d, sweep)...)
 	errs = append(errs, s.putPorts(want, d.putPorts)...)
+	errs = append(errs, s.putShapes(want, d.putShapes)...)
 	if sweep {
+		errs = append(errs, s.deleteShapes(d.delShapes)...)
 		errs = append(errs, s.deletePorts(d.delPorts)...)
 		errs = append(errs, s.deleteFloods(d.delFloods)...)
 		errs = append(errs, s.deleteRoutes(d.delRoutes)...)
@@ -84,6 +86,7 @@ type delta struct {
 	putIsolations, delIsolations []table.MACKey
 	putOut, delOut               []table.RecordKey // rewrites
 	putIn, delIn                 []netip.Addr
+	putShapes, delShapes         []table.ShapeKey
 }
 
 func diff(have, want table.Set, sweep bool) *delta {
@@ -100,6 +103,7 @@ func diff(have, want table.Set, sweep bool) *delta {
 	d.putIsolations, d.delIsolations = diffRows(have.Isolations, want.Isolations, sweep)
 	d.putOut, d.delOut = diffRows(have.RewriteOut, want.RewriteOut, sweep)
 	d.putIn, d.delIn = diffRows(have.RewriteIn, want.RewriteIn, sweep)
+	d.putShapes, d.delShapes = diffRows(have.Shapes, want.Shapes, sweep)
 	return d
 }
 

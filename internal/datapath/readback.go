@@ -97,6 +97,10 @@ func readSet(maps map[string]*ebpf.Map) (held, error) {
 			h.set.RewriteIn[model.From16(pa)] = decodeRewriteIn(r)
 			return nil
 		}),
+		readAll(maps["shape"], func(k shapeKey, r shapeRow) error {
+			h.set.Shapes[table.ShapeKey{IfIndex: k.IfIndex, Inbound: Direction(k.Direction) == Inbound}] = decodeShape(r)
+			return nil
+		}),
 		readAll(maps["local_pa"], func(k [16]byte, _ uint32) error {
 			h.set.LocalPAs[model.From16(k)] = struct{}{}
 			return nil

@@ -176,6 +176,25 @@ type MACKey struct {
 	MAC  model.MAC
 }
 
+// ShapeKey finds a Shape: one direction of the port on a device, as its guest sees it.
+type ShapeKey struct {
+	IfIndex uint32
+	Inbound bool
+}
+
+// Shape limits what a port sends or gets.
+type Shape struct {
+	Port  model.PortID
+	Rate  uint64 // bit/s of frames, without preamble and checksum; at least MinRate
+	Burst uint64 // bytes that may pass at once
+}
+
+// Bounds of the rate of a Shape, in bit/s.
+const (
+	MinRate = 64_000
+	MaxRate = 1_000_000_000_000
+)
+
 // Set is all the rows of one host.
 type Set struct {
 	Ports    map[uint32]Port
@@ -198,6 +217,7 @@ type Set struct {
 	RuleSets map[RuleSetKey]*RuleSet
 	// Isolations of ports on other hosts, for frames whose source has no Record; None has no row.
 	Isolations map[MACKey]model.IsolationID
+	Shapes     map[ShapeKey]Shape // of ports whose bandwidth is limited
 }
 
 // Settings are what all hosts of a fleet agree on.
@@ -230,6 +250,7 @@ func NewSet() Set {
 		RewriteIn:  map[netip.Addr]RewriteIn{},
 		RuleSets:   map[RuleSetKey]*RuleSet{},
 		Isolations: map[MACKey]model.IsolationID{},
+		Shapes:     map[ShapeKey]Shape{},
 	}
 }
 

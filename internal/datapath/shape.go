@@ -1,0 +1,190 @@
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"github.com/weft-sdn/weft/internal/model"
+	"github.com/weft-sdn/weft/internal/table"
+)
+
+const (
+	progShapeOut   = "shape_out"
+	progShapeIn    = "shape_in"
+	progFromShaper = "from_shaper"
+)
+
+const (
+	// ShaperMajor is the number of the shaper's queue: a port's class there is ShaperMajor:ShaperClass.
+	ShaperMajor = 0x7766
+	shapeShift  = 20 // SHAPE_SHIFT of bpf/lib/shape.h
+
+	// What waits longer is dropped: long enough for TCP to fill a pipe, short enough for others to talk.
+	shapeWait = 25 * time.Millisecond
+	// But of slow ports two super-packets, or eight times as many frames, find room.
+	shapeLeast = 96 << 10 // bytes
+)
+
+type shapeKey struct{ IfIndex, Direction uint32 }
+
+type shapeRow struct {
+	Cost, Limit, Used uint64
+	Rate, Burst       uint64
+	Port, Class       uint32
+}
+
+type shaperRow struct{ Entry, Exit uint32 }
+
+func encodeShapeKey(k table.ShapeKey) shapeKey {
+	if k.Inbound {
+		return shapeKey{k.IfIndex, uint32(Inbound)}
+	}
+	return shapeKey{k.IfIndex, uint32(Outbound)}
+}
+
+func encodeShape(s table.Shape, class uint32) shapeRow {
+	perByte := 8 * uint64(time.Second)
+	room := max(s.Rate/8/uint64(time.Second/shapeWait), shapeLeast) + s.Burst
+	return shapeRow{
+		Cost: (perByte << shapeShift) / (s.Rate + s.Rate/200), Limit: uint64(float64(room) * float64(perByte) / float64(s.Rate)),
+		Rate: s.Rate, Burst: s.Burst, Port: uint32(s.Port), Class: class,
+	}
+}
+
+func decodeShape(r shapeRow) table.Shape {
+	return table.Shape{Port: model.PortID(r.Port), Rate: r.Rate, Burst: r.Burst}
+}
+
+func (s *Switch) putShapes(want table.Set, keys []table.ShapeKey) []error {
+	var errs []error
+	for _, k := range keys {
+		v := want.Shapes[k]
+		err := checkShape(v)
+		if err == nil {
+			err = s.maps["shape"].Put(encodeShapeKey(k), encodeShape(v, s.shaperClass(k)))
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("bandwidth of port %d: %w", v.Port, err))
+			continue
+		}
+		s.have.Shapes[k] = v
+	}
+	return errs
+}
+
+func checkShape(v table.Shape) error {
+	if v.Rate < table.MinRate || v.Rate > table.MaxRate {
+		return fmt.Errorf("rate of %d bit/s is outside %d to %d", v.Rate, uint64(table.MinRate), uint64(table.MaxRate))
+	}
+	return nil
+}
+
+// shaperClass is the class of the shaper that the packets of a port wait in: 0 is none.
+func (s *Switch) shaperClass(k table.ShapeKey) uint32 {
+	slot, ok := s.slots[k.IfIndex]
+	if !ok || k.Inbound || slot >= 1<<16-2 {
+		return 0
+	}
+	return ShaperMajor<<16 | (slot + 1)
+}
+
+// ShaperClass is the number of the class of the shaper that the port on a device has; 0: it has none.
+func (s *Switch) ShaperClass(ifindex uint32) uint16 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return uint16(s.shaperClass(table.ShapeKey{IfIndex: ifindex}))
+}
+
+func (s *Switch) deleteShapes(keys []table.ShapeKey) []error {
+	var errs []error
+	for _, k := range keys {
+		if err := ignoreMissing(s.maps["shape"].Delete(encodeShapeKey(k))); err != nil {
+			errs = append(errs, fmt.Errorf("bandwidth of device %d: %w", k.IfIndex, err))
+			continue
+		}
+		delete(s.have.Shapes, k)
+	}
+	return errs
+}
+
+// SetShaper names the devices by way of which packets of guests wait: they are sent out of entry, and
+// when their turn has come entry hands them to exit, at whose egress they go on as if they just came from
+// their port. With 0, 0 nothing waits any more, and what is too much at once is dropped.
+func (s *Switch) SetShaper(entry, exit uint32) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if exit != 0 {
+		if err := s.attach(linkName{progFromShaper, exit}, ebpf.AttachTCXEgress); err != nil {
+			return err
+		}
+	}
+	var have shaperRow
+	if err := s.maps["shaper"].Lookup(uint32(0), &have); err != nil {
+		return fmt.Errorf("read the shaper's devices: %w", err)
+	}
+	if want := (shaperRow{entry, exit}); want != have {
+		if err := s.maps["shaper"].Put(uint32(0), want); err != nil {
+			return fmt.Errorf("set the shaper's devices: %w", err)
+		}
+	}
+	var errs []error
+	for n := range s.links {
+		if n.program == progFromShaper && n.ifindex != exit {
+			errs = append(errs, s.detach(n))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// ShapePorts limits what the Shapes of the last Apply say of these devices, and of no others any more. It
+// comes after AttachPort. Repeating it is harmless.
+func (s *Switch) ShapePorts(keys []table.ShapeKey) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for n := range s.links {
+		inbound := n.program == progShapeIn
+		if (inbound || n.program == progShapeOut) && !slices.Contains(keys, table.ShapeKey{IfIndex: n.ifindex, Inbound: inbound}) {
+			errs = append(errs, s.detach(n))
+		}
+	}
+	for _, k := range keys {
+		n, at := linkName{progShapeOut, k.IfIndex}, ebpf.AttachTCXIngress
+		if k.Inbound {
+			n, at = linkName{progShapeIn, k.IfIndex}, ebpf.AttachTCXEgress
+		}
+		errs = append(errs, s.attach(n, at))
+	}
+	return errors.Join(errs...)
+}
+
+// Shaped lists what ShapePorts has attached.
+func (s *Switch) Shaped() []table.ShapeKey {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []table.ShapeKey
+	for n := range s.links {
+		if n.program == progShapeIn || n.program == progShapeOut {
+			out = append(out, table.ShapeKey{IfIndex: n.ifindex, Inbound: n.program == progShapeIn})
+		}
+	}
+	return out
+}
+
+// anchor is where among the programs of a device one goes: shape_out before from_port, which ends every walk, and
+// shape_in behind to_port, which alone knows whose frame it is.
+func anchor(program string) link.Anchor {
+	if program == progShapeIn {
+		return link.Tail()
+	}
+	return link.Head()
+}
+
+// QueueRate is how fast the queue behind a Shape of that rate should be: a little faster, so that it only ever
+// holds what the Shape has counted.
+func QueueRate(rate uint64) uint64 { return rate }
