@@ -18,8 +18,7 @@
 
 /* Bandwidth: programs of their own on the devices of ports that have a limit, in front of
  * from_port and behind to_port, so that others pay nothing. They decide what is let through, and
- * a queue of the kernel behind them only delays: it runs a little faster, so it never fills.
- * docs/adr/0026 says why. */
+ * a queue of the kernel behind them delays it: docs/adr/0031 says why it takes both. */
 
 #define SHAPE_SHIFT 20
 #define SHAPE_TRIES 8

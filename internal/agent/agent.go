@@ -57,6 +57,10 @@ type Switch interface {
 	AttachDX2(ifindex uint32) error
 	DetachDX2() error
 	DiscardOn(devices []uint32) error
+	SetShaper(entry, exit uint32) error
+	ShapePorts(keys []table.ShapeKey) error
+	Shaped() []table.ShapeKey
+	ShaperClass(ifindex uint32) uint16
 }
 
 // held is a Goal with its name.
@@ -112,6 +116,7 @@ const (
 	reasonTableFull     = "TableFull"
 	reasonNotProgrammed = "NotProgrammed"
 	reasonAttach        = "AttachFailed"
+	reasonBandwidth     = "BandwidthNotShaped"
 	reasonUnderlay      = "UnderlayUnusable"
 	reasonForeignPA     = "ProviderAddressNotOnHost"
 	reasonCache         = "CacheUnreadable"

@@ -27,9 +27,9 @@ func (r dropRow) message() *hostv1.DropRow {
 
 // drops reads the counters of one port, or of all with 0, sorted by port and reason.
 func (a *Agent) drops(port model.PortID) ([]dropRow, error) {
-	counts, err := a.sw.Drops()
+	counts, err := a.dropCounts()
 	if err != nil {
-		return nil, fmt.Errorf("read the drop counters: %w", err)
+		return nil, err
 	}
 	var out []dropRow
 	for _, c := range counts {

@@ -66,6 +66,8 @@ type loop struct {
 	crowded []failure // ports whose subnet has too many members to be flooded
 	joined  map[netip.Addr]membership
 
+	queues map[table.ShapeKey]netdev.Bandwidth // that wait in the kernel; nil: not known
+
 	noDetour   bool // it could not be made, and that was said
 	noListener bool // no socket of ours listens for VXLAN, and the log says so
 }
@@ -172,6 +174,7 @@ func (l *loop) reconcile() {
 	l.hear(want)
 	failures := append(l.rowFailures(h), l.attach(want)...)
 	failures = append(failures, unjudged...)
+	failures = append(failures, l.shape(want)...)
 	failures = append(failures, l.join(groupsOf(h.goal))...)
 	l.trouble = !seen || len(failures) > 0
 	l.counts.reconciled(time.Since(start), l.trouble)

@@ -161,7 +161,7 @@ func (c collector) collectTraffic(v *view, out chan<- prometheus.Metric) {
 // collectDrops adds up the drops of ports that policy no longer knows as drops
 // of no port, so that a series is never written twice.
 func (c collector) collectDrops(v *view, out chan<- prometheus.Metric) {
-	drops, err := c.sw.Drops()
+	drops, err := c.dropCounts()
 	if err != nil {
 		out <- prometheus.NewInvalidMetric(descDrops, err)
 		return

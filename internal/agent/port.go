@@ -11,6 +11,7 @@ func renderPorts(set table.Set, g *goal.Goal, devices map[model.PortID]device, m
 	for id, p := range g.Ports {
 		if d, ok := devices[id]; ok {
 			set.Ports[d.ifindex] = renderPort(p, d, mtus[p.Network])
+			renderBandwidth(set, p, d)
 		}
 	}
 }

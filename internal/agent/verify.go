@@ -28,7 +28,7 @@ func (l *loop) verify(ctx context.Context) (revision int64, differences []string
 		if err != nil {
 			return answer{err: fmt.Errorf("read the switch: %w", err)}
 		}
-		return answer{v.revision, append(differ(v.want, have, v.synced), l.unattached()...), nil}
+		return answer{v.revision, append(differ(v.want, have, v.synced), l.missing(v.want)...), nil}
 	})
 	if err != nil {
 		return 0, nil, err
@@ -48,7 +48,7 @@ func (l *loop) audit() {
 	}
 	v := l.view.Load()
 	have, err := l.sw.ReadBack()
-	drift := append(differ(v.want, have, v.synced), l.unattached()...)
+	drift := append(differ(v.want, have, v.synced), l.missing(v.want)...)
 	if err != nil {
 		drift = append(drift, err.Error())
 	}
@@ -61,9 +61,12 @@ func (l *loop) audit() {
 	if err := l.sw.Relearn(); err != nil {
 		l.log.Error("the switch could not be read for the audit", "error", err)
 	}
-	l.trouble = true // the last pass does not count any more
+	l.trouble, l.queues = true, nil // the last pass does not count any more
 	l.reconcile()
 }
+
+// missing lists what belongs to the switch beside its rows.
+func (l *loop) missing(want table.Set) []string { return append(l.unattached(), l.unshaped(want)...) }
 
 // unattached lists plugged and present devices that the switch is not on.
 func (l *loop) unattached() []string {

@@ -26,9 +26,20 @@ const (
 
 	// What waits longer is dropped: long enough for TCP to fill a pipe, short enough for others to talk.
 	shapeWait = 25 * time.Millisecond
-	// But of slow ports two super-packets, or eight times as many frames, find room.
+	// But of slow ports a super-packet and a half find room.
 	shapeLeast = 96 << 10 // bytes
+
+	// What is let through is a little more than what the queue behind lets pass, or TCP would never feel the queue
+	// and be policed instead. The queue then fills slowly, and drops what is too much for it.
+	shapeAbove = 200 // one of so many
 )
+
+// QueueRoom is how many bytes may wait for a Shape, in the kernel's queue behind it.
+func QueueRoom(s table.Shape) uint64 { return waiting(s.Rate) + waiting(s.Rate)/8 }
+
+func waiting(rate uint64) uint64 {
+	return max(rate/8/uint64(time.Second/shapeWait), shapeLeast)
+}
 
 type shapeKey struct{ IfIndex, Direction uint32 }
 
@@ -49,9 +60,9 @@ func encodeShapeKey(k table.ShapeKey) shapeKey {
 
 func encodeShape(s table.Shape, class uint32) shapeRow {
 	perByte := 8 * uint64(time.Second)
-	room := max(s.Rate/8/uint64(time.Second/shapeWait), shapeLeast) + s.Burst
+	room := waiting(s.Rate) + s.Burst
 	return shapeRow{
-		Cost: (perByte << shapeShift) / (s.Rate + s.Rate/200), Limit: uint64(float64(room) * float64(perByte) / float64(s.Rate)),
+		Cost: (perByte << shapeShift) / (s.Rate + s.Rate/shapeAbove), Limit: uint64(float64(room) * float64(perByte) / float64(s.Rate)),
 		Rate: s.Rate, Burst: s.Burst, Port: uint32(s.Port), Class: class,
 	}
 }
@@ -184,7 +195,3 @@ func anchor(program string) link.Anchor {
 	}
 	return link.Head()
 }
-
-// QueueRate is how fast the queue behind a Shape of that rate should be: a little faster, so that it only ever
-// holds what the Shape has counted.
-func QueueRate(rate uint64) uint64 { return rate }

@@ -84,7 +84,8 @@ const (
 	maxConnections   = 1 << 20
 	maxWeight        = 100
 	bandwidthUnit    = 8       // bit/s (hnv 5.4)
-	maxBandwidth     = 1 << 42 // bit/s
+	minBandwidth     = 64_000  // bit/s
+	maxBandwidth     = 1e12    // bit/s
 	maxBurst         = 1 << 30 // bytes
 	minSnapLength    = 14
 	maxSnapLength    = 65535
@@ -253,19 +254,22 @@ func (a *admission) checkLimit(k model.Key, field string, l model.BandwidthLimit
 	}{{"maximum", l.Maximum, maxBandwidth, bandwidthUnit}, {"minimum", l.Minimum, maxBandwidth, bandwidthUnit}, {"burst", l.Burst, maxBurst, 1}} {
 		if x.value < 0 || x.value > x.max || x.value%x.unit != 0 {
 			a.fail(k, field+"."+x.name, "%d must be a multiple of %d from 0 to %d", x.value, x.unit, x.max)
+			return
 		}
 	}
-	if l.Weight > maxWeight {
+	switch {
+	case l.Weight > maxWeight:
 		a.fail(k, field+".weight", "is %d; use 1 to %d", l.Weight, maxWeight)
-	}
-	if l.Minimum > 0 && l.Weight > 0 {
+	case l.Minimum > 0 && l.Weight > 0:
 		a.fail(k, field+".weight", "does not go with minimum; say one of the two")
-	}
-	if l.Maximum > 0 && l.Minimum > l.Maximum {
+	case l.Maximum > 0 && l.Minimum > l.Maximum:
 		a.fail(k, field+".minimum", "%d is more than the maximum %d", l.Minimum, l.Maximum)
-	}
-	if l.Burst > 0 && l.Maximum == 0 {
+	case l.Burst > 0 && l.Maximum == 0:
 		a.fail(k, field+".burst", "goes with a maximum alone")
+	case l.Maximum > 0 && l.Maximum < minBandwidth:
+		a.fail(k, field+".maximum", "%d is less than the %d bit/s that can be kept", l.Maximum, minBandwidth)
+	case l.Minimum > 0 || l.Weight > 0:
+		a.fail(k, field, "this version keeps no minimum and no weight: say a maximum for those that take too much")
 	}
 }
 

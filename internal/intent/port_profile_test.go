@@ -95,6 +95,8 @@ func TestSettingsThatMakeNoSense(t *testing.T) {
 		"spec.bandwidth.outbound.minimum: 1600 is more than":         out(model.BandwidthLimit{Maximum: 800, Minimum: 1600}),
 		"spec.bandwidth.outbound.weight: does not go with minimum":   out(model.BandwidthLimit{Weight: 5, Minimum: 1600}),
 		"spec.bandwidth.outbound.weight: is 101":                     out(model.BandwidthLimit{Weight: 101}),
+		"spec.bandwidth.outbound.maximum: 63992 is less than":        out(model.BandwidthLimit{Maximum: 63992}),
+		"spec.bandwidth.outbound: this version keeps no minimum":     out(model.BandwidthLimit{Maximum: 1e6, Minimum: 1e5}),
 		"spec.bandwidth.outbound.burst: goes with a maximum":         out(model.BandwidthLimit{Burst: 1500}),
 		"spec.allowedAddresses[0].prefix: 10.0.0.1/24 has bits":      {AllowedAddresses: []model.AllowedAddress{{Prefix: netip.MustParsePrefix("10.0.0.1/24")}}},
 		"spec.allowedAddresses[0].mac: 01:00:00:00:00:00 is a group": {AllowedAddresses: []model.AllowedAddress{{Prefix: netip.MustParsePrefix("10.0.0.0/24"), MAC: model.MAC{1}}}},

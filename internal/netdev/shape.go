@@ -19,16 +19,14 @@ const (
 	shaperMTU    = 65535
 )
 
-// portClass is the only class of the queue of a port's own device.
-const portClass = 1
-
-// queueFloor is what a class holds at least, in bytes: whoever sends into it bounds that by less.
-const queueFloor = 1 << 20
+// PortClass is the only class of the queue of a port's own device.
+const PortClass = 1
 
 // Bandwidth is what one class of a queue lets pass.
 type Bandwidth struct {
 	Rate  uint64 // bit/s
 	Burst uint64 // bytes
+	Room  uint64 // bytes that may wait
 }
 
 // PrepareShaper makes the shaper's devices and returns their indices. It may be called again and again.
@@ -119,10 +117,10 @@ func ShapeDevice(index uint32, major uint16, b Bandwidth) error {
 	if err != nil {
 		return err
 	}
-	if err := rootQueue(l, major, portClass); err != nil {
+	if err := rootQueue(l, major, PortClass); err != nil {
 		return err
 	}
-	return queueClass(l, major, portClass, b)
+	return queueClass(l, major, PortClass, b)
 }
 
 // UnshapeDevice undoes ShapeDevice; the device gets the queue that the kernel gives to new ones. A device
@@ -143,6 +141,35 @@ func UnshapeDevice(index uint32, major uint16) error {
 		return fmt.Errorf("delete queue of %s: %w", l.Attrs().Name, err)
 	}
 	return nil
+}
+
+// QueueDrops reads how many packets found no room, by class; a super-packet counts once.
+func QueueDrops(index uint32, major uint16) (map[uint16]uint64, error) {
+	l, err := byIndex(index)
+	if err != nil {
+		return nil, err
+	}
+	queues, err := netlink.QdiscList(l)
+	if err != nil {
+		return nil, fmt.Errorf("read queues of %s: %w", l.Attrs().Name, err)
+	}
+	out := map[uint16]uint64{}
+	for _, q := range queues {
+		a := q.Attrs()
+		if upper, class := netlink.MajorMinor(a.Parent); upper == major && a.Statistics != nil && a.Statistics.Queue != nil {
+			out[class] = uint64(a.Statistics.Queue.Drops)
+		}
+	}
+	return out, nil
+}
+
+// ShaperIndex is the index of the device that PrepareShaper gives as entry; 0 when there is none.
+func ShaperIndex() uint32 {
+	l, err := byName(shaperDevice)
+	if err != nil {
+		return 0
+	}
+	return uint32(l.Attrs().Index)
 }
 
 // Bandwidths reads what the classes of a device's queue let pass, by class; none where the queue is not ours.
@@ -204,7 +231,7 @@ func queueClass(l netlink.Link, major, class uint16, b Bandwidth) error {
 	if err := netlink.ClassReplace(c); err != nil {
 		return fmt.Errorf("make class %x:%x of %s: %w", major, class, name, err)
 	}
-	return leafQueue(l, netlink.MakeHandle(major, class), netlink.MakeHandle(class, 0), max(b.Burst+b.Rate/8, queueFloor))
+	return leafQueue(l, netlink.MakeHandle(major, class), netlink.MakeHandle(class, 0), b.Room)
 }
 
 // leafQueue makes or changes the first-in, first-out queue of a class, bounded in bytes; netlink's own kinds have none.

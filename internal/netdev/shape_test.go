@@ -13,13 +13,13 @@ func TestShaperKeepsItsClassesAndGoesWhole(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := ShapeClass(entry, major, 5, Bandwidth{Rate: 100e6, Burst: 64 << 10}); err != nil {
+	if err := ShapeClass(entry, major, 5, Bandwidth{Rate: 100e6, Burst: 64 << 10, Room: 128 << 10}); err != nil {
 		t.Fatal(err)
 	}
-	if err := ShapeClass(entry, major, 6, Bandwidth{Rate: 40e9, Burst: 8 << 20}); err != nil {
+	if err := ShapeClass(entry, major, 6, Bandwidth{Rate: 40e9, Burst: 8 << 20, Room: 128 << 10}); err != nil {
 		t.Fatal(err)
 	}
-	if err := ShapeClass(entry, major, 5, Bandwidth{Rate: 200e6, Burst: 64 << 10}); err != nil {
+	if err := ShapeClass(entry, major, 5, Bandwidth{Rate: 200e6, Burst: 64 << 10, Room: 128 << 10}); err != nil {
 		t.Fatal(err)
 	}
 	again, below, err := PrepareShaper(major)
@@ -60,7 +60,7 @@ func TestShapedDeviceGetsItsOwnQueueBack(t *testing.T) {
 	}
 	index := uint32(l.Attrs().Index)
 	for _, rate := range []uint64{10e6, 20e6} {
-		if err := ShapeDevice(index, major, Bandwidth{Rate: rate, Burst: 32 << 10}); err != nil {
+		if err := ShapeDevice(index, major, Bandwidth{Rate: rate, Burst: 32 << 10, Room: 128 << 10}); err != nil {
 			t.Fatal(err)
 		}
 		if have, err := Bandwidths(index, major); err != nil || have[1] != rate {

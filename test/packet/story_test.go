@@ -39,6 +39,8 @@ func (s site) fromUplink(f []byte) packetIn {
 var liveOnly = map[model.Verdict]string{
 	model.VerdictContinue:   "is never an outcome",
 	model.VerdictCopyFailed: "needs a kernel without memory",
+
+	model.VerdictBandwidthLimited: "is of programs of its own: test/bandwidth",
 }
 
 func TestEveryVerdictHasAStory(t *testing.T) {

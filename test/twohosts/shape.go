@@ -32,7 +32,7 @@ func (w *World) Limit(g *Guest, outbound, inbound table.Shape) {
 		var keys []table.ShapeKey
 		for k, s := range rows.Shapes {
 			keys = append(keys, k)
-			b := netdev.Bandwidth{Rate: datapath.QueueRate(s.Rate), Burst: s.Burst}
+			b := netdev.Bandwidth{Rate: s.Rate, Burst: s.Burst, Room: datapath.QueueRoom(s)}
 			if k.Inbound {
 				err = netdev.ShapeDevice(k.IfIndex, datapath.ShaperMajor, b)
 			} else {
