@@ -114,6 +114,8 @@ enum verdict {
 	V_VSID_MISMATCH = 144,
 	/* Something on the host other than the switch tried to send into a port. */
 	V_NOT_FROM_SWITCH = 145,
+	/* The port sent, or was sent, more than its bandwidth maximum, and its queue was full. */
+	V_BANDWIDTH_LIMITED = 146,
 };
 
 /* From here on a verdict is a drop reason. */

@@ -46,6 +46,8 @@ const (
 	vswitchMapRoute         = "route"
 	vswitchMapScratch       = "scratch"
 	vswitchMapSetting       = "setting"
+	vswitchMapShape         = "shape"
+	vswitchMapShaper        = "shaper"
 	vswitchMapSource        = "source"
 	vswitchMapStorm         = "storm"
 	vswitchMapTraffic       = "traffic"
@@ -56,7 +58,10 @@ const (
 	vswitchProgFloodUplink  = "flood_uplink"
 	vswitchProgFromDx2      = "from_dx2"
 	vswitchProgFromPort     = "from_port"
+	vswitchProgFromShaper   = "from_shaper"
 	vswitchProgFromUplink   = "from_uplink"
+	vswitchProgShapeIn      = "shape_in"
+	vswitchProgShapeOut     = "shape_out"
 	vswitchProgToPort       = "to_port"
 	vswitchProgUplinkXdp    = "uplink_xdp"
 	vswitchProgWalkPort     = "walk_port"
@@ -114,7 +119,10 @@ type vswitchProgramSpecs struct {
 	FloodUplink *ebpf.ProgramSpec `ebpf:"flood_uplink"`
 	FromDx2     *ebpf.ProgramSpec `ebpf:"from_dx2"`
 	FromPort    *ebpf.ProgramSpec `ebpf:"from_port"`
+	FromShaper  *ebpf.ProgramSpec `ebpf:"from_shaper"`
 	FromUplink  *ebpf.ProgramSpec `ebpf:"from_uplink"`
+	ShapeIn     *ebpf.ProgramSpec `ebpf:"shape_in"`
+	ShapeOut    *ebpf.ProgramSpec `ebpf:"shape_out"`
 	ToPort      *ebpf.ProgramSpec `ebpf:"to_port"`
 	UplinkXdp   *ebpf.ProgramSpec `ebpf:"uplink_xdp"`
 	WalkPort    *ebpf.ProgramSpec `ebpf:"walk_port"`
@@ -154,6 +162,8 @@ type vswitchMapSpecs struct {
 	Route         *ebpf.MapSpec `ebpf:"route"`
 	Scratch       *ebpf.MapSpec `ebpf:"scratch"`
 	Setting       *ebpf.MapSpec `ebpf:"setting"`
+	Shape         *ebpf.MapSpec `ebpf:"shape"`
+	Shaper        *ebpf.MapSpec `ebpf:"shaper"`
 	Source        *ebpf.MapSpec `ebpf:"source"`
 	Storm         *ebpf.MapSpec `ebpf:"storm"`
 	Traffic       *ebpf.MapSpec `ebpf:"traffic"`
@@ -222,6 +232,8 @@ type vswitchMaps struct {
 	Route         *ebpf.Map `ebpf:"route"`
 	Scratch       *ebpf.Map `ebpf:"scratch"`
 	Setting       *ebpf.Map `ebpf:"setting"`
+	Shape         *ebpf.Map `ebpf:"shape"`
+	Shaper        *ebpf.Map `ebpf:"shaper"`
 	Source        *ebpf.Map `ebpf:"source"`
 	Storm         *ebpf.Map `ebpf:"storm"`
 	Traffic       *ebpf.Map `ebpf:"traffic"`
@@ -261,6 +273,8 @@ func (m *vswitchMaps) Close() error {
 		m.Route,
 		m.Scratch,
 		m.Setting,
+		m.Shape,
+		m.Shaper,
 		m.Source,
 		m.Storm,
 		m.Traffic,
@@ -289,7 +303,10 @@ type vswitchPrograms struct {
 	FloodUplink *ebpf.Program `ebpf:"flood_uplink"`
 	FromDx2     *ebpf.Program `ebpf:"from_dx2"`
 	FromPort    *ebpf.Program `ebpf:"from_port"`
+	FromShaper  *ebpf.Program `ebpf:"from_shaper"`
 	FromUplink  *ebpf.Program `ebpf:"from_uplink"`
+	ShapeIn     *ebpf.Program `ebpf:"shape_in"`
+	ShapeOut    *ebpf.Program `ebpf:"shape_out"`
 	ToPort      *ebpf.Program `ebpf:"to_port"`
 	UplinkXdp   *ebpf.Program `ebpf:"uplink_xdp"`
 	WalkPort    *ebpf.Program `ebpf:"walk_port"`
@@ -302,7 +319,10 @@ func (p *vswitchPrograms) Close() error {
 		p.FloodUplink,
 		p.FromDx2,
 		p.FromPort,
+		p.FromShaper,
 		p.FromUplink,
+		p.ShapeIn,
+		p.ShapeOut,
 		p.ToPort,
 		p.UplinkXdp,
 		p.WalkPort,

@@ -117,6 +117,8 @@ const (
 	VerdictVsidMismatch Verdict = 144
 	// VerdictNotFromSwitch: Something on the host other than the switch tried to send into a port.
 	VerdictNotFromSwitch Verdict = 145
+	// VerdictBandwidthLimited: The port sent, or was sent, more than its bandwidth maximum, and its queue was full.
+	VerdictBandwidthLimited Verdict = 146
 )
 
 var verdicts = map[Verdict]VerdictInfo{
@@ -175,4 +177,5 @@ var verdicts = map[Verdict]VerdictInfo{
 	VerdictOuterCongestion:     {Verdict: VerdictOuterCongestion, Name: "OUTER_CONGESTION", Stage: "admit", Class: "capacity", Sentence: "The underlay marked congestion on a packet whose sender does not heed such marks; a router would have dropped it.", Action: "Nothing for a few; otherwise find where the underlay is congested, or what sets ECN bits in it that were not set."},
 	VerdictVsidMismatch:        {Verdict: VerdictVsidMismatch, Name: "VSID_MISMATCH", Stage: "deliver", Class: "security", Sentence: "The destination port is not in the packet's subnet.", Action: "Run `weft verify` on the host: its tables contradict each other."},
 	VerdictNotFromSwitch:       {Verdict: VerdictNotFromSwitch, Name: "NOT_FROM_SWITCH", Stage: "deliver", Class: "security", Sentence: "Something on the host other than the switch tried to send into a port.", Action: "Remove addresses, bridges and routes that name the port's device on the host."},
+	VerdictBandwidthLimited:    {Verdict: VerdictBandwidthLimited, Name: "BANDWIDTH_LIMITED", Stage: "deliver", Class: "capacity", Sentence: "The port sent, or was sent, more than its bandwidth maximum, and its queue was full.", Action: "Nothing for TCP, which finds the rate by this; otherwise raise bandwidth of the Port or its PortProfile."},
 }
