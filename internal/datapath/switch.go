@@ -222,7 +222,7 @@ func (s *Switch) spec() (*ebpf.CollectionSpec, error) {
 		"drop": uint32(dropRows(s.opts.MaxPorts)), "uplink": maxUplinks, "local_pa": maxLocalPAs,
 		"flood": s.opts.MaxPorts, "storm": s.opts.MaxPorts, "learn_pace": s.opts.MaxPorts,
 		"shape": 2 * s.opts.MaxPorts,
-		"path": s.maxBlocks() * pathBlock, "source": s.maxSources(),
+		"path":  s.maxBlocks() * pathBlock, "source": s.maxSources(),
 	} {
 		spec.Maps[name].MaxEntries = n
 	}
