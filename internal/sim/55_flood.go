@@ -208,6 +208,10 @@ func (w *walk) copyToPort(m table.Member, from model.IsolationID, size int) {
 		w.lose(model.VerdictTooBig, "%d bytes, port %d takes %d", size, to.ID, to.MTU)
 		return
 	}
+	if w.deniesCopy(to) {
+		w.result.Denied = append(w.result.Denied, to.ID)
+		return
+	}
 	w.result.Copies = append(w.result.Copies, Copy{to.IfIndex, slices.Clone(w.frame), to.ID})
 	w.say(model.VerdictContinue, "flood", "a copy into device %d of port %d", to.IfIndex, to.ID)
 }

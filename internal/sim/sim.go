@@ -49,8 +49,14 @@ type Result struct {
 	Copies []Copy
 	// Lost are the reasons for which copies of it were not made; each counts as a drop.
 	Lost []model.Verdict
+	// Denied are the ports that get no copy because their own rules say so; each counts as its drop.
+	Denied []model.PortID
 	// Inbound is the direction as the VM sees it.
 	Inbound bool
+	// Rule is the one that a packet is ACL_DENIED by.
+	Rule model.RuleID
+	// Hits are the rules that matched, in the order in which they were asked.
+	Hits []model.RuleID
 	// Steps tells how it came to this, if asked.
 	Steps []Step
 }
@@ -67,11 +73,12 @@ func (s Switch) FromPortGSO(ifindex uint32, frame []byte, gsoSize uint16) Result
 	w.gsoSize = int(gsoSize)
 	return w.finish(w.flood55(w.through(
 		(*walk).parse10,
-		(*walk).admit20,
+		(*walk).admit20And25,
 		(*walk).respond30,
 		(*walk).route50,
 		(*walk).lookup60,
 		(*walk).isolate65,
+		(*walk).localACL25,
 		(*walk).encap70,
 		(*walk).rewrite75,
 		(*walk).underlay80,
@@ -89,9 +96,11 @@ func (s Switch) FromUplink(ifindex uint32, frame []byte) Result {
 		(*walk).uplinkLookup60,
 		(*walk).uplinkAdmit20,
 		(*walk).uplinkIsolate65,
+		(*walk).uplinkACL25,
 		(*walk).clampInbound,
 		(*walk).arriveTOS,
 		(*walk).uplinkRewrite75,
+		(*walk).rewrittenACL25,
 		(*walk).deliver90,
 	))
 }

@@ -19,7 +19,7 @@ const module = "github.com/weft-sdn/weft/"
 var rank = map[string]int{
 	"internal/model": 0, "internal/pcapng": 0, "internal/wire": 1, "internal/table": 1,
 	"internal/goal":   10,
-	"internal/intent": 11, "internal/compile": 11, "internal/sim": 11,
+	"internal/intent": 11, "internal/compile": 11, "internal/sim": 11, "internal/classify": 11,
 	"api":            12, // below what converts it, above what may never know it
 	"internal/store": 20, "internal/datapath": 20, "internal/netdev": 20, "internal/observe": 20,
 	"internal/identity": 20, "internal/hostwire": 21,
@@ -33,7 +33,7 @@ var rank = map[string]int{
 
 // pure packages use the standard library without clock, chance, environment,
 // goroutine, logging or I/O, and no third-party code.
-var pure = []string{"internal/model", "internal/table", "internal/goal", "internal/intent", "internal/compile", "internal/sim"}
+var pure = []string{"internal/model", "internal/table", "internal/goal", "internal/intent", "internal/compile", "internal/sim", "internal/classify"}
 
 // impure are the standard packages that a pure package may not import. time is
 // missing on purpose: its types are values; calls of its clock are found by name.
