@@ -9,6 +9,7 @@
 
 #include "stage/10_parse.h"
 #include "stage/20_admit.h"
+#include "stage/25_acl.h"
 #include "stage/30_respond.h"
 #include "stage/50_route.h"
 #include "stage/55_flood.h"
@@ -50,11 +51,12 @@ int walk_port(struct __sk_buff *skb)
 
 	(v = parse_port(skb, &p))
 	|| (v = capture_arrival(skb, &p))
-	|| (v = learn_said(skb, &p, admit_port(skb, &p)))
+	|| (v = acl_outbound(skb, &p, learn_said(skb, &p, admit_port(skb, &p))))
 	|| (v = learn_defended(skb, &p, respond(skb, &p)))
 	|| (v = route_packet(skb, &p))
 	|| (v = lookup(skb, &p))
 	|| (v = isolate(&p))
+	|| (v = acl_local(skb, &p))
 	|| (v = learn_leased(skb, &p))
 	|| (v = encap(skb, &p))
 	|| (v = rewrite(skb, &p))
@@ -99,12 +101,14 @@ int from_uplink(struct __sk_buff *skb)
 		(v = rewrite_local(&p))
 		|| (v = capture_arrival(skb, &p))
 		|| (v = unrewrite(skb, &p))
+		|| (v = acl_rewritten(skb, &p))
 		|| (v = mss_inbound(skb, &p))
 		|| (v = deliver(&p));
 	else
 		(v = lookup_local(&p))
 		|| (v = capture_arrival(skb, &p))
 		|| (v = admit_remote(skb, &p))
+		|| (v = acl_inbound(skb, &p, p.dport, &p.src, &p.dst))
 		|| (v = learn_leased(skb, &p))
 		|| (v = mss_inbound(skb, &p))
 		|| (v = decap(skb, &p))

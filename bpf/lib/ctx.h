@@ -124,6 +124,8 @@ static __always_inline bool reaches(const struct port *from, const struct peer *
 	return to->ifindex && local->w[3] && addr_is4(local) == addr_is4(&to->remote);
 }
 
+#define ROUTER_MAC 0x027766000000ull /* and the VSID, as a number */
+
 /* The MAC of the distributed router in a subnet: 02:77:66 and the VSID. */
 static __always_inline void router_mac(__u8 *mac, __u32 vsid)
 {

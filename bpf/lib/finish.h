@@ -13,6 +13,7 @@
 #include "lib/ctx.h"
 #include "maps/drop.h"
 #include "maps/event.h"
+#include "maps/query.h"
 #include "maps/traffic.h"
 
 /* The one place that turns a verdict into what happens: it counts, reports and
@@ -84,6 +85,14 @@ static __always_inline __u32 event_head(struct __sk_buff *skb, const struct pkt 
 	return load(skb, 0, e->head, n) ? n : 0;
 }
 
+/* The search of this CPU that ended last is that of the packet in hand. */
+static __always_inline __u32 event_rule(void)
+{
+	const struct query *q = query_room();
+
+	return q ? q->rule : RULE_NONE;
+}
+
 static __noinline void report(struct __sk_buff *skb, const struct pkt *p, __u32 v)
 {
 	__u64 now = bpf_ktime_get_ns();
@@ -106,6 +115,8 @@ static __noinline void report(struct __sk_buff *skb, const struct pkt *p, __u32 
 	e->port_id = p->port_id;
 	e->ifindex = skb->ifindex;
 	e->len = p->len;
+	e->rule = v == V_ACL_DENIED ? event_rule() : RULE_NONE;
+	e->zero = 0;
 	e->head_len = event_head(skb, p, e);
 	bpf_ringbuf_submit(e, 0);
 }

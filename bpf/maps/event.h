@@ -20,10 +20,12 @@ struct event {
 	__u32 port_id;
 	__u32 ifindex;
 	__u32 len;
+	__u32 rule; /* number of the one that ACL_DENIED is by; else RULE_NONE */
+	__u32 zero;
 	__u8 head[EVENT_HEAD];
 };
 
-_Static_assert(sizeof(struct event) == 120, "event");
+_Static_assert(sizeof(struct event) == 128, "event");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);

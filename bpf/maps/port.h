@@ -25,6 +25,7 @@
 #define PORT_ROUTER_GUARD 1024 /* the guest may not announce itself as a router */
 #define PORT_TEAMING 2048      /* it may send with the MAC of another port of its VM */
 #define PORT_PRIORITY_TAG 4096 /* its 802.1p priorities pass */
+#define PORT_RULES 8192        /* it has a rule set, in one direction at least */
 #define PORT_VXLAN 8 /* the transport of its subnet; without, NVGRE */
 #define PORT_REWRITE 16 /* or this */
 
@@ -41,10 +42,11 @@ struct port {
 	union addr gateway4; /* all zero: none */
 	union addr gateway6;
 	__u32 isolation; /* model.IsolationID */
+	__u32 inbound, outbound; /* rule sets: where in `rule`, in blocks; 0: none */
 	__u32 zero;
 };
 
-_Static_assert(sizeof(struct port) == 88, "port");
+_Static_assert(sizeof(struct port) == 96, "port");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -23,6 +23,7 @@
 #include "maps/record.h"
 #include "maps/scratch.h"
 #include "stage/20_admit.h"
+#include "stage/25_acl.h"
 #include "stage/70_encap.h"
 #include "wire/arp.h"
 #include "wire/ethernet.h"
@@ -192,6 +193,20 @@ static __always_inline bool flood_is_snooped(const struct pkt *p, const struct f
 	return p->dst.b[12] >> 4 == 0xe && (p->dst.w[3] & bpf_htonl(0xffffff00)) != bpf_htonl(0xe0000000);
 }
 
+/* A copy that the rules of its receiver refuse is a drop of that one's. */
+static __always_inline void flood_denied(struct flooding *f, __u32 port_id)
+{
+	struct pkt *p = f->p;
+	__u32 sender = p->port_id;
+	__u8 direction = p->direction;
+
+	p->port_id = port_id;
+	p->direction = INBOUND;
+	report(f->skb, p, V_ACL_DENIED);
+	p->port_id = sender;
+	p->direction = direction;
+}
+
 /* A copy for a port of this host. */
 static __always_inline enum verdict flood_local(struct flooding *f, const struct member *m)
 {
@@ -212,6 +227,10 @@ static __always_inline enum verdict flood_local(struct flooding *f, const struct
 		return V_CONTINUE;
 	if (p->direction == OUTBOUND && f->size > to->mtu)
 		return V_TOO_BIG;
+	if (acl_inbound(f->skb, p, to, &p->src, &p->dst)) {
+		flood_denied(f, to->id);
+		return V_CONTINUE;
+	}
 	f->skb->mark = SWITCH_MARK;
 	p->dport = to;
 	count_in(p, f->skb->len);

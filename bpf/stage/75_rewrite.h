@@ -19,6 +19,7 @@
 #include "maps/rewrite_in.h"
 #include "maps/rewrite_out.h"
 #include "maps/scratch.h"
+#include "stage/25_acl.h"
 #include "wire/ethernet.h"
 #include "wire/icmp.h"
 #include "wire/ip.h"
@@ -320,6 +321,14 @@ static __always_inline enum verdict rewrite_local(struct pkt *p)
 	p->port_id = dport->id;
 	p->dport = dport;
 	return V_CONTINUE;
+}
+
+/* What a rewritten packet is from and to, now that it has its Customer Addresses back. */
+static __always_inline enum verdict acl_rewritten(struct __sk_buff *skb, struct pkt *p)
+{
+	const struct rewrite *r = rewrite_room();
+
+	return r ? acl_inbound(skb, p, p->dport, &r->to[0], &r->to[1]) : V_ACL_DENIED;
 }
 
 /* From a Provider Address to one that stands for a Customer Address here. */

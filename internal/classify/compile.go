@@ -37,7 +37,7 @@ const (
 	layout = 1
 
 	atHead    = 0 // layout, number of sections<<8, flags<<16, number of aggregate words<<32
-	atPlaces  = 1 // chunks, rules<<32
+	AtPlaces  = 1 // chunks, rules<<32
 	atFree    = 2 // by dimension: which aggregate words have a chunk that does not name it
 	atTrees   = 8 // by tree: keys | number of keys<<32, rows | height<<32
 	atKinds   = 24
@@ -101,7 +101,7 @@ const (
 const (
 	ruleLog      = 1 << 2
 	ruleStateful = 1 << 3
-	ruleReal     = 1 << 4 // the last chunk of a pattern is not full
+	RuleReal     = 1 << 4 // it is a rule: the last chunk of a pattern is not full
 )
 
 const (
@@ -120,7 +120,7 @@ type Tables struct {
 
 // RuleWord is where the words of the n-th rule are. The upper half of the first is
 // for whoever counts: the number of the rule's counter.
-func (t *Tables) RuleWord(n int) int { return int(t.Words[atPlaces]>>32) + 2*n }
+func (t *Tables) RuleWord(n int) int { return int(t.Words[AtPlaces]>>32) + 2*n }
 
 // key is an address, a MAC, or protocol and port: a number of 128 bits.
 type key struct{ hi, lo uint64 }
@@ -304,7 +304,7 @@ func (c *compiler) putHead() {
 	rules := len(c.words)
 	c.putRules()
 	c.words[atHead] = layout | uint64(len(c.set.Sections))<<8 | flags<<16 | uint64(c.aggregates())<<32
-	c.words[atPlaces] = uint64(chunks) | uint64(rules)<<32
+	c.words[AtPlaces] = uint64(chunks) | uint64(rules)<<32
 	c.words[atKinds] = binary.LittleEndian.Uint64(kinds[:8])
 	c.words[atKinds+1] = binary.LittleEndian.Uint64(kinds[8:])
 	c.words[atUnnamed] = uint64(unnamed)
@@ -321,7 +321,7 @@ func (c *compiler) putRules() {
 			continue
 		}
 		r := &c.set.Sections[at.Section].Rules[at.Rule]
-		flags := uint64(r.Action) | ruleReal
+		flags := uint64(r.Action) | RuleReal
 		if r.Log {
 			flags |= ruleLog
 		}

@@ -168,7 +168,7 @@ func (w *walk) aggregate(a int, top [dims]uint64, counts bool, visit func(sectio
 	}
 	for k := range eachBit(chunks) {
 		chunk := uint64(a*64 + k)
-		of := w.t[w.t[atPlaces]&0xffffffff+chunk]
+		of := w.t[w.t[AtPlaces]&0xffffffff+chunk]
 		section := int(of & 0xff)
 		if !counts && w.best[section]>>32 <= of>>32 {
 			continue
@@ -191,10 +191,10 @@ func (w *walk) aggregate(a int, top [dims]uint64, counts bool, visit func(sectio
 	}
 }
 
-func (w *walk) ruleWord(rule uint64) uint64 { return w.t[atPlaces]>>32 + 2*rule }
+func (w *walk) ruleWord(rule uint64) uint64 { return w.t[AtPlaces]>>32 + 2*rule }
 
 // real tells rules from the rest of the last chunk, of which a chunk that names nothing matches all.
-func (w *walk) real(rule uint64) bool { return w.t[w.ruleWord(rule)+1]&ruleReal != 0 }
+func (w *walk) real(rule uint64) bool { return w.t[w.ruleWord(rule)+1]&RuleReal != 0 }
 
 // judge asks the sections in turn.
 func (w *walk) judge() Outcome {

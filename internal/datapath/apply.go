@@ -46,6 +46,7 @@ func (s *Switch) Apply(want table.Set, sweep bool) error {
 	errs = append(errs, s.putRewrites(want, d)...)
 	errs = append(errs, s.putRoutes(want, d.putRoutes)...)
 	errs = append(errs, s.putFloods(want, d, sweep)...)
+	errs = append(errs, s.putRuleSets(want)...)
 	errs = append(errs, s.putPorts(want, d.putPorts)...)
 	errs = append(errs, s.putShapes(want, d.putShapes)...)
 	if sweep {
@@ -60,6 +61,7 @@ func (s *Switch) Apply(want table.Set, sweep bool) error {
 		errs = append(errs, s.deleteIsolations(d.delIsolations)...)
 		errs = append(errs, s.deleteLocalPAs(d.delPAs)...)
 	}
+	errs = append(errs, s.forgetRuleSets()...)
 	if lost || len(d.putPorts) > 0 || slices.ContainsFunc(d.putRecords, func(e recordEntry) bool { return e.value.IfIndex != 0 }) {
 		errs = append(errs, s.ownUp(s.localRecords()))
 	}
@@ -547,11 +549,15 @@ func (s *Switch) putPort(ifindex uint32, p table.Port) error {
 	if p.IfIndex != ifindex {
 		return fmt.Errorf("the row says device %d", p.IfIndex)
 	}
+	p, err := s.withRules(p)
+	if err != nil {
+		return err
+	}
 	slot, err := s.slot(ifindex, p.ID)
 	if err != nil {
 		return err
 	}
-	if err := s.maps["port"].Put(ifindex, encodePort(p, slot)); err != nil {
+	if err := s.maps["port"].Put(ifindex, s.rules.encodePort(p, slot)); err != nil {
 		return err
 	}
 	old, had := s.have.Ports[ifindex]
@@ -619,7 +625,7 @@ func (s *Switch) putLocalMAC(k localMACKey) error {
 	if best == 0 {
 		return ignoreMissing(s.maps["local_mac"].Delete(k))
 	}
-	return s.maps["local_mac"].Put(k, encodePort(s.have.Ports[best], s.slots[best]))
+	return s.maps["local_mac"].Put(k, s.rules.encodePort(s.have.Ports[best], s.slots[best]))
 }
 
 func (s *Switch) deletePorts(keys []uint32) []error {

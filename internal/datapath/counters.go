@@ -84,10 +84,10 @@ func (s *Switch) Traffic() (map[model.PortID]TrafficCount, error) {
 // Events delivers dropped packets until ctx ends, then closes the channel.
 // Each event goes to one reader only.
 func (s *Switch) Events(ctx context.Context) (<-chan Event, error) {
-	return readRing(ctx, s, "event", decodeEvent)
+	return readRing(ctx, s, "event", s.decodeEvent)
 }
 
-func decodeEvent(raw []byte) (Event, bool) {
+func (s *Switch) decodeEvent(raw []byte) (Event, bool) {
 	var r eventRow
 	if err := binary.Read(bytes.NewReader(raw), binary.NativeEndian, &r); err != nil || int(r.HeadLen) > len(r.Head) {
 		return Event{}, false
@@ -95,6 +95,7 @@ func decodeEvent(raw []byte) (Event, bool) {
 	return Event{
 		Time: fromMonotonic(r.Time), Reason: model.Verdict(r.Reason), Direction: Direction(r.Direction),
 		Port: model.PortID(r.Port), IfIndex: r.IfIndex, Length: r.Len, Head: bytes.Clone(r.Head[:r.HeadLen]),
+		Rule: s.ruleOf(r.Rule),
 	}, true
 }
 

@@ -121,6 +121,7 @@ type Event struct {
 	IfIndex   uint32       // device that the packet came from or was sent into
 	Length    uint32       // of the whole frame
 	Head      []byte       // its first bytes, at most 96
+	Rule      model.RuleID // of ACL_DENIED
 }
 
 // ErrFull says that rows do not fit into a table; nothing was written.

@@ -18,6 +18,8 @@ type held struct {
 	peers map[netip.Addr]uint32 // by PA
 	paths map[netip.Addr]uint32 // where further ways begin, by PA
 	odd   []oddRow              // that make no sense, and are not in the set
+	rules map[table.RuleSetKey]region
+	sets  map[uint32]table.RuleSetKey // by block
 }
 
 // oddRow is a row that nothing sensible can be read from.
@@ -30,11 +32,21 @@ type oddRow struct {
 // ReadBack reads the rows that the kernel holds. Rows that contradict each other
 // are errors, next to all that could be read.
 func (s *Switch) ReadBack() (table.Set, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	h, err := readSet(s.maps)
 	if err != nil {
 		return table.Set{}, err
 	}
-	odd, err := oddLocalMACs(s.maps["local_mac"], h.set.Ports, h.slots)
+	held := ruleStore{regions: h.rules}
+	odd, err := held.oddLocalMACs(s.maps["local_mac"], h.set.Ports, h.slots)
+	for key, r := range h.rules {
+		if own := s.rules.regions[key]; own.proved && own.sum == r.sum {
+			h.set.RuleSets[key] = s.have.RuleSets[key]
+			continue
+		}
+		err = errors.Join(err, fmt.Errorf("rule: the tables of set %x are not what it says", key[:4]))
+	}
 	for _, r := range append(h.odd, odd...) {
 		err = errors.Join(err, r.why)
 	}
@@ -42,7 +54,8 @@ func (s *Switch) ReadBack() (table.Set, error) {
 }
 
 func readSet(maps map[string]*ebpf.Map) (held, error) {
-	h := held{set: table.NewSet(), slots: map[uint32]uint32{}, peers: map[netip.Addr]uint32{}, paths: map[netip.Addr]uint32{}}
+	h := held{set: table.NewSet(), slots: map[uint32]uint32{}, peers: map[netip.Addr]uint32{}, paths: map[netip.Addr]uint32{},
+		rules: map[table.RuleSetKey]region{}, sets: map[uint32]table.RuleSetKey{}}
 	pas, err := h.readPeers(maps["peer"], maps["path"])
 	if err != nil {
 		return h, err
@@ -53,7 +66,9 @@ func readSet(maps map[string]*ebpf.Map) (held, error) {
 			return nil
 		}),
 		readAll(maps["port"], func(ifindex uint32, r portRow) error {
-			h.set.Ports[ifindex] = decodePort(r)
+			p := decodePort(r)
+			p.Inbound, p.Outbound = h.readRules(maps["rule"], r.Inbound), h.readRules(maps["rule"], r.Outbound)
+			h.set.Ports[ifindex] = p
 			h.slots[ifindex] = r.Slot
 			return nil
 		}),
@@ -117,6 +132,23 @@ func readSet(maps map[string]*ebpf.Map) (held, error) {
 	return h, err
 }
 
+// readRules finds the set that a port's row leads to. What leads nowhere is no set; the port's
+// row is then one that Apply writes anew.
+func (h *held) readRules(m *ebpf.Map, block uint32) table.RuleSetKey {
+	key, known := h.sets[block]
+	if block == 0 || known {
+		return key
+	}
+	key, r, err := readRegion(m, block)
+	if err != nil {
+		key = table.RuleSetKey{}
+	} else {
+		h.rules[key] = r
+	}
+	h.sets[block] = key
+	return key
+}
+
 // readPeers returns the address behind each index.
 func (h *held) readPeers(m, path *ebpf.Map) (map[uint32]netip.Addr, error) {
 	pas := map[uint32]netip.Addr{}
@@ -136,9 +168,9 @@ func (h *held) readPeers(m, path *ebpf.Map) (map[uint32]netip.Addr, error) {
 }
 
 // oddLocalMACs compares local_mac with the ports that it is made from.
-func oddLocalMACs(m *ebpf.Map, ports map[uint32]table.Port, slots map[uint32]uint32) ([]oddRow, error) {
+func (x *ruleStore) oddLocalMACs(m *ebpf.Map, ports map[uint32]table.Port, slots map[uint32]uint32) ([]oddRow, error) {
 	var odd []oddRow
-	want := localMACs(ports, slots)
+	want := x.localMACs(ports, slots)
 	err := readAll(m, func(k localMACKey, r portRow) error {
 		if want[k] != r {
 			odd = append(odd, oddRow{"local_mac", k, fmt.Errorf("local_mac: row of %s in subnet %d is not that of its port", k.MAC, k.VSID)})
@@ -161,7 +193,7 @@ func (s *Switch) mend(h held) error {
 		s.log.Warn("deleting a row that makes no sense", "error", r.why)
 		errs = append(errs, ignoreMissing(s.maps[r.table].Delete(r.key)))
 	}
-	odd, err := oddLocalMACs(s.maps["local_mac"], h.set.Ports, h.slots)
+	odd, err := s.rules.oddLocalMACs(s.maps["local_mac"], h.set.Ports, h.slots)
 	for _, r := range odd {
 		s.log.Warn("mending a row", "error", r.why)
 		errs = append(errs, s.syncLocalMAC(r.key.(localMACKey)))
@@ -171,14 +203,14 @@ func (s *Switch) mend(h held) error {
 
 // localMACs are the rows of local_mac that ports give; of two ports with the same
 // MAC in a subnet, which policy forbids, the one with the lower ifindex counts.
-func localMACs(ports map[uint32]table.Port, slots map[uint32]uint32) map[localMACKey]portRow {
+func (x *ruleStore) localMACs(ports map[uint32]table.Port, slots map[uint32]uint32) map[localMACKey]portRow {
 	rows := make(map[localMACKey]portRow, len(ports))
 	for ifindex, p := range ports {
 		k := localMACKey{VSID: uint32(p.VSID), MAC: p.MAC}
 		if other, ok := rows[k]; ok && other.IfIndex < ifindex {
 			continue
 		}
-		rows[k] = encodePort(p, slots[ifindex])
+		rows[k] = x.encodePort(p, slots[ifindex])
 	}
 	return rows
 }

@@ -34,7 +34,7 @@ func TestReplacedRowsMixNoTenants(t *testing.T) {
 		for {
 			for _, ifindex := range []uint32{uint32(w.a.Index), twin.IfIndex} {
 				p := w.set.Ports[ifindex]
-				row := encodePort(p, w.slots[ifindex])
+				row := w.rules.encodePort(p, w.slots[ifindex])
 				w.maps["port"].Put(ifindex, row)
 				w.maps["local_mac"].Put(localMACKey{VSID: uint32(p.VSID), MAC: p.MAC}, row)
 			}

@@ -27,6 +27,7 @@ const (
 	portRouterGuard = 1024
 	portTeaming     = 2048
 	portPriorityTag = 4096
+	portRules       = 8192
 )
 
 type portRow struct {
@@ -35,7 +36,9 @@ type portRow struct {
 	MAC                              model.MAC
 	Flags                            uint32
 	PA, Gateway4, Gateway6           [16]byte // zero: none
-	Isolation, Zero                  uint32
+	Isolation                        uint32
+	Inbound, Outbound                uint32 // rule sets, by block; 0: none
+	Zero                             uint32
 }
 
 type localMACKey struct {
@@ -157,6 +160,10 @@ type trafficRow struct {
 	OutPackets, OutBytes, InPackets, InBytes uint64
 }
 
+type ruleHitRow struct {
+	Packets, Bytes uint64
+}
+
 type dropKey struct {
 	Reason, Direction uint8
 	Zero              uint16
@@ -174,6 +181,8 @@ type eventRow struct {
 	Port              uint32
 	IfIndex           uint32
 	Len               uint32
+	Rule              uint32 // number; all ones: none
+	Zero              uint32
 	Head              [96]byte
 }
 
@@ -208,15 +217,16 @@ func flag[T uint16 | uint32](on bool, bit T) T {
 	return 0
 }
 
-func encodePort(p table.Port, slot uint32) portRow {
+func (x *ruleStore) encodePort(p table.Port, slot uint32) portRow {
 	return portRow{
 		IfIndex: p.IfIndex, ID: uint32(p.ID), VSID: uint32(p.VSID), Network: uint32(p.Network), Slot: slot,
 		MTU: p.MTU, MAC: p.MAC, Flags: flag[uint32](p.Spoof, portSpoof) | flag[uint32](p.Peer, portPeer) | flag[uint32](p.Flood, portFlood) |
 			flag[uint32](p.Forward, portForward) | flag[uint32](p.External, portExternal) | flag[uint32](p.ClampMSS, portMSS) | flag[uint32](p.Learn, portLearn) |
 			flag[uint32](p.DHCPGuard, portDHCPGuard) | flag[uint32](p.RouterGuard, portRouterGuard) |
-			flag[uint32](p.Teaming, portTeaming) | flag[uint32](p.PriorityTag, portPriorityTag) |
+			flag[uint32](p.Inbound != p.Outbound || p.Inbound != table.RuleSetKey{}, portRules) | flag[uint32](p.Teaming, portTeaming) | flag[uint32](p.PriorityTag, portPriorityTag) |
 			flag[uint32](p.Transport == model.VXLAN, portVXLAN) | flag[uint32](p.Transport == model.Rewrite, portRewrite),
 		PA: addr16(p.PA), Gateway4: addr16(p.Gateway4), Gateway6: addr16(p.Gateway6), Isolation: uint32(p.Isolation),
+		Inbound: x.block(p.Inbound), Outbound: x.block(p.Outbound),
 	}
 }
 

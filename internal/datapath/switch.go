@@ -22,7 +22,7 @@ import (
 
 // layout numbers the meaning of the maps' bytes. A map of another layout is
 // never taken over: raise it with every change of a key or a value in bpf/maps.
-const layout = 5
+const layout = 6
 
 const (
 	maxUplinks  = 256
@@ -48,6 +48,7 @@ type Switch struct {
 	own    map[uint32]ownRow // what the map own holds, by ifindex
 	peers  peerIndex
 	paths  pathBlocks
+	rules  ruleStore
 	listed map[netip.Addr]int // how many rows of `source` each peer has
 	links  map[linkName]link.Link
 	stale  map[localMACKey]struct{} // rows of local_mac that could not be written
@@ -392,7 +393,14 @@ func (s *Switch) recall() error {
 	if err != nil {
 		return err
 	}
+	held.set.RuleSets = s.have.RuleSets
+	if held.set.RuleSets == nil {
+		held.set.RuleSets = map[table.RuleSetKey]*table.RuleSet{}
+	}
 	s.have, s.slots, s.peers = held.set, held.slots, newPeerIndex(s.opts.MaxPeers, held.peers)
+	if err := s.recallRules(held.rules); err != nil {
+		return err
+	}
 	s.paths, s.listed = newPathBlocks(s.maxBlocks(), held.paths), map[netip.Addr]int{}
 	for k := range held.set.Sources {
 		s.listed[k.Peer]++

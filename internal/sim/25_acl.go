@@ -188,7 +188,7 @@ func (w *walk) judge(port table.Port, key table.RuleSetKey, direction string, q 
 	if !ok {
 		return model.VerdictContinue // no set, no rules
 	}
-	j := Judge(set, q)
+	j := Judge(*set, q)
 	w.result.Hits = append(w.result.Hits, hitsOf(set, j)...)
 	if j.By == nil {
 		return w.say(model.VerdictContinue, "acl", "%s of port %d: no rule decides", direction, port.ID)
@@ -202,7 +202,7 @@ func (w *walk) judge(port table.Port, key table.RuleSetKey, direction string, q 
 	return w.say(model.VerdictAclDenied, "acl", "%s of port %d: denied by %s of the %s section", direction, port.ID, r.ID, section.Kind)
 }
 
-func hitsOf(set table.RuleSet, j Judgement) []model.RuleID {
+func hitsOf(set *table.RuleSet, j Judgement) []model.RuleID {
 	var out []model.RuleID
 	for _, at := range j.Hits {
 		out = append(out, set.Sections[at.Section].Rules[at.Rule].ID)

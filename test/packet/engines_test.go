@@ -164,7 +164,7 @@ func refuseGSO(in packetIn, r sim.Result, done, failed model.Verdict) sim.Result
 	if n := len(in.frame) - len(r.Frame); n >= 0 && n < wire.IPv4Len+wire.NVGRELen+wire.EthernetLen {
 		return r // rewritten: no room was needed
 	}
-	return sim.Result{Verdict: failed, Port: r.Port, Inbound: r.Inbound}
+	return sim.Result{Verdict: failed, Port: r.Port, Inbound: r.Inbound, Hits: r.Hits}
 }
 
 // refuseFloodedGSO is refuseGSO for a flooded frame: there it costs copies.

@@ -139,6 +139,7 @@ func randomWorld(rng *rand.Rand, s site) *world {
 		w.addRoute(rng)
 	}
 	w.addDirect(rng)
+	w.addRules(rng)
 	w.addForwarders(rng)
 	for _, pa := range w.remotePAs {
 		if chance(rng, 85) {

@@ -23,7 +23,7 @@ func TestStoriesInTheProgram(t *testing.T) {
 			if !got.equal(st.want) {
 				t.Fatalf("%s\ngot  %s\nwant %s", st.in, got, st.want)
 			}
-			want.add(st.in, sim.Result{Verdict: st.want.verdict, Frame: st.want.frame, Port: st.port, To: st.to, Copies: st.made, Lost: st.lost, Inbound: st.in.program != datapath.FromPort})
+			want.add(st.in, sim.Result{Verdict: st.want.verdict, Frame: st.want.frame, Port: st.port, To: st.to, Copies: st.made, Lost: st.lost, Inbound: st.inbound || st.in.program != datapath.FromPort, Hits: oracle(site, st.policy(site), st.in).Hits})
 			want.check(t, count(t, sw))
 		})
 	}
@@ -33,6 +33,7 @@ func TestStoriesInTheProgram(t *testing.T) {
 type counters struct {
 	drops   map[dropKey]tally
 	traffic map[model.PortID]datapath.TrafficCount
+	hits    map[model.RuleID]datapath.RuleHits
 }
 
 type dropKey struct {
@@ -53,7 +54,11 @@ func count(t *testing.T, sw *datapath.Switch) counters {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := counters{map[dropKey]tally{}, traffic}
+	hits, err := sw.RuleHits()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := counters{map[dropKey]tally{}, traffic, hits}
 	for _, d := range drops {
 		c.drops[dropKey{d.Reason, d.Direction, d.Port}] = tally{d.Packets, d.Bytes}
 	}
@@ -73,6 +78,14 @@ func (c counters) add(in packetIn, r sim.Result) {
 	}
 	for _, reason := range r.Lost {
 		drop(reason)
+	}
+	for _, port := range r.Denied {
+		key := dropKey{model.VerdictAclDenied, datapath.Inbound, port}
+		c.drops[key] = tally{c.drops[key].packets + 1, c.drops[key].bytes + length}
+	}
+	for _, id := range r.Hits {
+		n := c.hits[id]
+		c.hits[id] = datapath.RuleHits{Packets: n.Packets + 1, Bytes: n.Bytes + length}
 	}
 	for _, to := range r.Copies {
 		if to.To != 0 {
@@ -121,6 +134,11 @@ func (c counters) differences(got counters) []string {
 	for id, n := range got.traffic {
 		if _, ok := c.traffic[id]; !ok && n != (datapath.TrafficCount{}) {
 			out = append(out, fmt.Sprintf("traffic of port %d: %+v, want none", id, n))
+		}
+	}
+	for id, want := range c.hits {
+		if got.hits[id] != want {
+			out = append(out, fmt.Sprintf("hits of rule %s: %+v, want %+v", id, got.hits[id], want))
 		}
 	}
 	return out

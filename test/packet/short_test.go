@@ -65,7 +65,7 @@ func TestTheShortWayIsTheWalk(t *testing.T) {
 
 // since is what was counted after before.
 func (c counters) since(before counters) counters {
-	d := counters{map[dropKey]tally{}, map[model.PortID]datapath.TrafficCount{}}
+	d := counters{map[dropKey]tally{}, map[model.PortID]datapath.TrafficCount{}, map[model.RuleID]datapath.RuleHits{}}
 	for k, n := range c.drops {
 		was := before.drops[k]
 		d.drops[k] = tally{n.packets - was.packets, n.bytes - was.bytes}
@@ -74,6 +74,10 @@ func (c counters) since(before counters) counters {
 		was := before.traffic[id]
 		d.traffic[id] = datapath.TrafficCount{OutPackets: n.OutPackets - was.OutPackets, OutBytes: n.OutBytes - was.OutBytes,
 			InPackets: n.InPackets - was.InPackets, InBytes: n.InBytes - was.InBytes}
+	}
+	for id, n := range c.hits {
+		was := before.hits[id]
+		d.hits[id] = datapath.RuleHits{Packets: n.Packets - was.Packets, Bytes: n.Bytes - was.Bytes}
 	}
 	return d
 }

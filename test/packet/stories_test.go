@@ -13,7 +13,7 @@ import (
 // stories tells of the street, stage by stage.
 func stories(s site) []story {
 	return slices.Concat(
-		parseStories(s), admitStories(s), guardStories(s), arpStories(s), ndStories(s), routeStories(s),
+		parseStories(s), admitStories(s), guardStories(s), aclStories(s), arpStories(s), ndStories(s), routeStories(s),
 		lookupStories(s), encapStories(s), uplinkStories(s), transportStories(s), toPortStories(s),
 		wildcardStories(s), leaseStories(s), forwardStories(s), floodStories(s), pathStories(s), rewriteStories(s), isolationStories(s),
 	)

@@ -23,6 +23,8 @@ type story struct {
 	to     model.PortID // whom it was handed to, if DELIVERED
 	made   []sim.Copy   // of a flooded frame
 	lost   []model.Verdict
+
+	inbound bool // the drop is the receiver's, though another port sent it
 }
 
 // fromPort starts a story at a guest's device.
@@ -68,7 +70,7 @@ func TestStoriesInTheOracle(t *testing.T) {
 			if o := outcomeOf(got); !o.equal(st.want) {
 				t.Fatalf("%s\ngot  %s\nwant %s", st.in, o, st.want)
 			}
-			if got.Port != st.port || got.To != st.to || got.Inbound != (st.in.program != datapath.FromPort) {
+			if got.Port != st.port || got.To != st.to || got.Inbound != (st.inbound || st.in.program != datapath.FromPort) {
 				t.Errorf("counts for port %d to %d, inbound %v; want %d to %d", got.Port, got.To, got.Inbound, st.port, st.to)
 			}
 			if !slices.Equal(got.Lost, st.lost) {

@@ -1,0 +1,361 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef WEFT_LIB_CLASSIFY_H
+#define WEFT_LIB_CLASSIFY_H
+
+#include <stdbool.h>
+
+#include <linux/types.h>
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#include "maps/query.h"
+#include "maps/rule.h"
+
+/* Finds the rules of a set that a packet matches, and what they make of it. The tables are
+ * those of internal/classify, whose lookup.go does the same step by step;
+ * docs/adr/0040-classifier.md says why they are as they are. */
+
+/* Layout of a set, in words. Must be as in internal/classify/compile.go. */
+#define AT_HEAD 0
+#define AT_PLACES 1
+#define AT_FREE 2
+#define AT_TREES 8
+#define AT_KINDS 24
+#define AT_UNNAMED 26
+
+#define HEAD_COUNTS (1 << 0)
+#define HEAD_MACS (1 << 2)
+
+#define UNNAMED_FRAMES 6
+#define UNNAMED_COUNTS 7
+
+#define SECTION_AUDIT 0x80
+#define SECTION_ADMINISTRATOR 0
+#define SECTION_DEFAULT 4
+
+#define RULE_ALLOW 0
+#define RULE_DENY 1
+#define RULE_PASS 2
+#define RULE_STATEFUL (1 << 3)
+#define RULE_REAL (1 << 4)
+
+#define QUERY_SHOWN 0
+#define QUERY_HIDDEN (1u << 24)
+#define QUERY_OPAQUE (2u << 24) /* of a protocol without ports and types */
+
+enum rule_dim { DIM_REMOTE, DIM_LOCAL, DIM_LOCAL_PORT, DIM_REMOTE_PORT, DIM_LOCAL_MAC, DIM_REMOTE_MAC };
+
+enum rule_tree {
+	TREE_REMOTE4,
+	TREE_LOCAL4,
+	TREE_LOCAL_PORT,
+	TREE_REMOTE_PORT,
+	TREE_REMOTE6,
+	TREE_LOCAL6,
+	TREE_LOCAL_MAC,
+	TREE_REMOTE_MAC
+};
+
+#define NARROW_LEVELS 6 /* of a tree with 16 keys to a block */
+#define WIDE_LEVELS 11  /* with 4 */
+#define CLASSIFY_STEPS (1 << 13) /* more than the chunks and aggregate words of a set */
+
+/* A word of the set that begins at the word `set` of t. */
+static __always_inline __u64 rule_word(const __u64 *t, __u64 set, __u64 at)
+{
+	return t[(set + at) & (RULE_WORDS - 1)];
+}
+
+static __always_inline const __u64 *rule_block(const __u64 *t, __u64 at)
+{
+	return t + (at & (RULE_WORDS - 1) & ~(__u64)(RULE_BLOCK - 1));
+}
+
+/* Keeps clang from loading all that it will need at once, for which there are no registers. */
+#define in_turn(x)                                                                                                     \
+	do {                                                                                                           \
+		x;                                                                                                     \
+		asm volatile("" : "+r"(more));                                                                         \
+	} while (0)
+
+static __always_inline __u32 count_pairs(__u32 x)
+{
+	x -= x >> 1 & 0x55555555;
+	x = (x & 0x33333333) + (x >> 2 & 0x33333333);
+	return (x + (x >> 4)) & 0x0f0f0f0f;
+}
+
+/* In halves: constants of 64 bits would each take a register. */
+static __always_inline __u32 count_bits(__u64 x)
+{
+	return (count_pairs(x) + count_pairs(x >> 32)) * 0x01010101 >> 24;
+}
+
+/* The row of the class that a key of 32 bits is in: found without a branch that depends on it. */
+static __noinline __u32 classify_narrow(const __u64 *t, __u64 set, __u32 tree, __u64 key)
+{
+	__u64 d = rule_word(t, set, AT_TREES + 2 * tree), rows = rule_word(t, set, AT_TREES + 2 * tree + 1);
+	__u64 n = d >> 32, at = set + (__u32)d, i = 0, last;
+	__u32 level = rows >> 32;
+
+	if (!n)
+		return 0;
+#pragma clang loop unroll(disable)
+	for (int l = 0; l < NARROW_LEVELS && level; l++) {
+		const __u64 *b = rule_block(t, at + i * RULE_BLOCK);
+		__u64 more = 0;
+
+#pragma clang loop unroll(full)
+		for (int j = 0; j < RULE_BLOCK; j++)
+			in_turn(more += ((key - (__u32)b[j]) >> 63) + ((key - (b[j] >> 32)) >> 63));
+		level--;
+		last = (n - 1) >> (4 * level);
+		i = i * 16 + 15 - more;
+		if (i > last)
+			i = last;
+		at += ((last >> 4) + 1) * RULE_BLOCK;
+	}
+	return rule_word(t, set, (__u32)rows + i / 2) >> (32 * (i & 1));
+}
+
+/* Whether a < b, as a number, without a branch. */
+static __always_inline __u64 borrow(__u64 a, __u64 b, __u64 d)
+{
+	return ((~a & b) | ((~a | b) & d)) >> 63;
+}
+
+/* The same for a key of 128 bits. */
+static __noinline __u32 classify_wide(const __u64 *t, __u64 set, __u32 tree, __u64 hi, __u64 lo)
+{
+	__u64 d = rule_word(t, set, AT_TREES + 2 * tree), rows = rule_word(t, set, AT_TREES + 2 * tree + 1);
+	__u64 n = d >> 32, at = set + (__u32)d, i = 0, last;
+	__u32 level = rows >> 32;
+
+	if (!n)
+		return 0;
+#pragma clang loop unroll(disable)
+	for (int l = 0; l < WIDE_LEVELS && level; l++) {
+		const __u64 *b = rule_block(t, at + i * RULE_BLOCK);
+		__u64 more = 0, c;
+
+#pragma clang loop unroll(full)
+		for (int j = 0; j < RULE_BLOCK; j += 2) {
+			c = borrow(lo, b[j + 1], lo - b[j + 1]);
+			in_turn(more += borrow(hi, b[j], hi - b[j] - c));
+		}
+		level--;
+		last = (n - 1) >> (2 * level);
+		i = i * 4 + 3 - more;
+		if (i > last)
+			i = last;
+		at += ((last >> 2) + 1) * RULE_BLOCK;
+	}
+	return rule_word(t, set, (__u32)rows + i / 2) >> (32 * (i & 1));
+}
+
+/* The packet's class in each dimension: where its row is; 0: no rule that names the dimension matches. */
+static __always_inline void classify_rows(const __u64 *t, __u64 set, struct query *q, __u64 head)
+{
+	q->row[DIM_LOCAL_MAC] = 0;
+	q->row[DIM_REMOTE_MAC] = 0;
+	q->row[DIM_REMOTE] = 0;
+	q->row[DIM_LOCAL] = 0;
+	q->row[DIM_LOCAL_PORT] = 0;
+	q->row[DIM_REMOTE_PORT] = 0;
+	if (head >> 16 & HEAD_MACS) {
+		q->row[DIM_LOCAL_MAC] = classify_wide(t, set, TREE_LOCAL_MAC, 0, q->local_mac);
+		q->row[DIM_REMOTE_MAC] = classify_wide(t, set, TREE_REMOTE_MAC, 0, q->remote_mac);
+	}
+	if (!q->ip)
+		return;
+	if (q->is6) {
+		q->row[DIM_REMOTE] = classify_wide(t, set, TREE_REMOTE6, q->remote[0], q->remote[1]);
+		q->row[DIM_LOCAL] = classify_wide(t, set, TREE_LOCAL6, q->local[0], q->local[1]);
+	} else {
+		q->row[DIM_REMOTE] = classify_narrow(t, set, TREE_REMOTE4, q->remote[1]);
+		q->row[DIM_LOCAL] = classify_narrow(t, set, TREE_LOCAL4, q->local[1]);
+	}
+	q->row[DIM_LOCAL_PORT] = classify_narrow(t, set, TREE_LOCAL_PORT, q->local_port);
+	q->row[DIM_REMOTE_PORT] = classify_narrow(t, set, TREE_REMOTE_PORT, q->remote_port);
+}
+
+/* The aggregate words in which every dimension has a chunk that matches, or that does not name it. */
+static __noinline int classify_tops(const __u64 *t, __u64 set, struct query *q, __u64 head)
+{
+	__u64 n = head >> 32, candidates = n >= 64 ? ~0ull : (1ull << n) - 1;
+
+#pragma clang loop unroll(disable)
+	for (__u32 d = 0; d < RULE_DIMS; d++) {
+		__u64 top = q->row[d] ? rule_word(t, set, q->row[d]) : 0;
+
+		q->top[d] = top;
+		candidates &= top | rule_word(t, set, AT_FREE + d);
+	}
+	q->candidates = candidates;
+	q->chunks = 0;
+	return 0;
+}
+
+/* Takes the next aggregate word. */
+static __noinline int classify_aggregate(const __u64 *t, __u64 set, struct query *q)
+{
+	__u64 low = q->candidates & -q->candidates, chunks, entry;
+	__u32 a = count_bits(low - 1);
+	const __u64 *unnamed = rule_block(t, set + (__u32)rule_word(t, set, AT_UNNAMED) + a * RULE_BLOCK);
+
+	q->candidates ^= low;
+	q->aggregate = a;
+	chunks = q->counting ? unnamed[UNNAMED_COUNTS] : ~unnamed[UNNAMED_COUNTS];
+	if (!q->ip)
+		chunks &= unnamed[UNNAMED_FRAMES];
+#pragma clang loop unroll(disable)
+	for (__u32 d = 0; d < RULE_DIMS; d++) {
+		__u64 agg = 0;
+
+		if (q->top[d] & low) {
+			entry = q->row[d] + 2 + 2 * count_bits(q->top[d] & (low - 1));
+			agg = rule_word(t, set, entry);
+			q->entry[d] = rule_word(t, set, entry + 1);
+		}
+		q->agg[d] = agg;
+		chunks &= agg | unnamed[d];
+	}
+	q->chunks = chunks;
+	return 0;
+}
+
+static __always_inline void rule_count(__u32 number, __u32 len)
+{
+	struct rule_hit *h = bpf_map_lookup_elem(&rule_hit, &number);
+
+	if (!h)
+		return;
+	h->packets++;
+	h->bytes += len;
+}
+
+/* Counts the rules of a chunk that match and that the search came by. */
+static __noinline int classify_counts(const __u64 *t, __u64 set, struct query *q, __u64 at, __u64 match)
+{
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < 64 && match; i++, match &= match - 1) {
+		__u64 rule = at + 2 * count_bits((match & -match) - 1), w = rule_word(t, set, rule);
+
+		if (rule_word(t, set, rule + 1) & RULE_REAL && q->asked >> (rule_word(t, set, rule + 1) >> 8 & (RULE_SECTIONS - 1)) & 1 &&
+		    (__u32)w < q->best[rule_word(t, set, rule + 1) >> 8 & (RULE_SECTIONS - 1)] >> 32)
+			rule_count(w >> 32, q->len);
+	}
+	return 0;
+}
+
+/* One chunk: of rules that decide, the first that matches. */
+static __noinline int classify_chunk(const __u64 *t, __u64 set, struct query *q)
+{
+	__u64 low = q->chunks & -q->chunks, below = low - 1, of, match = ~0ull, at;
+	__u32 section, chunk = q->aggregate * 64 + count_bits(below);
+
+	q->chunks ^= low;
+	of = rule_word(t, set, (__u32)rule_word(t, set, AT_PLACES) + chunk);
+	section = of & (RULE_SECTIONS - 1);
+	if (q->best[section] >> 32 <= of >> 32 && !q->counting)
+		return 0;
+#pragma clang loop unroll(disable)
+	for (__u32 d = 0; d < RULE_DIMS; d++)
+		if (of >> (8 + d) & 1)
+			match &= rule_word(t, set, q->entry[d] + count_bits(q->agg[d] & below));
+	if (!match)
+		return 0;
+	at = (rule_word(t, set, AT_PLACES) >> 32) + 2 * 64 * (__u64)chunk;
+	if (q->counting)
+		return classify_counts(t, set, q, at, match);
+	at += 2 * count_bits((match & -match) - 1);
+	at |= rule_word(t, set, at) << 32;
+	if (at < q->best[section])
+		q->best[section] = at;
+	return 0;
+}
+
+/* A chunk, or the next aggregate word. */
+static long classify_step(__u32 i, void *none)
+{
+	const __u64 *t = rule_words();
+	struct query *q = query_room();
+
+	if (!t || !q || !(q->chunks | q->candidates))
+		return 1;
+	if (q->chunks)
+		classify_chunk(t, (__u64)q->set * RULE_BLOCK, q);
+	else
+		classify_aggregate(t, (__u64)q->set * RULE_BLOCK, q);
+	return 0;
+}
+
+/* The sections in turn. True: denied. */
+static __noinline int classify_judge(const __u64 *t, __u64 set, struct query *q, __u64 head)
+{
+	__u32 sections = head >> 8 & 0xff, kind, flags;
+	bool said = false; /* by a tenant or basic section */
+	__u64 rule;
+
+#pragma clang loop unroll(disable)
+	for (__u32 s = 0; s < RULE_SECTIONS && s < sections; s++) {
+		kind = rule_word(t, set, AT_KINDS + s / 8) >> (8 * (s & 7)) & 0xff;
+		if (said && (kind & ~SECTION_AUDIT) == SECTION_DEFAULT)
+			continue;
+		q->asked |= 1u << s;
+		rule = q->best[s];
+		if (rule == ~0ull)
+			continue;
+		flags = rule_word(t, set, (__u32)rule + 1);
+		rule = rule_word(t, set, (__u32)rule) >> 32;
+		rule_count(rule, q->len);
+		if (kind & SECTION_AUDIT || (flags & 3) == RULE_PASS)
+			continue;
+		q->rule = rule;
+		if ((flags & 3) == RULE_DENY)
+			return true;
+		if (flags & RULE_STATEFUL) {
+			if (q->opener == RULE_NONE)
+				q->opener = rule;
+			if (flags >> 16 < q->idle)
+				q->idle = flags >> 16;
+		}
+		if (kind == SECTION_ADMINISTRATOR)
+			return false;
+		said = said || kind != SECTION_DEFAULT;
+	}
+	return false;
+}
+
+/* Judges by q->set. True: denied. */
+static __always_inline bool classify(struct query *q)
+{
+	const __u64 *t = rule_words();
+	__u64 set, head;
+	bool denied;
+
+	if (!t)
+		return true;
+	set = (__u64)q->set * RULE_BLOCK;
+	head = rule_word(t, set, AT_HEAD);
+	q->rule = RULE_NONE;
+	q->opener = RULE_NONE;
+	q->idle = RULE_NONE;
+	q->asked = 0;
+	q->counting = 0;
+#pragma clang loop unroll(full)
+	for (int s = 0; s < RULE_SECTIONS; s++)
+		q->best[s] = ~0ull;
+	classify_rows(t, set, q, head);
+	classify_tops(t, set, q, head);
+	bpf_loop(CLASSIFY_STEPS, classify_step, NULL, 0);
+	denied = classify_judge(t, set, q, head);
+	if (head >> 16 & HEAD_COUNTS) {
+		q->counting = 1;
+		classify_tops(t, set, q, head);
+		bpf_loop(CLASSIFY_STEPS, classify_step, NULL, 0);
+	}
+	return denied;
+}
+
+#endif

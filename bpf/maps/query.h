@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef WEFT_MAPS_QUERY_H
+#define WEFT_MAPS_QUERY_H
+
+#include <linux/types.h>
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#include "wire/addr.h"
+
+/* query: what is asked of a rule set, what it answers, and room for the search: the stack has none.
+ * key     0
+ * writer  stage/25_acl.h, lib/classify.h
+ * readers the same; lib/finish.h, for the rule of a drop
+ * miss    cannot be: an array
+ * full    cannot be */
+#define RULE_DIMS 6
+#define RULE_SECTIONS 16
+
+struct query {
+	/* Asked. Numbers are in host order; local is the guest's side. */
+	union addr src, dst;           /* from these stage/25_acl.h makes the next */
+	__u64 remote[2], local[2]; /* an IPv4 address is in [1] */
+	__u64 remote_mac, local_mac;
+	__u32 remote_port, local_port; /* and protocol: QUERY_SHOWN and so on */
+	__u32 set;                     /* where in `rule` it is, in blocks */
+	__u32 len;                     /* of the frame, for counters */
+	__u8 ip;                       /* and not ND: else only MACs count */
+	__u8 is6;
+	__u8 zero[6];
+
+	/* Answered. */
+	__u32 rule;   /* number of the one that decided last; RULE_NONE */
+	__u32 opener; /* number of the first stateful one that allowed; RULE_NONE */
+	__u32 idle;   /* the smallest of such, in seconds */
+	__u32 asked;  /* bit set of sections */
+
+	/* Room. */
+	__u64 best[RULE_SECTIONS]; /* position and number within the set of the first rule that decides */
+	__u64 candidates;          /* aggregate words to look at */
+	__u64 chunks;              /* of the present one */
+	__u32 aggregate, counting;
+	__u32 row[RULE_DIMS], entry[RULE_DIMS];
+	__u64 top[RULE_DIMS], agg[RULE_DIMS];
+};
+
+#define RULE_NONE ~0u
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct query);
+	__uint(max_entries, 1);
+} query SEC(".maps");
+
+static __always_inline struct query *query_room(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&query, &zero);
+}
+
+#endif
