@@ -10,6 +10,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "gen/verdict.h"
+#include "lib/acl.h"
 #include "lib/capture.h"
 #include "lib/config.h"
 #include "lib/ctx.h"
@@ -23,7 +24,6 @@
 #include "maps/record.h"
 #include "maps/scratch.h"
 #include "stage/20_admit.h"
-#include "stage/25_acl.h"
 #include "stage/70_encap.h"
 #include "wire/arp.h"
 #include "wire/ethernet.h"

@@ -11,6 +11,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "gen/verdict.h"
+#include "lib/acl.h"
 #include "lib/checksum.h"
 #include "lib/ctx.h"
 #include "lib/isolation.h"
@@ -19,7 +20,6 @@
 #include "maps/rewrite_in.h"
 #include "maps/rewrite_out.h"
 #include "maps/scratch.h"
-#include "stage/25_acl.h"
 #include "wire/ethernet.h"
 #include "wire/icmp.h"
 #include "wire/ip.h"
