@@ -18,8 +18,11 @@ func ruleSet(sections ...table.Section) (table.RuleSetKey, *table.RuleSet) {
 	return table.RuleSetKey(sum[:16]), set
 }
 
-// addRules gives a world's ports rules in either direction, or none.
+// addRules gives the ports of some worlds rules in either direction, or none.
 func (w *world) addRules(rng *rand.Rand) {
+	if chance(rng, 60) {
+		return
+	}
 	for i, p := range w.ports {
 		for _, key := range []*table.RuleSetKey{&p.Inbound, &p.Outbound} {
 			if !chance(rng, 35) {
