@@ -20,7 +20,7 @@ func ruleSet(sections ...table.Section) (table.RuleSetKey, *table.RuleSet) {
 
 // addRules gives the ports of some worlds rules in either direction, or none.
 func (w *world) addRules(rng *rand.Rand) {
-	if chance(rng, 60) {
+	if chance(rng, 70) {
 		return
 	}
 	for i, p := range w.ports {
