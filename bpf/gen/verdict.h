@@ -44,6 +44,8 @@ enum verdict {
 	V_ROUTER_MESSAGE = 36,
 	/* A guest whose port has the DHCP guard sent what only a DHCP or DHCPv6 server says, or a fragment that could hide it. */
 	V_DHCP_SERVER_MESSAGE = 37,
+	/* A rule of an AccessList that reaches the port denies it, in this direction. */
+	V_ACL_DENIED = 40,
 	/* Gratuitous ARP, an address probe for the port's own address, or a reply nobody asked for; it changes nothing here. */
 	V_ARP_QUIET = 48,
 	/* ARP asked for an address that no record of the subnet names. */

@@ -40,10 +40,14 @@ const (
 	vswitchMapPath          = "path"
 	vswitchMapPeer          = "peer"
 	vswitchMapPort          = "port"
+	vswitchMapQuery         = "query"
 	vswitchMapRecord        = "record"
 	vswitchMapRewriteIn     = "rewrite_in"
 	vswitchMapRewriteOut    = "rewrite_out"
 	vswitchMapRoute         = "route"
+	vswitchMapRule          = "rule"
+	vswitchMapRuleHit       = "rule_hit"
+	vswitchMapRuleName      = "rule_name"
 	vswitchMapScratch       = "scratch"
 	vswitchMapSetting       = "setting"
 	vswitchMapShape         = "shape"
@@ -156,10 +160,14 @@ type vswitchMapSpecs struct {
 	Path          *ebpf.MapSpec `ebpf:"path"`
 	Peer          *ebpf.MapSpec `ebpf:"peer"`
 	Port          *ebpf.MapSpec `ebpf:"port"`
+	Query         *ebpf.MapSpec `ebpf:"query"`
 	Record        *ebpf.MapSpec `ebpf:"record"`
 	RewriteIn     *ebpf.MapSpec `ebpf:"rewrite_in"`
 	RewriteOut    *ebpf.MapSpec `ebpf:"rewrite_out"`
 	Route         *ebpf.MapSpec `ebpf:"route"`
+	Rule          *ebpf.MapSpec `ebpf:"rule"`
+	RuleHit       *ebpf.MapSpec `ebpf:"rule_hit"`
+	RuleName      *ebpf.MapSpec `ebpf:"rule_name"`
 	Scratch       *ebpf.MapSpec `ebpf:"scratch"`
 	Setting       *ebpf.MapSpec `ebpf:"setting"`
 	Shape         *ebpf.MapSpec `ebpf:"shape"`
@@ -226,10 +234,14 @@ type vswitchMaps struct {
 	Path          *ebpf.Map `ebpf:"path"`
 	Peer          *ebpf.Map `ebpf:"peer"`
 	Port          *ebpf.Map `ebpf:"port"`
+	Query         *ebpf.Map `ebpf:"query"`
 	Record        *ebpf.Map `ebpf:"record"`
 	RewriteIn     *ebpf.Map `ebpf:"rewrite_in"`
 	RewriteOut    *ebpf.Map `ebpf:"rewrite_out"`
 	Route         *ebpf.Map `ebpf:"route"`
+	Rule          *ebpf.Map `ebpf:"rule"`
+	RuleHit       *ebpf.Map `ebpf:"rule_hit"`
+	RuleName      *ebpf.Map `ebpf:"rule_name"`
 	Scratch       *ebpf.Map `ebpf:"scratch"`
 	Setting       *ebpf.Map `ebpf:"setting"`
 	Shape         *ebpf.Map `ebpf:"shape"`
@@ -267,10 +279,14 @@ func (m *vswitchMaps) Close() error {
 		m.Path,
 		m.Peer,
 		m.Port,
+		m.Query,
 		m.Record,
 		m.RewriteIn,
 		m.RewriteOut,
 		m.Route,
+		m.Rule,
+		m.RuleHit,
+		m.RuleName,
 		m.Scratch,
 		m.Setting,
 		m.Shape,

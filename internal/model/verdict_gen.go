@@ -47,6 +47,8 @@ const (
 	VerdictRouterMessage Verdict = 36
 	// VerdictDhcpServerMessage: A guest whose port has the DHCP guard sent what only a DHCP or DHCPv6 server says, or a fragment that could hide it.
 	VerdictDhcpServerMessage Verdict = 37
+	// VerdictAclDenied: A rule of an AccessList that reaches the port denies it, in this direction.
+	VerdictAclDenied Verdict = 40
 	// VerdictArpQuiet: Gratuitous ARP, an address probe for the port's own address, or a reply nobody asked for; it changes nothing here.
 	VerdictArpQuiet Verdict = 48
 	// VerdictArpNoRecord: ARP asked for an address that no record of the subnet names.
@@ -142,6 +144,7 @@ var verdicts = map[Verdict]VerdictInfo{
 	VerdictSpoofedNd:           {Verdict: VerdictSpoofedNd, Name: "SPOOFED_ND", Stage: "admit", Class: "security", Sentence: "A Neighbour Discovery message that speaks for an address or MAC that is not the port's.", Action: "As for SPOOFED_CA; if the guest is configured rightly it is attacking its neighbours."},
 	VerdictRouterMessage:       {Verdict: VerdictRouterMessage, Name: "ROUTER_MESSAGE", Stage: "admit", Class: "security", Sentence: "A guest whose port has the router guard sent a router advertisement or a redirect (ICMPv6 134, 137; ICMP 9, 5).", Action: "Turn off router advertisements in the guest, or set routerGuard: false on its Port."},
 	VerdictDhcpServerMessage:   {Verdict: VerdictDhcpServerMessage, Name: "DHCP_SERVER_MESSAGE", Stage: "admit", Class: "security", Sentence: "A guest whose port has the DHCP guard sent what only a DHCP or DHCPv6 server says, or a fragment that could hide it.", Action: "Stop the DHCP server in the guest, or set dhcpGuard: false on its Port."},
+	VerdictAclDenied:           {Verdict: VerdictAclDenied, Name: "ACL_DENIED", Stage: "acl", Class: "policy", Sentence: "A rule of an AccessList that reaches the port denies it, in this direction.", Action: "`weft drops -o wide` names the rule; if the traffic should pass, change the AccessList or attach it elsewhere."},
 	VerdictArpQuiet:            {Verdict: VerdictArpQuiet, Name: "ARP_QUIET", Stage: "respond", Class: "quiet", Sentence: "Gratuitous ARP, an address probe for the port's own address, or a reply nobody asked for; it changes nothing here.", Action: "Nothing."},
 	VerdictArpNoRecord:         {Verdict: VerdictArpNoRecord, Name: "ARP_NO_RECORD", Stage: "respond", Class: "policy", Sentence: "ARP asked for an address that no record of the subnet names.", Action: "Check the address; `weft lookup VSID CA` shows what policy holds."},
 	VerdictNdQuiet:             {Verdict: VerdictNdQuiet, Name: "ND_QUIET", Stage: "respond", Class: "quiet", Sentence: "Duplicate address detection for the port's own or a link-local address, an unsolicited advertisement, or a router solicitation; it needs no answer.", Action: "Nothing."},
