@@ -104,6 +104,9 @@ func TestWhateverIsAdmittedKeepsEveryInvariant(t *testing.T) {
 			checkInvariants(rt, w.state)
 		}
 	})
+	if testing.Short() { // that few sets need not hold one of each kind
+		return
+	}
 	// Refusing everything would keep every invariant, too.
 	t.Logf("%d sets tried; resources admitted: %v", tried, admitted)
 	for _, k := range model.Kinds {
