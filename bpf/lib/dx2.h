@@ -34,12 +34,16 @@
 #define DX2_FLAGS (BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET)
 #define DX2_TO_IPV6 (1ull << 8) /* BPF_F_ADJ_ROOM_DECAP_L3_IPV6 */
 
+#define DX2_TO_IPV4 (1ull << 7)
+
+/* What stands before the guest's packet on the detour. */
 struct dx2_outer {
 	struct eth eth;
 	struct ipv6 ip;
+	struct eth inner;
 } __attribute__((packed, aligned(2)));
 
-_Static_assert(sizeof(struct dx2_outer) == 54, "outer headers of the detour");
+_Static_assert(sizeof(struct dx2_outer) == 68, "headers of the detour");
 
 static __always_inline struct dx2 *dx2_state(void)
 {
@@ -77,6 +81,11 @@ static __always_inline enum verdict dx2_wrap(struct __sk_buff *skb, struct pkt *
 
 	if (!load(skb, 0, &o.eth, sizeof(o.eth)))
 		return V_DECAP_FAILED;
+	/* To the kernel the guest's Ethernet header is the L4 header now, and since Linux 7.1 it
+	 * drops a super-packet whose TCP header is too short: the high half of byte 12 must be
+	 * 5 or more. IPv6 it is, until from_dx2 has seen what it really is. */
+	o.inner = p->eth;
+	o.inner.type = bpf_htons(TYPE_IPV6);
 	if (bpf_skb_adjust_room(skb, sizeof(ip), BPF_ADJ_ROOM_MAC, DX2_FLAGS) ||
 	    bpf_skb_adjust_room(skb, -(int)(p->base - sizeof(struct eth)), BPF_ADJ_ROOM_MAC, DX2_FLAGS | DX2_TO_IPV6))
 		return V_DECAP_FAILED;
@@ -98,15 +107,22 @@ static __always_inline enum verdict dx2_wrap(struct __sk_buff *skb, struct pkt *
 static __always_inline bool dx2_unwrap(struct __sk_buff *skb)
 {
 	struct dx2 *d = dx2_state();
+	__u64 flags = DX2_FLAGS;
 	struct eth eth;
+	__u8 version;
 
 	if (d) {
 		d->lost = 0;
 		d->proven = 1;
 	}
-	return load(skb, 0, &eth, sizeof(eth)) &&
-	       bpf_skb_change_head(skb, sizeof(eth), 0) == 0 &&
-	       bpf_skb_adjust_room(skb, -(int)sizeof(eth), BPF_ADJ_ROOM_MAC, DX2_FLAGS) == 0 &&
+	if (!load(skb, 0, &eth, sizeof(eth)) || !load(skb, sizeof(eth), &version, sizeof(version)))
+		return false;
+	if (version >> 4 == 4) {
+		eth.type = bpf_htons(TYPE_IPV4);
+		flags |= DX2_TO_IPV4;
+	}
+	return bpf_skb_change_head(skb, sizeof(eth), 0) == 0 &&
+	       bpf_skb_adjust_room(skb, -(int)sizeof(eth), BPF_ADJ_ROOM_MAC, flags) == 0 &&
 	       bpf_skb_store_bytes(skb, 0, &eth, sizeof(eth), 0) == 0;
 }
 

@@ -277,14 +277,51 @@ static __always_inline enum verdict decap_cut(struct __sk_buff *skb, const struc
 	return skb->len > p->end && bpf_skb_change_tail(skb, p->end, 0) ? V_DECAP_FAILED : V_CONTINUE;
 }
 
+#define DECAP_FLAGS (BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET)
+
+/* Whether the kernel can be told where the L4 header is: right behind an IP header without options. */
+static __always_inline bool decap_plain(const struct pkt *p)
+{
+	return p->l4 - p->base == sizeof(struct eth) + (p->type == TYPE_IPV6 ? sizeof(struct ipv6) : sizeof(struct ipv4));
+}
+
+/* Takes len bytes from behind the Ethernet header as what a tunnel was, and puts them back. */
+static __always_inline bool decap_again(struct __sk_buff *skb, void *bytes, __u32 len)
+{
+	return load(skb, sizeof(struct eth), bytes, len) &&
+	       !bpf_skb_adjust_room(skb, -(int)len, BPF_ADJ_ROOM_MAC, DECAP_FLAGS | decap_nvgre) &&
+	       !bpf_skb_adjust_room(skb, len, BPF_ADJ_ROOM_MAC, DECAP_FLAGS) &&
+	       !bpf_skb_store_bytes(skb, sizeof(struct eth), bytes, len, BPF_F_RECOMPUTE_CSUM);
+}
+
+/* Tells the kernel where the L4 header of a super-packet is. To it that still is where the transport's was, before
+ * the packet; with the tunnel forgotten it looks there when the packet goes out of a device with a queue, and
+ * Linux 7.1 to 7.3 panics or drops it. Only a tunnel's headers put in front set the place: so here come
+ * some of no length at all, and then the kernel is made to forget these: it wants at least IP and 4 bytes of GRE. */
+static __always_inline bool decap_point(struct __sk_buff *skb, const struct pkt *p)
+{
+	__u64 flags = DECAP_FLAGS | BPF_F_ADJ_ROOM_ENCAP_L4_GRE;
+	__u8 bytes[sizeof(struct ipv6) + 4];
+
+	if (p->type == TYPE_IPV6)
+		return !bpf_skb_adjust_room(skb, 0, BPF_ADJ_ROOM_MAC, flags | BPF_F_ADJ_ROOM_ENCAP_L3_IPV6) &&
+		       decap_again(skb, bytes, sizeof(struct ipv6) + 4);
+	return !bpf_skb_adjust_room(skb, 0, BPF_ADJ_ROOM_MAC, flags | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4) &&
+	       decap_again(skb, bytes, sizeof(struct ipv4) + 4);
+}
+
 static __always_inline enum verdict decap_strip(struct __sk_buff *skb, struct pkt *p)
 {
-	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET;
+	bool forget = decap_nvgre && (!skb->gso_size || decap_plain(p));
+	__u64 flags = DECAP_FLAGS;
 
-	flags |= p->vxlan ? decap_vxlan : decap_nvgre;
+	if (forget)
+		flags |= p->vxlan ? decap_vxlan : decap_nvgre;
 	if ((p->type == TYPE_IPV6) != p->outer6)
 		flags |= p->outer6 ? ADJ_ROOM_DECAP_L3_IPV4 : ADJ_ROOM_DECAP_L3_IPV6;
 	if (bpf_skb_adjust_room(skb, -(int)p->base, BPF_ADJ_ROOM_MAC, flags))
+		return V_DECAP_FAILED;
+	if (forget && skb->gso_size && !decap_point(skb, p))
 		return V_DECAP_FAILED;
 	if (bpf_skb_store_bytes(skb, 0, &p->eth, sizeof(p->eth), 0))
 		return V_DECAP_FAILED;

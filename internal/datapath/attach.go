@@ -246,10 +246,10 @@ func (s *Switch) Strategies() map[uint32]string {
 		switch _, xdp := s.links[linkName{progXDP, n.ifindex}]; {
 		case xdp:
 			out[n.ifindex] = "xdp"
-		case s.gre:
-			out[n.ifindex] = "tcx+gre"
 		case s.hasDX2():
 			out[n.ifindex] = "tcx+dx2"
+		case s.gre:
+			out[n.ifindex] = "tcx+gre"
 		default:
 			out[n.ifindex] = "tcx"
 		}

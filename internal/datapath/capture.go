@@ -674,6 +674,9 @@ func (r captureEventRow) captured(cpu int, frame []byte) shown {
 	}
 	if r.Flags&captureDetour != 0 {
 		p.Frame, p.Length = beyond(frame, dx2Outer), max(p.Length-dx2Outer, 0)
+		if len(p.Frame) > 14 && p.Frame[14]>>4 == 4 { // the detour calls all of them IPv6
+			binary.BigEndian.PutUint16(p.Frame[12:], 0x0800)
+		}
 	}
 	if p.Point == FromUnderlay || p.Point == Dropped {
 		p.Inner = int(r.Base)

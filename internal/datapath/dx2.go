@@ -14,10 +14,10 @@ var DX2Segment = netip.MustParseAddr("fd77:6566:7400::1")
 
 const progDX2 = "from_dx2"
 
-// WantsDX2 reports whether the detour would help: the kernel lacks the flag that
-// resets the tunnel's GSO state, and nobody asked for another way.
+// WantsDX2 reports whether the detour is asked for, or would help: the kernel lacks the
+// flags that reset the tunnel's GSO state, and nobody asked for another way.
 func (s *Switch) WantsDX2() bool {
-	return !s.gre && (s.opts.Decap == DecapAuto || s.opts.Decap == DecapDX2)
+	return s.opts.Decap == DecapDX2 || s.opts.Decap == DecapAuto && !s.gre
 }
 
 // AttachDX2 puts from_dx2 on the egress of the device and from then on sends TCP

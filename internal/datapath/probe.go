@@ -18,13 +18,6 @@ const (
 	adjRoomDecapL4UDP  = 1 << 10 // the same for VXLAN
 )
 
-// trustDecapL4 says whether a kernel that knows the flags may be told them. Linux
-// 7.3 must not be: the transport header stays where the GRE header was, before the
-// packet by then, and with skb->encapsulation reset the kernel believes it.
-// qdisc_pkt_len_segs_init reads through it and panics when a super-packet that came
-// whole from the underlay goes out of a tap. test/taps, run by test/kernels, shows it.
-const trustDecapL4 = false
-
 // probeDecapL4 tries whether the kernel knows the flags that make tcx
 // decapsulation leave plain GSO packets behind.
 func probeDecapL4() (bool, error) {

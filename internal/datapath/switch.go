@@ -71,11 +71,9 @@ func Open(o Options) (*Switch, error) {
 	}
 	s := &Switch{opts: o, log: o.Logger, links: map[linkName]link.Link{},
 		stale: map[localMACKey]struct{}{}, noXDP: map[uint32]bool{}}
-	known, err := probeDecapL4()
-	if err != nil {
+	if s.gre, err = probeDecapL4(); err != nil {
 		return nil, err
 	}
-	s.gre = known && trustDecapL4
 	if err := s.load(); err != nil {
 		closeAll(s.maps)
 		return nil, fmt.Errorf("load switch: %w", err)

@@ -38,9 +38,7 @@ const (
 // targets are the kernels, and how an uplink strips on them where it may choose.
 var targets = []struct{ suite, strategy string }{
 	{oldSuite, "tcx+dx2"},
-	// 7.3 panics with the flag (datapath's trustDecapL4) and loses what comes out
-	// of the detour, which is given up after one packet.
-	{newSuite, "tcx"},
+	{newSuite, "tcx+gre"},
 }
 
 func TestOldKernel(t *testing.T) {
