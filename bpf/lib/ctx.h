@@ -77,7 +77,7 @@ struct pkt {
 	__u8 nd : 1;        /* Neighbour Discovery */
 	__u8 has_claim : 1; /* claim is set */
 	__u8 routed : 1;
-	__u8 bare : 1;     /* outer headers that the kernel knows nothing of */
+	__u8 bare : 1;     /* its outer Ethernet header is ours, not the kernel's neighbour code's */
 	__u8 stripped : 1; /* outer headers were removed at tcx */
 	__u8 detour : 1;   /* lib/dx2.h */
 	__u8 to_group : 1; /* the outer destination is a multicast PA */

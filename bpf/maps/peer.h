@@ -25,7 +25,7 @@ struct peer {
 	__u32 ifindex; /* underlay device; 0: no route now */
 	__u16 mtu;     /* outer IP MTU */
 	__u16 flags;
-	__u8 next_hop[6]; /* for bare frames, such as ARP; zero: unresolved */
+	__u8 next_hop[6]; /* for bare frames: ARP always, others by `vouch`; zero: unresolved */
 	__u8 source[6];
 	__u32 path;  /* where further ways begin in `path` */
 	__u32 paths; /* how many there are */

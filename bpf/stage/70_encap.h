@@ -22,6 +22,7 @@
 #include "maps/port.h"
 #include "maps/record.h"
 #include "maps/setting.h"
+#include "maps/vouch.h"
 #include "wire/ethernet.h"
 #include "wire/ip.h"
 #include "wire/outer.h"
@@ -109,8 +110,10 @@ static __always_inline enum verdict encap_room(struct __sk_buff *skb, struct pkt
 
 	if (p->type != TYPE_ARP)
 		err = bpf_skb_adjust_room(skb, room, BPF_ADJ_ROOM_MAC, encap_flags(p));
-	if (!err)
+	if (!err) {
+		p->bare = vouched(p->peer);
 		return V_CONTINUE;
+	}
 	if (err != -EALREADY || skb->gso_size)
 		return V_ENCAP_FAILED;
 	if (same_mac(p->peer->next_hop, none))

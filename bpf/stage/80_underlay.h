@@ -17,8 +17,8 @@ static __always_inline enum verdict underlay(struct pkt *p)
 	if (!p->peer)
 		return V_CONTINUE;
 	p->out = p->peer->ifindex;
-	/* The kernel's neighbour code goes by skb->protocol, which is wrong for a bare frame;
-	 * such a frame carries its addresses already. */
+	/* A bare frame carries its addresses already. (The kernel's neighbour code goes by
+	 * skb->protocol, which is wrong for those that had to be bare.) */
 	p->action = p->bare ? ACT_DEVICE : ACT_NEIGHBOUR;
 	return V_ENCAPSULATED;
 }

@@ -189,9 +189,14 @@ static __always_inline bool short_fits(struct __sk_buff *skb, const struct pkt *
 	return encap_size(skb, p) + room <= limit;
 }
 
-static __always_inline bool short_room(struct __sk_buff *skb, const struct pkt *p)
+static __always_inline bool short_room(struct __sk_buff *skb, struct pkt *p)
 {
-	return !p->peer || bpf_skb_adjust_room(skb, outer_len(p->vxlan, p->outer6), BPF_ADJ_ROOM_MAC, encap_flags(p)) == 0;
+	if (!p->peer)
+		return true;
+	if (bpf_skb_adjust_room(skb, outer_len(p->vxlan, p->outer6), BPF_ADJ_ROOM_MAC, encap_flags(p)))
+		return false;
+	p->bare = vouched(p->peer);
+	return true;
 }
 
 /* All that must hold before the packet is touched; making room is the last that may fail. */

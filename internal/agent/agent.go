@@ -19,6 +19,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
@@ -37,6 +38,7 @@ type Switch interface {
 	Apply(want table.Set, sweep bool) error
 	ReadBack() (table.Set, error)
 	Relearn() error
+	Vouch(while time.Duration) error
 	AttachPort(ifindex uint32) error
 	DetachPort(ifindex uint32) error
 	AttachUplink(ifindex uint32) error

@@ -27,6 +27,12 @@ const (
 	lastRetry  = 30 * time.Second
 )
 
+// For how long the loop answers for the next hops that it has written, and how often it says so again.
+const (
+	vouchTime = 3 * time.Second
+	vouchPace = time.Second
+)
+
 // loop owns the plugs and all knowledge of the kernel. Only its goroutine
 // touches these fields.
 type loop struct {
@@ -131,21 +137,35 @@ func newLoop(ctx context.Context, a *Agent) (*loop, error) {
 func (l *loop) run(ctx context.Context) error {
 	audit := time.NewTicker(l.cfg.Audit)
 	defer audit.Stop()
+	vouch := time.NewTicker(vouchPace)
+	defer vouch.Stop()
 	defer l.stopListening()
 	for {
 		for _, f := range l.work.take() {
 			f()
 		}
 		l.reconcile()
+		l.vouch()
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-l.work.wait():
 		case <-l.retry.C:
 		case <-l.alarm.C:
+		case <-vouch.C:
 		case <-audit.C:
 			l.audit()
 		}
+	}
+}
+
+// vouch answers for the next hops in the rows, if they are what was last seen of the kernel.
+func (l *loop) vouch() {
+	if l.stale != 0 || l.rowsErr != nil {
+		return
+	}
+	if err := l.sw.Vouch(vouchTime); err != nil {
+		l.log.Warn("the kernel finds the next hops", "error", err)
 	}
 }
 

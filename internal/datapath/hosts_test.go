@@ -58,6 +58,8 @@ type carriage struct {
 	transport model.TransportID
 	v6        bool // the underlay is IPv6
 	mixed     bool // the subnet of db guests uses the other transport
+	bond      bool // the uplinks are two links each, of which one is used at a time
+	vlan      bool // the Provider Addresses are on VLAN 7
 }
 
 var carriages = []carriage{{transport: model.NVGRE}, {transport: model.NVGRE, v6: true}, {transport: model.VXLAN}, {transport: model.VXLAN, v6: true}}
@@ -71,10 +73,17 @@ func (c carriage) of(v model.VSID) model.TransportID {
 }
 
 func (c carriage) String() string {
+	text := c.transport.String() + " over IPv4"
 	if c.v6 {
-		return c.transport.String() + " over IPv6"
+		text = c.transport.String() + " over IPv6"
 	}
-	return c.transport.String() + " over IPv4"
+	if c.vlan {
+		text += " on a VLAN"
+	}
+	if c.bond {
+		text += " over a bond"
+	}
+	return text
 }
 
 // pas of the two hosts, and the underlay router's address beside each.
@@ -155,14 +164,11 @@ func newFabricBy(t *testing.T, by carriage, o Options, guests ...*guest) *fabric
 	for i, pa := range pas {
 		h := &host{ns: namespace(t, fmt.Sprintf("h%d", i+1)), pa: addr(pa)}
 		gw := routers[i]
-		u := fmt.Sprintf("u%d", i)
-		ip(t, "-n", h.ns, "link", "add", "name", "u0", "mtu", fmt.Sprint(underlayMTU), "type", "veth", "peer", "name", u, "netns", router)
-		ip(t, "-n", router, "link", "set", "dev", u, "mtu", fmt.Sprint(underlayMTU), "up")
+		dev, u := by.wire(t, h.ns, router, i)
 		ip(t, append([]string{"-n", router, "addr", "add", gw + bits, "dev", u}, nodad(by)...)...)
-		ip(t, append([]string{"-n", h.ns, "addr", "add", pa + bits, "dev", "u0"}, nodad(by)...)...)
-		ip(t, "-n", h.ns, "link", "set", "dev", "u0", "up")
+		ip(t, append([]string{"-n", h.ns, "addr", "add", pa + bits, "dev", dev}, nodad(by)...)...)
 		ip(t, "-n", h.ns, "route", "add", "default", "via", gw)
-		h.uplink = deviceIn(t, h.ns, "u0")
+		h.uplink = deviceIn(t, h.ns, dev)
 		h.router = model.MAC(deviceIn(t, router, u).HardwareAddr)
 		f.hosts[i] = h
 	}
@@ -176,6 +182,36 @@ func newFabricBy(t *testing.T, by carriage, o Options, guests ...*guest) *fabric
 		}
 	}
 	return f
+}
+
+// wire connects host i with the router, and gives the devices that the addresses go on.
+func (c carriage) wire(t *testing.T, host, router string, i int) (uplink, side string) {
+	t.Helper()
+	uplink, side = "u0", fmt.Sprintf("u%d", i)
+	mtu := fmt.Sprint(underlayMTU)
+	if c.bond {
+		ip(t, "-n", host, "link", "add", "name", uplink, "type", "bond", "mode", "active-backup", "miimon", "10")
+		ip(t, "-n", router, "link", "add", "name", side, "type", "bridge")
+		for leg := range 2 {
+			near, far := fmt.Sprintf("leg%d", leg), fmt.Sprintf("far%d-%d", i, leg)
+			ip(t, "-n", host, "link", "add", "name", near, "mtu", mtu, "type", "veth", "peer", "name", far, "netns", router)
+			ip(t, "-n", router, "link", "set", "dev", far, "mtu", mtu, "master", side, "up")
+			ip(t, "-n", host, "link", "set", "dev", near, "master", uplink)
+			ip(t, "-n", host, "link", "set", "dev", near, "up")
+		}
+	} else {
+		ip(t, "-n", host, "link", "add", "name", uplink, "mtu", mtu, "type", "veth", "peer", "name", side, "netns", router)
+	}
+	ip(t, "-n", router, "link", "set", "dev", side, "mtu", mtu, "up")
+	ip(t, "-n", host, "link", "set", "dev", uplink, "mtu", mtu, "up")
+	if !c.vlan {
+		return uplink, side
+	}
+	for _, end := range []struct{ ns, dev string }{{host, uplink}, {router, side}} {
+		ip(t, "-n", end.ns, "link", "add", "link", end.dev, "name", end.dev+".7", "type", "vlan", "id", "7")
+		ip(t, "-n", end.ns, "link", "set", "dev", end.dev+".7", "up")
+	}
+	return uplink + ".7", side + ".7"
 }
 
 func nodad(by carriage) []string {

@@ -58,19 +58,6 @@ func (t *Traffic) More(n uint64) {
 	}
 }
 
-// FinishSparing is Finish where the kernel itself may lose as many in all.
-func (t *Traffic) FinishSparing(most int) stream.Total {
-	t.f.T.Helper()
-	for _, s := range t.streams {
-		s.Spare = most
-	}
-	total := t.Finish()
-	if total.Lost > most {
-		t.f.T.Errorf("%d datagrams were lost, more than %d", total.Lost, most)
-	}
-	return total
-}
-
 // Finish stops the streams, waits for what is under way, and fails the test for
 // every datagram that was sent and has not arrived, or has arrived twice.
 func (t *Traffic) Finish() (total stream.Total) {

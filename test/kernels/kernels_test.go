@@ -74,6 +74,7 @@ func TestKernels(t *testing.T) {
 			jobs := []job.Job{
 				test("taps", ".", "", "WEFT_STRATEGY="+target.strategy),
 				test("datapath", "^Test(VerifierBudget|AttachIsIdempotentAndForgetsTheDead|GuestsTalk|TapGuestsTalk|XDPStripsBeforeGRO)$", ""),
+				{Name: "uplinks", Args: []string{"/tests/datapath", "-test.v", "-test.timeout", "10m", "-test.run", "^TestBondsAndVLANs$"}, Env: []string{"WEFT_EMULATED=1"}},
 				test("packet", ".", "", "WEFT_EMULATED=1"),
 				test("interop", ".", "", "WEFT_EMULATED=1"),
 				{Name: "demo", Args: []string{"/bin/weftd", "lab", "demo", "-f", "/examples/demo-lab.yaml"}},

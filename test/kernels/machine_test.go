@@ -23,7 +23,7 @@ import (
 var tools = []string{"ip", "bridge", "ethtool", "ping", "sysctl", "cat", "sh", "ovsdb-tool", "ovsdb-server", "ovs-vswitchd", "ovs-vsctl", "ovs-ofctl"}
 
 // modules that the tests need and distributions do not build in.
-var modules = []string{"veth", "tun", "bridge", "vxlan", "ip_gre", "ip6_gre", "openvswitch"}
+var modules = []string{"veth", "tun", "bridge", "vxlan", "ip_gre", "ip6_gre", "openvswitch", "8021q", "bonding"}
 
 // modulesIfAny are part of others in newer kernels.
 var modulesIfAny = []string{"vport-gre", "vport-vxlan"}
