@@ -56,6 +56,7 @@ const (
 	vswitchMapStorm         = "storm"
 	vswitchMapTraffic       = "traffic"
 	vswitchMapUplink        = "uplink"
+	vswitchMapVouch         = "vouch"
 	vswitchMapWalk          = "walk"
 	vswitchProgDiscard      = "discard"
 	vswitchProgFloodPort    = "flood_port"
@@ -176,6 +177,7 @@ type vswitchMapSpecs struct {
 	Storm         *ebpf.MapSpec `ebpf:"storm"`
 	Traffic       *ebpf.MapSpec `ebpf:"traffic"`
 	Uplink        *ebpf.MapSpec `ebpf:"uplink"`
+	Vouch         *ebpf.MapSpec `ebpf:"vouch"`
 	Walk          *ebpf.MapSpec `ebpf:"walk"`
 }
 
@@ -250,6 +252,7 @@ type vswitchMaps struct {
 	Storm         *ebpf.Map `ebpf:"storm"`
 	Traffic       *ebpf.Map `ebpf:"traffic"`
 	Uplink        *ebpf.Map `ebpf:"uplink"`
+	Vouch         *ebpf.Map `ebpf:"vouch"`
 	Walk          *ebpf.Map `ebpf:"walk"`
 }
 
@@ -295,6 +298,7 @@ func (m *vswitchMaps) Close() error {
 		m.Storm,
 		m.Traffic,
 		m.Uplink,
+		m.Vouch,
 		m.Walk,
 	)
 }
