@@ -1,0 +1,201 @@
+package truth
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// The oracle reads docs/design/acl.md and the resources, and nothing of what turns them
+// into rows: compile, the agent, sim and the switch are what it checks.
+
+// probe is one packet between two places.
+type probe struct {
+	From, To     int
+	Family       int // 0 IPv4, 1 IPv6
+	Proto        string
+	Sport, Dport uint16
+	Reply        bool // of an earlier probe that has arrived
+}
+
+// tried is whether the oracle lets a probe arrive, and leaves behind what it opened.
+func (p *policy) tried(q probe, open connections) bool {
+	return p.isolated(q.From, q.To) && p.judged("outbound", q.From, q.To, q, open) && p.judged("inbound", q.To, q.From, q, open)
+}
+
+// isolated is hnv 5.2's table, within a subnet.
+func (p *policy) isolated(from, to int) bool {
+	a, b := p.Ports[from].Isolation, p.Ports[to].Isolation
+	free := func(s string) bool { return s == "" || s == "promiscuous" }
+	return places[from].subnet != places[to].subnet || free(a) || free(b) || a == b && a != "isolated"
+}
+
+// connection as acl.md keys it.
+type connection struct {
+	at, other  int
+	family     int
+	proto      string
+	here, afar uint16
+}
+
+type connections map[connection]bool
+
+// judged is whether the place lets the probe pass in the direction.
+func (p *policy) judged(direction string, at, other int, q probe, open connections) bool {
+	here, afar := q.Sport, q.Dport
+	if direction == "inbound" {
+		here, afar = afar, here
+	}
+	key := connection{at, other, q.Family, q.Proto, here, afar}
+	if q.Proto == "icmp" {
+		key.here, key.afar = q.Sport, 0
+	}
+	if open[key] {
+		return true
+	}
+	allowed, remember := p.search(direction, at, other, q.Family, q.Proto, here, afar)
+	if allowed && remember {
+		open[key] = true
+	}
+	return allowed
+}
+
+// search asks the sections in turn.
+func (p *policy) search(direction string, at, other, family int, proto string, here, afar uint16) (allowed, stateful bool) {
+	ask := func(tier string, lists ...[]string) (action string, remember bool) {
+		type placed struct {
+			rule
+			list  string
+			place int
+		}
+		var all []placed
+		var seen []string
+		for _, name := range slices.Concat(lists...) {
+			i := slices.IndexFunc(p.Lists, func(l list) bool { return l.Name == name })
+			if i < 0 || slices.Contains(seen, name) || p.Lists[i].Tier != tier || p.Lists[i].Mode == "audit" {
+				continue
+			}
+			seen = append(seen, name)
+			l := p.Lists[i]
+			for n, r := range l.Rules {
+				all = append(all, placed{r, l.Name, n})
+			}
+			if d := map[string]string{"inbound": l.Inbound, "outbound": l.Outbound}[direction]; d != "" {
+				all = append(all, placed{rule{Direction: direction, Action: d, Protocol: "any", Weight: -1}, l.Name, len(l.Rules)})
+			}
+		}
+		slices.SortStableFunc(all, func(a, b placed) int {
+			return cmp.Or(cmp.Compare(b.Weight, a.Weight), cmp.Compare(a.list, b.list), cmp.Compare(a.place, b.place))
+		})
+		for _, r := range all {
+			if r.Action != "meter" && (r.Direction == "both" || r.Direction == direction) && p.matches(r.rule, at, other, family, proto, here, afar) {
+				return r.Action, r.Stateful
+			}
+		}
+		return "", false
+	}
+	port, subnet := p.Ports[at], p.Subnet[places[at].subnet]
+	attached := port.Lists
+	// What a port says itself takes the place of what its profile says.
+	if i := slices.IndexFunc(p.Profiles, func(q profile) bool { return q.Name == port.Profile }); i >= 0 && len(port.Lists) == 0 {
+		attached = p.Profiles[i].Lists
+	}
+	action, remember := ask("administrator", p.Network, subnet, attached)
+	switch action {
+	case "allow":
+		return true, remember
+	case "deny":
+		return false, false
+	}
+	decided := false
+	for _, level := range [][]string{p.Network, subnet, slices.Concat(attached)} {
+		action, s := ask("tenant", level)
+		if action == "deny" {
+			return false, false
+		}
+		decided, stateful = decided || action != "", stateful || s
+	}
+	for _, isMAC := range []bool{true, false} {
+		action := p.basic(direction, at, other, family, isMAC)
+		if action == "deny" {
+			return false, false
+		}
+		decided = decided || action != ""
+	}
+	if decided {
+		return true, stateful
+	}
+	action, remember = ask("default", p.Network, subnet, attached)
+	return action != "deny", remember
+}
+
+// basic is what the port's own entries say: the longest prefix wins, the first of equals.
+func (p *policy) basic(direction string, at, other, family int, isMAC bool) (action string) {
+	longest := -1
+	for _, e := range p.Ports[at].Basic {
+		if e.Action == "meter" || e.Direction != "both" && e.Direction != direction || strings.HasSuffix(e.Field, "MAC") != isMAC {
+			continue
+		}
+		if isMAC {
+			// Behind the router every remote MAC is the router's.
+			if places[at].subnet == places[other].subnet && e.Value == places[other].mac.String() && longest < 0 {
+				action, longest = e.Action, 0
+			}
+			continue
+		}
+		of := other
+		if e.Field == "localAddress" {
+			of = at
+		}
+		prefix := netip.MustParsePrefix(e.Value)
+		if prefix.Contains(places[of].ca[family]) && prefix.Bits() > longest {
+			action, longest = e.Action, prefix.Bits()
+		}
+	}
+	return action
+}
+
+// matches is whether all that a rule names is so.
+func (p *policy) matches(r rule, at, other, family int, proto string, here, afar uint16) bool {
+	if proto == "icmp" && family == 1 {
+		proto = "icmpv6"
+	}
+	if r.Protocol != "any" && r.Protocol != proto {
+		return false
+	}
+	if len(r.Local) > 0 && !inside(r.Local, places[at].ca[family]) {
+		return false
+	}
+	if len(r.Remote)+len(r.RemoteGroups) > 0 {
+		if !inside(r.Remote, places[other].ca[family]) && !slices.ContainsFunc(r.RemoteGroups, func(g string) bool { return p.member(g, other, family) }) {
+			return false
+		}
+	}
+	return inRange(r.LocalPorts, here) && inRange(r.RemotePorts, afar)
+}
+
+func inside(prefixes []string, a netip.Addr) bool {
+	return slices.ContainsFunc(prefixes, func(s string) bool { return netip.MustParsePrefix(s).Contains(a) })
+}
+
+// member is whether a group has a place, by itself or through others.
+func (p *policy) member(name string, at, family int) bool {
+	i := slices.IndexFunc(p.Groups, func(g group) bool { return g.Name == name })
+	g := p.Groups[i]
+	return g.Role == places[at].label || inside(g.Prefixes, places[at].ca[family]) ||
+		slices.ContainsFunc(g.Groups, func(s string) bool { return p.member(s, at, family) })
+}
+
+func inRange(ranges []string, n uint16) bool {
+	return len(ranges) == 0 || slices.ContainsFunc(ranges, func(s string) bool {
+		first, last, ok := strings.Cut(s, "-")
+		if !ok {
+			last = first
+		}
+		a, _ := strconv.Atoi(first)
+		b, _ := strconv.Atoi(last)
+		return int(n) >= a && int(n) <= b
+	})
+}

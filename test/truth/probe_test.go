@@ -1,0 +1,168 @@
+package truth
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/weft-sdn/weft/internal/model"
+	"github.com/weft-sdn/weft/internal/wire"
+	"github.com/weft-sdn/weft/test/stream"
+)
+
+// guest is a NIC without a kernel behind it: nothing there answers, so that only what
+// the test sends is on its way.
+type guest struct {
+	socket int
+}
+
+// newGuest opens the guest's eth0 in a namespace.
+func newGuest(space string) (g guest, err error) {
+	err = stream.In(space, func() error {
+		eth0, err := net.InterfaceByName("eth0")
+		if err != nil {
+			return err
+		}
+		all := int(binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, unix.ETH_P_ALL)))
+		if g.socket, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, all); err != nil {
+			return err
+		}
+		// Room for everything that one round sends to one guest.
+		if err := unix.SetsockoptInt(g.socket, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20); err != nil {
+			return err
+		}
+		return unix.Bind(g.socket, &unix.SockaddrLinklayer{Protocol: uint16(all), Ifindex: eth0.Index})
+	})
+	return g, err
+}
+
+func (g guest) send(frame []byte) error { return unix.Send(g.socket, frame, 0) }
+
+// arrived gives the numbers of the frames that came in since it was last asked.
+func (g guest) arrived() (ids []uint64, err error) {
+	b := make([]byte, 2048)
+	for {
+		n, from, err := unix.Recvfrom(g.socket, b, 0)
+		if errors.Is(err, unix.EAGAIN) {
+			return ids, nil
+		}
+		if err != nil {
+			return ids, err
+		}
+		if l, ok := from.(*unix.SockaddrLinklayer); ok && l.Pkttype != unix.PACKET_OUTGOING && n > 16 && binary.BigEndian.Uint64(b[n-16:]) == magic {
+			ids = append(ids, binary.BigEndian.Uint64(b[n-8:n]))
+		}
+	}
+}
+
+// magic marks frames of this test; their number is behind it, at the end.
+const magic = 0x77656674_74727574
+
+// frame is the probe as its guest sends it.
+func (q probe) frame(id uint64, vsid [2]model.VSID) []byte {
+	from, to := places[q.From], places[q.To]
+	mac := to.mac
+	if from.subnet != to.subnet {
+		mac = model.RouterMAC(vsid[from.subnet])
+	}
+	l4 := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(q.l4(), magic), id)
+	src, dst := from.ca[q.Family], to.ca[q.Family]
+	proto := map[string]uint8{"tcp": 6, "udp": 17, "icmp": 1}[q.Proto]
+	if q.Proto == "icmp" && q.Family == 1 {
+		proto = 58
+	}
+	seal(l4, map[uint8]int{6: 16, 17: 6, 1: 2, 58: 2}[proto], wire.Checksum(l4, func() uint32 {
+		if proto == 1 {
+			return 0
+		}
+		return wire.PseudoHeader(src, dst, proto, len(l4))
+	}()))
+	if q.Family == 1 {
+		return ethernet(mac, from.mac, wire.TypeIPv6, v6(wire.IPv6{Next: proto, HopLimit: 64, Source: src, Destination: dst, PayloadLen: uint16(len(l4))}, l4))
+	}
+	return ethernet(mac, from.mac, wire.TypeIPv4, v4(wire.IPv4{HeaderLen: wire.IPv4Len, TotalLen: uint16(wire.IPv4Len + len(l4)), TTL: 64, Proto: proto, Source: src, Destination: dst}, l4))
+}
+
+// l4 is the header in front of the mark, with room for its checksum.
+func (q probe) l4() []byte {
+	ports := binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, q.Sport), q.Dport)
+	switch q.Proto {
+	case "udp":
+		return append(ports, 0, 8+16, 0, 0)
+	case "tcp":
+		flags := byte(0x02) // SYN
+		if q.Reply {
+			flags = 0x12
+		}
+		return append(ports, 0, 0, 0, 1, 0, 0, 0, 0, 5<<4, flags, 0xff, 0xff, 0, 0, 0, 0)
+	}
+	kind := map[bool][2]byte{false: {8, 128}, true: {0, 129}}[q.Reply][q.Family]
+	return []byte{kind, 0, 0, 0, byte(q.Sport >> 8), byte(q.Sport), 0, 1}
+}
+
+func seal(b []byte, at int, checksum uint16) { binary.BigEndian.PutUint16(b[at:], checksum) }
+
+func ethernet(dst, src model.MAC, kind uint16, payload []byte) []byte {
+	b := make([]byte, wire.EthernetLen)
+	must(wire.Ethernet{Dst: dst, Src: src, Type: kind}.Encode(b))
+	return append(b, payload...)
+}
+
+func v4(h wire.IPv4, payload []byte) []byte {
+	b := make([]byte, wire.IPv4Len)
+	must(h.Encode(b))
+	must(wire.SealIPv4(b))
+	return append(b, payload...)
+}
+
+func v6(h wire.IPv6, payload []byte) []byte {
+	b := make([]byte, wire.IPv6Len)
+	must(h.Encode(b))
+	return append(b, payload...)
+}
+
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// probes are all that is tried of one tenant: every ordered pair, both families, and what
+// the rules of random tell apart. Source ports are of one round alone.
+func probes(round int) (all []probe) {
+	sport := uint16(20000 + round%40000)
+	for from := range places {
+		for to := range places {
+			if from == to {
+				continue
+			}
+			for family := range 2 {
+				all = append(all, probe{From: from, To: to, Family: family, Proto: "tcp", Sport: sport, Dport: 80},
+					probe{From: from, To: to, Family: family, Proto: "tcp", Sport: sport, Dport: 443},
+					probe{From: from, To: to, Family: family, Proto: "udp", Sport: sport, Dport: 53},
+					probe{From: from, To: to, Family: family, Proto: "icmp", Sport: sport + uint16(from)})
+			}
+		}
+	}
+	return all
+}
+
+// reply is the answer to a probe.
+func (q probe) reply() probe {
+	r := probe{From: q.To, To: q.From, Family: q.Family, Proto: q.Proto, Sport: q.Dport, Dport: q.Sport, Reply: true}
+	if q.Proto == "icmp" {
+		r.Sport, r.Dport = q.Sport, 0
+	}
+	return r
+}
+
+func (q probe) String() string {
+	way := "to"
+	if q.Reply {
+		way = "answers"
+	}
+	return fmt.Sprintf("%s %s %s, IPv%d %s %d to %d", places[q.From].name, way, places[q.To].name, 4+2*q.Family, q.Proto, q.Sport, q.Dport)
+}
