@@ -5,7 +5,7 @@ export GOFLAGS = -buildvcs=false
 GO = go
 FUZZ = 10m
 
-.PHONY: help build demo demo-down test test-kernels check generate fuzz diff-hour chaos bench clean
+.PHONY: help build demo demo-down test test-kernels check generate fuzz diff-hour truth chaos bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -52,6 +52,11 @@ fuzz: ## fuzz every target for FUZZ (10m) each
 
 diff-hour: ## an hour of random packets through the loaded program and the oracle
 	WEFT_DIFF_TIME=1h $(GO) test -count=1 -timeout 90m -v -run '^TestDifferential$$' ./test/packet/...
+
+TRUTH = 10000
+truth: ## try TRUTH (10000) random policies against what real packets do
+	@$(GO) run ./tools/needs test
+	WEFT_TRUTH_CASES=$(TRUTH) $(GO) test -count=1 -timeout 12h -v ./test/truth
 
 CHAOS = 10m
 chaos: ## kill everything but the kernel in random order for CHAOS (10m), and lose no packet
