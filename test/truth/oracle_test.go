@@ -22,14 +22,13 @@ type probe struct {
 
 // tried is whether the oracle lets a probe arrive, and leaves behind what it opened.
 func (p *policy) tried(q probe, open connections) bool {
-	return p.isolated(q.From, q.To) && p.judged("outbound", q.From, q.To, q, open) && p.judged("inbound", q.To, q.From, q, open)
+	return p.together(q.From, q.To) && p.judged("outbound", q.From, q.To, q, open) && p.judged("inbound", q.To, q.From, q, open)
 }
 
-// isolated is hnv 5.2's table, within a subnet.
-func (p *policy) isolated(from, to int) bool {
+// together is hnv 5.2's table, within a subnet; ports without a mode are a community.
+func (p *policy) together(from, to int) bool {
 	a, b := p.Ports[from].Isolation, p.Ports[to].Isolation
-	free := func(s string) bool { return s == "" || s == "promiscuous" }
-	return places[from].subnet != places[to].subnet || free(a) || free(b) || a == b && a != "isolated"
+	return places[from].subnet != places[to].subnet || a == "promiscuous" || b == "promiscuous" || a == b && a != "isolated"
 }
 
 // connection as acl.md keys it.
