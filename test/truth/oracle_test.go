@@ -66,7 +66,7 @@ func (p *policy) search(direction string, at, other, family int, proto string, h
 	ask := func(tier string, lists ...[]string) (action string, remember bool) {
 		type placed struct {
 			rule
-			list  string
+			list  int // in the order of levels and of attachment
 			place int
 		}
 		var all []placed
@@ -79,10 +79,10 @@ func (p *policy) search(direction string, at, other, family int, proto string, h
 			seen = append(seen, name)
 			l := p.Lists[i]
 			for n, r := range l.Rules {
-				all = append(all, placed{r, l.Name, n})
+				all = append(all, placed{r, len(seen), n})
 			}
 			if d := map[string]string{"inbound": l.Inbound, "outbound": l.Outbound}[direction]; d != "" {
-				all = append(all, placed{rule{Direction: direction, Action: d, Protocol: "any", Weight: -1}, l.Name, len(l.Rules)})
+				all = append(all, placed{rule{Direction: direction, Action: d, Protocol: "any", Weight: -1}, len(seen), len(l.Rules)})
 			}
 		}
 		slices.SortStableFunc(all, func(a, b placed) int {
@@ -97,9 +97,8 @@ func (p *policy) search(direction string, at, other, family int, proto string, h
 	}
 	port, subnet := p.Ports[at], p.Subnet[places[at].subnet]
 	attached := port.Lists
-	// What a port says itself takes the place of what its profile says.
-	if i := slices.IndexFunc(p.Profiles, func(q profile) bool { return q.Name == port.Profile }); i >= 0 && len(port.Lists) == 0 {
-		attached = p.Profiles[i].Lists
+	if i := slices.IndexFunc(p.Profiles, func(q profile) bool { return q.Name == port.Profile }); i >= 0 {
+		attached = slices.Concat(p.Profiles[i].Lists, attached)
 	}
 	action, remember := ask("administrator", p.Network, subnet, attached)
 	switch action {
@@ -109,7 +108,7 @@ func (p *policy) search(direction string, at, other, family int, proto string, h
 		return false, false
 	}
 	decided := false
-	for _, level := range [][]string{p.Network, subnet, slices.Concat(attached)} {
+	for _, level := range [][]string{p.Network, subnet, attached} {
 		action, s := ask("tenant", level)
 		if action == "deny" {
 			return false, false

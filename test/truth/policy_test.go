@@ -139,18 +139,23 @@ var prefixes = []string{"10.0.0.0/24", "10.0.1.0/24", "10.0.0.4/30", "10.0.1.6/3
 
 func randomRule(r *rand.Rand, name, tier string, groups []string) rule {
 	q := rule{Name: name, Direction: pick(r, "inbound", "outbound", "both"), Action: pick(r, "allow", "allow", "deny", "deny", "meter"),
-		Protocol: pick(r, "any", "any", "tcp", "udp", "icmp", "icmpv6"), Weight: r.IntN(4) * 10, Stateful: r.IntN(2) == 0}
+		Protocol: pick(r, "any", "any", "tcp", "udp", "icmp", "icmpv6"), Weight: r.IntN(4) * 10, Stateful: false}
 	if tier == "administrator" && r.IntN(3) == 0 {
 		q.Action = "pass"
 	}
 	if q.Action != "allow" {
 		q.Stateful = false
 	}
+	// A rule of both families would have to have both on both sides.
+	family := map[string]string{"icmp": ".", "icmpv6": ":"}[q.Protocol]
+	if family == "" {
+		family = pick(r, ".", ":")
+	}
 	if r.IntN(2) == 0 {
-		q.Remote = some(r, 4, prefixes)
+		q.Remote = some(r, 4, of(family, prefixes))
 	}
 	if r.IntN(5) == 0 {
-		q.Local = some(r, 4, prefixes)
+		q.Local = some(r, 4, of(family, prefixes))
 	}
 	if r.IntN(3) == 0 {
 		q.RemoteGroups = some(r, 2, groups)
@@ -160,6 +165,16 @@ func randomRule(r *rand.Rand, name, tier string, groups []string) rule {
 		q.RemotePorts = some(r, 5, []string{"80", "53", "70-90", "443"})
 	}
 	return q
+}
+
+// of keeps the prefixes of a family, by the mark of its notation.
+func of(mark string, all []string) (out []string) {
+	for _, p := range all {
+		if strings.Contains(p, mark) {
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 func randomBasic(r *rand.Rand) basic {
