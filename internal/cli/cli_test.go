@@ -40,6 +40,7 @@ type answers struct {
 	list   func(*weftv1.ListRequest) []*weftv1.Resource
 	watch  []*weftv1.WatchResponse
 	drops  []*weftv1.Drop
+	hits   func(*weftv1.RuleHitsRequest) (*weftv1.RuleHitsResponse, error)
 	verify []*weftv1.HostVerification
 	plug   func(*weftv1.PlugRequest) (*weftv1.PlugResponse, error)
 

@@ -101,8 +101,76 @@ func written(r *weftv1.Resource) ([]string, error) {
 	return strings.Split(strings.TrimSuffix(head, "\n"), "\n"), nil
 }
 
-// diffLines is the shortest way from old to new: "- " gone, "+ " come, "  " kept.
+// Bounds of a difference for people.
+const (
+	maxCompared  = 1 << 22 // pairs of lines; more than that are shown as all gone and all come
+	aroundChange = 3       // kept lines around what changes
+	shownKept    = 40      // kept lines in a row that are shown all
+)
+
+// diffLines is the way from old to new, the shortest unless they are very long: "- " gone, "+ " come,
+// "  " kept. Long stretches that are kept are only counted.
 func diffLines(old, new []string) []string {
+	head := 0
+	for head < len(old) && head < len(new) && old[head] == new[head] {
+		head++
+	}
+	tail := 0
+	for tail < len(old)-head && tail < len(new)-head && old[len(old)-1-tail] == new[len(new)-1-tail] {
+		tail++
+	}
+	lines := kept(old[:head])
+	a, b := old[head:len(old)-tail], new[head:len(new)-tail]
+	if len(a)*len(b) > maxCompared {
+		lines = append(append(lines, marked("- ", a)...), marked("+ ", b)...)
+	} else {
+		lines = append(lines, shortest(a, b)...)
+	}
+	return elide(append(lines, kept(old[len(old)-tail:])...))
+}
+
+func kept(lines []string) []string { return marked("  ", lines) }
+
+func marked(mark string, lines []string) []string {
+	out := make([]string, len(lines))
+	for i, l := range lines {
+		out[i] = mark + l
+	}
+	return out
+}
+
+// elide counts the middle of long stretches that are kept.
+func elide(lines []string) []string {
+	var out []string
+	for i := 0; i < len(lines); {
+		end := i
+		for end < len(lines) && strings.HasPrefix(lines[end], "  ") {
+			end++
+		}
+		from, to := i+aroundChange, end-aroundChange
+		if i == 0 {
+			from = i
+		}
+		if end == len(lines) {
+			to = end
+		}
+		if end-i > shownKept && to > from {
+			out = append(out, lines[i:from]...)
+			out = append(out, fmt.Sprintf("  … %d lines", to-from))
+			i = to
+		}
+		out = append(out, lines[i:end]...)
+		if end < len(lines) {
+			out = append(out, lines[end])
+			end++
+		}
+		i = end
+	}
+	return out
+}
+
+// shortest is the shortest way from old to new.
+func shortest(old, new []string) []string {
 	// common[i][j] is the length of the longest common subsequence of old[i:] and new[j:].
 	common := make([][]int, len(old)+1)
 	for i := range common {

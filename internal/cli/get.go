@@ -35,6 +35,7 @@ func (a *app) getCommand() *cobra.Command {
 Kinds: tenants, hosts, pas (ProviderAddress), providerroutes, groups (AddressGroup), acls
 (AccessList), networks (VirtualNetwork), subnets (VirtualSubnet), profiles (PortProfile), ports,
 routes (CustomerRoute), records (LookupRecord); in any case, singular or plural.
+-o wide of acls shows every rule with what the hosts have counted.
 -o yaml can be given back to weft apply; -o name prints KIND TENANT/NAME.`,
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: a.completeKindName,
@@ -97,7 +98,7 @@ func (g *getter) list(c *cobra.Command, policy weftv1connect.PolicyServiceClient
 		g.say("no %s", g.kind)
 		return nil
 	}
-	return g.print(all.GetResources())
+	return g.show(ctx, all.GetResources())
 }
 
 // some shows the named ones.
@@ -117,12 +118,20 @@ func (g *getter) some(c *cobra.Command, policy weftv1connect.PolicyServiceClient
 		found = append(found, answer.Msg.GetResource())
 	}
 	if g.format != "json" {
-		return g.print(found)
+		return g.show(ctx, found)
 	}
 	if len(found) == 1 {
 		return writeJSON(g.out, found[0])
 	}
 	return writeJSON(g.out, &weftv1.ListResponse{Resources: found})
+}
+
+// show is print for what does not change meanwhile: counters are asked for.
+func (g *getter) show(ctx context.Context, resources []*weftv1.Resource) error {
+	if g.kind == model.KindAccessList && g.format == "wide" {
+		return g.printRules(ctx, resources)
+	}
+	return g.print(resources)
 }
 
 func (g *getter) print(resources []*weftv1.Resource) error {

@@ -115,6 +115,7 @@ func printRuns(w io.Writer, runs []*weftv1.TraceRun, wide bool) {
 		for _, s := range r.GetSteps() {
 			fmt.Fprintf(w, "  %-10s %s\n", s.GetStage(), s.GetText())
 		}
+		printTraceRules(w, r)
 		printVerdict(w, r)
 		for _, f := range r.GetFindings() {
 			fmt.Fprintf(w, "  !! %s\n", f)

@@ -173,6 +173,7 @@ func (s operateService) traceOn(ctx context.Context, host string, q *hostv1.Trac
 	if len(a.GetTrace().GetRuns()) == 0 {
 		return nil, connect.NewError(connect.CodeInternal, fmt.Errorf("host %q: its agent's answer is empty", host))
 	}
+	s.placeRules(a.GetTrace().GetRuns())
 	return a.GetTrace(), nil
 }
 

@@ -88,6 +88,7 @@ var sound = resource("Port", "sound", "{subnet: web, host: h1}")
 func TestBadInput(t *testing.T) {
 	w := newWorld(t, "b", map[string]any{"limits": map[string]any{"records": records}})
 	w.run(t, "sets", badSets)
+	w.run(t, "rules", badRules)
 	w.run(t, "plugs", badPlugs)
 	w.run(t, "full table", fullTable)
 	w.run(t, "corrupt cache", corruptCache)
@@ -126,6 +127,49 @@ var wrong = []struct{ set, field, words string }{
 	{resource("Port", "x", "{subnet: nope}"), "Port red/x: spec.subnet", "red/nope does not exist"},
 	{resource("VirtualSubnet", "web", `{network: prod, vsid: 5009, prefixes: [10.0.0.0/24, "fd00:a::/64"]}`), "VirtualSubnet red/web: spec.vsid", "cannot change from 5001"},
 	{resource("VirtualSubnet", "web", `{network: prod, vsid: 5001, prefixes: [10.0.0.0/24]}`), "VirtualSubnet red/web: spec.prefixes", "would no longer fit"},
+}
+
+// rules holds what the wrong sets of badRules refer to.
+var rules = resource("AddressGroup", "office", "{prefixes: [10.99.0.0/16]}") +
+	resource("AddressGroup", "all", "{groups: [office]}") +
+	resource("AccessList", "in", "{rules: [{name: a, direction: inbound, action: deny, remote: {groups: [all]}}]}") +
+	resource("PortProfile", "vm", "{accessLists: [in], dhcpGuard: true}") +
+	resource("Port", "ruled", "{subnet: web, profile: vm}")
+
+// Profiles, settings, access lists and groups that are wrong, or that are still needed.
+func badRules(w *world) {
+	list := func(rule string) string {
+		return resource("AccessList", "x", "{rules: [{direction: inbound, action: allow, protocol: tcp, "+rule+"}]}")
+	}
+	w.done(w.Apply(rules))
+	w.untouched("wrong rules", func() {
+		for _, c := range []struct{ set, field, words string }{
+			{list(`localPorts: ["90-80"]`), "AccessList red/x: spec.rules[0].localPorts[0]", "90-80 is upside down; write 80-90"},
+			{list(`localPorts: ["80-70000"]`), "AccessList red/x: spec.rules[0].localPorts[0]", "of at most 65535"},
+			{list(`localPorts: [443]`), "spec.rules[0].localPorts[0]", "put it in quotes"},
+			{list(`icmpType: 8`), "AccessList red/x: spec.rules[0].icmpType", "goes with protocol icmp"},
+			{list(`remote: {groups: [nosuch]}`), "AccessList red/x: spec.rules[0].remote.groups[0]", "AddressGroup red/nosuch does not exist"},
+			{list(`remote: {prefixes: [10.0.0.0/8]}, local: {prefixes: ["fd00::/8"]}`), "AccessList red/x: spec.rules[0].remote.prefixes", "no packet has both"},
+			{list(`weight: 65536`), "AccessList red/x: spec.rules[0].weight", "at most 65535"},
+			{resource("AccessList", "x", "{rules: [{direction: both, action: pass}]}"), "AccessList red/x: spec.rules[0].action", "tier administrator"},
+			{resource("AddressGroup", "office", "{groups: [all]}"), "AddressGroup red/office: spec.groups[0]", "office is in all is in office"},
+			{resource("VirtualSubnet", "x", "{network: prod, prefixes: [10.9.0.0/24], accessLists: [nosuch]}"), "VirtualSubnet red/x: spec.accessLists[0]", "AccessList red/nosuch does not exist"},
+			{resource("Port", "x", "{subnet: web, profile: nosuch}"), "Port red/x: spec.profile", "PortProfile red/nosuch does not exist"},
+			{resource("Port", "x", "{subnet: web, isolation: {mode: community}}"), "Port red/x: spec.isolation.community", "is required"},
+			{resource("PortProfile", "x", "{vlan: {network: lan, mode: access, id: 4096}}"), "PortProfile red/x: spec.vlan.id", "4096 is not a VLAN id; use 1 to 4094"},
+			{resource("PortProfile", "x", "{vlan: {network: lan, mode: private, private: {mode: community, secondary: 101}}}"), "PortProfile red/x: spec.vlan.private.primary", "is required"},
+			{resource("PortProfile", "x", "{dhcpGard: true}"), "spec.dhcpGard", `did you mean "dhcpGuard"?`},
+			{resource("PortProfile", "vm", "{allowSpoofing: true, dynamicAddressLimit: 2}"), "Port red/ruled: spec.dynamicAddressLimit", "must be 0 with spec.allowSpoofing"},
+			{resource("Port", "x", "{subnet: web, acl: [{action: deny, direction: both}]}"), "Port red/x: spec.acl[0]", "name one"},
+		} {
+			w.refused(w.Apply(sound+c.set), c.field, c.words)
+		}
+		w.refused(w.Weft("get", "port", "red/sound"), "does not exist")
+		w.refused(w.Weft("delete", "profile", "red/vm"), "PortProfile red/vm", "is still used by Port red/ruled")
+		w.refused(w.Weft("delete", "acl", "red/in"), "AccessList red/in", "is still used by PortProfile red/vm")
+		w.refused(w.Weft("delete", "group", "red/office"), "AddressGroup red/office", "is still used by AddressGroup red/all")
+	})
+	w.done(w.OnWith(fleet.Server, rules, "weft", "delete", "-f", "-"))
 }
 
 func badPlugs(w *world) {

@@ -471,6 +471,187 @@ func (x *Drop) GetLast() string {
 	return ""
 }
 
+type RuleHitsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tenant        string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	List          string                 `protobuf:"bytes,2,opt,name=list,proto3" json:"list,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RuleHitsRequest) Reset() {
+	*x = RuleHitsRequest{}
+	mi := &file_weft_v1_operate_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RuleHitsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RuleHitsRequest) ProtoMessage() {}
+
+func (x *RuleHitsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_operate_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RuleHitsRequest.ProtoReflect.Descriptor instead.
+func (*RuleHitsRequest) Descriptor() ([]byte, []int) {
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *RuleHitsRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *RuleHitsRequest) GetList() string {
+	if x != nil {
+		return x.List
+	}
+	return ""
+}
+
+type RuleHitsResponse struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Hits             []*RuleHit             `protobuf:"bytes,1,rep,name=hits,proto3" json:"hits,omitempty"`
+	UnreachableHosts []string               `protobuf:"bytes,2,rep,name=unreachable_hosts,json=unreachableHosts,proto3" json:"unreachable_hosts,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *RuleHitsResponse) Reset() {
+	*x = RuleHitsResponse{}
+	mi := &file_weft_v1_operate_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RuleHitsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RuleHitsResponse) ProtoMessage() {}
+
+func (x *RuleHitsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_operate_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RuleHitsResponse.ProtoReflect.Descriptor instead.
+func (*RuleHitsResponse) Descriptor() ([]byte, []int) {
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *RuleHitsResponse) GetHits() []*RuleHit {
+	if x != nil {
+		return x.Hits
+	}
+	return nil
+}
+
+func (x *RuleHitsResponse) GetUnreachableHosts() []string {
+	if x != nil {
+		return x.UnreachableHosts
+	}
+	return nil
+}
+
+// RuleHit counts what one rule matched, on all hosts since each has it.
+type RuleHit struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tenant        string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	List          string                 `protobuf:"bytes,2,opt,name=list,proto3" json:"list,omitempty"`        // of an entry of a basic list: the port
+	Rule          string                 `protobuf:"bytes,3,opt,name=rule,proto3" json:"rule,omitempty"`        // "default inbound" and "default outbound" are a list's defaults, "acl[0]" a basic entry
+	Packets       uint64                 `protobuf:"varint,4,opt,name=packets,proto3" json:"packets,omitempty"` // a packet that is yet to be cut (GSO) counts once
+	Bytes         uint64                 `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RuleHit) Reset() {
+	*x = RuleHit{}
+	mi := &file_weft_v1_operate_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RuleHit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RuleHit) ProtoMessage() {}
+
+func (x *RuleHit) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_operate_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RuleHit.ProtoReflect.Descriptor instead.
+func (*RuleHit) Descriptor() ([]byte, []int) {
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *RuleHit) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *RuleHit) GetList() string {
+	if x != nil {
+		return x.List
+	}
+	return ""
+}
+
+func (x *RuleHit) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *RuleHit) GetPackets() uint64 {
+	if x != nil {
+		return x.Packets
+	}
+	return 0
+}
+
+func (x *RuleHit) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
 type LookupRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Vsid          uint32                 `protobuf:"varint,1,opt,name=vsid,proto3" json:"vsid,omitempty"`
@@ -481,7 +662,7 @@ type LookupRequest struct {
 
 func (x *LookupRequest) Reset() {
 	*x = LookupRequest{}
-	mi := &file_weft_v1_operate_proto_msgTypes[6]
+	mi := &file_weft_v1_operate_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -493,7 +674,7 @@ func (x *LookupRequest) String() string {
 func (*LookupRequest) ProtoMessage() {}
 
 func (x *LookupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[6]
+	mi := &file_weft_v1_operate_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -506,7 +687,7 @@ func (x *LookupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupRequest.ProtoReflect.Descriptor instead.
 func (*LookupRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{6}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *LookupRequest) GetVsid() uint32 {
@@ -540,7 +721,7 @@ type LookupResponse struct {
 
 func (x *LookupResponse) Reset() {
 	*x = LookupResponse{}
-	mi := &file_weft_v1_operate_proto_msgTypes[7]
+	mi := &file_weft_v1_operate_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -552,7 +733,7 @@ func (x *LookupResponse) String() string {
 func (*LookupResponse) ProtoMessage() {}
 
 func (x *LookupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[7]
+	mi := &file_weft_v1_operate_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -565,7 +746,7 @@ func (x *LookupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupResponse.ProtoReflect.Descriptor instead.
 func (*LookupResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{7}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *LookupResponse) GetTenant() string {
@@ -640,7 +821,7 @@ type VerifyRequest struct {
 
 func (x *VerifyRequest) Reset() {
 	*x = VerifyRequest{}
-	mi := &file_weft_v1_operate_proto_msgTypes[8]
+	mi := &file_weft_v1_operate_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -652,7 +833,7 @@ func (x *VerifyRequest) String() string {
 func (*VerifyRequest) ProtoMessage() {}
 
 func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[8]
+	mi := &file_weft_v1_operate_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -665,7 +846,7 @@ func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyRequest.ProtoReflect.Descriptor instead.
 func (*VerifyRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{8}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *VerifyRequest) GetHost() string {
@@ -684,7 +865,7 @@ type VerifyResponse struct {
 
 func (x *VerifyResponse) Reset() {
 	*x = VerifyResponse{}
-	mi := &file_weft_v1_operate_proto_msgTypes[9]
+	mi := &file_weft_v1_operate_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -696,7 +877,7 @@ func (x *VerifyResponse) String() string {
 func (*VerifyResponse) ProtoMessage() {}
 
 func (x *VerifyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[9]
+	mi := &file_weft_v1_operate_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -709,7 +890,7 @@ func (x *VerifyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyResponse.ProtoReflect.Descriptor instead.
 func (*VerifyResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{9}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *VerifyResponse) GetHosts() []*HostVerification {
@@ -731,7 +912,7 @@ type HostVerification struct {
 
 func (x *HostVerification) Reset() {
 	*x = HostVerification{}
-	mi := &file_weft_v1_operate_proto_msgTypes[10]
+	mi := &file_weft_v1_operate_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -743,7 +924,7 @@ func (x *HostVerification) String() string {
 func (*HostVerification) ProtoMessage() {}
 
 func (x *HostVerification) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[10]
+	mi := &file_weft_v1_operate_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -756,7 +937,7 @@ func (x *HostVerification) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostVerification.ProtoReflect.Descriptor instead.
 func (*HostVerification) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{10}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *HostVerification) GetHost() string {
@@ -800,7 +981,7 @@ type TraceRequest struct {
 
 func (x *TraceRequest) Reset() {
 	*x = TraceRequest{}
-	mi := &file_weft_v1_operate_proto_msgTypes[11]
+	mi := &file_weft_v1_operate_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -812,7 +993,7 @@ func (x *TraceRequest) String() string {
 func (*TraceRequest) ProtoMessage() {}
 
 func (x *TraceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[11]
+	mi := &file_weft_v1_operate_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -825,7 +1006,7 @@ func (x *TraceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceRequest.ProtoReflect.Descriptor instead.
 func (*TraceRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{11}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *TraceRequest) GetPort() string {
@@ -876,7 +1057,7 @@ type TraceResponse struct {
 
 func (x *TraceResponse) Reset() {
 	*x = TraceResponse{}
-	mi := &file_weft_v1_operate_proto_msgTypes[12]
+	mi := &file_weft_v1_operate_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -888,7 +1069,7 @@ func (x *TraceResponse) String() string {
 func (*TraceResponse) ProtoMessage() {}
 
 func (x *TraceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[12]
+	mi := &file_weft_v1_operate_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -901,7 +1082,7 @@ func (x *TraceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceResponse.ProtoReflect.Descriptor instead.
 func (*TraceResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{12}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *TraceResponse) GetDelivered() bool {
@@ -957,6 +1138,7 @@ type TraceRun struct {
 	Outer         *TraceOuter            `protobuf:"bytes,13,opt,name=outer,proto3" json:"outer,omitempty"`                          // of a frame for the underlay
 	Findings      []string               `protobuf:"bytes,14,rep,name=findings,proto3" json:"findings,omitempty"`                    // what is wrong beyond the verdict: the kernel holds something else than policy
 	FrameIn       []byte                 `protobuf:"bytes,15,opt,name=frame_in,json=frameIn,proto3" json:"frame_in,omitempty"`
+	Rules         []*TraceRule           `protobuf:"bytes,17,rep,name=rules,proto3" json:"rules,omitempty"`                       // that matched, in the order in which they were asked
 	FrameOut      []byte                 `protobuf:"bytes,16,opt,name=frame_out,json=frameOut,proto3" json:"frame_out,omitempty"` // without the underlay's link-layer addresses, which the kernel writes
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -964,7 +1146,7 @@ type TraceRun struct {
 
 func (x *TraceRun) Reset() {
 	*x = TraceRun{}
-	mi := &file_weft_v1_operate_proto_msgTypes[13]
+	mi := &file_weft_v1_operate_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -976,7 +1158,7 @@ func (x *TraceRun) String() string {
 func (*TraceRun) ProtoMessage() {}
 
 func (x *TraceRun) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[13]
+	mi := &file_weft_v1_operate_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -989,7 +1171,7 @@ func (x *TraceRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceRun.ProtoReflect.Descriptor instead.
 func (*TraceRun) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{13}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *TraceRun) GetHost() string {
@@ -1097,11 +1279,87 @@ func (x *TraceRun) GetFrameIn() []byte {
 	return nil
 }
 
+func (x *TraceRun) GetRules() []*TraceRule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
 func (x *TraceRun) GetFrameOut() []byte {
 	if x != nil {
 		return x.FrameOut
 	}
 	return nil
+}
+
+// TraceRule is a rule of an access list; source is where it was written, if that is known.
+type TraceRule struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	List          string                 `protobuf:"bytes,1,opt,name=list,proto3" json:"list,omitempty"`
+	Rule          string                 `protobuf:"bytes,2,opt,name=rule,proto3" json:"rule,omitempty"`
+	Source        string                 `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
+	Denied        bool                   `protobuf:"varint,4,opt,name=denied,proto3" json:"denied,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TraceRule) Reset() {
+	*x = TraceRule{}
+	mi := &file_weft_v1_operate_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TraceRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TraceRule) ProtoMessage() {}
+
+func (x *TraceRule) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_operate_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TraceRule.ProtoReflect.Descriptor instead.
+func (*TraceRule) Descriptor() ([]byte, []int) {
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *TraceRule) GetList() string {
+	if x != nil {
+		return x.List
+	}
+	return ""
+}
+
+func (x *TraceRule) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *TraceRule) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *TraceRule) GetDenied() bool {
+	if x != nil {
+		return x.Denied
+	}
+	return false
 }
 
 type TraceStep struct {
@@ -1114,7 +1372,7 @@ type TraceStep struct {
 
 func (x *TraceStep) Reset() {
 	*x = TraceStep{}
-	mi := &file_weft_v1_operate_proto_msgTypes[14]
+	mi := &file_weft_v1_operate_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1126,7 +1384,7 @@ func (x *TraceStep) String() string {
 func (*TraceStep) ProtoMessage() {}
 
 func (x *TraceStep) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[14]
+	mi := &file_weft_v1_operate_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1139,7 +1397,7 @@ func (x *TraceStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceStep.ProtoReflect.Descriptor instead.
 func (*TraceStep) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{14}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *TraceStep) GetStage() string {
@@ -1177,7 +1435,7 @@ type TraceOuter struct {
 
 func (x *TraceOuter) Reset() {
 	*x = TraceOuter{}
-	mi := &file_weft_v1_operate_proto_msgTypes[15]
+	mi := &file_weft_v1_operate_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1189,7 +1447,7 @@ func (x *TraceOuter) String() string {
 func (*TraceOuter) ProtoMessage() {}
 
 func (x *TraceOuter) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[15]
+	mi := &file_weft_v1_operate_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1202,7 +1460,7 @@ func (x *TraceOuter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceOuter.ProtoReflect.Descriptor instead.
 func (*TraceOuter) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{15}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *TraceOuter) GetSource() string {
@@ -1300,7 +1558,7 @@ type CaptureRequest struct {
 
 func (x *CaptureRequest) Reset() {
 	*x = CaptureRequest{}
-	mi := &file_weft_v1_operate_proto_msgTypes[16]
+	mi := &file_weft_v1_operate_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1312,7 +1570,7 @@ func (x *CaptureRequest) String() string {
 func (*CaptureRequest) ProtoMessage() {}
 
 func (x *CaptureRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[16]
+	mi := &file_weft_v1_operate_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1325,7 +1583,7 @@ func (x *CaptureRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureRequest.ProtoReflect.Descriptor instead.
 func (*CaptureRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{16}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CaptureRequest) GetPorts() []string {
@@ -1366,7 +1624,7 @@ type CaptureFilter struct {
 
 func (x *CaptureFilter) Reset() {
 	*x = CaptureFilter{}
-	mi := &file_weft_v1_operate_proto_msgTypes[17]
+	mi := &file_weft_v1_operate_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1378,7 +1636,7 @@ func (x *CaptureFilter) String() string {
 func (*CaptureFilter) ProtoMessage() {}
 
 func (x *CaptureFilter) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[17]
+	mi := &file_weft_v1_operate_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1391,7 +1649,7 @@ func (x *CaptureFilter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureFilter.ProtoReflect.Descriptor instead.
 func (*CaptureFilter) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{17}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CaptureFilter) GetPoints() []string {
@@ -1463,7 +1721,7 @@ type CaptureResponse struct {
 
 func (x *CaptureResponse) Reset() {
 	*x = CaptureResponse{}
-	mi := &file_weft_v1_operate_proto_msgTypes[18]
+	mi := &file_weft_v1_operate_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1475,7 +1733,7 @@ func (x *CaptureResponse) String() string {
 func (*CaptureResponse) ProtoMessage() {}
 
 func (x *CaptureResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[18]
+	mi := &file_weft_v1_operate_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1488,7 +1746,7 @@ func (x *CaptureResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureResponse.ProtoReflect.Descriptor instead.
 func (*CaptureResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{18}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CaptureResponse) GetPackets() []*CapturedPacket {
@@ -1537,7 +1795,7 @@ type CaptureTarget struct {
 
 func (x *CaptureTarget) Reset() {
 	*x = CaptureTarget{}
-	mi := &file_weft_v1_operate_proto_msgTypes[19]
+	mi := &file_weft_v1_operate_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1549,7 +1807,7 @@ func (x *CaptureTarget) String() string {
 func (*CaptureTarget) ProtoMessage() {}
 
 func (x *CaptureTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[19]
+	mi := &file_weft_v1_operate_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1562,7 +1820,7 @@ func (x *CaptureTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureTarget.ProtoReflect.Descriptor instead.
 func (*CaptureTarget) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{19}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CaptureTarget) GetHost() string {
@@ -1609,7 +1867,7 @@ type CapturedPacket struct {
 
 func (x *CapturedPacket) Reset() {
 	*x = CapturedPacket{}
-	mi := &file_weft_v1_operate_proto_msgTypes[20]
+	mi := &file_weft_v1_operate_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1621,7 +1879,7 @@ func (x *CapturedPacket) String() string {
 func (*CapturedPacket) ProtoMessage() {}
 
 func (x *CapturedPacket) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[20]
+	mi := &file_weft_v1_operate_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1634,7 +1892,7 @@ func (x *CapturedPacket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CapturedPacket.ProtoReflect.Descriptor instead.
 func (*CapturedPacket) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{20}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CapturedPacket) GetTimeUnixNano() int64 {
@@ -1781,7 +2039,7 @@ type CaptureCount struct {
 
 func (x *CaptureCount) Reset() {
 	*x = CaptureCount{}
-	mi := &file_weft_v1_operate_proto_msgTypes[21]
+	mi := &file_weft_v1_operate_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1793,7 +2051,7 @@ func (x *CaptureCount) String() string {
 func (*CaptureCount) ProtoMessage() {}
 
 func (x *CaptureCount) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[21]
+	mi := &file_weft_v1_operate_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1806,7 +2064,7 @@ func (x *CaptureCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureCount.ProtoReflect.Descriptor instead.
 func (*CaptureCount) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{21}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CaptureCount) GetPoint() string {
@@ -1839,7 +2097,7 @@ type DoctorRequest struct {
 
 func (x *DoctorRequest) Reset() {
 	*x = DoctorRequest{}
-	mi := &file_weft_v1_operate_proto_msgTypes[22]
+	mi := &file_weft_v1_operate_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1851,7 +2109,7 @@ func (x *DoctorRequest) String() string {
 func (*DoctorRequest) ProtoMessage() {}
 
 func (x *DoctorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[22]
+	mi := &file_weft_v1_operate_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1864,7 +2122,7 @@ func (x *DoctorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorRequest.ProtoReflect.Descriptor instead.
 func (*DoctorRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{22}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *DoctorRequest) GetHost() string {
@@ -1883,7 +2141,7 @@ type DoctorResponse struct {
 
 func (x *DoctorResponse) Reset() {
 	*x = DoctorResponse{}
-	mi := &file_weft_v1_operate_proto_msgTypes[23]
+	mi := &file_weft_v1_operate_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1895,7 +2153,7 @@ func (x *DoctorResponse) String() string {
 func (*DoctorResponse) ProtoMessage() {}
 
 func (x *DoctorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[23]
+	mi := &file_weft_v1_operate_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1908,7 +2166,7 @@ func (x *DoctorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorResponse.ProtoReflect.Descriptor instead.
 func (*DoctorResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{23}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *DoctorResponse) GetFindings() []*Finding {
@@ -1931,7 +2189,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_weft_v1_operate_proto_msgTypes[24]
+	mi := &file_weft_v1_operate_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1943,7 +2201,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[24]
+	mi := &file_weft_v1_operate_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1956,7 +2214,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{24}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Finding) GetHost() string {
@@ -2004,7 +2262,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_weft_v1_operate_proto_msgTypes[25]
+	mi := &file_weft_v1_operate_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2016,7 +2274,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[25]
+	mi := &file_weft_v1_operate_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2029,7 +2287,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{25}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CreateTokenRequest) GetHost() string {
@@ -2056,7 +2314,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_weft_v1_operate_proto_msgTypes[26]
+	mi := &file_weft_v1_operate_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2068,7 +2326,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[26]
+	mi := &file_weft_v1_operate_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2081,7 +2339,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{26}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -2141,7 +2399,19 @@ const file_weft_v1_operate_proto_rawDesc = "" +
 	"\apackets\x18\b \x01(\x04R\apackets\x12\x14\n" +
 	"\x05bytes\x18\t \x01(\x04R\x05bytes\x12\x12\n" +
 	"\x04last\x18\n" +
-	" \x01(\tR\x04last\"3\n" +
+	" \x01(\tR\x04last\"=\n" +
+	"\x0fRuleHitsRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
+	"\x04list\x18\x02 \x01(\tR\x04list\"e\n" +
+	"\x10RuleHitsResponse\x12$\n" +
+	"\x04hits\x18\x01 \x03(\v2\x10.weft.v1.RuleHitR\x04hits\x12+\n" +
+	"\x11unreachable_hosts\x18\x02 \x03(\tR\x10unreachableHosts\"y\n" +
+	"\aRuleHit\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
+	"\x04list\x18\x02 \x01(\tR\x04list\x12\x12\n" +
+	"\x04rule\x18\x03 \x01(\tR\x04rule\x12\x18\n" +
+	"\apackets\x18\x04 \x01(\x04R\apackets\x12\x14\n" +
+	"\x05bytes\x18\x05 \x01(\x04R\x05bytes\"3\n" +
 	"\rLookupRequest\x12\x12\n" +
 	"\x04vsid\x18\x01 \x01(\rR\x04vsid\x12\x0e\n" +
 	"\x02ca\x18\x02 \x01(\tR\x02ca\"\xd2\x01\n" +
@@ -2175,7 +2445,7 @@ const file_weft_v1_operate_proto_rawDesc = "" +
 	"\breturned\x18\x02 \x01(\bR\breturned\x12\x18\n" +
 	"\asummary\x18\x03 \x01(\tR\asummary\x12+\n" +
 	"\aforward\x18\x04 \x03(\v2\x11.weft.v1.TraceRunR\aforward\x12+\n" +
-	"\areverse\x18\x05 \x03(\v2\x11.weft.v1.TraceRunR\areverse\"\xd9\x03\n" +
+	"\areverse\x18\x05 \x03(\v2\x11.weft.v1.TraceRunR\areverse\"\x83\x04\n" +
 	"\bTraceRun\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x18\n" +
 	"\aprogram\x18\x02 \x01(\tR\aprogram\x12\x16\n" +
@@ -2194,8 +2464,14 @@ const file_weft_v1_operate_proto_rawDesc = "" +
 	"\ato_port\x18\f \x01(\tR\x06toPort\x12)\n" +
 	"\x05outer\x18\r \x01(\v2\x13.weft.v1.TraceOuterR\x05outer\x12\x1a\n" +
 	"\bfindings\x18\x0e \x03(\tR\bfindings\x12\x19\n" +
-	"\bframe_in\x18\x0f \x01(\fR\aframeIn\x12\x1b\n" +
-	"\tframe_out\x18\x10 \x01(\fR\bframeOut\"5\n" +
+	"\bframe_in\x18\x0f \x01(\fR\aframeIn\x12(\n" +
+	"\x05rules\x18\x11 \x03(\v2\x12.weft.v1.TraceRuleR\x05rules\x12\x1b\n" +
+	"\tframe_out\x18\x10 \x01(\fR\bframeOut\"c\n" +
+	"\tTraceRule\x12\x12\n" +
+	"\x04list\x18\x01 \x01(\tR\x04list\x12\x12\n" +
+	"\x04rule\x18\x02 \x01(\tR\x04rule\x12\x16\n" +
+	"\x06source\x18\x03 \x01(\tR\x06source\x12\x16\n" +
+	"\x06denied\x18\x04 \x01(\bR\x06denied\"5\n" +
 	"\tTraceStep\x12\x14\n" +
 	"\x05stage\x18\x01 \x01(\tR\x05stage\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\"\xd6\x02\n" +
@@ -2281,10 +2557,11 @@ const file_weft_v1_operate_proto_rawDesc = "" +
 	"ttlSeconds\"E\n" +
 	"\x13CreateTokenResponse\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x18\n" +
-	"\aexpires\x18\x02 \x01(\tR\aexpires2\x85\x04\n" +
+	"\aexpires\x18\x02 \x01(\tR\aexpires2\xc6\x04\n" +
 	"\x0eOperateService\x12H\n" +
 	"\vFleetStatus\x12\x1b.weft.v1.FleetStatusRequest\x1a\x1c.weft.v1.FleetStatusResponse\x126\n" +
-	"\x05Drops\x12\x15.weft.v1.DropsRequest\x1a\x16.weft.v1.DropsResponse\x129\n" +
+	"\x05Drops\x12\x15.weft.v1.DropsRequest\x1a\x16.weft.v1.DropsResponse\x12?\n" +
+	"\bRuleHits\x12\x18.weft.v1.RuleHitsRequest\x1a\x19.weft.v1.RuleHitsResponse\x129\n" +
 	"\x06Lookup\x12\x16.weft.v1.LookupRequest\x1a\x17.weft.v1.LookupResponse\x129\n" +
 	"\x06Verify\x12\x16.weft.v1.VerifyRequest\x1a\x17.weft.v1.VerifyResponse\x126\n" +
 	"\x05Trace\x12\x15.weft.v1.TraceRequest\x1a\x16.weft.v1.TraceResponse\x12>\n" +
@@ -2304,7 +2581,7 @@ func file_weft_v1_operate_proto_rawDescGZIP() []byte {
 	return file_weft_v1_operate_proto_rawDescData
 }
 
-var file_weft_v1_operate_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_weft_v1_operate_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_weft_v1_operate_proto_goTypes = []any{
 	(*FleetStatusRequest)(nil),  // 0: weft.v1.FleetStatusRequest
 	(*FleetStatusResponse)(nil), // 1: weft.v1.FleetStatusResponse
@@ -2312,63 +2589,71 @@ var file_weft_v1_operate_proto_goTypes = []any{
 	(*DropsRequest)(nil),        // 3: weft.v1.DropsRequest
 	(*DropsResponse)(nil),       // 4: weft.v1.DropsResponse
 	(*Drop)(nil),                // 5: weft.v1.Drop
-	(*LookupRequest)(nil),       // 6: weft.v1.LookupRequest
-	(*LookupResponse)(nil),      // 7: weft.v1.LookupResponse
-	(*VerifyRequest)(nil),       // 8: weft.v1.VerifyRequest
-	(*VerifyResponse)(nil),      // 9: weft.v1.VerifyResponse
-	(*HostVerification)(nil),    // 10: weft.v1.HostVerification
-	(*TraceRequest)(nil),        // 11: weft.v1.TraceRequest
-	(*TraceResponse)(nil),       // 12: weft.v1.TraceResponse
-	(*TraceRun)(nil),            // 13: weft.v1.TraceRun
-	(*TraceStep)(nil),           // 14: weft.v1.TraceStep
-	(*TraceOuter)(nil),          // 15: weft.v1.TraceOuter
-	(*CaptureRequest)(nil),      // 16: weft.v1.CaptureRequest
-	(*CaptureFilter)(nil),       // 17: weft.v1.CaptureFilter
-	(*CaptureResponse)(nil),     // 18: weft.v1.CaptureResponse
-	(*CaptureTarget)(nil),       // 19: weft.v1.CaptureTarget
-	(*CapturedPacket)(nil),      // 20: weft.v1.CapturedPacket
-	(*CaptureCount)(nil),        // 21: weft.v1.CaptureCount
-	(*DoctorRequest)(nil),       // 22: weft.v1.DoctorRequest
-	(*DoctorResponse)(nil),      // 23: weft.v1.DoctorResponse
-	(*Finding)(nil),             // 24: weft.v1.Finding
-	(*CreateTokenRequest)(nil),  // 25: weft.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil), // 26: weft.v1.CreateTokenResponse
+	(*RuleHitsRequest)(nil),     // 6: weft.v1.RuleHitsRequest
+	(*RuleHitsResponse)(nil),    // 7: weft.v1.RuleHitsResponse
+	(*RuleHit)(nil),             // 8: weft.v1.RuleHit
+	(*LookupRequest)(nil),       // 9: weft.v1.LookupRequest
+	(*LookupResponse)(nil),      // 10: weft.v1.LookupResponse
+	(*VerifyRequest)(nil),       // 11: weft.v1.VerifyRequest
+	(*VerifyResponse)(nil),      // 12: weft.v1.VerifyResponse
+	(*HostVerification)(nil),    // 13: weft.v1.HostVerification
+	(*TraceRequest)(nil),        // 14: weft.v1.TraceRequest
+	(*TraceResponse)(nil),       // 15: weft.v1.TraceResponse
+	(*TraceRun)(nil),            // 16: weft.v1.TraceRun
+	(*TraceRule)(nil),           // 17: weft.v1.TraceRule
+	(*TraceStep)(nil),           // 18: weft.v1.TraceStep
+	(*TraceOuter)(nil),          // 19: weft.v1.TraceOuter
+	(*CaptureRequest)(nil),      // 20: weft.v1.CaptureRequest
+	(*CaptureFilter)(nil),       // 21: weft.v1.CaptureFilter
+	(*CaptureResponse)(nil),     // 22: weft.v1.CaptureResponse
+	(*CaptureTarget)(nil),       // 23: weft.v1.CaptureTarget
+	(*CapturedPacket)(nil),      // 24: weft.v1.CapturedPacket
+	(*CaptureCount)(nil),        // 25: weft.v1.CaptureCount
+	(*DoctorRequest)(nil),       // 26: weft.v1.DoctorRequest
+	(*DoctorResponse)(nil),      // 27: weft.v1.DoctorResponse
+	(*Finding)(nil),             // 28: weft.v1.Finding
+	(*CreateTokenRequest)(nil),  // 29: weft.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil), // 30: weft.v1.CreateTokenResponse
 }
 var file_weft_v1_operate_proto_depIdxs = []int32{
 	2,  // 0: weft.v1.FleetStatusResponse.hosts:type_name -> weft.v1.HostStatus
 	5,  // 1: weft.v1.DropsResponse.drops:type_name -> weft.v1.Drop
-	10, // 2: weft.v1.VerifyResponse.hosts:type_name -> weft.v1.HostVerification
-	13, // 3: weft.v1.TraceResponse.forward:type_name -> weft.v1.TraceRun
-	13, // 4: weft.v1.TraceResponse.reverse:type_name -> weft.v1.TraceRun
-	14, // 5: weft.v1.TraceRun.steps:type_name -> weft.v1.TraceStep
-	15, // 6: weft.v1.TraceRun.outer:type_name -> weft.v1.TraceOuter
-	17, // 7: weft.v1.CaptureRequest.filter:type_name -> weft.v1.CaptureFilter
-	20, // 8: weft.v1.CaptureResponse.packets:type_name -> weft.v1.CapturedPacket
-	21, // 9: weft.v1.CaptureResponse.counts:type_name -> weft.v1.CaptureCount
-	19, // 10: weft.v1.CaptureResponse.from:type_name -> weft.v1.CaptureTarget
-	14, // 11: weft.v1.CapturedPacket.steps:type_name -> weft.v1.TraceStep
-	24, // 12: weft.v1.DoctorResponse.findings:type_name -> weft.v1.Finding
-	0,  // 13: weft.v1.OperateService.FleetStatus:input_type -> weft.v1.FleetStatusRequest
-	3,  // 14: weft.v1.OperateService.Drops:input_type -> weft.v1.DropsRequest
-	6,  // 15: weft.v1.OperateService.Lookup:input_type -> weft.v1.LookupRequest
-	8,  // 16: weft.v1.OperateService.Verify:input_type -> weft.v1.VerifyRequest
-	11, // 17: weft.v1.OperateService.Trace:input_type -> weft.v1.TraceRequest
-	16, // 18: weft.v1.OperateService.Capture:input_type -> weft.v1.CaptureRequest
-	22, // 19: weft.v1.OperateService.Doctor:input_type -> weft.v1.DoctorRequest
-	25, // 20: weft.v1.OperateService.CreateToken:input_type -> weft.v1.CreateTokenRequest
-	1,  // 21: weft.v1.OperateService.FleetStatus:output_type -> weft.v1.FleetStatusResponse
-	4,  // 22: weft.v1.OperateService.Drops:output_type -> weft.v1.DropsResponse
-	7,  // 23: weft.v1.OperateService.Lookup:output_type -> weft.v1.LookupResponse
-	9,  // 24: weft.v1.OperateService.Verify:output_type -> weft.v1.VerifyResponse
-	12, // 25: weft.v1.OperateService.Trace:output_type -> weft.v1.TraceResponse
-	18, // 26: weft.v1.OperateService.Capture:output_type -> weft.v1.CaptureResponse
-	23, // 27: weft.v1.OperateService.Doctor:output_type -> weft.v1.DoctorResponse
-	26, // 28: weft.v1.OperateService.CreateToken:output_type -> weft.v1.CreateTokenResponse
-	21, // [21:29] is the sub-list for method output_type
-	13, // [13:21] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	8,  // 2: weft.v1.RuleHitsResponse.hits:type_name -> weft.v1.RuleHit
+	13, // 3: weft.v1.VerifyResponse.hosts:type_name -> weft.v1.HostVerification
+	16, // 4: weft.v1.TraceResponse.forward:type_name -> weft.v1.TraceRun
+	16, // 5: weft.v1.TraceResponse.reverse:type_name -> weft.v1.TraceRun
+	18, // 6: weft.v1.TraceRun.steps:type_name -> weft.v1.TraceStep
+	19, // 7: weft.v1.TraceRun.outer:type_name -> weft.v1.TraceOuter
+	17, // 8: weft.v1.TraceRun.rules:type_name -> weft.v1.TraceRule
+	21, // 9: weft.v1.CaptureRequest.filter:type_name -> weft.v1.CaptureFilter
+	24, // 10: weft.v1.CaptureResponse.packets:type_name -> weft.v1.CapturedPacket
+	25, // 11: weft.v1.CaptureResponse.counts:type_name -> weft.v1.CaptureCount
+	23, // 12: weft.v1.CaptureResponse.from:type_name -> weft.v1.CaptureTarget
+	18, // 13: weft.v1.CapturedPacket.steps:type_name -> weft.v1.TraceStep
+	28, // 14: weft.v1.DoctorResponse.findings:type_name -> weft.v1.Finding
+	0,  // 15: weft.v1.OperateService.FleetStatus:input_type -> weft.v1.FleetStatusRequest
+	3,  // 16: weft.v1.OperateService.Drops:input_type -> weft.v1.DropsRequest
+	6,  // 17: weft.v1.OperateService.RuleHits:input_type -> weft.v1.RuleHitsRequest
+	9,  // 18: weft.v1.OperateService.Lookup:input_type -> weft.v1.LookupRequest
+	11, // 19: weft.v1.OperateService.Verify:input_type -> weft.v1.VerifyRequest
+	14, // 20: weft.v1.OperateService.Trace:input_type -> weft.v1.TraceRequest
+	20, // 21: weft.v1.OperateService.Capture:input_type -> weft.v1.CaptureRequest
+	26, // 22: weft.v1.OperateService.Doctor:input_type -> weft.v1.DoctorRequest
+	29, // 23: weft.v1.OperateService.CreateToken:input_type -> weft.v1.CreateTokenRequest
+	1,  // 24: weft.v1.OperateService.FleetStatus:output_type -> weft.v1.FleetStatusResponse
+	4,  // 25: weft.v1.OperateService.Drops:output_type -> weft.v1.DropsResponse
+	7,  // 26: weft.v1.OperateService.RuleHits:output_type -> weft.v1.RuleHitsResponse
+	10, // 27: weft.v1.OperateService.Lookup:output_type -> weft.v1.LookupResponse
+	12, // 28: weft.v1.OperateService.Verify:output_type -> weft.v1.VerifyResponse
+	15, // 29: weft.v1.OperateService.Trace:output_type -> weft.v1.TraceResponse
+	22, // 30: weft.v1.OperateService.Capture:output_type -> weft.v1.CaptureResponse
+	27, // 31: weft.v1.OperateService.Doctor:output_type -> weft.v1.DoctorResponse
+	30, // 32: weft.v1.OperateService.CreateToken:output_type -> weft.v1.CreateTokenResponse
+	24, // [24:33] is the sub-list for method output_type
+	15, // [15:24] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_weft_v1_operate_proto_init() }
@@ -2382,7 +2667,7 @@ func file_weft_v1_operate_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_v1_operate_proto_rawDesc), len(file_weft_v1_operate_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -2342,6 +2342,7 @@ type Query struct {
 	//	*Query_Trace
 	//	*Query_Examine
 	//	*Query_Capture
+	//	*Query_Hits
 	Query         isQuery_Query `protobuf_oneof:"query"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2436,6 +2437,15 @@ func (x *Query) GetCapture() *CaptureQuery {
 	return nil
 }
 
+func (x *Query) GetHits() *HitsQuery {
+	if x != nil {
+		if x, ok := x.Query.(*Query_Hits); ok {
+			return x.Hits
+		}
+	}
+	return nil
+}
+
 type isQuery_Query interface {
 	isQuery_Query()
 }
@@ -2460,6 +2470,10 @@ type Query_Capture struct {
 	Capture *CaptureQuery `protobuf:"bytes,6,opt,name=capture,proto3,oneof"`
 }
 
+type Query_Hits struct {
+	Hits *HitsQuery `protobuf:"bytes,20,opt,name=hits,proto3,oneof"`
+}
+
 func (*Query_Drops) isQuery_Query() {}
 
 func (*Query_Verify) isQuery_Query() {}
@@ -2470,6 +2484,105 @@ func (*Query_Examine) isQuery_Query() {}
 
 func (*Query_Capture) isQuery_Query() {}
 
+func (*Query_Hits) isQuery_Query() {}
+
+// HitsQuery asks how often rules matched, of one list or of all.
+type HitsQuery struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tenant        string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	List          string                 `protobuf:"bytes,2,opt,name=list,proto3" json:"list,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HitsQuery) Reset() {
+	*x = HitsQuery{}
+	mi := &file_weft_host_v1_host_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HitsQuery) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HitsQuery) ProtoMessage() {}
+
+func (x *HitsQuery) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_host_v1_host_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HitsQuery.ProtoReflect.Descriptor instead.
+func (*HitsQuery) Descriptor() ([]byte, []int) {
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *HitsQuery) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *HitsQuery) GetList() string {
+	if x != nil {
+		return x.List
+	}
+	return ""
+}
+
+type HitsAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hits          []*v1.RuleHit          `protobuf:"bytes,1,rep,name=hits,proto3" json:"hits,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HitsAnswer) Reset() {
+	*x = HitsAnswer{}
+	mi := &file_weft_host_v1_host_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HitsAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HitsAnswer) ProtoMessage() {}
+
+func (x *HitsAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_host_v1_host_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HitsAnswer.ProtoReflect.Descriptor instead.
+func (*HitsAnswer) Descriptor() ([]byte, []int) {
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *HitsAnswer) GetHits() []*v1.RuleHit {
+	if x != nil {
+		return x.Hits
+	}
+	return nil
+}
+
 type DropsQuery struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Port          uint32                 `protobuf:"varint,1,opt,name=port,proto3" json:"port,omitempty"`
@@ -2479,7 +2592,7 @@ type DropsQuery struct {
 
 func (x *DropsQuery) Reset() {
 	*x = DropsQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[32]
+	mi := &file_weft_host_v1_host_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2491,7 +2604,7 @@ func (x *DropsQuery) String() string {
 func (*DropsQuery) ProtoMessage() {}
 
 func (x *DropsQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[32]
+	mi := &file_weft_host_v1_host_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2504,7 +2617,7 @@ func (x *DropsQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropsQuery.ProtoReflect.Descriptor instead.
 func (*DropsQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{32}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *DropsQuery) GetPort() uint32 {
@@ -2522,7 +2635,7 @@ type VerifyQuery struct {
 
 func (x *VerifyQuery) Reset() {
 	*x = VerifyQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[33]
+	mi := &file_weft_host_v1_host_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2534,7 +2647,7 @@ func (x *VerifyQuery) String() string {
 func (*VerifyQuery) ProtoMessage() {}
 
 func (x *VerifyQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[33]
+	mi := &file_weft_host_v1_host_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2547,7 +2660,7 @@ func (x *VerifyQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyQuery.ProtoReflect.Descriptor instead.
 func (*VerifyQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{33}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{35}
 }
 
 type Answer struct {
@@ -2561,6 +2674,7 @@ type Answer struct {
 	//	*Answer_Trace
 	//	*Answer_Examine
 	//	*Answer_Capture
+	//	*Answer_Hits
 	Answer        isAnswer_Answer `protobuf_oneof:"answer"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2568,7 +2682,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[34]
+	mi := &file_weft_host_v1_host_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2580,7 +2694,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[34]
+	mi := &file_weft_host_v1_host_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2593,7 +2707,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{34}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Answer) GetId() uint64 {
@@ -2662,6 +2776,15 @@ func (x *Answer) GetCapture() *CaptureAnswer {
 	return nil
 }
 
+func (x *Answer) GetHits() *HitsAnswer {
+	if x != nil {
+		if x, ok := x.Answer.(*Answer_Hits); ok {
+			return x.Hits
+		}
+	}
+	return nil
+}
+
 type isAnswer_Answer interface {
 	isAnswer_Answer()
 }
@@ -2686,6 +2809,10 @@ type Answer_Capture struct {
 	Capture *CaptureAnswer `protobuf:"bytes,7,opt,name=capture,proto3,oneof"`
 }
 
+type Answer_Hits struct {
+	Hits *HitsAnswer `protobuf:"bytes,20,opt,name=hits,proto3,oneof"`
+}
+
 func (*Answer_Drops) isAnswer_Answer() {}
 
 func (*Answer_Verify) isAnswer_Answer() {}
@@ -2696,6 +2823,8 @@ func (*Answer_Examine) isAnswer_Answer() {}
 
 func (*Answer_Capture) isAnswer_Answer() {}
 
+func (*Answer_Hits) isAnswer_Answer() {}
+
 type DropsAnswer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Rows          []*DropRow             `protobuf:"bytes,1,rep,name=rows,proto3" json:"rows,omitempty"`
@@ -2705,7 +2834,7 @@ type DropsAnswer struct {
 
 func (x *DropsAnswer) Reset() {
 	*x = DropsAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[35]
+	mi := &file_weft_host_v1_host_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2717,7 +2846,7 @@ func (x *DropsAnswer) String() string {
 func (*DropsAnswer) ProtoMessage() {}
 
 func (x *DropsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[35]
+	mi := &file_weft_host_v1_host_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2730,7 +2859,7 @@ func (x *DropsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropsAnswer.ProtoReflect.Descriptor instead.
 func (*DropsAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{35}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *DropsAnswer) GetRows() []*DropRow {
@@ -2754,7 +2883,7 @@ type DropRow struct {
 
 func (x *DropRow) Reset() {
 	*x = DropRow{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[36]
+	mi := &file_weft_host_v1_host_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2766,7 +2895,7 @@ func (x *DropRow) String() string {
 func (*DropRow) ProtoMessage() {}
 
 func (x *DropRow) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[36]
+	mi := &file_weft_host_v1_host_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2779,7 +2908,7 @@ func (x *DropRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropRow.ProtoReflect.Descriptor instead.
 func (*DropRow) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{36}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *DropRow) GetPort() uint32 {
@@ -2834,7 +2963,7 @@ type VerifyAnswer struct {
 
 func (x *VerifyAnswer) Reset() {
 	*x = VerifyAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[37]
+	mi := &file_weft_host_v1_host_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2846,7 +2975,7 @@ func (x *VerifyAnswer) String() string {
 func (*VerifyAnswer) ProtoMessage() {}
 
 func (x *VerifyAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[37]
+	mi := &file_weft_host_v1_host_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2859,7 +2988,7 @@ func (x *VerifyAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyAnswer.ProtoReflect.Descriptor instead.
 func (*VerifyAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{37}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *VerifyAnswer) GetRevision() int64 {
@@ -2890,7 +3019,7 @@ type TraceQuery struct {
 
 func (x *TraceQuery) Reset() {
 	*x = TraceQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[38]
+	mi := &file_weft_host_v1_host_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2902,7 +3031,7 @@ func (x *TraceQuery) String() string {
 func (*TraceQuery) ProtoMessage() {}
 
 func (x *TraceQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[38]
+	mi := &file_weft_host_v1_host_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2915,7 +3044,7 @@ func (x *TraceQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceQuery.ProtoReflect.Descriptor instead.
 func (*TraceQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{38}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *TraceQuery) GetFrom() isTraceQuery_From {
@@ -2977,7 +3106,7 @@ type TracePacket struct {
 
 func (x *TracePacket) Reset() {
 	*x = TracePacket{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[39]
+	mi := &file_weft_host_v1_host_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2989,7 +3118,7 @@ func (x *TracePacket) String() string {
 func (*TracePacket) ProtoMessage() {}
 
 func (x *TracePacket) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[39]
+	mi := &file_weft_host_v1_host_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3002,7 +3131,7 @@ func (x *TracePacket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TracePacket.ProtoReflect.Descriptor instead.
 func (*TracePacket) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{39}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *TracePacket) GetPort() uint32 {
@@ -3071,7 +3200,7 @@ type TraceAnswer struct {
 
 func (x *TraceAnswer) Reset() {
 	*x = TraceAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[40]
+	mi := &file_weft_host_v1_host_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3083,7 +3212,7 @@ func (x *TraceAnswer) String() string {
 func (*TraceAnswer) ProtoMessage() {}
 
 func (x *TraceAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[40]
+	mi := &file_weft_host_v1_host_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3096,7 +3225,7 @@ func (x *TraceAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceAnswer.ProtoReflect.Descriptor instead.
 func (*TraceAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{40}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *TraceAnswer) GetRuns() []*v1.TraceRun {
@@ -3124,7 +3253,7 @@ type ExamineQuery struct {
 
 func (x *ExamineQuery) Reset() {
 	*x = ExamineQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[41]
+	mi := &file_weft_host_v1_host_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3136,7 +3265,7 @@ func (x *ExamineQuery) String() string {
 func (*ExamineQuery) ProtoMessage() {}
 
 func (x *ExamineQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[41]
+	mi := &file_weft_host_v1_host_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3149,7 +3278,7 @@ func (x *ExamineQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExamineQuery.ProtoReflect.Descriptor instead.
 func (*ExamineQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{41}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ExamineQuery) GetClock() bool {
@@ -3169,7 +3298,7 @@ type ExamineAnswer struct {
 
 func (x *ExamineAnswer) Reset() {
 	*x = ExamineAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[42]
+	mi := &file_weft_host_v1_host_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3181,7 +3310,7 @@ func (x *ExamineAnswer) String() string {
 func (*ExamineAnswer) ProtoMessage() {}
 
 func (x *ExamineAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[42]
+	mi := &file_weft_host_v1_host_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3194,7 +3323,7 @@ func (x *ExamineAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExamineAnswer.ProtoReflect.Descriptor instead.
 func (*ExamineAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{42}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ExamineAnswer) GetFindings() []*v1.Finding {
@@ -3224,7 +3353,7 @@ type CaptureQuery struct {
 
 func (x *CaptureQuery) Reset() {
 	*x = CaptureQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[43]
+	mi := &file_weft_host_v1_host_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3236,7 +3365,7 @@ func (x *CaptureQuery) String() string {
 func (*CaptureQuery) ProtoMessage() {}
 
 func (x *CaptureQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[43]
+	mi := &file_weft_host_v1_host_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3249,7 +3378,7 @@ func (x *CaptureQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureQuery.ProtoReflect.Descriptor instead.
 func (*CaptureQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{43}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *CaptureQuery) GetId() string {
@@ -3281,7 +3410,7 @@ type CaptureAnswer struct {
 
 func (x *CaptureAnswer) Reset() {
 	*x = CaptureAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[44]
+	mi := &file_weft_host_v1_host_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3293,7 +3422,7 @@ func (x *CaptureAnswer) String() string {
 func (*CaptureAnswer) ProtoMessage() {}
 
 func (x *CaptureAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[44]
+	mi := &file_weft_host_v1_host_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3306,7 +3435,7 @@ func (x *CaptureAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureAnswer.ProtoReflect.Descriptor instead.
 func (*CaptureAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{44}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{46}
 }
 
 type CaptureUpload struct {
@@ -3319,7 +3448,7 @@ type CaptureUpload struct {
 
 func (x *CaptureUpload) Reset() {
 	*x = CaptureUpload{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[45]
+	mi := &file_weft_host_v1_host_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3331,7 +3460,7 @@ func (x *CaptureUpload) String() string {
 func (*CaptureUpload) ProtoMessage() {}
 
 func (x *CaptureUpload) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[45]
+	mi := &file_weft_host_v1_host_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3344,7 +3473,7 @@ func (x *CaptureUpload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureUpload.ProtoReflect.Descriptor instead.
 func (*CaptureUpload) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{45}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *CaptureUpload) GetId() string {
@@ -3369,7 +3498,7 @@ type CaptureDone struct {
 
 func (x *CaptureDone) Reset() {
 	*x = CaptureDone{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[46]
+	mi := &file_weft_host_v1_host_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3381,7 +3510,7 @@ func (x *CaptureDone) String() string {
 func (*CaptureDone) ProtoMessage() {}
 
 func (x *CaptureDone) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[46]
+	mi := &file_weft_host_v1_host_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3394,7 +3523,7 @@ func (x *CaptureDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureDone.ProtoReflect.Descriptor instead.
 func (*CaptureDone) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{46}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{48}
 }
 
 var File_weft_host_v1_host_proto protoreflect.FileDescriptor
@@ -3580,19 +3709,26 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\x05Route\x12(\n" +
 	"\x03key\x18\x01 \x01(\v2\x16.weft.host.v1.RouteKeyR\x03key\x12\x12\n" +
 	"\x04vsid\x18\x02 \x01(\rR\x04vsid\x12\x19\n" +
-	"\bnext_hop\x18\x03 \x01(\fR\anextHop\"\xa9\x02\n" +
+	"\bnext_hop\x18\x03 \x01(\fR\anextHop\"\xd8\x02\n" +
 	"\x05Query\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x120\n" +
 	"\x05drops\x18\x02 \x01(\v2\x18.weft.host.v1.DropsQueryH\x00R\x05drops\x123\n" +
 	"\x06verify\x18\x03 \x01(\v2\x19.weft.host.v1.VerifyQueryH\x00R\x06verify\x120\n" +
 	"\x05trace\x18\x04 \x01(\v2\x18.weft.host.v1.TraceQueryH\x00R\x05trace\x126\n" +
 	"\aexamine\x18\x05 \x01(\v2\x1a.weft.host.v1.ExamineQueryH\x00R\aexamine\x126\n" +
-	"\acapture\x18\x06 \x01(\v2\x1a.weft.host.v1.CaptureQueryH\x00R\acaptureB\a\n" +
-	"\x05query\" \n" +
+	"\acapture\x18\x06 \x01(\v2\x1a.weft.host.v1.CaptureQueryH\x00R\acapture\x12-\n" +
+	"\x04hits\x18\x14 \x01(\v2\x17.weft.host.v1.HitsQueryH\x00R\x04hitsB\a\n" +
+	"\x05query\"7\n" +
+	"\tHitsQuery\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
+	"\x04list\x18\x02 \x01(\tR\x04list\"2\n" +
+	"\n" +
+	"HitsAnswer\x12$\n" +
+	"\x04hits\x18\x01 \x03(\v2\x10.weft.v1.RuleHitR\x04hits\" \n" +
 	"\n" +
 	"DropsQuery\x12\x12\n" +
 	"\x04port\x18\x01 \x01(\rR\x04port\"\r\n" +
-	"\vVerifyQuery\"\xc6\x02\n" +
+	"\vVerifyQuery\"\xf6\x02\n" +
 	"\x06Answer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x121\n" +
@@ -3600,7 +3736,8 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\x06verify\x18\x04 \x01(\v2\x1a.weft.host.v1.VerifyAnswerH\x00R\x06verify\x121\n" +
 	"\x05trace\x18\x05 \x01(\v2\x19.weft.host.v1.TraceAnswerH\x00R\x05trace\x127\n" +
 	"\aexamine\x18\x06 \x01(\v2\x1b.weft.host.v1.ExamineAnswerH\x00R\aexamine\x127\n" +
-	"\acapture\x18\a \x01(\v2\x1b.weft.host.v1.CaptureAnswerH\x00R\acaptureB\b\n" +
+	"\acapture\x18\a \x01(\v2\x1b.weft.host.v1.CaptureAnswerH\x00R\acapture\x12.\n" +
+	"\x04hits\x18\x14 \x01(\v2\x18.weft.host.v1.HitsAnswerH\x00R\x04hitsB\b\n" +
 	"\x06answer\"8\n" +
 	"\vDropsAnswer\x12)\n" +
 	"\x04rows\x18\x01 \x03(\v2\x15.weft.host.v1.DropRowR\x04rows\"\x93\x01\n" +
@@ -3667,7 +3804,7 @@ func file_weft_host_v1_host_proto_rawDescGZIP() []byte {
 	return file_weft_host_v1_host_proto_rawDescData
 }
 
-var file_weft_host_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
+var file_weft_host_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_weft_host_v1_host_proto_goTypes = []any{
 	(*JoinRequest)(nil),             // 0: weft.host.v1.JoinRequest
 	(*RenewRequest)(nil),            // 1: weft.host.v1.RenewRequest
@@ -3701,37 +3838,40 @@ var file_weft_host_v1_host_proto_goTypes = []any{
 	(*RouteKey)(nil),                // 29: weft.host.v1.RouteKey
 	(*Route)(nil),                   // 30: weft.host.v1.Route
 	(*Query)(nil),                   // 31: weft.host.v1.Query
-	(*DropsQuery)(nil),              // 32: weft.host.v1.DropsQuery
-	(*VerifyQuery)(nil),             // 33: weft.host.v1.VerifyQuery
-	(*Answer)(nil),                  // 34: weft.host.v1.Answer
-	(*DropsAnswer)(nil),             // 35: weft.host.v1.DropsAnswer
-	(*DropRow)(nil),                 // 36: weft.host.v1.DropRow
-	(*VerifyAnswer)(nil),            // 37: weft.host.v1.VerifyAnswer
-	(*TraceQuery)(nil),              // 38: weft.host.v1.TraceQuery
-	(*TracePacket)(nil),             // 39: weft.host.v1.TracePacket
-	(*TraceAnswer)(nil),             // 40: weft.host.v1.TraceAnswer
-	(*ExamineQuery)(nil),            // 41: weft.host.v1.ExamineQuery
-	(*ExamineAnswer)(nil),           // 42: weft.host.v1.ExamineAnswer
-	(*CaptureQuery)(nil),            // 43: weft.host.v1.CaptureQuery
-	(*CaptureAnswer)(nil),           // 44: weft.host.v1.CaptureAnswer
-	(*CaptureUpload)(nil),           // 45: weft.host.v1.CaptureUpload
-	(*CaptureDone)(nil),             // 46: weft.host.v1.CaptureDone
-	nil,                             // 47: weft.host.v1.Devices.MtusEntry
-	(*v1.TraceRun)(nil),             // 48: weft.v1.TraceRun
-	(*v1.Finding)(nil),              // 49: weft.v1.Finding
-	(*v1.CaptureFilter)(nil),        // 50: weft.v1.CaptureFilter
-	(*v1.CaptureResponse)(nil),      // 51: weft.v1.CaptureResponse
+	(*HitsQuery)(nil),               // 32: weft.host.v1.HitsQuery
+	(*HitsAnswer)(nil),              // 33: weft.host.v1.HitsAnswer
+	(*DropsQuery)(nil),              // 34: weft.host.v1.DropsQuery
+	(*VerifyQuery)(nil),             // 35: weft.host.v1.VerifyQuery
+	(*Answer)(nil),                  // 36: weft.host.v1.Answer
+	(*DropsAnswer)(nil),             // 37: weft.host.v1.DropsAnswer
+	(*DropRow)(nil),                 // 38: weft.host.v1.DropRow
+	(*VerifyAnswer)(nil),            // 39: weft.host.v1.VerifyAnswer
+	(*TraceQuery)(nil),              // 40: weft.host.v1.TraceQuery
+	(*TracePacket)(nil),             // 41: weft.host.v1.TracePacket
+	(*TraceAnswer)(nil),             // 42: weft.host.v1.TraceAnswer
+	(*ExamineQuery)(nil),            // 43: weft.host.v1.ExamineQuery
+	(*ExamineAnswer)(nil),           // 44: weft.host.v1.ExamineAnswer
+	(*CaptureQuery)(nil),            // 45: weft.host.v1.CaptureQuery
+	(*CaptureAnswer)(nil),           // 46: weft.host.v1.CaptureAnswer
+	(*CaptureUpload)(nil),           // 47: weft.host.v1.CaptureUpload
+	(*CaptureDone)(nil),             // 48: weft.host.v1.CaptureDone
+	nil,                             // 49: weft.host.v1.Devices.MtusEntry
+	(*v1.RuleHit)(nil),              // 50: weft.v1.RuleHit
+	(*v1.TraceRun)(nil),             // 51: weft.v1.TraceRun
+	(*v1.Finding)(nil),              // 52: weft.v1.Finding
+	(*v1.CaptureFilter)(nil),        // 53: weft.v1.CaptureFilter
+	(*v1.CaptureResponse)(nil),      // 54: weft.v1.CaptureResponse
 }
 var file_weft_host_v1_host_proto_depIdxs = []int32{
 	7,  // 0: weft.host.v1.ReportAddressesResponse.refused:type_name -> weft.host.v1.Refusal
 	11, // 1: weft.host.v1.AgentMessage.hello:type_name -> weft.host.v1.Hello
 	15, // 2: weft.host.v1.AgentMessage.ack:type_name -> weft.host.v1.Ack
-	34, // 3: weft.host.v1.AgentMessage.answer:type_name -> weft.host.v1.Answer
+	36, // 3: weft.host.v1.AgentMessage.answer:type_name -> weft.host.v1.Answer
 	12, // 4: weft.host.v1.AgentMessage.facts:type_name -> weft.host.v1.Facts
 	14, // 5: weft.host.v1.AgentMessage.heartbeat:type_name -> weft.host.v1.Heartbeat
 	9,  // 6: weft.host.v1.AgentMessage.devices:type_name -> weft.host.v1.Devices
 	10, // 7: weft.host.v1.AgentMessage.findings:type_name -> weft.host.v1.Findings
-	47, // 8: weft.host.v1.Devices.mtus:type_name -> weft.host.v1.Devices.MtusEntry
+	49, // 8: weft.host.v1.Devices.mtus:type_name -> weft.host.v1.Devices.MtusEntry
 	16, // 9: weft.host.v1.Findings.findings:type_name -> weft.host.v1.Failure
 	12, // 10: weft.host.v1.Hello.facts:type_name -> weft.host.v1.Facts
 	13, // 11: weft.host.v1.Facts.addresses:type_name -> weft.host.v1.AddressState
@@ -3757,41 +3897,44 @@ var file_weft_host_v1_host_proto_depIdxs = []int32{
 	27, // 31: weft.host.v1.Record.key:type_name -> weft.host.v1.RecordKey
 	26, // 32: weft.host.v1.RouteKey.prefix:type_name -> weft.host.v1.Prefix
 	29, // 33: weft.host.v1.Route.key:type_name -> weft.host.v1.RouteKey
-	32, // 34: weft.host.v1.Query.drops:type_name -> weft.host.v1.DropsQuery
-	33, // 35: weft.host.v1.Query.verify:type_name -> weft.host.v1.VerifyQuery
-	38, // 36: weft.host.v1.Query.trace:type_name -> weft.host.v1.TraceQuery
-	41, // 37: weft.host.v1.Query.examine:type_name -> weft.host.v1.ExamineQuery
-	43, // 38: weft.host.v1.Query.capture:type_name -> weft.host.v1.CaptureQuery
-	35, // 39: weft.host.v1.Answer.drops:type_name -> weft.host.v1.DropsAnswer
-	37, // 40: weft.host.v1.Answer.verify:type_name -> weft.host.v1.VerifyAnswer
-	40, // 41: weft.host.v1.Answer.trace:type_name -> weft.host.v1.TraceAnswer
-	42, // 42: weft.host.v1.Answer.examine:type_name -> weft.host.v1.ExamineAnswer
-	44, // 43: weft.host.v1.Answer.capture:type_name -> weft.host.v1.CaptureAnswer
-	36, // 44: weft.host.v1.DropsAnswer.rows:type_name -> weft.host.v1.DropRow
-	39, // 45: weft.host.v1.TraceQuery.packet:type_name -> weft.host.v1.TracePacket
-	48, // 46: weft.host.v1.TraceAnswer.runs:type_name -> weft.v1.TraceRun
-	49, // 47: weft.host.v1.ExamineAnswer.findings:type_name -> weft.v1.Finding
-	50, // 48: weft.host.v1.CaptureQuery.filter:type_name -> weft.v1.CaptureFilter
-	51, // 49: weft.host.v1.CaptureUpload.message:type_name -> weft.v1.CaptureResponse
-	0,  // 50: weft.host.v1.HostService.Join:input_type -> weft.host.v1.JoinRequest
-	1,  // 51: weft.host.v1.HostService.Renew:input_type -> weft.host.v1.RenewRequest
-	8,  // 52: weft.host.v1.HostService.Session:input_type -> weft.host.v1.AgentMessage
-	3,  // 53: weft.host.v1.HostService.BindPort:input_type -> weft.host.v1.BindPortRequest
-	3,  // 54: weft.host.v1.HostService.UnbindPort:input_type -> weft.host.v1.BindPortRequest
-	45, // 55: weft.host.v1.HostService.Capture:input_type -> weft.host.v1.CaptureUpload
-	5,  // 56: weft.host.v1.HostService.ReportAddresses:input_type -> weft.host.v1.ReportAddressesRequest
-	2,  // 57: weft.host.v1.HostService.Join:output_type -> weft.host.v1.JoinResponse
-	2,  // 58: weft.host.v1.HostService.Renew:output_type -> weft.host.v1.JoinResponse
-	17, // 59: weft.host.v1.HostService.Session:output_type -> weft.host.v1.ServerMessage
-	4,  // 60: weft.host.v1.HostService.BindPort:output_type -> weft.host.v1.BindPortResponse
-	4,  // 61: weft.host.v1.HostService.UnbindPort:output_type -> weft.host.v1.BindPortResponse
-	46, // 62: weft.host.v1.HostService.Capture:output_type -> weft.host.v1.CaptureDone
-	6,  // 63: weft.host.v1.HostService.ReportAddresses:output_type -> weft.host.v1.ReportAddressesResponse
-	57, // [57:64] is the sub-list for method output_type
-	50, // [50:57] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	34, // 34: weft.host.v1.Query.drops:type_name -> weft.host.v1.DropsQuery
+	35, // 35: weft.host.v1.Query.verify:type_name -> weft.host.v1.VerifyQuery
+	40, // 36: weft.host.v1.Query.trace:type_name -> weft.host.v1.TraceQuery
+	43, // 37: weft.host.v1.Query.examine:type_name -> weft.host.v1.ExamineQuery
+	45, // 38: weft.host.v1.Query.capture:type_name -> weft.host.v1.CaptureQuery
+	32, // 39: weft.host.v1.Query.hits:type_name -> weft.host.v1.HitsQuery
+	50, // 40: weft.host.v1.HitsAnswer.hits:type_name -> weft.v1.RuleHit
+	37, // 41: weft.host.v1.Answer.drops:type_name -> weft.host.v1.DropsAnswer
+	39, // 42: weft.host.v1.Answer.verify:type_name -> weft.host.v1.VerifyAnswer
+	42, // 43: weft.host.v1.Answer.trace:type_name -> weft.host.v1.TraceAnswer
+	44, // 44: weft.host.v1.Answer.examine:type_name -> weft.host.v1.ExamineAnswer
+	46, // 45: weft.host.v1.Answer.capture:type_name -> weft.host.v1.CaptureAnswer
+	33, // 46: weft.host.v1.Answer.hits:type_name -> weft.host.v1.HitsAnswer
+	38, // 47: weft.host.v1.DropsAnswer.rows:type_name -> weft.host.v1.DropRow
+	41, // 48: weft.host.v1.TraceQuery.packet:type_name -> weft.host.v1.TracePacket
+	51, // 49: weft.host.v1.TraceAnswer.runs:type_name -> weft.v1.TraceRun
+	52, // 50: weft.host.v1.ExamineAnswer.findings:type_name -> weft.v1.Finding
+	53, // 51: weft.host.v1.CaptureQuery.filter:type_name -> weft.v1.CaptureFilter
+	54, // 52: weft.host.v1.CaptureUpload.message:type_name -> weft.v1.CaptureResponse
+	0,  // 53: weft.host.v1.HostService.Join:input_type -> weft.host.v1.JoinRequest
+	1,  // 54: weft.host.v1.HostService.Renew:input_type -> weft.host.v1.RenewRequest
+	8,  // 55: weft.host.v1.HostService.Session:input_type -> weft.host.v1.AgentMessage
+	3,  // 56: weft.host.v1.HostService.BindPort:input_type -> weft.host.v1.BindPortRequest
+	3,  // 57: weft.host.v1.HostService.UnbindPort:input_type -> weft.host.v1.BindPortRequest
+	47, // 58: weft.host.v1.HostService.Capture:input_type -> weft.host.v1.CaptureUpload
+	5,  // 59: weft.host.v1.HostService.ReportAddresses:input_type -> weft.host.v1.ReportAddressesRequest
+	2,  // 60: weft.host.v1.HostService.Join:output_type -> weft.host.v1.JoinResponse
+	2,  // 61: weft.host.v1.HostService.Renew:output_type -> weft.host.v1.JoinResponse
+	17, // 62: weft.host.v1.HostService.Session:output_type -> weft.host.v1.ServerMessage
+	4,  // 63: weft.host.v1.HostService.BindPort:output_type -> weft.host.v1.BindPortResponse
+	4,  // 64: weft.host.v1.HostService.UnbindPort:output_type -> weft.host.v1.BindPortResponse
+	48, // 65: weft.host.v1.HostService.Capture:output_type -> weft.host.v1.CaptureDone
+	6,  // 66: weft.host.v1.HostService.ReportAddresses:output_type -> weft.host.v1.ReportAddressesResponse
+	60, // [60:67] is the sub-list for method output_type
+	53, // [53:60] is the sub-list for method input_type
+	53, // [53:53] is the sub-list for extension type_name
+	53, // [53:53] is the sub-list for extension extendee
+	0,  // [0:53] is the sub-list for field type_name
 }
 
 func init() { file_weft_host_v1_host_proto_init() }
@@ -3820,15 +3963,17 @@ func file_weft_host_v1_host_proto_init() {
 		(*Query_Trace)(nil),
 		(*Query_Examine)(nil),
 		(*Query_Capture)(nil),
+		(*Query_Hits)(nil),
 	}
-	file_weft_host_v1_host_proto_msgTypes[34].OneofWrappers = []any{
+	file_weft_host_v1_host_proto_msgTypes[36].OneofWrappers = []any{
 		(*Answer_Drops)(nil),
 		(*Answer_Verify)(nil),
 		(*Answer_Trace)(nil),
 		(*Answer_Examine)(nil),
 		(*Answer_Capture)(nil),
+		(*Answer_Hits)(nil),
 	}
-	file_weft_host_v1_host_proto_msgTypes[38].OneofWrappers = []any{
+	file_weft_host_v1_host_proto_msgTypes[40].OneofWrappers = []any{
 		(*TraceQuery_Packet)(nil),
 		(*TraceQuery_Frame)(nil),
 	}
@@ -3838,7 +3983,7 @@ func file_weft_host_v1_host_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_host_v1_host_proto_rawDesc), len(file_weft_host_v1_host_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   48,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

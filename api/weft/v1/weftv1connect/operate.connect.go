@@ -40,6 +40,8 @@ const (
 	OperateServiceFleetStatusProcedure = "/weft.v1.OperateService/FleetStatus"
 	// OperateServiceDropsProcedure is the fully-qualified name of the OperateService's Drops RPC.
 	OperateServiceDropsProcedure = "/weft.v1.OperateService/Drops"
+	// OperateServiceRuleHitsProcedure is the fully-qualified name of the OperateService's RuleHits RPC.
+	OperateServiceRuleHitsProcedure = "/weft.v1.OperateService/RuleHits"
 	// OperateServiceLookupProcedure is the fully-qualified name of the OperateService's Lookup RPC.
 	OperateServiceLookupProcedure = "/weft.v1.OperateService/Lookup"
 	// OperateServiceVerifyProcedure is the fully-qualified name of the OperateService's Verify RPC.
@@ -61,6 +63,8 @@ type OperateServiceClient interface {
 	FleetStatus(context.Context, *connect.Request[v1.FleetStatusRequest]) (*connect.Response[v1.FleetStatusResponse], error)
 	// Drops asks the hosts what they drop.
 	Drops(context.Context, *connect.Request[v1.DropsRequest]) (*connect.Response[v1.DropsResponse], error)
+	// RuleHits asks the hosts how often the rules of access lists matched.
+	RuleHits(context.Context, *connect.Request[v1.RuleHitsRequest]) (*connect.Response[v1.RuleHitsResponse], error)
 	// Lookup says what policy holds for a CA in a subnet.
 	Lookup(context.Context, *connect.Request[v1.LookupRequest]) (*connect.Response[v1.LookupResponse], error)
 	// Verify asks hosts to read the kernel back and compare with their Goal.
@@ -98,6 +102,12 @@ func NewOperateServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			httpClient,
 			baseURL+OperateServiceDropsProcedure,
 			connect.WithSchema(operateServiceMethods.ByName("Drops")),
+			connect.WithClientOptions(opts...),
+		),
+		ruleHits: connect.NewClient[v1.RuleHitsRequest, v1.RuleHitsResponse](
+			httpClient,
+			baseURL+OperateServiceRuleHitsProcedure,
+			connect.WithSchema(operateServiceMethods.ByName("RuleHits")),
 			connect.WithClientOptions(opts...),
 		),
 		lookup: connect.NewClient[v1.LookupRequest, v1.LookupResponse](
@@ -143,6 +153,7 @@ func NewOperateServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 type operateServiceClient struct {
 	fleetStatus *connect.Client[v1.FleetStatusRequest, v1.FleetStatusResponse]
 	drops       *connect.Client[v1.DropsRequest, v1.DropsResponse]
+	ruleHits    *connect.Client[v1.RuleHitsRequest, v1.RuleHitsResponse]
 	lookup      *connect.Client[v1.LookupRequest, v1.LookupResponse]
 	verify      *connect.Client[v1.VerifyRequest, v1.VerifyResponse]
 	trace       *connect.Client[v1.TraceRequest, v1.TraceResponse]
@@ -159,6 +170,11 @@ func (c *operateServiceClient) FleetStatus(ctx context.Context, req *connect.Req
 // Drops calls weft.v1.OperateService.Drops.
 func (c *operateServiceClient) Drops(ctx context.Context, req *connect.Request[v1.DropsRequest]) (*connect.Response[v1.DropsResponse], error) {
 	return c.drops.CallUnary(ctx, req)
+}
+
+// RuleHits calls weft.v1.OperateService.RuleHits.
+func (c *operateServiceClient) RuleHits(ctx context.Context, req *connect.Request[v1.RuleHitsRequest]) (*connect.Response[v1.RuleHitsResponse], error) {
+	return c.ruleHits.CallUnary(ctx, req)
 }
 
 // Lookup calls weft.v1.OperateService.Lookup.
@@ -197,6 +213,8 @@ type OperateServiceHandler interface {
 	FleetStatus(context.Context, *connect.Request[v1.FleetStatusRequest]) (*connect.Response[v1.FleetStatusResponse], error)
 	// Drops asks the hosts what they drop.
 	Drops(context.Context, *connect.Request[v1.DropsRequest]) (*connect.Response[v1.DropsResponse], error)
+	// RuleHits asks the hosts how often the rules of access lists matched.
+	RuleHits(context.Context, *connect.Request[v1.RuleHitsRequest]) (*connect.Response[v1.RuleHitsResponse], error)
 	// Lookup says what policy holds for a CA in a subnet.
 	Lookup(context.Context, *connect.Request[v1.LookupRequest]) (*connect.Response[v1.LookupResponse], error)
 	// Verify asks hosts to read the kernel back and compare with their Goal.
@@ -230,6 +248,12 @@ func NewOperateServiceHandler(svc OperateServiceHandler, opts ...connect.Handler
 		OperateServiceDropsProcedure,
 		svc.Drops,
 		connect.WithSchema(operateServiceMethods.ByName("Drops")),
+		connect.WithHandlerOptions(opts...),
+	)
+	operateServiceRuleHitsHandler := connect.NewUnaryHandler(
+		OperateServiceRuleHitsProcedure,
+		svc.RuleHits,
+		connect.WithSchema(operateServiceMethods.ByName("RuleHits")),
 		connect.WithHandlerOptions(opts...),
 	)
 	operateServiceLookupHandler := connect.NewUnaryHandler(
@@ -274,6 +298,8 @@ func NewOperateServiceHandler(svc OperateServiceHandler, opts ...connect.Handler
 			operateServiceFleetStatusHandler.ServeHTTP(w, r)
 		case OperateServiceDropsProcedure:
 			operateServiceDropsHandler.ServeHTTP(w, r)
+		case OperateServiceRuleHitsProcedure:
+			operateServiceRuleHitsHandler.ServeHTTP(w, r)
 		case OperateServiceLookupProcedure:
 			operateServiceLookupHandler.ServeHTTP(w, r)
 		case OperateServiceVerifyProcedure:
@@ -301,6 +327,10 @@ func (UnimplementedOperateServiceHandler) FleetStatus(context.Context, *connect.
 
 func (UnimplementedOperateServiceHandler) Drops(context.Context, *connect.Request[v1.DropsRequest]) (*connect.Response[v1.DropsResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("weft.v1.OperateService.Drops is not implemented"))
+}
+
+func (UnimplementedOperateServiceHandler) RuleHits(context.Context, *connect.Request[v1.RuleHitsRequest]) (*connect.Response[v1.RuleHitsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("weft.v1.OperateService.RuleHits is not implemented"))
 }
 
 func (UnimplementedOperateServiceHandler) Lookup(context.Context, *connect.Request[v1.LookupRequest]) (*connect.Response[v1.LookupResponse], error) {
