@@ -80,6 +80,9 @@ func (a *agent) leave() {
 
 // answerTo makes up what a host says: two drops, one on the port asked for, and drift.
 func answerTo(q *hostv1.Query) *hostv1.Answer {
+	if q.GetHits() != nil {
+		return &hostv1.Answer{Id: q.Id, Answer: &hostv1.Answer_Hits{Hits: hitsAnswer(q.GetHits())}}
+	}
 	if q.GetVerify() != nil {
 		return &hostv1.Answer{Id: q.Id, Answer: &hostv1.Answer_Verify{Verify: &hostv1.VerifyAnswer{Revision: 7, Differences: []string{"- record"}}}}
 	}
