@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"slices"
 
+	hostv1 "github.com/weft-sdn/weft/api/weft/host/v1"
+	weftv1 "github.com/weft-sdn/weft/api/weft/v1"
 	"github.com/weft-sdn/weft/internal/goal"
 	"github.com/weft-sdn/weft/internal/model"
 	"github.com/weft-sdn/weft/internal/table"
@@ -64,6 +66,21 @@ func (r *ruleSets) render(set *table.Set, g *goal.Goal, devices map[model.PortID
 	r.lists = used
 	r.sets = set.RuleSets
 	return out
+}
+
+// ruleHits reads what the rules of a list have counted on this host, or those of all lists.
+func (a *Agent) ruleHits(q *hostv1.HitsQuery) (*hostv1.HitsAnswer, error) {
+	hits, err := a.sw.RuleHits()
+	if err != nil {
+		return nil, fmt.Errorf("read the counters of rules: %w", err)
+	}
+	out := &hostv1.HitsAnswer{}
+	for id, h := range hits {
+		if (q.GetTenant() == "" || q.GetTenant() == id.List.Tenant) && (q.GetList() == "" || q.GetList() == id.List.Name) {
+			out.Hits = append(out.Hits, &weftv1.RuleHit{Tenant: id.List.Tenant, List: id.List.Name, Rule: id.Rule, Packets: h.Packets, Bytes: h.Bytes})
+		}
+	}
+	return out, nil
 }
 
 // usedList is a list at a level.

@@ -45,6 +45,7 @@ type Switch interface {
 	DetachUplink(ifindex uint32) error
 	Attached() (ports, uplinks []uint32, err error)
 	Drops() ([]datapath.DropCount, error)
+	RuleHits() (map[model.RuleID]datapath.RuleHits, error)
 	Traffic() (map[model.PortID]datapath.TrafficCount, error)
 	Events(ctx context.Context) (<-chan datapath.Event, error)
 	Sightings(ctx context.Context) (<-chan datapath.Sighting, error)

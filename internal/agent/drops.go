@@ -98,9 +98,13 @@ func (s *samples) last(port model.PortID, reason model.Verdict) string {
 }
 
 // sampleLine describes a frame of which only the first bytes are known:
-// "10.0.0.9 > 10.0.0.6 tcp 40000>80, 74 bytes".
+// "10.0.0.9 > 10.0.0.6 tcp 40000>80, 74 bytes", and which rule dropped it.
 func sampleLine(e datapath.Event) string {
-	return fmt.Sprintf("%s, %d bytes", describeFrame(e.Head), e.Length)
+	line := fmt.Sprintf("%s, %d bytes", describeFrame(e.Head), e.Length)
+	if e.Rule != (model.RuleID{}) {
+		line += ", by " + e.Rule.String()
+	}
+	return line
 }
 
 // The field offsets of describeFrame: Ethernet, IPv4 (RFC 791), IPv6 (RFC 8200),

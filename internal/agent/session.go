@@ -464,6 +464,13 @@ func (c *conversation) answer(ctx context.Context, q *hostv1.Query) *hostv1.Agen
 			d.Rows = append(d.Rows, r.message())
 		}
 		a.Answer = &hostv1.Answer_Drops{Drops: d}
+	case q.GetHits() != nil:
+		hits, err := c.ruleHits(q.GetHits())
+		if err != nil {
+			a.Error = err.Error()
+			break
+		}
+		a.Answer = &hostv1.Answer_Hits{Hits: hits}
 	case q.GetVerify() != nil:
 		revision, differences, err := c.loop.verify(ctx)
 		if err != nil {

@@ -181,6 +181,9 @@ func (a *Agent) traceRun(v *view, program datapath.Program, ifindex uint32, fram
 	for _, s := range told.Steps {
 		m.Steps = append(m.Steps, &weftv1.TraceStep{Stage: s.Stage, Text: s.Text})
 	}
+	for _, id := range told.Hits {
+		m.Rules = append(m.Rules, &weftv1.TraceRule{List: id.List.String(), Rule: id.Rule, Denied: id == told.Rule})
+	}
 	if got.IfIndex == 0 {
 		return traced{verdict: got.Verdict, message: m}, nil
 	}

@@ -47,7 +47,7 @@ func (f *Fleet) Kernel() []string {
 }
 
 // mapsOfPackets hold what changes with packets and not with policy: counters, paces, reports.
-var mapsOfPackets = map[string]bool{"drop": true, "traffic": true, "event": true, "storm": true, "copy": true, "scratch": true,
+var mapsOfPackets = map[string]bool{"drop": true, "traffic": true, "event": true, "storm": true, "copy": true, "walk": true, "query": true, "rule_hit": true, "scratch": true,
 	"flood_prog": true, // programs, whose ids are new with each agent
 	"learn":      true, "learn_pace": true, "group_report": true, "capture": true, "capture_count": true, "capture_rate": true, "capture_view": true}
 
