@@ -10,7 +10,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "gen/verdict.h"
-#include "lib/classify.h"
+#include "lib/connection.h"
 #include "lib/ctx.h"
 #include "maps/port.h"
 #include "maps/query.h"
@@ -72,17 +72,24 @@ static __always_inline void acl_ports(struct __sk_buff *skb, struct query *q, __
 	q->remote_port = QUERY_SHOWN | key | (word & ACL_INBOUND ? src : dst);
 }
 
-/* Judges the packet that the query names. A global function: the verifier walks it once, by itself.
- * set is that and the length of the frame, ports those and where L4 is. */
-__noinline int acl(struct __sk_buff *skb, __u64 set, __u64 word, __u64 ports, __u32 l4_len)
+/* Makes the query whole. A global function: the verifier walks it once, by itself.
+ * frame is its length and where IP is in it, ports those and where L4 is. */
+__noinline int acl(struct __sk_buff *skb, __u64 frame, __u64 word, __u64 ports, __u32 l4_len)
 {
 	struct query *q = query_room();
 	bool inbound = word & ACL_INBOUND, is6 = (__u16)word == TYPE_IPV6;
 
 	if (!q)
-		return V_ACL_DENIED;
-	q->set = set;
-	q->len = set >> 32;
+		return 1;
+	q->len = frame >> 32;
+	q->l3 = frame;
+	q->l4 = ports >> 32;
+	q->l4_len = l4_len;
+	q->inbound = inbound;
+	q->proto = word >> 16;
+	q->icmp_type = word >> 40;
+	q->fragment = word >> 50 & 1;
+	q->later = word >> 51 & 1;
 	q->ip = (__u16)word != TYPE_ARP && !(word & ACL_ND);
 	q->is6 = is6;
 	if (q->ip) {
@@ -90,17 +97,23 @@ __noinline int acl(struct __sk_buff *skb, __u64 set, __u64 word, __u64 ports, __
 		acl_number(q->local, inbound ? &q->dst : &q->src, is6);
 		acl_ports(skb, q, word, ports, ports >> 32, l4_len);
 	}
-	return classify(q) ? V_ACL_DENIED : V_CONTINUE;
+	return 0;
 }
 
-static __always_inline enum verdict acl_judge(struct __sk_buff *skb, const struct pkt *p, struct query *q, __u32 set, __u64 flags,
+static __always_inline enum verdict acl_judge(struct __sk_buff *skb, const struct pkt *p, struct query *q, const struct port *port, __u64 flags,
 					       const union addr *src, const union addr *dst)
 {
-	__u32 l4 = p->stripped ? p->l4 - p->base : p->l4; /* flood strips before it copies */
+	__u32 base = p->stripped ? 0 : p->base, l4 = p->l4 - p->base + base; /* flood strips before it copies */
 
 	q->src = *src;
 	q->dst = *dst;
-	return acl(skb, (__u64)p->len << 32 | set, acl_word(p, flags), (__u64)l4 << 32 | (__u32)p->sport << 16 | p->dport_l4, p->l4_len);
+	q->slot = port->slot;
+	q->version = port->version;
+	q->sets[0] = port->outbound;
+	q->sets[1] = port->inbound;
+	if (acl(skb, (__u64)p->len << 32 | (base + sizeof(struct eth)), acl_word(p, flags), (__u64)l4 << 32 | (__u32)p->sport << 16 | p->dport_l4, p->l4_len))
+		return V_ACL_DENIED;
+	return conn_denies(skb, q) ? V_ACL_DENIED : V_CONTINUE;
 }
 
 /* Into a port, from the underlay or as a copy; src and dst are the Customer Addresses, and eth is as the guest gets it. */
@@ -108,14 +121,14 @@ static __always_inline enum verdict acl_inbound(struct __sk_buff *skb, const str
 {
 	struct query *q;
 
-	if (!to->inbound)
+	if (!(to->flags & PORT_RULES))
 		return V_CONTINUE;
 	q = query_room();
 	if (!q)
 		return V_ACL_DENIED;
 	q->remote_mac = acl_mac(p->eth.src);
 	q->local_mac = acl_mac(p->eth.dst);
-	return acl_judge(skb, p, q, to->inbound, ACL_INBOUND, src, dst);
+	return acl_judge(skb, p, q, to, ACL_INBOUND, src, dst);
 }
 
 #endif

@@ -21,6 +21,9 @@ const volatile __u64 event_interval SEC(".rodata.config") = 100000000;
  * then recorded in `copy` and not sent. */
 const volatile __u8 rehearse SEC(".rodata.config") = 0;
 
+/* 0: packets are judged by rules alone, as the first of their connections. */
+const volatile __u8 connections_on SEC(".rodata.config") = 1;
+
 /* 1: packets are shown to captures (lib/capture.h). */
 const volatile __u32 capture_on SEC(".rodata.config") = 0;
 

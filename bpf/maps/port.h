@@ -43,7 +43,7 @@ struct port {
 	union addr gateway6;
 	__u32 isolation; /* model.IsolationID */
 	__u32 inbound, outbound; /* rule sets: where in `rule`, in blocks; 0: none */
-	__u32 zero;
+	__u32 version;           /* changes with them */
 };
 
 _Static_assert(sizeof(struct port) == 96, "port");

@@ -6,7 +6,9 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
+#include "maps/connection.h"
 #include "wire/addr.h"
+#include "wire/ip.h"
 
 /* query: what is asked of a rule set, what it answers, and room for the search: the stack has none.
  * key     0
@@ -29,6 +31,14 @@ struct query {
 	__u8 is6;
 	__u8 zero[6];
 
+	/* Asked of connections. */
+	__u32 slot, version; /* of the port */
+	__u32 sets[2];       /* outbound, inbound */
+	__u32 l3, l4, l4_len;
+	__u8 inbound, proto, icmp_type;
+	__u8 fragment, later;
+	__u8 zero2[7];
+
 	/* Answered. */
 	__u32 rule;   /* number of the one that decided last; RULE_NONE */
 	__u32 opener; /* number of the first stateful one that allowed; RULE_NONE */
@@ -36,6 +46,19 @@ struct query {
 	__u32 asked;  /* bit set of sections */
 
 	/* Room. */
+	__u64 key[5];           /* of a connection */
+	struct connection held; /* and what is noted of it */
+	__u64 now;
+	__u32 tag, way; /* in its bucket */
+	__u32 shown;    /* remote_port, while another is asked for */
+	__u32 denied;
+	__u8 phase, keyed, confirmed;
+	__u8 zero3[3];
+	__be16 id; /* of an echo */
+	union {
+		struct ipv4 quoted4;
+		struct ipv6 quoted6;
+	};
 	__u64 best[RULE_SECTIONS]; /* position and number within the set of the first rule that decides */
 	__u64 candidates;          /* aggregate words to look at */
 	__u64 chunks;              /* of the present one */

@@ -20,14 +20,14 @@ static __always_inline enum verdict acl_outbound(struct __sk_buff *skb, const st
 {
 	struct query *q;
 
-	if ((v && v != V_MULTICAST) || !p->port->outbound)
+	if ((v && v != V_MULTICAST) || !(p->port->flags & PORT_RULES))
 		return v;
 	q = query_room();
 	if (!q)
 		return V_ACL_DENIED;
 	q->local_mac = acl_mac(p->eth.src);
 	q->remote_mac = acl_mac(p->eth.dst);
-	return acl_judge(skb, p, q, p->port->outbound, 0, &p->src, &p->dst) ?: v;
+	return acl_judge(skb, p, q, p->port, 0, &p->src, &p->dst) ?: v;
 }
 
 /* From another port of this host: as encap will make it. The drop is the receiver's. */
@@ -35,14 +35,14 @@ static __always_inline enum verdict acl_local(struct __sk_buff *skb, struct pkt 
 {
 	struct query *q;
 
-	if (!p->dport || !p->dport->inbound)
+	if (!p->dport || !(p->dport->flags & PORT_RULES))
 		return V_CONTINUE;
 	q = query_room();
 	if (!q)
 		return V_ACL_DENIED;
 	q->remote_mac = p->routed ? ROUTER_MAC | p->vsid : acl_mac(p->eth.src);
 	q->local_mac = acl_mac(p->rec->mac);
-	if (!acl_judge(skb, p, q, p->dport->inbound, ACL_INBOUND, &p->src, &p->dst))
+	if (!acl_judge(skb, p, q, p->dport, ACL_INBOUND, &p->src, &p->dst))
 		return V_CONTINUE;
 	p->direction = INBOUND;
 	p->port_id = p->dport->id;

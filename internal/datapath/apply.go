@@ -28,6 +28,9 @@ func (s *Switch) Apply(want table.Set, sweep bool) error {
 	if err != nil {
 		return err
 	}
+	if err := s.dropConnections(want, sweep); err != nil {
+		return err
+	}
 	errs := s.syncStale()
 	if sweep {
 		// Only what must make room goes first: the rest goes after what replaces it.
@@ -49,6 +52,7 @@ func (s *Switch) Apply(want table.Set, sweep bool) error {
 	errs = append(errs, s.putRuleSets(want)...)
 	errs = append(errs, s.putPorts(want, d.putPorts)...)
 	errs = append(errs, s.putShapes(want, d.putShapes)...)
+	errs = append(errs, s.putConnections())
 	if sweep {
 		errs = append(errs, s.deleteShapes(d.delShapes)...)
 		errs = append(errs, s.deletePorts(d.delPorts)...)

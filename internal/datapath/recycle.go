@@ -92,6 +92,12 @@ func blank(name string, m *ebpf.Map) error {
 		return err
 	case ebpf.RingBuf:
 		return drain(m)
+	case ebpf.ArrayOfMaps:
+		var err error
+		for i := range m.MaxEntries() {
+			err = errors.Join(err, ignoreMissing(m.Delete(i)))
+		}
+		return err
 	case ebpf.Hash, ebpf.LRUHash, ebpf.PerCPUHash, ebpf.LRUCPUHash, ebpf.LPMTrie:
 		return empty(m)
 	}

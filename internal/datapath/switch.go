@@ -41,21 +41,23 @@ type Switch struct {
 	trace    tracer
 	capture  capturer
 
-	mu     sync.Mutex
-	have   table.Set         // what the maps hold
-	slots  map[uint32]uint32 // of ports, by ifindex
-	free   []uint32          // slots
-	own    map[uint32]ownRow // what the map own holds, by ifindex
-	peers  peerIndex
-	paths  pathBlocks
-	rules  ruleStore
-	listed map[netip.Addr]int // how many rows of `source` each peer has
-	links  map[linkName]link.Link
-	stale  map[localMACKey]struct{} // rows of local_mac that could not be written
-	noXDP  map[uint32]bool          // uplinks whose device has none, as was said once
-	whole  bool                     // the maps hold all that those of before did
-	behind bool                     // pinned links still run older programs over older maps
-	made   []string                 // maps that are not pinned yet
+	mu    sync.Mutex
+	have  table.Set         // what the maps hold
+	slots map[uint32]uint32 // of ports, by ifindex
+	free  []uint32          // slots
+	own   map[uint32]ownRow // what the map own holds, by ifindex
+	peers peerIndex
+	paths pathBlocks
+	rules ruleStore
+	// connections are the buckets of the tables that slots have.
+	connections map[uint32]uint32
+	listed      map[netip.Addr]int // how many rows of `source` each peer has
+	links       map[linkName]link.Link
+	stale       map[localMACKey]struct{} // rows of local_mac that could not be written
+	noXDP       map[uint32]bool          // uplinks whose device has none, as was said once
+	whole       bool                     // the maps hold all that those of before did
+	behind      bool                     // pinned links still run older programs over older maps
+	made        []string                 // maps that are not pinned yet
 }
 
 // Open loads the switch. With a PinDir it takes over the pinned maps and links of
@@ -121,8 +123,10 @@ func (o Options) withDefaults() (Options, error) {
 
 // load makes programs and maps, the maps from their pins where they fit.
 func (s *Switch) load() error {
-	if found, err := s.takeRecycled(); found || err != nil {
-		return errors.Join(err, s.fillDrops())
+	if found, err := s.takeRecycled(); err != nil {
+		return err
+	} else if found {
+		return s.fillDrops()
 	}
 	spec, err := s.spec()
 	if err != nil {
@@ -219,6 +223,7 @@ func (s *Switch) spec() (*ebpf.CollectionSpec, error) {
 		"isolation": s.opts.MaxRecords, "rewrite_in": s.opts.MaxRecords, "rewrite_out": s.opts.MaxRecords,
 		"record": s.opts.MaxRecords, "route": s.opts.MaxRoutes, "peer": s.opts.MaxPeers + 1,
 		"drop": uint32(dropRows(s.opts.MaxPorts)), "uplink": maxUplinks, "local_pa": maxLocalPAs,
+		"connection": s.opts.MaxPorts, "conn_port": s.opts.MaxPorts,
 		"flood": s.opts.MaxPorts, "storm": s.opts.MaxPorts, "learn_pace": s.opts.MaxPorts,
 		"shape": 2 * s.opts.MaxPorts,
 		"path":  s.maxBlocks() * pathBlock, "source": s.maxSources(),
@@ -344,6 +349,8 @@ func copyRows(from, to *ebpf.Map) error {
 	switch from.Type() {
 	case ebpf.RingBuf, ebpf.ProgramArray:
 		return nil
+	case ebpf.ArrayOfMaps:
+		return copyTables(from, to)
 	case ebpf.PerCPUArray: // of another size: only the counters can be
 		return copyCounters(from, to)
 	}
@@ -427,7 +434,7 @@ func (s *Switch) recall() error {
 	for m := range held.set.Members {
 		s.peers.hold(m.PA)
 	}
-	return errors.Join(s.mend(held), s.recallOwn(), s.chooseFirstPAs())
+	return errors.Join(s.mend(held), s.recallOwn(), s.recallConnections(), s.chooseFirstPAs())
 }
 
 // commit makes the new programs and maps the pinned ones.

@@ -55,6 +55,9 @@ func (s *Switch) loadTracer() (*ebpf.Collection, error) {
 	if err := rehearse(spec); err != nil {
 		return nil, err
 	}
+	if err := spec.Variables["connections_on"].Set(uint8(0)); err != nil { // a trace neither has a past nor leaves one
+		return nil, err
+	}
 	if err := spec.Variables["event_interval"].Set(uint64(math.MaxUint64)); err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/weft-sdn/weft/internal/model"
 	"github.com/weft-sdn/weft/internal/table"
@@ -13,6 +14,9 @@ type Judgement struct {
 	Denied bool
 	By     *table.RuleAt  // the rule that decided; nil: none did
 	Hits   []table.RuleAt // rules that matched and were asked
+	// Follow says that a stateful rule is among those that decided, and Idle the smallest timeout of them.
+	Follow bool
+	Idle   time.Duration
 }
 
 // Judge takes the rules one by one: docs/design/acl.md.
@@ -31,6 +35,12 @@ func Judge(set table.RuleSet, q table.Query) Judgement {
 		if action == table.Deny {
 			j.Denied = true
 			return j
+		}
+		if r := section.Rules[at.Rule]; r.Stateful {
+			if !j.Follow || r.Idle < j.Idle {
+				j.Idle = r.Idle
+			}
+			j.Follow = true
 		}
 		if section.Kind == table.Administrator {
 			return j
@@ -108,7 +118,7 @@ func (w *walk) admit20And25() model.Verdict {
 	if v != model.VerdictContinue && v != model.VerdictMulticast {
 		return v
 	}
-	if denied := w.judge(w.port, w.port.Outbound, "outbound", w.query(w.packet, w.packet.eth.Src, w.packet.eth.Dst)); denied != model.VerdictContinue {
+	if denied := w.judge(w.port, false, w.packet, w.query(w.packet, w.packet.eth.Src, w.packet.eth.Dst)); denied != model.VerdictContinue {
 		return denied
 	}
 	return v
@@ -147,7 +157,7 @@ func (w *walk) judgeInbound(to table.Port, p packet, remoteMAC, localMAC model.M
 	q := w.query(p, localMAC, remoteMAC)
 	q.Local, q.Remote = q.Remote, q.Local
 	q.LocalPort, q.RemotePort = q.RemotePort, q.LocalPort
-	v := w.judge(to, to.Inbound, "inbound", q)
+	v := w.judge(to, true, p, q)
 	if v != model.VerdictContinue {
 		w.result.Port, w.result.Inbound = to.ID, true
 	}
@@ -183,23 +193,28 @@ func (w *walk) query(p packet, localMAC, remoteMAC model.MAC) table.Query {
 	return q
 }
 
-func (w *walk) judge(port table.Port, key table.RuleSetKey, direction string, q table.Query) model.Verdict {
-	set, ok := w.Set.RuleSets[key]
+// search asks the rules of a direction; of what they allow, it gives the timeout of the connection that begins.
+func (j judged) search(inbound bool, q table.Query) (model.Verdict, *time.Duration) {
+	set, ok := j.Set.RuleSets[j.rules()[index(inbound)]]
 	if !ok {
-		return model.VerdictContinue // no set, no rules
+		return model.VerdictContinue, nil // no set, no rules
 	}
-	j := Judge(*set, q)
-	w.result.Hits = append(w.result.Hits, hitsOf(set, j)...)
-	if j.By == nil {
-		return w.say(model.VerdictContinue, "acl", "%s of port %d: no rule decides", direction, port.ID)
+	found := Judge(*set, q)
+	j.result.Hits = append(j.result.Hits, hitsOf(set, found)...)
+	if found.By == nil {
+		return j.say(model.VerdictContinue, "acl", "%s of port %d: no rule decides", j.direction(), j.port.ID), nil
 	}
-	section := set.Sections[j.By.Section]
-	r := section.Rules[j.By.Rule]
-	if !j.Denied {
-		return w.say(model.VerdictContinue, "acl", "%s of port %d: allowed, at last by %s of the %s section", direction, port.ID, r.ID, section.Kind)
+	section := set.Sections[found.By.Section]
+	r := section.Rules[found.By.Rule]
+	if found.Denied {
+		j.result.Rule = r.ID // of a flooded frame, the last copy's
+		return j.say(model.VerdictAclDenied, "acl", "%s of port %d: denied by %s of the %s section", j.direction(), j.port.ID, r.ID, section.Kind), nil
 	}
-	w.result.Rule = r.ID // of a flooded frame, the last copy's
-	return w.say(model.VerdictAclDenied, "acl", "%s of port %d: denied by %s of the %s section", direction, port.ID, r.ID, section.Kind)
+	j.say(model.VerdictContinue, "acl", "%s of port %d: allowed, at last by %s of the %s section", j.direction(), j.port.ID, r.ID, section.Kind)
+	if !found.Follow {
+		return model.VerdictContinue, nil
+	}
+	return model.VerdictContinue, &found.Idle
 }
 
 func hitsOf(set *table.RuleSet, j Judgement) []model.RuleID {

@@ -2,7 +2,7 @@
 // interpreted over the rows of a table.Set. Tests compare the loaded program with
 // it, and what-if traces are told by its steps.
 //
-// Invariants: the result follows from the Set and the frame alone; neither is changed. The code was
+// Invariants: the result follows from the Set, the frame and the Connections alone; only the Connections change. The code was
 // written from the page, not from bpf/, and must stay so: an oracle that copies the
 // program finds nothing. Files are named after the stages of schema/pipeline.yaml.
 // It must never read a clock, do I/O or be made fast at the price of being obvious.
@@ -11,6 +11,7 @@ package sim
 import (
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/weft-sdn/weft/internal/model"
 	"github.com/weft-sdn/weft/internal/table"
@@ -22,6 +23,9 @@ type Switch struct {
 	// Devices are the MACs of underlay devices by index: the kernel hands a frame for another
 	// MAC to the switch as somebody else's. A device that is missing takes every frame as its own.
 	Devices map[uint32]model.MAC
+	// Connections are what earlier packets left, and packets change; nil: packets are judged by rules alone.
+	Connections *Connections
+	Now         time.Duration // since any moment in the past, the same for all packets
 	// Explain asks for Result.Steps.
 	Explain bool
 }

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/weft-sdn/weft/internal/datapath"
 	"github.com/weft-sdn/weft/internal/model"
@@ -142,7 +143,12 @@ func (o outcome) settled() []byte {
 
 // oracle is internal/sim.
 func oracle(s site, set table.Set, in packetIn) sim.Result {
-	sw := sim.Switch{Set: set, Devices: s.macs}
+	return oracleAt(s, set, in, &sim.Connections{}, 0)
+}
+
+// oracleAt is oracle where earlier packets have left something.
+func oracleAt(s site, set table.Set, in packetIn, conns *sim.Connections, now time.Duration) sim.Result {
+	sw := sim.Switch{Set: set, Devices: s.macs, Connections: conns, Now: now}
 	switch in.program {
 	case datapath.FromPort:
 		return refuseGSO(in, sw.FromPortGSO(in.ifindex, in.frame, in.gsoSize), model.VerdictEncapsulated, model.VerdictEncapFailed)

@@ -177,7 +177,7 @@ func loadSwitch(tb testing.TB, decap string, rehearse bool) *datapath.Switch {
 	return sw
 }
 
-// apply makes the program's maps hold exactly set.
+// apply makes the program's maps hold exactly set, and what earlier packets left is forgotten.
 func apply(tb testing.TB, sw *datapath.Switch, set table.Set) {
 	tb.Helper()
 	if err := sw.Apply(set, true); err != nil {
@@ -185,6 +185,9 @@ func apply(tb testing.TB, sw *datapath.Switch, set table.Set) {
 	}
 	if err := sw.SetGroups(set.Groups); err != nil {
 		tb.Fatalf("writing the groups: %v", err)
+	}
+	if err := sw.ForgetConnections(); err != nil {
+		tb.Fatalf("forgetting connections: %v", err)
 	}
 }
 
