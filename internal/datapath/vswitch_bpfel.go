@@ -21,6 +21,9 @@ const (
 	vswitchMapCaptureFilter = "capture_filter"
 	vswitchMapCaptureRate   = "capture_rate"
 	vswitchMapCaptureView   = "capture_view"
+	vswitchMapConnPort      = "conn_port"
+	vswitchMapConnSecret    = "conn_secret"
+	vswitchMapConnection    = "connection"
 	vswitchMapCopy          = "copy"
 	vswitchMapDrop          = "drop"
 	vswitchMapDx2           = "dx2"
@@ -71,6 +74,7 @@ const (
 	vswitchProgUplinkXdp    = "uplink_xdp"
 	vswitchProgWalkPort     = "walk_port"
 	vswitchVarCaptureOn     = "capture_on"
+	vswitchVarConnectionsOn = "connections_on"
 	vswitchVarDecapNvgre    = "decap_nvgre"
 	vswitchVarDecapVxlan    = "decap_vxlan"
 	vswitchVarEventInterval = "event_interval"
@@ -142,6 +146,9 @@ type vswitchMapSpecs struct {
 	CaptureFilter *ebpf.MapSpec `ebpf:"capture_filter"`
 	CaptureRate   *ebpf.MapSpec `ebpf:"capture_rate"`
 	CaptureView   *ebpf.MapSpec `ebpf:"capture_view"`
+	ConnPort      *ebpf.MapSpec `ebpf:"conn_port"`
+	ConnSecret    *ebpf.MapSpec `ebpf:"conn_secret"`
+	Connection    *ebpf.MapSpec `ebpf:"connection"`
 	Copy          *ebpf.MapSpec `ebpf:"copy"`
 	Drop          *ebpf.MapSpec `ebpf:"drop"`
 	Dx2           *ebpf.MapSpec `ebpf:"dx2"`
@@ -186,6 +193,7 @@ type vswitchMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type vswitchVariableSpecs struct {
 	CaptureOn     *ebpf.VariableSpec `ebpf:"capture_on"`
+	ConnectionsOn *ebpf.VariableSpec `ebpf:"connections_on"`
 	DecapNvgre    *ebpf.VariableSpec `ebpf:"decap_nvgre"`
 	DecapVxlan    *ebpf.VariableSpec `ebpf:"decap_vxlan"`
 	EventInterval *ebpf.VariableSpec `ebpf:"event_interval"`
@@ -217,6 +225,9 @@ type vswitchMaps struct {
 	CaptureFilter *ebpf.Map `ebpf:"capture_filter"`
 	CaptureRate   *ebpf.Map `ebpf:"capture_rate"`
 	CaptureView   *ebpf.Map `ebpf:"capture_view"`
+	ConnPort      *ebpf.Map `ebpf:"conn_port"`
+	ConnSecret    *ebpf.Map `ebpf:"conn_secret"`
+	Connection    *ebpf.Map `ebpf:"connection"`
 	Copy          *ebpf.Map `ebpf:"copy"`
 	Drop          *ebpf.Map `ebpf:"drop"`
 	Dx2           *ebpf.Map `ebpf:"dx2"`
@@ -263,6 +274,9 @@ func (m *vswitchMaps) Close() error {
 		m.CaptureFilter,
 		m.CaptureRate,
 		m.CaptureView,
+		m.ConnPort,
+		m.ConnSecret,
+		m.Connection,
 		m.Copy,
 		m.Drop,
 		m.Dx2,
@@ -308,6 +322,7 @@ func (m *vswitchMaps) Close() error {
 // It can be passed to loadVswitchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type vswitchVariables struct {
 	CaptureOn     *ebpf.Variable `ebpf:"capture_on"`
+	ConnectionsOn *ebpf.Variable `ebpf:"connections_on"`
 	DecapNvgre    *ebpf.Variable `ebpf:"decap_nvgre"`
 	DecapVxlan    *ebpf.Variable `ebpf:"decap_vxlan"`
 	EventInterval *ebpf.Variable `ebpf:"event_interval"`
