@@ -45,16 +45,22 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 } flood SEC(".maps");
 
-/* storm: when the flooded packets of a port so far will have kept to its rate.
+/* storm: what a port may have flooded, and what it has.
  * key     the port's slot
- * writer  flood
+ * writer  flood; datapath.Apply of limit
  * readers flood
  * miss    cannot be: an array
  * full    cannot be: as many slots as ports */
+struct storm {
+	__u64 used;  /* when the flooded packets so far will have kept to the rate; monotonic ns */
+	__u32 limit; /* packets per second; 0: the subnet's */
+	__u32 zero;
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__type(key, __u32);
-	__type(value, __u64); /* monotonic ns */
+	__type(value, struct storm);
 	__uint(max_entries, 4096);
 } storm SEC(".maps");
 

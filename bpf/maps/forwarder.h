@@ -17,6 +17,7 @@
 #define TRUST_FORWARD 1 /* forwards what others send */
 #define TRUST_DHCP 2    /* no DHCP guard */
 #define TRUST_ROUTER 4  /* no router guard */
+#define TRUST_ALLOWED 8 /* uses sources beside its own, which its host has checked */
 
 struct forwarder_key {
 	__u32 network;

@@ -26,6 +26,7 @@
 #define PORT_TEAMING 2048      /* it may send with the MAC of another port of its VM */
 #define PORT_PRIORITY_TAG 4096 /* its 802.1p priorities pass */
 #define PORT_RULES 8192        /* it has a rule set, in one direction at least */
+#define PORT_ALLOWED (1 << 20)   /* it has sources beside its own: `allowed` */
 #define PORT_VXLAN 8 /* the transport of its subnet; without, NVGRE */
 #define PORT_REWRITE 16 /* or this */
 

@@ -276,16 +276,19 @@ static __always_inline enum verdict parse_payload(struct __sk_buff *skb, struct 
 	return V_NON_IP;
 }
 
-/* Removes a priority tag (VID 0), wherever the kernel keeps it. */
+/* Removes a priority tag (VID 0), wherever the kernel keeps it. Of a port that may, its priority becomes the
+ * packet's, which queues read on the way out; nothing else has one here. */
 static __always_inline enum verdict parse_tag(struct __sk_buff *skb, struct pkt *p)
 {
 	struct vlan tag;
+	__u32 tci;
 
 	if (skb->vlan_present) {
 		if ((skb->vlan_tci & 0xfff) != 0 || skb->vlan_proto != bpf_htons(TYPE_VLAN))
 			return V_VLAN_TAGGED;
 		if (p->eth.type == bpf_htons(TYPE_VLAN) || p->eth.type == bpf_htons(TYPE_QINQ))
 			return V_VLAN_TAGGED;
+		tci = skb->vlan_tci;
 	} else {
 		if (p->eth.type != bpf_htons(TYPE_VLAN) && p->eth.type != bpf_htons(TYPE_QINQ))
 			return V_CONTINUE;
@@ -295,7 +298,10 @@ static __always_inline enum verdict parse_tag(struct __sk_buff *skb, struct pkt 
 			return V_VLAN_TAGGED;
 		if (tag.type == bpf_htons(TYPE_VLAN) || tag.type == bpf_htons(TYPE_QINQ))
 			return V_VLAN_TAGGED;
+		tci = bpf_ntohs(tag.tci);
 	}
+	if (p->port->flags & PORT_PRIORITY_TAG)
+		skb->priority = tci >> 13;
 	if (bpf_skb_vlan_pop(skb) || !load(skb, 0, &p->eth, sizeof(p->eth)))
 		return V_FRAME_TRUNCATED;
 	p->end = skb->len;

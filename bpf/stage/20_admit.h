@@ -13,6 +13,7 @@
 #include "lib/ctx.h"
 #include "lib/guard.h"
 #include "lib/isolation.h"
+#include "maps/allowed.h"
 #include "maps/forwarder.h"
 #include "maps/own.h"
 #include "maps/path.h"
@@ -69,9 +70,25 @@ static __noinline bool admit_gateway(const struct pkt *p)
 	return admit_outside(p, p->port->network);
 }
 
+/* Its own, or one that policy lets it use, too. */
+static __always_inline bool admit_usable(const struct port *port, const union addr *ca)
+{
+	return admit_own(port, ca) || (port->flags & PORT_ALLOWED && allowed_source(port->ifindex, ca));
+}
+
+static __always_inline bool admit_mac(const struct port *port, const __u8 *mac)
+{
+	__u64 m = 0;
+
+	if (same_mac(mac, port->mac))
+		return true;
+	__builtin_memcpy(&m, mac, MAC_LEN);
+	return port->flags & PORT_ALLOWED && allowed_mac(port->ifindex, m);
+}
+
 static __always_inline bool admit_source(const struct pkt *p)
 {
-	if (admit_own(p->port, &p->src))
+	if (admit_usable(p->port, &p->src))
 		return true;
 	if (p->port->flags & PORT_FORWARD)
 		return !admit_unusable(&p->src, p->type == TYPE_IPV4);
@@ -80,11 +97,11 @@ static __always_inline bool admit_source(const struct pkt *p)
 
 static __always_inline enum verdict admit_arp(const struct pkt *p)
 {
-	if (!same_mac(p->claim, p->port->mac))
+	if (!same_mac(p->claim, p->eth.src))
 		return V_SPOOFED_ARP;
 	if (p->arp_op == ARP_REQUEST && p->src.w[3] == 0)
 		return V_CONTINUE;
-	return admit_own(p->port, &p->src) ? V_CONTINUE : V_SPOOFED_ARP;
+	return admit_usable(p->port, &p->src) ? V_CONTINUE : V_SPOOFED_ARP;
 }
 
 static __always_inline enum verdict admit_ipv4(const struct pkt *p)
@@ -96,11 +113,11 @@ static __always_inline enum verdict admit_ipv4(const struct pkt *p)
 
 static __always_inline enum verdict admit_nd(const struct pkt *p)
 {
-	if (p->icmp_type == ND_NA && !addr6_link_local(&p->hop) && !admit_own(p->port, &p->hop))
+	if (p->icmp_type == ND_NA && !addr6_link_local(&p->hop) && !admit_usable(p->port, &p->hop))
 		return V_SPOOFED_ND;
 	if (!p->has_claim)
 		return V_CONTINUE;
-	if (!same_mac(p->claim, p->port->mac))
+	if (!same_mac(p->claim, p->eth.src))
 		return V_SPOOFED_ND;
 	if (p->icmp_type != ND_NA && addr_unspecified(&p->src))
 		return V_SPOOFED_ND;
@@ -118,7 +135,7 @@ static __always_inline bool admit_source6(const struct pkt *p)
 
 static __always_inline enum verdict admit_self(const struct pkt *p)
 {
-	if (!same_mac(p->eth.src, p->port->mac))
+	if (!admit_mac(p->port, p->eth.src))
 		return V_SPOOFED_MAC;
 	if (p->type == TYPE_ARP)
 		return admit_arp(p);
@@ -211,12 +228,18 @@ static __noinline __u32 admit_trust(const struct pkt *p, __u32 network)
 	return trust ? *trust : 0;
 }
 
-/* A guest of that host forwards, and has sent what is somebody else's. */
+/* A guest of that host uses a source that it may use beside its own. */
+static __always_inline bool admit_allowed(const struct pkt *p, __u32 network)
+{
+	return !admit_unusable(&p->src, p->type != TYPE_IPV6) && admit_trust(p, network) & TRUST_ALLOWED;
+}
+
+/* A guest of that host forwards, or may use other sources, and has sent what is not its own. */
 static __always_inline bool admit_forwarded(const struct pkt *p)
 {
-	if (p->type == TYPE_ARP || admit_unusable(&p->src, p->type == TYPE_IPV4))
+	if (admit_unusable(&p->src, p->type != TYPE_IPV6))
 		return false;
-	return admit_trust(p, p->dport->network) & TRUST_FORWARD;
+	return admit_trust(p, p->dport->network) & (p->type == TYPE_ARP ? TRUST_ALLOWED : TRUST_FORWARD | TRUST_ALLOWED);
 }
 
 /* The guards again: the sender's host has let through only what its guest may say. */
@@ -251,7 +274,7 @@ static __noinline bool admit_stranger(const struct pkt *p)
 }
 
 /* ARP and ND from the underlay speak for nobody but the guest that sent them. */
-static __always_inline enum verdict admit_claims(const struct pkt *p)
+static __always_inline enum verdict admit_claims(const struct pkt *p, __u32 network)
 {
 	const struct record *r;
 
@@ -260,7 +283,9 @@ static __always_inline enum verdict admit_claims(const struct pkt *p)
 	if (!p->nd || p->icmp_type != ND_NA || addr6_link_local(&p->hop))
 		return V_CONTINUE;
 	r = record_find(p->vsid, &p->hop);
-	return r && admit_behind(p, r) && same_mac(r->mac, p->eth.src) ? V_CONTINUE : V_SPOOFED_ND;
+	if (r && admit_behind(p, r) && same_mac(r->mac, p->eth.src))
+		return V_CONTINUE;
+	return admit_trust(p, network) & TRUST_ALLOWED ? V_CONTINUE : V_SPOOFED_ND;
 }
 
 static __always_inline enum verdict admit_remote(struct __sk_buff *skb, const struct pkt *p)
@@ -270,7 +295,7 @@ static __always_inline enum verdict admit_remote(struct __sk_buff *skb, const st
 
 	if (!(r ? admit_behind(p, r) && same_mac(r->mac, p->eth.src) : admit_stranger(p)) && !admit_forwarded(p) && !admit_router_speaks(p))
 		return V_SOURCE_NOT_IN_POLICY;
-	v = admit_claims(p);
+	v = admit_claims(p, p->dport->network);
 	v || (v = admit_said(skb, p, p->dport->network));
 	return v ? v : isolate_remote(p, r);
 }

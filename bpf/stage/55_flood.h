@@ -112,14 +112,17 @@ static __always_inline enum flood_scope flood_out_scope(const struct pkt *p, con
 static __always_inline bool flood_within_rate(const struct pkt *p, __u32 rate)
 {
 	__u32 slot = p->port->slot;
-	__u64 *used = bpf_map_lookup_elem(&storm, &slot), now = bpf_ktime_get_ns(), from;
+	struct storm *s = bpf_map_lookup_elem(&storm, &slot);
+	__u64 now = bpf_ktime_get_ns(), from;
 
-	if (!used || !rate)
+	if (s && s->limit)
+		rate = s->limit;
+	if (!s || !rate)
 		return false;
-	from = *used > now ? *used : now;
+	from = s->used > now ? s->used : now;
 	if (from - now > STORM_BURST_NS)
 		return false;
-	*used = from + 1000000000u / rate;
+	s->used = from + 1000000000u / rate;
 	return true;
 }
 
@@ -369,6 +372,7 @@ static __always_inline __u32 flood_network(const struct flood *row)
 static __always_inline enum verdict flood_from_uplink(struct flooding *f)
 {
 	struct pkt *p = f->p;
+	__u32 network;
 	enum verdict v;
 
 	f->row = bpf_map_lookup_elem(&flood, &p->vsid);
@@ -377,10 +381,11 @@ static __always_inline enum verdict flood_from_uplink(struct flooding *f)
 	f->scope = f->row->flags & FLOOD_L2 ? FLOOD_ALL : flood_for_l2only(p);
 	if (f->scope == FLOOD_NOBODY)
 		return V_MULTICAST;
-	if (!flood_source_known(f))
+	network = flood_network(f->row);
+	if (!flood_source_known(f) && !admit_allowed(p, network))
 		return V_SOURCE_NOT_IN_POLICY;
-	v = admit_claims(p);
-	v || (v = admit_said(f->skb, p, flood_network(f->row)));
+	v = admit_claims(p, network);
+	v || (v = admit_said(f->skb, p, network));
 	if (!v)
 		learn_flooded(f->skb, p);
 	v || (v = tos_arrive(f->skb, p));

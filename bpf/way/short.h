@@ -41,7 +41,8 @@
 
 /* Of a sender or a receiver. A flag that is not here says that its port's packets are walked:
  * whoever adds one need not know of this page. */
-#define SHORT_PORT (PORT_SPOOF | PORT_PEER | PORT_FLOOD | PORT_VXLAN | PORT_REWRITE | PORT_DHCP_GUARD | PORT_ROUTER_GUARD)
+#define SHORT_PORT (PORT_SPOOF | PORT_PEER | PORT_FLOOD | PORT_VXLAN | PORT_REWRITE | PORT_DHCP_GUARD | PORT_ROUTER_GUARD | \
+		    PORT_TEAMING | PORT_PRIORITY_TAG | PORT_ALLOWED)
 
 static __always_inline bool short_l4(struct pkt *p, __be32 head)
 {

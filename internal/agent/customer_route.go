@@ -35,5 +35,6 @@ func renderForwarders(set table.Set, g *goal.Goal, u underlay) {
 // trust adds to what one host, or one guest there, may do: several records speak of the same.
 func trust(set table.Set, f table.Forwarder, more goal.Trust) {
 	t := set.Forwarders[f]
-	set.Forwarders[f] = table.Trust{Forward: t.Forward || more.Forward, DHCP: t.DHCP || more.DHCP, Router: t.Router || more.Router}
+	set.Forwarders[f] = table.Trust{Forward: t.Forward || more.Forward, DHCP: t.DHCP || more.DHCP, Router: t.Router || more.Router,
+		Allowed: t.Allowed || more.Allowed}
 }

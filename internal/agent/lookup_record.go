@@ -10,6 +10,9 @@ import (
 // others to their Provider Addresses.
 func renderRecords(set table.Set, g *goal.Goal, devices map[model.PortID]device) {
 	for k, r := range g.Records {
+		if _, is := model.AllowedMAC(k.CA); is {
+			continue // says whom to trust, and leads nowhere
+		}
 		set.Records[table.RecordKey(k)] = renderRecord(g, devices, r)
 	}
 }

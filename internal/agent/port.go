@@ -21,7 +21,7 @@ func renderPort(p goal.Port, d device, mtu int) table.Port {
 		IfIndex: d.ifindex, ID: p.ID, VSID: p.VSID, Network: p.Network, MAC: p.MAC, PA: p.PA,
 		Gateway4: p.Gateway4, Gateway6: p.Gateway6, MTU: uint16(mtu), Spoof: p.Spoof, Learn: p.Learn > 0, Peer: d.veth,
 		Forward: p.Forward, External: p.External, ClampMSS: p.ClampMSS,
-		DHCPGuard: !p.Settings.DHCPServer, RouterGuard: !p.Settings.Router, Teaming: p.Settings.Teaming, PriorityTag: p.Settings.PriorityTag,
+		DHCPGuard: !p.Settings.DHCPServer, RouterGuard: !p.Settings.Router, Teaming: p.Settings.Teaming, Allowed: len(p.Settings.Allowed) > 0, PriorityTag: p.Settings.PriorityTag,
 		StormLimit: p.Settings.StormLimit, Isolation: p.Settings.Isolation.ID(),
 		Connections: p.Settings.Connections,
 	}

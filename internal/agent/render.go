@@ -20,6 +20,7 @@ func render(g *goal.Goal, devices map[model.PortID]device, u underlay) table.Set
 	set := table.NewSet()
 	renderSettings(&set, g)
 	renderPorts(set, g, devices, u.guestMTUs(g))
+	renderAllowed(set, g, devices)
 	renderRecords(set, g, devices)
 	renderIsolations(set, g)
 	renderRewrites(set, g)

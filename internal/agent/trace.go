@@ -47,7 +47,7 @@ func (a *Agent) trace(q *hostv1.TraceQuery) (*hostv1.TraceAnswer, error) {
 func (v *view) addressesOf(p goal.Port) []netip.Addr {
 	var learned []netip.Addr
 	for k, r := range v.goal.Records {
-		if r.Port == p.ID && k.VSID == p.VSID && !k.CA.IsUnspecified() && !model.IsL2OnlyCA(k.CA) && !slices.Contains(p.CAs, k.CA) {
+		if r.Port == p.ID && k.VSID == p.VSID && !k.CA.IsUnspecified() && !k.CA.IsMulticast() && !slices.Contains(p.CAs, k.CA) {
 			learned = append(learned, k.CA)
 		}
 	}

@@ -102,6 +102,7 @@ func differ(want, have table.Set, extra bool) []string {
 	out = append(out, differences("peer", want.Peers, have.Peers, extra)...)
 	out = append(out, differences("path", want.Paths, have.Paths, extra)...)
 	out = append(out, differences("outer source", want.Sources, have.Sources, extra)...)
+	out = append(out, differences("allowed source", want.Allowed, have.Allowed, extra)...)
 	out = append(out, differences("forwarder", want.Forwarders, have.Forwarders, extra)...)
 	out = append(out, differences("isolation", want.Isolations, have.Isolations, extra)...)
 	out = append(out, differences("local PA", want.LocalPAs, have.LocalPAs, extra)...)

@@ -147,10 +147,19 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 			if settle(p).DynamicAddressLimit > 0 {
 				cas = append(cas, model.L2OnlyCA(p.Spec.MAC))
 			}
+			for _, x := range settle(p).AllowedAddresses {
+				if !x.MAC.IsZero() {
+					cas = append(cas, model.AllowedCA(p.ID, x.MAC))
+				}
+			}
 			for i, ca := range cas {
 				k := goal.RecordKey{VSID: subnets[p.Spec.Subnet].Spec.VSID, CA: ca}
 				if old := g.Records[k]; old.Port == 0 || old.Port > p.ID {
-					g.Records[k] = goal.Record{MAC: p.Spec.MAC, PA: paOf(p), Port: p.ID, Transport: transport(subnets[p.Spec.Subnet]), Trust: trust(settle(p)), Isolation: settle(p).Isolation.ID()}
+					mac := p.Spec.MAC
+					if m, is := model.AllowedMAC(ca); is {
+						mac = m
+					}
+					g.Records[k] = goal.Record{MAC: mac, PA: paOf(p), Port: p.ID, Transport: transport(subnets[p.Spec.Subnet]), Trust: trust(settle(p)), Isolation: settle(p).Isolation.ID()}
 					if transport(subnets[p.Spec.Subnet]) == model.Rewrite && i < len(p.RewriteAddresses) {
 						g.Records[k] = withRewrite(g.Records[k], p.RewriteAddresses[i])
 					}
@@ -772,5 +781,5 @@ func TestRowsThatNoGoalMayContainAreLeftOut(t *testing.T) {
 }
 
 func trust(s model.Settings) goal.Trust {
-	return goal.Trust{Forward: s.Forwarding, DHCP: !s.DHCPGuard, Router: !s.RouterGuard}
+	return goal.Trust{Forward: s.Forwarding, DHCP: !s.DHCPGuard, Router: !s.RouterGuard, Allowed: len(s.AllowedAddresses) > 0}
 }

@@ -52,7 +52,7 @@ func (c *Compiler) staticRecord(s *subnet, r *model.LookupRecord) (goal.Record, 
 	if p.spec == nil || p.subnet != s || p.host == nil || p.spec.ID == 0 {
 		return goal.Record{}, false
 	}
-	return p.record(), true
+	return p.record(r.Spec.CustomerAddress), true
 }
 
 func staticSubnet(r *model.LookupRecord) model.Ref {

@@ -81,12 +81,17 @@ func (c *Compiler) touchPort(p *port) {
 }
 
 // record leads an address to the port, which is placed.
-func (p *port) record() goal.Record {
-	return goal.Record{MAC: p.spec.Spec.MAC, PA: p.host.primary, Port: p.spec.ID, Trust: p.trust(), Isolation: p.settings.Isolation.ID()}
+func (p *port) record(ca netip.Addr) goal.Record {
+	mac, allowed := model.AllowedMAC(ca)
+	if !allowed {
+		mac = p.spec.Spec.MAC
+	}
+	return goal.Record{MAC: mac, PA: p.host.primary, Port: p.spec.ID, Trust: p.trust(), Isolation: p.settings.Isolation.ID()}
 }
 
 func (p *port) trust() goal.Trust {
-	return goal.Trust{Forward: p.settings.Forwarding, DHCP: !p.settings.DHCPGuard, Router: !p.settings.RouterGuard}
+	return goal.Trust{Forward: p.settings.Forwarding, DHCP: !p.settings.DHCPGuard, Router: !p.settings.RouterGuard,
+		Allowed: len(p.settings.AllowedAddresses) > 0}
 }
 
 func (c *Compiler) retractPort(p *port) {
@@ -174,6 +179,11 @@ func (p *port) recorded() []netip.Addr {
 	all := p.spec.CAs()
 	if p.settings.Learns() {
 		all = append(all, model.L2OnlyCA(p.spec.Spec.MAC))
+	}
+	for _, a := range p.settings.AllowedAddresses {
+		if !a.MAC.IsZero() {
+			all = append(all, model.AllowedCA(p.spec.ID, a.MAC))
+		}
 	}
 	return plain(all)
 }

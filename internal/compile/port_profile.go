@@ -78,7 +78,11 @@ func (c *Compiler) dropSettings(p *port) {
 // goalSettings are those that are no fields of a goal.Port.
 func (p *port) goalSettings() goal.PortSettings {
 	s := p.settings
-	return goal.PortSettings{DHCPServer: !s.DHCPGuard, Router: !s.RouterGuard, Teaming: s.AllowTeaming, PriorityTag: s.IEEEPriorityTag,
+	team := ""
+	if s.AllowTeaming {
+		team = p.spec.Metadata.Labels[model.VMLabel]
+	}
+	return goal.PortSettings{Team: team, DHCPServer: !s.DHCPGuard, Router: !s.RouterGuard, Teaming: s.AllowTeaming, PriorityTag: s.IEEEPriorityTag,
 		StormLimit: s.StormLimit, Connections: s.ConnectionLimit, Allowed: s.AllowedAddresses, Isolation: s.Isolation,
 		VLAN: s.VLAN, Bandwidth: s.Bandwidth, Mirrors: s.Mirrors, Lists: p.uses(), ACL: p.spec.Spec.ACL}
 }

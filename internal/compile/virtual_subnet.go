@@ -135,7 +135,7 @@ func (c *Compiler) record(s *subnet, ca netip.Addr) (goal.Record, bool) {
 		return goal.Record{}, false
 	}
 	if p := first(all.ports); p != nil {
-		return p.record(), true
+		return p.record(ca), true
 	}
 	if r := firstStatic(all.statics); r != nil {
 		return c.staticRecord(s, r)

@@ -39,6 +39,7 @@ func (s *Switch) Apply(want table.Set, sweep bool) error {
 	errs = append(errs, s.putSettings(want.Settings))
 	errs = append(errs, s.putLocalPAs(d.putPAs)...)
 	errs = append(errs, s.putForwarders(want, d.putForwarders)...)
+	errs = append(errs, s.putAllowed(d.putAllowed)...)
 	errs = append(errs, s.putIsolations(want, d.putIsolations)...)
 	errs = append(errs, s.putPaths(want, d)...)
 	errs = append(errs, s.putSources(d.putSources)...)
@@ -62,6 +63,7 @@ func (s *Switch) Apply(want table.Set, sweep bool) error {
 		errs = append(errs, s.deleteRecords(d.delRecords)...)
 		errs = append(errs, s.deletePeers(d.delPeers)...)
 		errs = append(errs, s.deleteForwarders(d.delForwarders)...)
+		errs = append(errs, s.deleteAllowed(d.delAllowed)...)
 		errs = append(errs, s.deleteIsolations(d.delIsolations)...)
 		errs = append(errs, s.deleteLocalPAs(d.delPAs)...)
 	}
@@ -88,6 +90,7 @@ type delta struct {
 	putMembers, delMembers []table.Member
 	delFloods              []model.VSID
 
+	putAllowed, delAllowed       []table.Allowed
 	putForwarders, delForwarders []table.Forwarder
 	putIsolations, delIsolations []table.MACKey
 	putOut, delOut               []table.RecordKey // rewrites
@@ -105,6 +108,7 @@ func diff(have, want table.Set, sweep bool) *delta {
 	d.diffPaths(have, want, sweep)
 	d.putMembers, d.delMembers = diffRows(have.Members, want.Members, sweep)
 	_, d.delFloods = diffRows(have.Floods, want.Floods, sweep)
+	d.putAllowed, d.delAllowed = diffRows(have.Allowed, want.Allowed, sweep)
 	d.putForwarders, d.delForwarders = diffRows(have.Forwarders, want.Forwarders, sweep)
 	d.putIsolations, d.delIsolations = diffRows(have.Isolations, want.Isolations, sweep)
 	d.putOut, d.delOut = diffRows(have.RewriteOut, want.RewriteOut, sweep)
@@ -171,6 +175,7 @@ func (s *Switch) fits(want table.Set, d *delta, sweep bool) error {
 		{"peers", s.peersAfter(want, d, sweep), s.opts.MaxPeers},
 		{"peers with several ways", s.blocksAfter(want, sweep), s.maxBlocks()},
 		{"outer sources", len(s.have.Sources) + len(d.putSources), s.maxSources()},
+		{"allowed sources", after(s.have.Allowed, want.Allowed, d.putAllowed, sweep), maxAllowed},
 		{"isolations", after(s.have.Isolations, want.Isolations, d.putIsolations, sweep), s.opts.MaxRecords},
 		{"rewrites of Customer Addresses", after(s.have.RewriteOut, want.RewriteOut, d.putOut, sweep), s.opts.MaxRecords},
 		{"rewrites of Provider Addresses", after(s.have.RewriteIn, want.RewriteIn, d.putIn, sweep), s.opts.MaxRecords},
@@ -286,6 +291,10 @@ func (s *Switch) makeRoom(d *delta) []error {
 		d.delFloods = nil
 		errs = append(errs, s.deletePeers(d.delPeers)...)
 		d.delPeers = nil
+	}
+	if len(s.have.Allowed)+len(d.putAllowed) > maxAllowed {
+		errs = append(errs, s.deleteAllowed(d.delAllowed)...)
+		d.delAllowed = nil
 	}
 	if len(s.have.Forwarders)+len(d.putForwarders) > maxForwarders {
 		errs = append(errs, s.deleteForwarders(d.delForwarders)...)
@@ -559,6 +568,9 @@ func (s *Switch) putPort(ifindex uint32, p table.Port) error {
 	}
 	slot, err := s.slot(ifindex, p.ID)
 	if err != nil {
+		return err
+	}
+	if err := s.putStorm(slot, p); err != nil {
 		return err
 	}
 	if err := s.maps["port"].Put(ifindex, s.rules.encodePort(p, slot)); err != nil {

@@ -66,8 +66,13 @@ func readSet(maps map[string]*ebpf.Map) (held, error) {
 			return nil
 		}),
 		readAll(maps["port"], func(ifindex uint32, r portRow) error {
+			var storm stormRow
+			if err := maps["storm"].Lookup(r.Slot, &storm); err != nil {
+				return fmt.Errorf("storm limit: %w", err)
+			}
 			p := decodePort(r)
 			p.Inbound, p.Outbound = h.readRules(maps["rule"], r.Inbound), h.readRules(maps["rule"], r.Outbound)
+			p.StormLimit = storm.Limit
 			h.set.Ports[ifindex] = p
 			h.slots[ifindex] = r.Slot
 			return nil
@@ -122,6 +127,15 @@ func readSet(maps map[string]*ebpf.Map) (held, error) {
 		}),
 		readAll(maps["isolation"], func(k localMACKey, v uint32) error {
 			h.set.Isolations[table.MACKey{VSID: model.VSID(k.VSID), MAC: k.MAC}] = model.IsolationID(v)
+			return nil
+		}),
+		walk(maps["allowed"], func(k allowedKey, _ uint32) error {
+			a, err := decodeAllowed(k)
+			if err != nil {
+				h.odd = append(h.odd, oddRow{"allowed", k, err})
+				return nil
+			}
+			h.set.Allowed[a] = struct{}{}
 			return nil
 		}),
 		readAll(maps["forwarder"], func(k forwarderKey, t uint32) error {

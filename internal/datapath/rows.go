@@ -25,6 +25,7 @@ const (
 
 	portDHCPGuard   = 512
 	portRouterGuard = 1024
+	portAllowed     = 1 << 20
 	portTeaming     = 2048
 	portPriorityTag = 4096
 	portRules       = 8192
@@ -133,14 +134,15 @@ const (
 	trustForward = 1 << iota
 	trustDHCP
 	trustRouter
+	trustAllowed
 )
 
 func encodeTrust(t table.Trust) uint32 {
-	return flag[uint32](t.Forward, trustForward) | flag[uint32](t.DHCP, trustDHCP) | flag[uint32](t.Router, trustRouter)
+	return flag[uint32](t.Forward, trustForward) | flag[uint32](t.DHCP, trustDHCP) | flag[uint32](t.Router, trustRouter) | flag[uint32](t.Allowed, trustAllowed)
 }
 
 func decodeTrust(t uint32) table.Trust {
-	return table.Trust{Forward: t&trustForward != 0, DHCP: t&trustDHCP != 0, Router: t&trustRouter != 0}
+	return table.Trust{Forward: t&trustForward != 0, DHCP: t&trustDHCP != 0, Router: t&trustRouter != 0, Allowed: t&trustAllowed != 0}
 }
 
 func encodeForwarder(f table.Forwarder) forwarderKey {
@@ -222,7 +224,7 @@ func (x *ruleStore) encodePort(p table.Port, slot uint32) portRow {
 		IfIndex: p.IfIndex, ID: uint32(p.ID), VSID: uint32(p.VSID), Network: uint32(p.Network), Slot: slot,
 		MTU: p.MTU, MAC: p.MAC, Flags: flag[uint32](p.Spoof, portSpoof) | flag[uint32](p.Peer, portPeer) | flag[uint32](p.Flood, portFlood) |
 			flag[uint32](p.Forward, portForward) | flag[uint32](p.External, portExternal) | flag[uint32](p.ClampMSS, portMSS) | flag[uint32](p.Learn, portLearn) |
-			flag[uint32](p.DHCPGuard, portDHCPGuard) | flag[uint32](p.RouterGuard, portRouterGuard) |
+			flag[uint32](p.DHCPGuard, portDHCPGuard) | flag[uint32](p.RouterGuard, portRouterGuard) | flag[uint32](p.Allowed, portAllowed) |
 			flag[uint32](p.Inbound != p.Outbound || p.Inbound != table.RuleSetKey{}, portRules) | flag[uint32](p.Teaming, portTeaming) | flag[uint32](p.PriorityTag, portPriorityTag) |
 			flag[uint32](p.Transport == model.VXLAN, portVXLAN) | flag[uint32](p.Transport == model.Rewrite, portRewrite),
 		PA: addr16(p.PA), Gateway4: addr16(p.Gateway4), Gateway6: addr16(p.Gateway6), Isolation: uint32(p.Isolation),
@@ -236,7 +238,7 @@ func decodePort(r portRow) table.Port {
 		MAC: r.MAC, PA: from16(r.PA), Gateway4: from16(r.Gateway4), Gateway6: from16(r.Gateway6), MTU: r.MTU,
 		Spoof: r.Flags&portSpoof != 0, Peer: r.Flags&portPeer != 0, Flood: r.Flags&portFlood != 0,
 		Forward: r.Flags&portForward != 0, External: r.Flags&portExternal != 0, ClampMSS: r.Flags&portMSS != 0, Learn: r.Flags&portLearn != 0,
-		DHCPGuard: r.Flags&portDHCPGuard != 0, RouterGuard: r.Flags&portRouterGuard != 0,
+		DHCPGuard: r.Flags&portDHCPGuard != 0, RouterGuard: r.Flags&portRouterGuard != 0, Allowed: r.Flags&portAllowed != 0,
 		Teaming: r.Flags&portTeaming != 0, PriorityTag: r.Flags&portPriorityTag != 0,
 		Transport: transportOf(r.Flags&portVXLAN != 0, r.Flags&portRewrite != 0), Isolation: model.IsolationID(r.Isolation),
 	}

@@ -187,7 +187,7 @@ func appendBool(b []byte, v bool) []byte {
 
 func appendTrust(b []byte, t Trust) []byte {
 	var bits byte
-	for i, may := range [3]bool{t.Forward, t.DHCP, t.Router} {
+	for i, may := range [4]bool{t.Forward, t.DHCP, t.Router, t.Allowed} {
 		if may {
 			bits |= 1 << i
 		}
@@ -351,10 +351,10 @@ func (r *reader) prefix() netip.Prefix { return netip.PrefixFrom(r.addr(), int(r
 
 func (r *reader) trust() Trust {
 	bits := r.take(1)[0]
-	if bits > 7 {
+	if bits > 15 {
 		r.fail("trust %d", bits)
 	}
-	return Trust{Forward: bits&1 != 0, DHCP: bits&2 != 0, Router: bits&4 != 0}
+	return Trust{Forward: bits&1 != 0, DHCP: bits&2 != 0, Router: bits&4 != 0, Allowed: bits&8 != 0}
 }
 
 func (r *reader) record() RecordRow {

@@ -43,7 +43,7 @@ type Flood struct {
 }
 
 // RecordKey finds a Record. An unspecified CA finds the subnet's GatewayWildcard for the family,
-// model.L2OnlyCA the L2Only record of a MAC.
+// model.L2OnlyCA the L2Only record of a MAC, and model.AllowedCA where the guest is that may use a MAC beside its own.
 type RecordKey struct {
 	VSID model.VSID
 	CA   netip.Addr
@@ -70,6 +70,7 @@ type Trust struct {
 	Forward bool // packets of others in the network
 	DHCP    bool // serve DHCP
 	Router  bool // advertise itself as a router, and redirect
+	Allowed bool // use sources that are not its own; which, its own host knows
 }
 
 // RouteKey finds a Route.

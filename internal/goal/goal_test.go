@@ -36,7 +36,7 @@ func drawGoal(t *rapid.T, label string) *Goal {
 	}
 	for range number(6) {
 		k := RecordKey{model.VSID(5001 + number(2)), cas[number(3)]}
-		g.Records[k] = Record{MAC: mac(), PA: optional(pas), Port: model.PortID(number(3)), Transport: model.TransportID(number(3)), Trust: Trust{Forward: number(3) == 0, DHCP: number(3) == 0, Router: number(3) == 0}, Isolation: model.IsolationID(number(4))}
+		g.Records[k] = Record{MAC: mac(), PA: optional(pas), Port: model.PortID(number(3)), Transport: model.TransportID(number(3)), Trust: Trust{Forward: number(3) == 0, DHCP: number(3) == 0, Router: number(3) == 0, Allowed: number(3) == 0}, Isolation: model.IsolationID(number(4))}
 		if r := g.Records[k]; r.Transport == model.Rewrite && number(2) == 0 {
 			r.Rewrite = pas[number(3)]
 			if r.Rewrite.Is4() != k.CA.Is4() {

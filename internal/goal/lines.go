@@ -63,6 +63,9 @@ func standsFor(ca netip.Addr) string {
 	if model.IsL2OnlyCA(ca) {
 		return "l2only"
 	}
+	if _, is := model.AllowedMAC(ca); is {
+		return "allowed"
+	}
 	return ca.String()
 }
 
@@ -83,7 +86,7 @@ func place(r Record) string {
 	for _, t := range []struct {
 		may  bool
 		what string
-	}{{r.Trust.Forward, " forwards"}, {r.Trust.DHCP, " serves dhcp"}, {r.Trust.Router, " is a router"}} {
+	}{{r.Trust.Forward, " forwards"}, {r.Trust.DHCP, " serves dhcp"}, {r.Trust.Router, " is a router"}, {r.Trust.Allowed, " uses other sources"}} {
 		if t.may {
 			text += t.what
 		}

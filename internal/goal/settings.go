@@ -15,6 +15,7 @@ type PortSettings struct {
 	Router      bool                   `json:"router,omitempty"`      // may announce itself as one: no router guard
 	Teaming     bool                   `json:"teaming,omitempty"`     // may send with the MAC of another port of its VM
 	PriorityTag bool                   `json:"priorityTag,omitempty"` // 802.1p priorities pass
+	Team        string                 `json:"team,omitempty"`        // of ports whose MACs and CAs are each other's; with Teaming
 	StormLimit  uint32                 `json:"stormLimit,omitempty"`  // packets/s; 0: the subnet's
 	Connections uint32                 `json:"connections,omitempty"` // 0: the switch's default
 	Allowed     []model.AllowedAddress `json:"allowed,omitempty"`     // sources beside CAs

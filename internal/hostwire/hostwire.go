@@ -201,7 +201,7 @@ func each[W, G any](r *rows, field string, from []W, read func(W) (G, error)) []
 func fromRecord(r goal.RecordRow) *hostv1.Record {
 	return &hostv1.Record{Key: fromRecordKey(r.Key), Mac: r.Record.MAC[:], Pa: address(r.Record.PA),
 		Port: uint32(r.Record.Port), Router: r.Record.Router, Transport: uint32(r.Record.Transport), Forward: r.Record.Trust.Forward,
-		ServesDhcp: r.Record.Trust.DHCP, IsRouter: r.Record.Trust.Router,
+		ServesDhcp: r.Record.Trust.DHCP, IsRouter: r.Record.Trust.Router, UsesOthers: r.Record.Trust.Allowed,
 		Rewrite: address(r.Record.Rewrite), Isolation: uint32(r.Record.Isolation)}
 }
 
@@ -220,7 +220,7 @@ func toRecord(w *hostv1.Record) (row goal.RecordRow, err error) {
 	}
 	row.Record.Port, row.Record.Router = model.PortID(w.GetPort()), w.GetRouter()
 	row.Record.Isolation = model.IsolationID(w.GetIsolation())
-	row.Record.Trust = goal.Trust{Forward: w.GetForward(), DHCP: w.GetServesDhcp(), Router: w.GetIsRouter()}
+	row.Record.Trust = goal.Trust{Forward: w.GetForward(), DHCP: w.GetServesDhcp(), Router: w.GetIsRouter(), Allowed: w.GetUsesOthers()}
 	if row.Record.Transport = model.TransportID(w.GetTransport()); uint32(row.Record.Transport) != w.GetTransport() {
 		return row, wrong("transport %d", w.GetTransport())
 	}

@@ -6,6 +6,7 @@
 package model
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -132,6 +133,22 @@ func L2OnlyCA(m MAC) netip.Addr {
 	a := [16]byte{0xff, 0x0f}
 	copy(a[10:], m[:])
 	return netip.AddrFrom16(a)
+}
+
+// AllowedCA is where the record of a MAC stands that a port may use beside its own: under a multicast
+// address, too.
+func AllowedCA(port PortID, m MAC) netip.Addr {
+	a := [16]byte{0xff, 0x0e}
+	binary.BigEndian.PutUint32(a[2:], uint32(port))
+	copy(a[10:], m[:])
+	return netip.AddrFrom16(a)
+}
+
+// AllowedMAC undoes AllowedCA.
+func AllowedMAC(a netip.Addr) (m MAC, is bool) {
+	b := a.As16()
+	m = MAC(b[10:])
+	return m, a.Is6() && AllowedCA(PortID(binary.BigEndian.Uint32(b[2:])), m) == a
 }
 
 // IsL2OnlyCA reports whether a is L2OnlyCA of some MAC.

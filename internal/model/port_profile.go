@@ -63,6 +63,10 @@ type Settings struct {
 	ConnectionLimit     uint32
 }
 
+// VMLabel is the label of a Port that names the VM whose NIC it is: among the ports of a subnet with the same, those with
+// allowTeaming may use each other's MACs and addresses.
+const VMLabel = "vm"
+
 // AllowedAddress is a source that a guest may use beside its own.
 type AllowedAddress struct {
 	Prefix netip.Prefix `json:"prefix"`

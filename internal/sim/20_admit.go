@@ -28,7 +28,7 @@ func (w *walk) admit20() model.Verdict {
 // admitSelf holds a guest to its own MAC and Customer Addresses.
 func (w *walk) admitSelf() model.Verdict {
 	p := &w.packet
-	if p.eth.Src != w.port.MAC {
+	if !w.usesMAC(p.eth.Src) {
 		return w.say(model.VerdictSpoofedMac, "admit", "source MAC %s is not the port's %s", p.eth.Src, w.port.MAC)
 	}
 	switch {
@@ -45,16 +45,36 @@ func (w *walk) admitSelf() model.Verdict {
 
 func (w *walk) guardARP() model.Verdict {
 	arp := &w.packet.arp
-	if arp.SenderMAC != w.port.MAC {
-		return w.say(model.VerdictSpoofedArp, "admit", "ARP sender MAC %s is not the port's %s", arp.SenderMAC, w.port.MAC)
+	if src := w.packet.eth.Src; arp.SenderMAC != src {
+		return w.say(model.VerdictSpoofedArp, "admit", "ARP sender MAC %s is not the frame's source %s", arp.SenderMAC, src)
 	}
 	if arp.Op == wire.ARPRequest && arp.Sender.IsUnspecified() {
 		return model.VerdictContinue
 	}
-	if !w.own(arp.Sender) {
+	if !w.uses(arp.Sender) {
 		return w.say(model.VerdictSpoofedArp, "admit", "ARP sender %s is not an address of the port", arp.Sender)
 	}
 	return model.VerdictContinue
+}
+
+// uses tells whether the guest may have a as its source: its own, or one that policy allows it.
+func (w *walk) uses(a netip.Addr) bool {
+	if w.own(a) {
+		return true
+	}
+	for s := range w.Set.Allowed {
+		if w.port.Allowed && s.IfIndex == w.port.IfIndex && s.Prefix.IsValid() && s.Prefix.Contains(a) {
+			w.say(model.VerdictContinue, "admit", "the port may use %s", s.Prefix)
+			return true
+		}
+	}
+	return false
+}
+
+// usesMAC is uses for MACs.
+func (w *walk) usesMAC(m model.MAC) bool {
+	_, allowed := w.Set.Allowed[table.Allowed{IfIndex: w.port.IfIndex, MAC: m}]
+	return m == w.port.MAC || w.port.Allowed && allowed
 }
 
 var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
@@ -87,7 +107,7 @@ func (w *walk) guardIPv6() model.Verdict {
 
 func (w *walk) guardSource() model.Verdict {
 	src := w.packet.src
-	if w.own(src) {
+	if w.uses(src) {
 		return model.VerdictContinue
 	}
 	if w.port.Forward && usable(src) {
@@ -106,13 +126,13 @@ func (w *walk) guardSource() model.Verdict {
 func (w *walk) guardND() model.Verdict {
 	p := &w.packet
 	n := &p.ndp
-	foreignMAC := n.HasMAC && n.MAC != w.port.MAC
+	foreignMAC := n.HasMAC && n.MAC != p.eth.Src
 	switch {
 	case foreignMAC:
-		return w.say(model.VerdictSpoofedNd, "admit", "claims MAC %s, the port's is %s", n.MAC, w.port.MAC)
+		return w.say(model.VerdictSpoofedNd, "admit", "claims MAC %s, the frame's source is %s", n.MAC, p.eth.Src)
 	case !p.isND(wire.ICMPv6NeighbourAdv) && p.src.IsUnspecified() && n.HasMAC:
 		return w.say(model.VerdictSpoofedNd, "admit", "claims a MAC while it has no address yet")
-	case p.isND(wire.ICMPv6NeighbourAdv) && !w.own(n.Target) && !n.Target.IsLinkLocalUnicast():
+	case p.isND(wire.ICMPv6NeighbourAdv) && !w.uses(n.Target) && !n.Target.IsLinkLocalUnicast():
 		return w.say(model.VerdictSpoofedNd, "admit", "advertises %s, which is not an address of the port", n.Target)
 	}
 	return model.VerdictContinue
@@ -160,14 +180,14 @@ func (w *walk) uplinkAdmit20() model.Verdict {
 	if v := w.admitSource(source); v != model.VerdictContinue && !w.forwarded(source) && !routerSpeaks {
 		return v
 	}
-	if v := w.admitClaims(); v != model.VerdictContinue {
+	if v := w.admitClaims(w.port.Network); v != model.VerdictContinue {
 		return v
 	}
 	return w.admitSaid(w.port.Network)
 }
 
 // admitClaims holds ARP and ND of a guest elsewhere to its own MAC and addresses.
-func (w *walk) admitClaims() model.Verdict {
+func (w *walk) admitClaims(network model.NetworkIndex) model.Verdict {
 	p := &w.packet
 	if p.isARP() && p.arp.SenderMAC != p.eth.Src {
 		return w.say(model.VerdictSpoofedArp, "admit", "ARP sender MAC %s is not the frame's source %s", p.arp.SenderMAC, p.eth.Src)
@@ -178,7 +198,8 @@ func (w *walk) admitClaims() model.Verdict {
 	if !p.isND(wire.ICMPv6NeighbourAdv) || p.ndp.Target.IsLinkLocalUnicast() {
 		return model.VerdictContinue
 	}
-	if r, ok := w.rec(w.outer.vsid, p.ndp.Target); !ok || !w.sends(r.PA) || r.MAC != p.eth.Src {
+	r, ok := w.rec(w.outer.vsid, p.ndp.Target)
+	if (!ok || !w.sends(r.PA) || r.MAC != p.eth.Src) && !w.Set.Forwarders[w.sender(network)].Allowed {
 		return w.say(model.VerdictSpoofedNd, "admit", "advertises %s, which is not %s at %s", p.ndp.Target, p.eth.Src, w.outer.src)
 	}
 	return model.VerdictContinue
@@ -242,8 +263,16 @@ func (w *walk) led(source netip.Addr) bool {
 	return known && w.sends(r.PA)
 }
 
-// forwarded tells whether a guest that forwards may have sent what is the source's.
+// allowed tells whether a guest elsewhere may use sources beside its own. Which, its own host knows.
+func (w *walk) allowed(source netip.Addr, network model.NetworkIndex) bool {
+	return usable(source) && w.Set.Forwarders[w.sender(network)].Allowed
+}
+
+// forwarded tells whether a guest that forwards, or may use other sources, may have sent what is the source's.
 func (w *walk) forwarded(source netip.Addr) bool {
+	if w.allowed(source, w.port.Network) {
+		return w.say(model.VerdictContinue, "admit", "a guest at %s may use other sources", w.outer.src) == model.VerdictContinue
+	}
 	if w.packet.isARP() || !usable(source) {
 		return false
 	}

@@ -46,7 +46,7 @@ func (w *walk) flood55(was model.Verdict) model.Verdict {
 	if to == nobody {
 		return was
 	}
-	if row.Rate == 0 {
+	if row.Rate == 0 && w.port.StormLimit == 0 {
 		return w.say(model.VerdictStormLimited, "flood", "the port may have nothing flooded")
 	}
 	if row.L2 && w.isGroupReport() {
@@ -284,6 +284,7 @@ func (w *walk) admitFlooded() model.Verdict {
 		source = p.arp.Sender
 	}
 	r, known := w.rec(vsid, source)
+	network := w.Set.Ports[w.ports(vsid, everybody)[0].IfIndex].Network // the first port's is the subnet's
 	member := false
 	for m := range w.Set.Members {
 		member = member || m.VSID == vsid && w.sends(m.PA)
@@ -292,12 +293,12 @@ func (w *walk) admitFlooded() model.Verdict {
 	switch {
 	case known && w.sends(r.PA) && r.MAC == p.eth.Src:
 	case !known && nameless && member:
+	case w.allowed(source, network):
 	default:
 		return w.say(model.VerdictSourceNotInPolicy, "flood", "%s of subnet %d is not at %s", source, vsid, w.outer.src)
 	}
-	if v := w.admitClaims(); v != model.VerdictContinue {
+	if v := w.admitClaims(network); v != model.VerdictContinue {
 		return v
 	}
-	first := w.ports(vsid, everybody)[0] // whose network is the subnet's
-	return w.admitSaid(w.Set.Ports[first.IfIndex].Network)
+	return w.admitSaid(network)
 }

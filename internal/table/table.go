@@ -38,6 +38,7 @@ type Port struct {
 	RouterGuard bool              // true: the guest may not announce itself as a router
 	Teaming     bool              // true: the guest may send with the MAC of another port of its VM
 	PriorityTag bool              // true: 802.1p priorities of the guest pass
+	Allowed     bool              // true: Set.Allowed has sources of the guest beside its own
 	StormLimit  uint32            // packets per second; 0: the subnet's
 	Isolation   model.IsolationID // whom the port reaches within the subnet
 	Connections uint32            // how many are followed; 0: the switch's default
@@ -143,6 +144,14 @@ const (
 	MaxFloodHosts = 128
 )
 
+// Allowed is a source that a guest of this host may use beside its own: addresses, or a MAC. Each goes with
+// each.
+type Allowed struct {
+	IfIndex uint32
+	Prefix  netip.Prefix // masked; invalid: a MAC
+	MAC     model.MAC
+}
+
 // Forwarder finds a remote host with a guest that may do more than speak for itself. Once without MAC, for what that host has routed, and once
 // with the guest's, for what stayed in its subnet.
 type Forwarder struct {
@@ -156,6 +165,7 @@ type Trust struct {
 	Forward bool // what others send, so that any source of the network may come from there
 	DHCP    bool // serve DHCP: its port has no such guard
 	Router  bool // advertise itself as a router, and redirect
+	Allowed bool // use sources that are not its own; which, its own host knows
 }
 
 // RewriteIn says whom a Provider Address stands for that belongs to one Customer Address alone.
@@ -210,6 +220,7 @@ type Set struct {
 	Groups   map[GroupMember]struct{}
 	Settings Settings
 
+	Allowed    map[Allowed]struct{}
 	Forwarders map[Forwarder]Trust
 	RewriteOut map[RecordKey]netip.Addr // the PA, of the same family, that stands for a CA in the underlay
 	RewriteIn  map[netip.Addr]RewriteIn // by PA
@@ -245,6 +256,7 @@ func NewSet() Set {
 		Groups:   map[GroupMember]struct{}{},
 		Settings: DefaultSettings,
 
+		Allowed:    map[Allowed]struct{}{},
 		Forwarders: map[Forwarder]Trust{},
 		RewriteOut: map[RecordKey]netip.Addr{},
 		RewriteIn:  map[netip.Addr]RewriteIn{},

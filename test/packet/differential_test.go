@@ -139,6 +139,7 @@ func (d duel) shrink(tb testing.TB, set table.Set, in packetIn) (table.Set, pack
 	set = table.Set{Ports: maps.Clone(set.Ports), Records: maps.Clone(set.Records), Routes: maps.Clone(set.Routes),
 		Peers: maps.Clone(set.Peers), LocalPAs: maps.Clone(set.LocalPAs), Settings: set.Settings,
 		RewriteOut: maps.Clone(set.RewriteOut), RewriteIn: maps.Clone(set.RewriteIn),
+		Allowed: maps.Clone(set.Allowed), Forwarders: maps.Clone(set.Forwarders),
 		Floods: maps.Clone(set.Floods), Members: maps.Clone(set.Members), Groups: maps.Clone(set.Groups), Isolations: maps.Clone(set.Isolations), RuleSets: set.RuleSets}
 	if !d.differ(tb, set, in) {
 		tb.Log("does not differ when run again: the program remembers something")

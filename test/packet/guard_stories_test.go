@@ -154,7 +154,8 @@ func guardStories(s site) []story {
 		refused("a redirect from far away, from a link-local address", up(redirect), model.VerdictRouterMessage, db.id),
 		comes("a redirect by a router far away, from its link-local address", redirect, trustFar(mail, table.Trust{Router: true})),
 	)
-	return append(stories, poisonStories(s, refused, up)...)
+	stories = append(stories, poisonStories(s, refused, up)...)
+	return append(stories, allowedStories(s, refused, goes, comes, up)...)
 }
 
 // poisonStories tell of ARP and ND that put the sender's MAC, or another, in a third's place.
@@ -196,5 +197,78 @@ func poisonStories(s site, refused func(string, packetIn, model.Verdict, model.P
 		refused("from far away, the gateway's address in ARP", up(frame(db.mac, mail.mac, wire.TypeARP, arp(wire.ARPReply, mail.mac, gate1, db.mac, db.v4))), model.VerdictSourceNotInPolicy, db.id),
 		refused("from far away, a flooded announcement of the gateway", up(frame(everyone, mail.mac, wire.TypeARP, arp(wire.ARPRequest, mail.mac, gate1, everyone, gate1))), model.VerdictSourceNotInPolicy, 0, floodRed(s, table.Flood{L2: true, Rate: 1e9})),
 		refused("from far away, a flooded advertisement of a third", up(with(claim(na, mail.v6, addr("ff02::1"), fw.v6, mail.mac, mail.mac), 0, everyone[:]...)), model.VerdictSpoofedNd, 0, floodRed(s, table.Flood{L2: true, Rate: 1e9})),
+	}
+}
+
+// allowedStories tell of sources that a guest may use beside its own, and of a port's own storm limit.
+func allowedStories(s site, refused func(string, packetIn, model.Verdict, model.PortID, ...func(*table.Set)) story,
+	goes, comes func(string, []byte, ...func(*table.Set)) story, up func([]byte) packetIn) []story {
+	virtual := model.MAC{0, 0, 0x5e, 0, 1, 7}
+	vip4, vip6, outside := addr("10.0.0.77"), addr("fd00:0:0:1::77"), addr("172.16.5.9")
+	may := func(set *table.Set) {
+		p := set.Ports[s.ports[devWeb]]
+		p.Allowed = true
+		set.Ports[p.IfIndex] = p
+		for _, a := range []string{"10.0.0.77/32", "fd00:0:0:1::70/124", "172.16.0.0/16"} {
+			set.Allowed[table.Allowed{IfIndex: p.IfIndex, Prefix: netip.MustParsePrefix(a)}] = struct{}{}
+		}
+		set.Allowed[table.Allowed{IfIndex: p.IfIndex, MAC: virtual}] = struct{}{}
+	}
+	flood := floodRed(s, table.Flood{L2: true, Rate: 1e9})
+	far := trustFar(mail, table.Trust{Allowed: true})
+	say := func(src netip.Addr, from model.MAC) []byte { return ipFrame(db.mac, from, dgram(src, db.v4, 64, 4)) }
+	say6 := func(src netip.Addr) []byte { return ipFrame(db.mac, web.mac, dgram(src, db.v6, 64, 4)) }
+	announce := func(mac, inside model.MAC, a netip.Addr) []byte {
+		return frame(everyone, mac, wire.TypeARP, arp(wire.ARPRequest, inside, a, model.MAC{}, a))
+	}
+	advert := func(from, mac model.MAC, src, target netip.Addr) []byte {
+		return ipFrame(db.mac, from, neighbour(src, db.v6, wire.Neighbour{Type: wire.ICMPv6NeighbourAdv, Override: true, Target: target, MAC: mac, HasMAC: true}))
+	}
+	flooded := func(name string, in packetIn, port model.PortID, made []sim.Copy, changes ...func(*table.Set)) story {
+		st := refused(name, in, model.VerdictFlooded, port, changes...)
+		st.want, st.made = outcome{model.VerdictFlooded, 0, copies(made)}, made
+		return st
+	}
+	copied := func(f []byte, devs ...int) (made []sim.Copy) {
+		for _, dev := range devs {
+			made = append(made, sim.Copy{IfIndex: s.ports[dev], Frame: f, To: []model.PortID{web.id, db.id, fw.id}[dev]})
+		}
+		return made
+	}
+	limited := func(dev int, limit uint32) func(*table.Set) {
+		return func(set *table.Set) {
+			p := set.Ports[s.ports[dev]]
+			p.StormLimit = limit
+			set.Ports[p.IfIndex] = p
+		}
+	}
+	hello := ipFrame(everyone, web.mac, dgram(web.v4, broadcast, 64, 4))
+	return []story{
+		goes("an address that the guest may use", say(vip4, web.mac), may),
+		goes("an address of a prefix that the guest may use", say6(vip6), may),
+		goes("an address outside the subnet that the guest may use", say(outside, web.mac), may),
+		goes("a MAC that the guest may use", say(web.v4, virtual), may),
+		goes("a MAC and an address that the guest may use", say(vip4, virtual), may),
+		goes("an advertisement of an address that the guest may use", advert(web.mac, web.mac, web.v6, vip6), may),
+		goes("an advertisement of it at a MAC that the guest may use", advert(virtual, virtual, web.v6, vip6), may),
+		refused("an address next to what the guest may use", s.fromPort(devWeb, say(addr("10.0.0.78"), web.mac)), model.VerdictSpoofedCa, web.id, may),
+		refused("a MAC next to what the guest may use", s.fromPort(devWeb, say(vip4, fw.mac)), model.VerdictSpoofedMac, web.id, may),
+		refused("what a neighbour may use", s.fromPort(devDB, ipFrame(web.mac, db.mac, dgram(vip4, web.v4, 64, 4))), model.VerdictSpoofedCa, db.id, may),
+		refused("what the guest might use, were it still allowed", s.fromPort(devWeb, say(vip4, web.mac)), model.VerdictSpoofedCa, web.id, may, func(set *table.Set) {
+			p := set.Ports[s.ports[devWeb]]
+			p.Allowed = false
+			set.Ports[p.IfIndex] = p
+		}),
+		refused("ARP with another MAC inside than the frame's", s.fromPort(devWeb, announce(web.mac, virtual, vip4)), model.VerdictSpoofedArp, web.id, may),
+		refused("an advertisement at another MAC than the frame's", s.fromPort(devWeb, advert(web.mac, virtual, web.v6, vip6)), model.VerdictSpoofedNd, web.id, may),
+		flooded("an address that the guest may use is announced", s.fromPort(devWeb, announce(virtual, virtual, vip4)), web.id, copied(announce(virtual, virtual, vip4), devDB, devFW), may, flood),
+		comes("from far away, an address that a guest there may use", ipFrame(db.mac, mail.mac, dgram(vip4, db.v4, 64, 4)), far),
+		comes("from far away, an advertisement of it", ipFrame(db.mac, mail.mac, neighbour(mail.v6, db.v6, wire.Neighbour{Type: wire.ICMPv6NeighbourAdv, Target: vip6, MAC: mail.mac, HasMAC: true})), far),
+		comes("from far away, ARP from it", frame(db.mac, mail.mac, wire.TypeARP, arp(wire.ARPReply, mail.mac, vip4, db.mac, db.v4)), far),
+		flooded("from far away, its announcement", up(announce(mail.mac, mail.mac, vip4)), 0, copied(announce(mail.mac, mail.mac, vip4), devWeb, devDB, devFW), flood, far),
+		refused("from far away, an address that no guest there may use", up(ipFrame(db.mac, mail.mac, dgram(vip4, db.v4, 64, 4))), model.VerdictSourceNotInPolicy, db.id),
+		refused("from far away, a source that nobody can have", up(ipFrame(db.mac, mail.mac, dgram(addr("127.0.0.1"), db.v4, 64, 4))), model.VerdictSourceNotInPolicy, db.id, far),
+		flooded("the port's own storm limit", s.fromPort(devWeb, hello), web.id, copied(hello, devDB, devFW), floodRed(s, table.Flood{L2: true}), limited(devWeb, 1e9)),
+		refused("the port's own storm limit is another's", s.fromPort(devWeb, hello), model.VerdictStormLimited, web.id, floodRed(s, table.Flood{L2: true}), limited(devDB, 1e9)),
 	}
 }

@@ -225,6 +225,13 @@ func (w *world) addPort(rng *rand.Rand, ifindex uint32) {
 		p.PA = netip.Addr{}
 	}
 	p.DHCPGuard, p.RouterGuard = chance(rng, 60), chance(rng, 60)
+	if chance(rng, 30) {
+		p.Allowed = true
+		w.addAllowed(rng, sub, ifindex)
+	}
+	if chance(rng, 30) {
+		p.StormLimit = math.MaxUint32
+	}
 	p.Learn = chance(rng, 40)
 	if p.Learn {
 		w.addL2Only(sub, table.Record{MAC: mac, IfIndex: ifindex, Port: p.ID})
@@ -236,6 +243,23 @@ func (w *world) addPort(rng *rand.Rand, ifindex uint32) {
 	w.ports = append(w.ports, p)
 	for range 1 + rng.IntN(3) {
 		w.addRecord(rng, sub, table.Record{MAC: mac, IfIndex: ifindex, Port: p.ID})
+	}
+}
+
+// addAllowed lets a guest use sources that are not its own: addresses that it could have, others, and MACs.
+func (w *world) addAllowed(rng *rand.Rand, sub *subnet, ifindex uint32) {
+	for range 1 + rng.IntN(4) {
+		a := table.Allowed{IfIndex: ifindex}
+		switch p := pick(rng, []netip.Prefix{sub.p4, sub.p6, pick(rng, pool4), pick(rng, pool6)}); {
+		case chance(rng, 30):
+			a.MAC = newMAC(rng)
+		case p.IsValid():
+			ca := host(p, uint32(2+rng.IntN(40)))
+			a.Prefix = netip.PrefixFrom(ca, pick(rng, []int{ca.BitLen(), ca.BitLen() - 3, p.Bits(), 0})).Masked()
+		default:
+			continue
+		}
+		w.set.Allowed[a] = struct{}{}
 	}
 }
 
@@ -369,7 +393,7 @@ func (w *world) addForwarders(rng *rand.Rand) {
 			if !m.pa.IsValid() || chance(rng, 75) {
 				continue
 			}
-			trust := table.Trust{Forward: chance(rng, 60), DHCP: chance(rng, 50), Router: chance(rng, 50)}
+			trust := table.Trust{Forward: chance(rng, 60), DHCP: chance(rng, 50), Router: chance(rng, 50), Allowed: chance(rng, 30)}
 			if trust == (table.Trust{}) {
 				continue
 			}

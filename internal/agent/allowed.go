@@ -1,0 +1,47 @@
+package agent
+
+import (
+	"net/netip"
+
+	"github.com/weft-sdn/weft/internal/goal"
+	"github.com/weft-sdn/weft/internal/model"
+	"github.com/weft-sdn/weft/internal/table"
+)
+
+// renderAllowed lists what guests of this host may use as sources beside their own: what policy allows
+// them, and what is their teammates'.
+func renderAllowed(set table.Set, g *goal.Goal, devices map[model.PortID]device) {
+	for id, p := range g.Ports {
+		d, plugged := devices[id]
+		if !plugged {
+			continue
+		}
+		for _, a := range p.Settings.Allowed {
+			allowSource(set, table.Allowed{IfIndex: d.ifindex, Prefix: a.Prefix})
+			if !a.MAC.IsZero() {
+				allowSource(set, table.Allowed{IfIndex: d.ifindex, MAC: a.MAC})
+			}
+		}
+		for _, mate := range g.Ports {
+			if !teammates(p, mate) {
+				continue
+			}
+			allowSource(set, table.Allowed{IfIndex: d.ifindex, MAC: mate.MAC})
+			for _, ca := range mate.CAs {
+				allowSource(set, table.Allowed{IfIndex: d.ifindex, Prefix: netip.PrefixFrom(ca, ca.BitLen())})
+			}
+		}
+	}
+}
+
+func allowSource(set table.Set, a table.Allowed) {
+	set.Allowed[a] = struct{}{}
+	p := set.Ports[a.IfIndex]
+	p.Allowed = true
+	set.Ports[a.IfIndex] = p
+}
+
+// teammates are ports of one VM in one subnet that may send as each other.
+func teammates(p, q goal.Port) bool {
+	return p.ID != q.ID && p.Settings.Team != "" && p.Settings.Team == q.Settings.Team && p.Ref.Tenant == q.Ref.Tenant && p.VSID == q.VSID
+}
