@@ -2107,6 +2107,7 @@ type Record struct {
 	Forward       bool                   `protobuf:"varint,10,opt,name=forward,proto3" json:"forward,omitempty"`
 	ServesDhcp    bool                   `protobuf:"varint,11,opt,name=serves_dhcp,json=servesDhcp,proto3" json:"serves_dhcp,omitempty"`
 	IsRouter      bool                   `protobuf:"varint,12,opt,name=is_router,json=isRouter,proto3" json:"is_router,omitempty"`
+	UsesOthers    bool                   `protobuf:"varint,13,opt,name=uses_others,json=usesOthers,proto3" json:"uses_others,omitempty"`
 	Rewrite       []byte                 `protobuf:"bytes,20,opt,name=rewrite,proto3" json:"rewrite,omitempty"`
 	Isolation     uint32                 `protobuf:"varint,21,opt,name=isolation,proto3" json:"isolation,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -2202,6 +2203,13 @@ func (x *Record) GetServesDhcp() bool {
 func (x *Record) GetIsRouter() bool {
 	if x != nil {
 		return x.IsRouter
+	}
+	return false
+}
+
+func (x *Record) GetUsesOthers() bool {
+	if x != nil {
+		return x.UsesOthers
 	}
 	return false
 }
@@ -3688,7 +3696,7 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\x04bits\x18\x02 \x01(\rR\x04bits\"/\n" +
 	"\tRecordKey\x12\x12\n" +
 	"\x04vsid\x18\x01 \x01(\rR\x04vsid\x12\x0e\n" +
-	"\x02ca\x18\x02 \x01(\fR\x02ca\"\xaf\x02\n" +
+	"\x02ca\x18\x02 \x01(\fR\x02ca\"\xd0\x02\n" +
 	"\x06Record\x12)\n" +
 	"\x03key\x18\x01 \x01(\v2\x17.weft.host.v1.RecordKeyR\x03key\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\fR\x03mac\x12\x0e\n" +
@@ -3700,7 +3708,9 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	" \x01(\bR\aforward\x12\x1f\n" +
 	"\vserves_dhcp\x18\v \x01(\bR\n" +
 	"servesDhcp\x12\x1b\n" +
-	"\tis_router\x18\f \x01(\bR\bisRouter\x12\x18\n" +
+	"\tis_router\x18\f \x01(\bR\bisRouter\x12\x1f\n" +
+	"\vuses_others\x18\r \x01(\bR\n" +
+	"usesOthers\x12\x18\n" +
 	"\arewrite\x18\x14 \x01(\fR\arewrite\x12\x1c\n" +
 	"\tisolation\x18\x15 \x01(\rR\tisolation\"R\n" +
 	"\bRouteKey\x12\x18\n" +
