@@ -16,6 +16,7 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	vswitchMapAllowed       = "allowed"
 	vswitchMapCapture       = "capture"
 	vswitchMapCaptureCount  = "capture_count"
 	vswitchMapCaptureFilter = "capture_filter"
@@ -141,6 +142,7 @@ type vswitchProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type vswitchMapSpecs struct {
+	Allowed       *ebpf.MapSpec `ebpf:"allowed"`
 	Capture       *ebpf.MapSpec `ebpf:"capture"`
 	CaptureCount  *ebpf.MapSpec `ebpf:"capture_count"`
 	CaptureFilter *ebpf.MapSpec `ebpf:"capture_filter"`
@@ -220,6 +222,7 @@ func (o *vswitchObjects) Close() error {
 //
 // It can be passed to loadVswitchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type vswitchMaps struct {
+	Allowed       *ebpf.Map `ebpf:"allowed"`
 	Capture       *ebpf.Map `ebpf:"capture"`
 	CaptureCount  *ebpf.Map `ebpf:"capture_count"`
 	CaptureFilter *ebpf.Map `ebpf:"capture_filter"`
@@ -269,6 +272,7 @@ type vswitchMaps struct {
 
 func (m *vswitchMaps) Close() error {
 	return _VswitchClose(
+		m.Allowed,
 		m.Capture,
 		m.CaptureCount,
 		m.CaptureFilter,
