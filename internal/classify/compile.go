@@ -8,6 +8,7 @@
 package classify
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"math/bits"
@@ -216,25 +217,31 @@ func (c *compiler) check() error {
 	return nil
 }
 
-// place gives every rule its chunk and bit.
+// place gives every rule its chunk and bit. Rules about the same services share chunks: a packet of one
+// service then has none of the chunks of the others to look at, and its class few words.
 func (c *compiler) place() {
 	position := 0
 	for s := range c.set.Sections {
-		open := map[pattern]int{}
-		var order []chunk
-		for i := range c.set.Sections[s].Rules {
-			p := patternOf(s, &c.set.Sections[s].Rules[i])
-			at, ok := open[p]
-			if !ok || len(order[at].rules) == 64 {
-				at = len(order)
-				order = append(order, chunk{pattern: p, first: position + i})
-				open[p] = at
-			}
-			order[at].rules = append(order[at].rules, table.RuleAt{Section: s, Rule: i})
+		rules := c.set.Sections[s].Rules
+		of := map[pattern][]int{}
+		for i := range rules {
+			p := patternOf(s, &rules[i])
+			of[p] = append(of[p], i)
 		}
-		slices.SortStableFunc(order, func(a, b chunk) int { return int(a.dims) - int(b.dims) })
-		c.chunks = append(c.chunks, order...)
-		position += len(c.set.Sections[s].Rules)
+		var chunks []chunk
+		for p, all := range of {
+			for part := range slices.Chunk(c.byService(rules, all), 64) {
+				slices.Sort(part)
+				k := chunk{pattern: p, first: position + part[0]}
+				for _, i := range part {
+					k.rules = append(k.rules, table.RuleAt{Section: s, Rule: i})
+				}
+				chunks = append(chunks, k)
+			}
+		}
+		slices.SortFunc(chunks, func(a, b chunk) int { return cmp.Or(int(a.dims)-int(b.dims), a.first-b.first) })
+		c.chunks = append(c.chunks, chunks...)
+		position += len(rules)
 	}
 	for _, k := range c.chunks {
 		for bit := range 64 {
@@ -245,6 +252,23 @@ func (c *compiler) place() {
 			c.rules = append(c.rules, at)
 		}
 	}
+}
+
+// byService orders rules of one pattern so that those with the same ports are together.
+func (c *compiler) byService(rules []table.Rule, all []int) []int {
+	services := make(map[int]string, len(all))
+	for _, i := range all {
+		var b []byte
+		for _, tree := range []int{treeLocalPort, treeRemotePort} {
+			for _, s := range spansOf(tree, &rules[i]) {
+				b = binary.BigEndian.AppendUint32(b, uint32(s.first.lo))
+				b = binary.BigEndian.AppendUint32(b, uint32(s.last.lo))
+			}
+		}
+		services[i] = string(b)
+	}
+	slices.SortStableFunc(all, func(a, b int) int { return cmp.Compare(services[a], services[b]) })
+	return all
 }
 
 func patternOf(section int, r *table.Rule) pattern {
@@ -462,7 +486,8 @@ type matching struct {
 	top   uint64
 	agg   []uint64
 	words []uint64
-	buf   []byte
+	buf   []byte // of a row
+	part  []byte // of its words
 }
 
 func newMatching(chunks int) *matching {
@@ -489,33 +514,35 @@ func set(w *uint64, bit uint, on bool) {
 }
 
 // putRow writes the row of m unless it is there already: the top word, for each bit of it an
-// aggregate word and where its words begin, and these.
+// aggregate word and where its words begin. These are shared as well.
 func (c *compiler) putRow(m *matching, known map[string]uint32) uint32 {
-	b := binary.LittleEndian.AppendUint64(m.buf[:0], m.top)
+	row := binary.LittleEndian.AppendUint64(m.buf[:0], m.top)
+	row = binary.LittleEndian.AppendUint64(row, 0)
 	for a := range eachBit(m.top) {
-		b = binary.LittleEndian.AppendUint64(b, m.agg[a])
+		words := m.part[:0]
 		for k := range eachBit(m.agg[a]) {
-			b = binary.LittleEndian.AppendUint64(b, m.words[a*64+k])
+			words = binary.LittleEndian.AppendUint64(words, m.words[a*64+k])
 		}
+		m.part = words
+		row = binary.LittleEndian.AppendUint64(row, m.agg[a])
+		row = binary.LittleEndian.AppendUint64(row, uint64(c.putOnce(words, 1, known)))
 	}
-	m.buf = b
-	if at, ok := known[string(b)]; ok {
+	m.buf = row
+	return c.putOnce(row, 2, known)
+}
+
+// putOnce writes words, in whose place others like them may do.
+func (c *compiler) putOnce(b []byte, align int, known map[string]uint32) uint32 {
+	if at, ok := known[string(b)]; ok && int(at)%align == 0 {
 		return at
 	}
-	c.align(2)
-	at := len(c.words)
-	c.words = append(c.words, m.top, 0)
-	entries := len(c.words)
-	c.words = append(c.words, make([]uint64, 2*bits.OnesCount64(m.top))...)
-	for a := range eachBit(m.top) {
-		c.words[entries], c.words[entries+1] = m.agg[a], uint64(len(c.words))
-		entries += 2
-		for k := range eachBit(m.agg[a]) {
-			c.words = append(c.words, m.words[a*64+k])
-		}
+	c.align(align)
+	at := uint32(len(c.words))
+	for i := 0; i < len(b); i += 8 {
+		c.words = append(c.words, binary.LittleEndian.Uint64(b[i:]))
 	}
-	known[string(b)] = uint32(at)
-	return uint32(at)
+	known[string(b)] = at
+	return at
 }
 
 // eachBit yields the places of the bits that are set, the lowest first.

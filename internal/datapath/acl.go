@@ -58,6 +58,7 @@ type ruleStore struct {
 	regions map[table.RuleSetKey]region
 	free    []extent // in order, never adjacent
 	grave   []extent // no row leads there any more, but a program may still be there
+	leaving []extent // rows may still lead there
 	number  map[[ruleHashSize]byte]uint32
 	hash    map[uint32][ruleHashSize]byte // number backwards
 	id      map[uint32]model.RuleID
@@ -73,8 +74,9 @@ func ruleHash(id model.RuleID) [ruleHashSize]byte {
 // block is where a port's rule set begins; 0: it has none.
 func (x *ruleStore) block(key table.RuleSetKey) uint32 { return x.regions[key].at }
 
-// putRuleSets writes the sets that ports want and the map has not. Nothing refers to them yet.
-func (s *Switch) putRuleSets(want table.Set) []error {
+// putRuleSets writes the sets that ports want and the map has not. Nothing refers to them yet; ports whose set
+// is elsewhere now are to be written, too.
+func (s *Switch) putRuleSets(want table.Set, d *delta) []error {
 	users := map[table.RuleSetKey][]model.PortID{}
 	for _, p := range want.Ports {
 		for _, key := range []table.RuleSetKey{p.Inbound, p.Outbound} {
@@ -89,12 +91,24 @@ func (s *Switch) putRuleSets(want table.Set) []error {
 			continue
 		}
 		set, ok := want.RuleSets[key]
+		before, was := s.rules.regions[key]
+		if !ok && was {
+			continue // of an earlier process, and nobody says more of it yet
+		}
 		err := fmt.Errorf("no such set")
 		if ok {
 			err = s.putRuleSet(key, set)
 		}
 		if err != nil {
 			errs = append(errs, &ErrRules{key, users[key], err})
+			continue
+		}
+		if was && s.rules.regions[key].at != before.at {
+			for ifindex, p := range want.Ports {
+				if (p.Inbound == key || p.Outbound == key) && !slices.Contains(d.putPorts, ifindex) {
+					d.putPorts = append(d.putPorts, ifindex)
+				}
+			}
 		}
 	}
 	return errs
@@ -117,7 +131,9 @@ func (s *Switch) putRuleSet(key table.RuleSetKey, set *table.RuleSet) error {
 			return nil
 		}
 		s.log.Warn("a rule set is not what its key says: it is written anew", "set", fmt.Sprintf("%x", key))
-		s.rules.bury(key)
+		s.rules.release(old)
+		s.rules.leaving = append(s.rules.leaving, old.extent)
+		delete(s.rules.regions, key)
 	}
 	r := region{sum: sum, proved: true}
 	r.extent, err = s.rules.room(uint32(len(t.Words) / classify.BlockWords))
@@ -185,7 +201,7 @@ func (s *Switch) withRules(p table.Port) (table.Port, error) {
 		key  *table.RuleSetKey
 		old  table.RuleSetKey
 	}{{"inbound", &p.Inbound, old.Inbound}, {"outbound", &p.Outbound, old.Outbound}} {
-		if *d.key == (table.RuleSetKey{}) || s.rules.regions[*d.key].proved {
+		if r, ok := s.rules.regions[*d.key]; *d.key == (table.RuleSetKey{}) || ok && (r.proved || *d.key == d.old) {
 			continue
 		}
 		if !had || old.ID != p.ID {
@@ -205,6 +221,7 @@ func (s *Switch) forgetRuleSets() []error {
 	for _, p := range s.have.Ports {
 		used[p.Inbound], used[p.Outbound] = true, true
 	}
+	s.rules.grave, s.rules.leaving = append(s.rules.grave, s.rules.leaving...), nil
 	var errs []error
 	for key, r := range s.rules.regions {
 		if used[key] {
@@ -299,8 +316,8 @@ func (x *ruleStore) take(t *classify.Tables, set *table.RuleSet, r *region) (fre
 			if len(x.unused) == 0 {
 				return nil, errors.New("no counter is left for its rules; put fewer rules on the ports of this host")
 			}
-			n = x.unused[len(x.unused)-1]
-			x.unused = x.unused[:len(x.unused)-1]
+			n = x.unused[0] // that nobody has had for the longest time
+			x.unused = x.unused[1:]
 			x.number[hash], x.hash[n] = n, hash
 			fresh = append(fresh, n)
 		}
@@ -344,7 +361,7 @@ func (x *ruleStore) release(r region) (gone []uint32) {
 }
 
 // ruleMapBytes is the size of the map `rule`: RULE_WORDS of bpf/maps/rule.h.
-const ruleMapBytes = 1 << 24
+const ruleMapBytes = 1 << 25
 
 // recallRules learns from the maps what an earlier process has left.
 func (s *Switch) recallRules(held map[table.RuleSetKey]region) error {
@@ -365,7 +382,7 @@ func (s *Switch) recallRules(held map[table.RuleSetKey]region) error {
 	}); err != nil {
 		return err
 	}
-	for n := len(named) - 1; n >= 0; n-- {
+	for n := range named {
 		number := uint32(n)
 		switch {
 		case x.refs[number] > 0:

@@ -50,7 +50,7 @@ func (s *Switch) Apply(want table.Set, sweep bool) error {
 	errs = append(errs, s.putRewrites(want, d)...)
 	errs = append(errs, s.putRoutes(want, d.putRoutes)...)
 	errs = append(errs, s.putFloods(want, d, sweep)...)
-	errs = append(errs, s.putRuleSets(want)...)
+	errs = append(errs, s.putRuleSets(want, d)...)
 	errs = append(errs, s.putPorts(want, d.putPorts)...)
 	errs = append(errs, s.putShapes(want, d.putShapes)...)
 	errs = append(errs, s.putConnections())

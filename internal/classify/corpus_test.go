@@ -1,0 +1,27 @@
+package classify_test
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/weft-sdn/weft/internal/classify"
+	"github.com/weft-sdn/weft/internal/table"
+	"github.com/weft-sdn/weft/test/corpus"
+)
+
+// A hundred thousand rules, as ten ports have them, are compiled in a moment and take little room.
+func TestRealRulesFit(t *testing.T) {
+	for _, n := range []int{10, 1_000, 10_000, 100_000} {
+		began := time.Now()
+		c := corpus.New(1, n, false, netip.MustParsePrefix("10.255.0.0/24"), netip.MustParsePrefix("fd00::/64"))
+		set := table.RuleSet{Sections: []table.Section{c.Section(table.Tenant, "list", n)}}
+		made := time.Since(began)
+		began = time.Now()
+		tables, err := classify.Compile(set)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%d rules: made in %s, compiled in %s, %d KiB, %d bytes for each", n, made, time.Since(began), len(tables.Words)/128, len(tables.Words)*8/n)
+	}
+}
