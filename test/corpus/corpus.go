@@ -1,6 +1,6 @@
 // Package corpus makes rule sets of the shape that rule sets have: many rules about few services, from prefixes
 // that nest and repeat, as ClassBench describes sets of access lists (Taylor and Turner, 2007). The same seed gives
-// the same rules.
+// the same rules. It must never look at a clock or at chance that no seed decides.
 package corpus
 
 import (
