@@ -22,6 +22,7 @@
 #define AT_TREES 8
 #define AT_KINDS 24
 #define AT_UNNAMED 26
+#define AT_MARK 31
 
 #define HEAD_COUNTS (1 << 0)
 #define HEAD_MACS (1 << 2)
@@ -55,6 +56,8 @@ enum rule_tree {
 	TREE_LOCAL_MAC,
 	TREE_REMOTE_MAC
 };
+
+#define NOT_IP (1u << 31) /* in a row: ARP, which other rules judge */
 
 #define NARROW_LEVELS 6 /* of a tree with 16 keys to a block */
 #define WIDE_LEVELS 11  /* with 4 */
@@ -138,7 +141,7 @@ static __noinline __u32 classify_wide(const __u64 *t, __u64 set, __u32 tree, __u
 		const __u64 *b = rule_block(t, at + i * RULE_BLOCK);
 		__u64 more = 0, c;
 
-#pragma clang loop unroll(full)
+#pragma clang loop unroll(disable)
 		for (int j = 0; j < RULE_BLOCK; j += 2) {
 			c = borrow(lo, b[j + 1], lo - b[j + 1]);
 			in_turn(more += borrow(hi, b[j], hi - b[j] - c));
@@ -186,7 +189,8 @@ static __noinline int classify_tops(const __u64 *t, __u64 set, struct query *q, 
 
 #pragma clang loop unroll(disable)
 	for (__u32 d = 0; d < RULE_DIMS; d++) {
-		__u64 top = q->row[d] ? rule_word(t, set, q->row[d]) : 0;
+		__u32 row = q->row[d] & ~NOT_IP;
+		__u64 top = row ? rule_word(t, set, row) : 0;
 
 		q->top[d] = top;
 		candidates &= top | rule_word(t, set, AT_FREE + d);
@@ -213,7 +217,7 @@ static __noinline int classify_aggregate(const __u64 *t, __u64 set, struct query
 		__u64 agg = 0;
 
 		if (q->top[d] & low) {
-			entry = q->row[d] + 2 + 2 * count_bits(q->top[d] & (low - 1));
+			entry = (q->row[d] & ~NOT_IP) + 2 + 2 * count_bits(q->top[d] & (low - 1));
 			agg = rule_word(t, set, entry);
 			q->entry[d] = rule_word(t, set, entry + 1);
 		}
@@ -234,6 +238,15 @@ static __always_inline void rule_count(__u32 number, __u32 len)
 	h->bytes += len;
 }
 
+/* Counts, and remembers for others like it. */
+static __always_inline void classify_hit(struct query *q, __u32 number)
+{
+	if (q->hits < JUDGED_HITS)
+		q->hit[q->hits] = number;
+	q->hits++;
+	rule_count(number, q->len);
+}
+
 /* Counts the rules of a chunk that match and that the search came by. */
 static __noinline int classify_counts(const __u64 *t, __u64 set, struct query *q, __u64 at, __u64 match)
 {
@@ -243,7 +256,7 @@ static __noinline int classify_counts(const __u64 *t, __u64 set, struct query *q
 
 		if (rule_word(t, set, rule + 1) & RULE_REAL && q->asked >> (rule_word(t, set, rule + 1) >> 8 & (RULE_SECTIONS - 1)) & 1 &&
 		    (__u32)w < q->best[rule_word(t, set, rule + 1) >> 8 & (RULE_SECTIONS - 1)] >> 32)
-			rule_count(w >> 32, q->len);
+			classify_hit(q, w >> 32);
 	}
 	return 0;
 }
@@ -308,7 +321,7 @@ static __noinline int classify_judge(const __u64 *t, __u64 set, struct query *q,
 			continue;
 		flags = rule_word(t, set, (__u32)rule + 1);
 		rule = rule_word(t, set, (__u32)rule) >> 32;
-		rule_count(rule, q->len);
+		classify_hit(q, rule);
 		if (kind & SECTION_AUDIT || (flags & 3) == RULE_PASS)
 			continue;
 		q->rule = rule;
@@ -327,26 +340,17 @@ static __noinline int classify_judge(const __u64 *t, __u64 set, struct query *q,
 	return false;
 }
 
-/* Judges by q->set. True: denied. */
-static __always_inline bool classify(struct query *q)
+/* Looks at the rules. True: denied. */
+static __noinline int classify_search(const __u64 *t, __u64 set, struct query *q, __u64 head)
 {
-	const __u64 *t = rule_words();
-	__u64 set, head;
-	bool denied;
+	int denied;
 
-	if (!t)
-		return true;
-	set = (__u64)q->set * RULE_BLOCK;
-	head = rule_word(t, set, AT_HEAD);
-	q->rule = RULE_NONE;
-	q->opener = RULE_NONE;
-	q->idle = RULE_NONE;
 	q->asked = 0;
 	q->counting = 0;
+	q->hits = 0;
 #pragma clang loop unroll(full)
 	for (int s = 0; s < RULE_SECTIONS; s++)
 		q->best[s] = ~0ull;
-	classify_rows(t, set, q, head);
 	classify_tops(t, set, q, head);
 	bpf_loop(CLASSIFY_STEPS, classify_step, NULL, 0);
 	denied = classify_judge(t, set, q, head);
@@ -356,6 +360,91 @@ static __always_inline bool classify(struct query *q)
 		bpf_loop(CLASSIFY_STEPS, classify_step, NULL, 0);
 	}
 	return denied;
+}
+
+/* Where what is said of the packet's classes may be: there, or in the place beside. */
+static __always_inline __u32 judged_at(const struct query *q)
+{
+	__u64 h = q->mark;
+
+	h = (h ^ q->rows[0]) * 0x9e3779b97f4a7c15;
+	h = (h ^ h >> 32 ^ q->rows[1]) * 0xc2b2ae3d27d4eb4f;
+	h = (h ^ h >> 32 ^ q->rows[2]) * 0x9e3779b97f4a7c15;
+	return h >> 40 & (JUDGED_ROWS - 1);
+}
+
+static __always_inline struct judged *judged_find(const struct query *q, __u32 at)
+{
+	struct judged *j = bpf_map_lookup_elem(&judged, &at);
+
+	if (j && j->set == q->mark && j->rows[0] == q->rows[0] && j->rows[1] == q->rows[1] && j->rows[2] == q->rows[2])
+		return j;
+	return NULL;
+}
+
+static __always_inline int judged_again(struct query *q, const struct judged *j)
+{
+	q->rule = j->rule;
+	q->opener = j->opener;
+	q->idle = j->idle;
+#pragma clang loop unroll(full)
+	for (int i = 0; i < JUDGED_HITS; i++) {
+		if (j->hit[i] == RULE_NONE)
+			break;
+		rule_count(j->hit[i], q->len);
+	}
+	return j->denied;
+}
+
+static __noinline int judged_note(struct query *q, int denied)
+{
+	__u32 at;
+	struct judged *j;
+
+	if (q->hits > JUDGED_HITS)
+		return denied;
+	at = (q->at ^ (q->turn++ & 1)) & (JUDGED_ROWS - 1);
+	j = bpf_map_lookup_elem(&judged, &at);
+	if (!j)
+		return denied;
+	j->set = q->mark;
+	j->rows[0] = q->rows[0];
+	j->rows[1] = q->rows[1];
+	j->rows[2] = q->rows[2];
+	j->denied = denied;
+	j->rule = q->rule;
+	j->opener = q->opener;
+	j->idle = q->idle;
+#pragma clang loop unroll(full)
+	for (__u32 i = 0; i < JUDGED_HITS; i++)
+		j->hit[i] = i < q->hits ? q->hit[i] : RULE_NONE;
+	return denied;
+}
+
+/* Judges by q->set. True: denied. */
+static __always_inline bool classify(struct query *q)
+{
+	const __u64 *t = rule_words();
+	const struct judged *j;
+	__u64 set, head;
+
+	if (!t)
+		return true;
+	set = (__u64)q->set * RULE_BLOCK;
+	head = rule_word(t, set, AT_HEAD);
+	q->mark = rule_word(t, set, AT_MARK);
+	classify_rows(t, set, q, head);
+	q->row[DIM_REMOTE_MAC] |= q->ip ? 0 : NOT_IP;
+	q->at = judged_at(q);
+	j = judged_find(q, q->at);
+	if (!j)
+		j = judged_find(q, q->at ^ 1);
+	if (j)
+		return judged_again(q, j);
+	q->rule = RULE_NONE;
+	q->opener = RULE_NONE;
+	q->idle = RULE_NONE;
+	return judged_note(q, classify_search(t, set, q, head));
 }
 
 #endif

@@ -17,6 +17,7 @@
  * miss    cannot be: an array
  * full    cannot be */
 #define RULE_DIMS 6
+#define JUDGED_HITS 4
 #define RULE_SECTIONS 16
 
 struct query {
@@ -63,8 +64,17 @@ struct query {
 	__u64 candidates;          /* aggregate words to look at */
 	__u64 chunks;              /* of the present one */
 	__u32 aggregate, counting;
-	__u32 row[RULE_DIMS], entry[RULE_DIMS];
+	union {
+		__u32 row[RULE_DIMS]; /* of the packet's classes */
+		__u64 rows[RULE_DIMS / 2];
+	};
+	__u32 entry[RULE_DIMS];
 	__u64 top[RULE_DIMS], agg[RULE_DIMS];
+	__u64 mark; /* of the set */
+	__u32 at;   /* in `judged` */
+	__u32 turn;
+	__u32 hits;                   /* rules that were counted; of these the first */
+	__u32 hit[JUDGED_HITS];
 };
 
 #define RULE_NONE ~0u
@@ -75,6 +85,31 @@ struct {
 	__type(value, struct query);
 	__uint(max_entries, 1);
 } query SEC(".maps");
+
+/* judged: what a set said of packets of the same classes. There are few of these, whatever the packets: whoever
+ * sends from many ports, or to many addresses, still meets the same rules.
+ * key     a hash of set and classes, and one of two places
+ * writer  lib/classify.h
+ * readers the same
+ * miss    the rules are searched
+ * full    cannot be: the newest takes the place of another */
+#define JUDGED_ROWS 8192
+
+struct judged {
+	__u64 set; /* its mark, that no other has had */
+	__u64 rows[RULE_DIMS / 2];
+	__u32 denied, rule, opener, idle;
+	__u32 hit[JUDGED_HITS]; /* numbers of the rules that count it; RULE_NONE: no more */
+};
+
+_Static_assert(sizeof(struct judged) == 64, "judged");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct judged);
+	__uint(max_entries, JUDGED_ROWS);
+} judged SEC(".maps");
 
 static __always_inline struct query *query_room(void)
 {

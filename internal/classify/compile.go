@@ -45,7 +45,8 @@ const (
 	atUnnamed = 26 // where, by aggregate word, eight words are: which chunks do not name a dimension (6), frames, counts
 	headWords = 32
 
-	// AtOwner is where whoever stores the tables has three words of a head to himself.
+	// AtOwner is where whoever stores the tables has four words of a head to himself. In the last is a mark that no
+	// other set has had.
 	AtOwner = 28
 )
 

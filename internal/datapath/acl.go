@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -175,6 +176,7 @@ func (s *Switch) writeRules(key table.RuleSetKey, t *classify.Tables, set *table
 	words[classify.AtOwner] = uint64(len(t.Rules))<<32 | uint64(r.n)
 	words[classify.AtOwner+1] = binary.NativeEndian.Uint64(key[:8])
 	words[classify.AtOwner+2] = binary.NativeEndian.Uint64(key[8:])
+	words[classify.AtOwner+3] = rand.Uint64()
 	memory, err := s.maps["rule"].Memory()
 	if err == nil {
 		_, err = memory.WriteAt(wordBytes(words), int64(r.at)*blockBytes)
@@ -458,7 +460,7 @@ func readRegion(m *ebpf.Map, at uint32) (table.RuleSetKey, region, error) {
 		}
 		binary.NativeEndian.PutUint32(word[4:], 0)
 	}
-	clear(b[classify.AtOwner*8 : (classify.AtOwner+3)*8])
+	clear(b[classify.AtOwner*8 : (classify.AtOwner+4)*8])
 	r.sum = sha256.Sum256(b)
 	return key, r, nil
 }

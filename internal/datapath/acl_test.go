@@ -41,7 +41,9 @@ func (w *world) hits(rule string) uint64 {
 	return all[ruleID(rule)].Packets
 }
 
-func dns() []byte { return eth(macR, macA, 0x0800, ip4("10.0.0.5", "10.0.0.6", 17, 64, udp(1, 53, 10))) }
+func dns() []byte {
+	return eth(macR, macA, 0x0800, ip4("10.0.0.5", "10.0.0.6", 17, 64, udp(1, 53, 10)))
+}
 
 // A restart forgets no count, and neither does a change that leaves a rule in place.
 func TestRulesKeepTheirCounts(t *testing.T) {
