@@ -36,6 +36,7 @@ const (
 	vswitchMapGroup         = "group"
 	vswitchMapGroupReport   = "group_report"
 	vswitchMapIsolation     = "isolation"
+	vswitchMapJudged        = "judged"
 	vswitchMapLearn         = "learn"
 	vswitchMapLearnPace     = "learn_pace"
 	vswitchMapLocalMac      = "local_mac"
@@ -162,6 +163,7 @@ type vswitchMapSpecs struct {
 	Group         *ebpf.MapSpec `ebpf:"group"`
 	GroupReport   *ebpf.MapSpec `ebpf:"group_report"`
 	Isolation     *ebpf.MapSpec `ebpf:"isolation"`
+	Judged        *ebpf.MapSpec `ebpf:"judged"`
 	Learn         *ebpf.MapSpec `ebpf:"learn"`
 	LearnPace     *ebpf.MapSpec `ebpf:"learn_pace"`
 	LocalMac      *ebpf.MapSpec `ebpf:"local_mac"`
@@ -242,6 +244,7 @@ type vswitchMaps struct {
 	Group         *ebpf.Map `ebpf:"group"`
 	GroupReport   *ebpf.Map `ebpf:"group_report"`
 	Isolation     *ebpf.Map `ebpf:"isolation"`
+	Judged        *ebpf.Map `ebpf:"judged"`
 	Learn         *ebpf.Map `ebpf:"learn"`
 	LearnPace     *ebpf.Map `ebpf:"learn_pace"`
 	LocalMac      *ebpf.Map `ebpf:"local_mac"`
@@ -292,6 +295,7 @@ func (m *vswitchMaps) Close() error {
 		m.Group,
 		m.GroupReport,
 		m.Isolation,
+		m.Judged,
 		m.Learn,
 		m.LearnPace,
 		m.LocalMac,
