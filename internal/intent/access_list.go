@@ -15,14 +15,16 @@ type accessListRules struct{}
 
 // Bounds of access lists.
 const (
-	MaxRules        = 10000 // of one list
-	MaxRuleSet      = 16383 // rules that judge one port in one direction
-	maxBasicRules   = 1024  // of one port
-	maxAccessLists  = 32    // at one level
-	maxRulePrefixes = 4096  // of one side of a rule
-	maxRulePorts    = 64    // ranges of one side of a rule
-	maxListPrefixes = 65536 // of all rules of a list
-	maxIdleTimeout  = 24 * time.Hour
+	MaxRules        = 10000          // of one list
+	MaxRuleSet      = 16383          // rules that judge one port in one direction
+	maxMeters       = 64             // of these, with action meter
+	maxAudits       = 9              // lists in mode audit for one port
+	maxBasicRules   = 1024           // of one port
+	maxAccessLists  = 32             // at one level
+	maxRulePrefixes = 4096           // of one side of a rule
+	maxRulePorts    = 64             // ranges of one side of a rule
+	maxListPrefixes = 65536          // of all rules of a list
+	maxIdleTimeout  = 18 * time.Hour // the switch counts seconds in 16 bits
 	maxSource       = 512
 )
 
@@ -345,9 +347,84 @@ func (a *admission) checkBasic(k model.Key, all []model.BasicRule) {
 	}
 }
 
-// room says how many rules each list of a tenant has.
+// burden is what lists put on the rule sets of a port: docs/design/acl.md says how much there may be.
+type burden struct {
+	inbound, outbound cost
+	audits            int // lists, each a section of its own
+}
+
+// cost of one direction.
+type cost struct{ rules, meters int }
+
+func (c cost) plus(d cost) cost { return cost{c.rules + d.rules, c.meters + d.meters} }
+
+func (b burden) plus(c burden) burden {
+	return burden{b.inbound.plus(c.inbound), b.outbound.plus(c.outbound), b.audits + c.audits}
+}
+
+func burdenOf(s model.AccessListSpec) (b burden) {
+	for _, d := range []struct {
+		of   model.Direction
+		cost *cost
+	}{{model.Inbound, &b.inbound}, {model.Outbound, &b.outbound}} {
+		if s.Default.Of(d.of) != "" {
+			d.cost.rules++
+		}
+		for _, r := range s.Rules {
+			if !r.Judges(d.of) {
+				continue
+			}
+			d.cost.rules++
+			if r.Action == model.ActionMeter {
+				d.cost.meters++
+			}
+		}
+	}
+	if s.Mode == model.ModeAudit {
+		b.audits = 1
+	}
+	return b
+}
+
+// basicBurden is what a port's basic list adds.
+func basicBurden(all []model.BasicRule) (b burden) {
+	for _, r := range all {
+		n := cost{rules: max(1, len(r.Remote)+len(r.Local))}
+		if r.Action == model.ActionMeter {
+			n.meters = n.rules
+		}
+		if r.Direction != model.Outbound {
+			b.inbound = b.inbound.plus(n)
+		}
+		if r.Direction != model.Inbound {
+			b.outbound = b.outbound.plus(n)
+		}
+	}
+	return b
+}
+
+// problem says what does not fit, or "".
+func (b burden) problem() string {
+	for _, d := range []struct {
+		of   model.Direction
+		cost cost
+	}{{model.Inbound, b.inbound}, {model.Outbound, b.outbound}} {
+		if d.cost.rules > MaxRuleSet {
+			return fmt.Sprintf("would judge the port by %d %s rules; at most %d fit into the switch: attach fewer or shorter lists", d.cost.rules, d.of, MaxRuleSet)
+		}
+		if d.cost.meters > maxMeters {
+			return fmt.Sprintf("have %d %s rules with action meter for the port; each costs every packet time of its own, and at most %d are allowed", d.cost.meters, d.of, maxMeters)
+		}
+	}
+	if b.audits > maxAudits {
+		return fmt.Sprintf("have %d lists in mode audit for the port; at most %d are allowed", b.audits, maxAudits)
+	}
+	return ""
+}
+
+// room knows the lists of a tenant.
 type room struct {
-	sizes map[string]int
+	lists map[string]burden
 	free  bool // however lists are attached, they fit
 	done  bool // every port was looked at
 }
@@ -356,15 +433,18 @@ func (a *admission) room(tenant string) *room {
 	if r := a.rooms[tenant]; r != nil {
 		return r
 	}
-	r, total := &room{sizes: map[string]int{}}, 0
+	r, all := &room{lists: map[string]burden{}}, burden{}
 	for _, x := range a.everyOf(model.KindAccessList) {
 		if l := x.(*model.AccessList); l.Metadata.Tenant == tenant {
-			r.sizes[l.Metadata.Name] = len(l.Spec.Rules) + 1 // and its default
-			total += r.sizes[l.Metadata.Name]
+			b := burdenOf(l.Spec)
+			r.lists[l.Metadata.Name] = b
+			all = all.plus(b)
 		}
 	}
-	levels := 3
-	r.free = levels*total+2*maxBasicRules <= MaxRuleSet
+	most := cost{2 * maxBasicRules, maxMeters} // of a basic list
+	everywhere := all.plus(all).plus(all)      // on all three levels
+	everywhere = everywhere.plus(burden{inbound: most, outbound: most})
+	r.free = everywhere.problem() == ""
 	if a.rooms == nil {
 		a.rooms = map[string]*room{}
 	}
@@ -372,7 +452,7 @@ func (a *admission) room(tenant string) *room {
 	return r
 }
 
-// checkRoom holds every port of a tenant against the number of rules that a switch can judge it by.
+// checkRoom holds every port of a tenant against what a switch can judge it by.
 func (a *admission) checkRoom(tenant string) {
 	r := a.room(tenant)
 	if r.free || r.done {
@@ -387,25 +467,24 @@ func (a *admission) checkRoom(tenant string) {
 }
 
 func (a *admission) checkPortRoom(p *model.Port) bool {
-	r := a.room(p.Metadata.Tenant)
-	if r.free {
-		return true
-	}
-	sum := func(names []string) (n int) {
+	r, b := a.room(p.Metadata.Tenant), basicBurden(p.Spec.ACL)
+	add := func(names []string) {
 		for _, name := range names {
-			n += r.sizes[name]
-		}
-		return n
-	}
-	n := sum(a.settings(p).AccessLists) + 2*len(p.Spec.ACL)
-	if s, ok := a.get(subnetKey(p.Metadata.Tenant, p.Spec.Subnet)).(*model.VirtualSubnet); ok {
-		n += sum(s.Spec.AccessLists)
-		if network, ok := a.get(networkKey(p.Metadata.Tenant, s.Spec.Network)).(*model.VirtualNetwork); ok {
-			n += sum(network.Spec.AccessLists)
+			b = b.plus(r.lists[name])
 		}
 	}
-	if n > MaxRuleSet {
-		a.fail(model.KeyOf(p), "spec.accessLists", "and those of its profile, subnet and network would judge the port by %d rules; at most %d fit into the switch: attach fewer or shorter lists", n, MaxRuleSet)
+	if !r.free {
+		add(a.settings(p).AccessLists)
+		if s, ok := a.get(subnetKey(p.Metadata.Tenant, p.Spec.Subnet)).(*model.VirtualSubnet); ok {
+			add(s.Spec.AccessLists)
+			if network, ok := a.get(networkKey(p.Metadata.Tenant, s.Spec.Network)).(*model.VirtualNetwork); ok {
+				add(network.Spec.AccessLists)
+			}
+		}
 	}
-	return n <= MaxRuleSet
+	problem := b.problem()
+	if problem != "" {
+		a.fail(model.KeyOf(p), "spec.accessLists", "and spec.acl, and the lists of its profile, subnet and network %s", problem)
+	}
+	return problem == ""
 }

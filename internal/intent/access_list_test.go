@@ -204,9 +204,36 @@ func TestASetOfRulesThatDoesNotFitIsRefused(t *testing.T) {
 	}
 	w := newWorld(t, append(base(), long("a", 9000), long("b", 7000), long("c", 9000))...)
 	w.apply(with(port("red", "p", "web"), judgedBy("a", "b")))
-	w.refused("Port red/p: spec.accessLists: and those of its profile, subnet and network would judge the port by 18002 rules", []model.Resource{long("b", 9000)})
+	w.refused("Port red/p: spec.accessLists: and spec.acl, and the lists of its profile, subnet and network would judge the port by 18000 inbound rules", []model.Resource{long("b", 9000)})
 	w.refused("Port red/q: spec.accessLists", []model.Resource{with(port("red", "q", "web"), judgedBy("a", "c"))})
 	w.refused("Port red/p: spec.accessLists", []model.Resource{with(network("red", "prod"), func(n *model.VirtualNetwork) { n.Spec.AccessLists = []string{"c"} })})
 	w.apply(profile("red", "vm", model.PortSettings{}), with(port("red", "q", "web"), func(p *model.Port) { p.Spec.Profile, p.Spec.AccessLists = "vm", []string{"a"} }))
 	w.refused("Port red/q: spec.accessLists", []model.Resource{profile("red", "vm", model.PortSettings{AccessLists: []string{"c"}})})
+}
+
+func TestRulesThatCostEveryPacketAreBounded(t *testing.T) {
+	w := newWorld(t, base()...)
+	meters := func(name string, n int, d model.Direction) *model.AccessList {
+		l := list("red", name)
+		for range n {
+			l.Spec.Rules = append(l.Spec.Rules, rule(model.ActionMeter, func(r *model.AccessRule) { r.Direction = d }))
+		}
+		return l
+	}
+	w.apply(meters("in", 40, model.Inbound), meters("out", 40, model.Outbound), with(port("red", "p", "web"), judgedBy("in", "out")))
+	w.refused("have 80 inbound rules with action meter", []model.Resource{meters("out", 40, model.Both)})
+	w.refused("have 65 inbound rules with action meter", []model.Resource{with(port("red", "q", "web"), func(p *model.Port) {
+		for i := range 65 {
+			p.Spec.ACL = append(p.Spec.ACL, model.BasicRule{Action: model.ActionMeter, Direction: model.Inbound, Local: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), 32)}})
+		}
+	})})
+	var set []model.Resource
+	var names []string
+	for i := range 10 {
+		l := list("red", fmt.Sprint("audit-", i), rule(model.ActionDeny))
+		l.Spec.Mode = model.ModeAudit
+		set, names = append(set, l), append(names, l.Metadata.Name)
+	}
+	w.refused("have 10 lists in mode audit for the port; at most 9", append(set, with(port("red", "q", "web"), judgedBy(names...))))
+	w.apply(append(set, with(port("red", "q", "web"), judgedBy(names[1:]...)))...)
 }
