@@ -7,7 +7,6 @@ import (
 
 	"github.com/weft-sdn/weft/internal/intent"
 	"github.com/weft-sdn/weft/internal/manifest"
-	"github.com/weft-sdn/weft/internal/model"
 	"github.com/weft-sdn/weft/internal/server/convert"
 )
 
@@ -25,9 +24,6 @@ func TestExamplesAreAdmitted(t *testing.T) {
 			t.Fatalf("%s: %v", name, err)
 		}
 		puts, violations := convert.ReadResources(parsed)
-		if i == 0 { // hosts join, and are not in the file
-			puts = append(puts, &model.Host{Metadata: model.Metadata{Name: "h1"}}, &model.Host{Metadata: model.Metadata{Name: "h2"}})
-		}
 		if len(violations) > 0 {
 			t.Fatalf("%s: %v", name, violations)
 		}
