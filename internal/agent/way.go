@@ -89,7 +89,7 @@ func (u *underlay) findWays(hosts map[netip.Addr][]netip.Addr, old underlay, fre
 			u.ways[primary] = before
 			continue
 		}
-		list, err := u.waysTo(primary, remotes)
+		list, err := u.waysTo(primary, remotes, links)
 		if err != nil {
 			return until, err
 		}
@@ -135,7 +135,7 @@ func earlier(a, b time.Time) time.Time {
 // waysTo lists the ways from every usable address of this host to every usable one of
 // another, of the same family, by every next hop of the route between them: at most
 // table.MaxPaths, of as many pairs as can be.
-func (u *underlay) waysTo(primary netip.Addr, remotes []netip.Addr) ([]way, error) {
+func (u *underlay) waysTo(primary netip.Addr, remotes []netip.Addr, links map[uint32]netdev.Link) ([]way, error) {
 	var pairs, own [][]way
 	devices := map[uint32]bool{}
 	for _, from := range u.locals {
@@ -150,6 +150,8 @@ func (u *underlay) waysTo(primary netip.Addr, remotes []netip.Addr) ([]way, erro
 			if err != nil {
 				return nil, err
 			}
+			// The kernel's route still leads there when a link has died.
+			all = slices.DeleteFunc(all, func(w way) bool { return !links[w.row.IfIndex].Running })
 			pairs = append(pairs, all)
 			// With several uplinks, an address leaves by its own: others may filter it.
 			own = append(own, slices.DeleteFunc(slices.Clone(all), func(w way) bool {

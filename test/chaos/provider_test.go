@@ -207,3 +207,30 @@ func TestProviderChangesLoseNothing(t *testing.T) {
 	}
 	w.T, w.t = t, t
 }
+
+// The link of one of two uplinks dies on either host: what was sent into it is lost until the agents know, of the
+// host itself at once, of the others by way of the server. No stream is silent for long.
+func TestALinkDies(t *testing.T) {
+	w := newWires(t)
+	for i, h := range w.Hosts() {
+		w.second(i, h)
+		w.state(fmt.Sprintf("192.168.%d.2", i), "Preferred")
+	}
+	for _, dead := range []string{"s0", "s1"} {
+		traffic := w.Traffic(pairs[0], pairs[1], pairs[3])
+		for _, h := range w.Hosts() {
+			w.sends(h, "eth1", true)
+		}
+		w.shell("ip -n " + w.router + " link set " + dead + " down")
+		traffic.More(after)
+		total := traffic.Stop()
+		t.Logf("the link of %s dies: %d of %d datagrams lost, of %d streams with 1,000 a second each, longest gap %s", dead,
+			total.Lost, total.Sent, total.Streams, total.Gap.Round(time.Millisecond))
+		if total.Lost == 0 || total.Gap > time.Second || total.Doubled > 0 {
+			t.Errorf("%d lost, %d doubled, longest gap %s", total.Lost, total.Doubled, total.Gap)
+		}
+		w.shell("ip -n " + w.router + " link set " + dead + " up")
+		w.state(fmt.Sprintf("192.168.%s.2", dead[1:]), "Preferred")
+		w.Verified()
+	}
+}

@@ -58,6 +58,15 @@ func (t *Traffic) More(n uint64) {
 	}
 }
 
+// Stop stops the streams and waits for what is under way; the test says what may be lost.
+func (t *Traffic) Stop() (total stream.Total) {
+	t.f.T.Helper()
+	for _, s := range t.streams {
+		total = total.Add(s.Stop())
+	}
+	return total
+}
+
 // Finish stops the streams, waits for what is under way, and fails the test for
 // every datagram that was sent and has not arrived, or has arrived twice.
 func (t *Traffic) Finish() (total stream.Total) {

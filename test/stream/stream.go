@@ -207,6 +207,16 @@ const quietAfter = 2 * time.Second
 // datagram that was sent and has not arrived, or has arrived twice.
 func (s *Stream) Finish() Total {
 	s.t.Helper()
+	total := s.Stop()
+	if total.Lost > 0 || total.Doubled > 0 {
+		s.t.Errorf("%s: of %d datagrams %d were lost, first number %d, and %d doubled", s.Name, total.Sent, total.Lost, s.firstLost(), s.doubled)
+	}
+	return total
+}
+
+// Stop stops the stream, waits for what is under way, and leaves it to the test what may be lost.
+func (s *Stream) Stop() Total {
+	s.t.Helper()
 	close(s.stop)
 	s.sending.Wait()
 	elapsed := time.Since(s.began)
@@ -216,9 +226,6 @@ func (s *Stream) Finish() Total {
 	s.hearing.Wait()
 	sent := int(s.sent.Load())
 	total := Total{Streams: 1, Sent: sent, Lost: sent - int(s.arrived.Load()), Doubled: s.doubled, Gap: s.gap}
-	if total.Lost > 0 || total.Doubled > 0 {
-		s.t.Errorf("%s: of %d datagrams %d were lost, first number %d, and %d doubled", s.Name, sent, total.Lost, s.firstLost(), s.doubled)
-	}
 	if err := s.failed.Load(); err != nil {
 		s.t.Errorf("%s: send: %v", s.Name, *err)
 	}
