@@ -181,7 +181,7 @@ func TestProviderChangesLoseNothing(t *testing.T) {
 		{"neighbours are forgotten", func(pass func()) {
 			for range 50 {
 				for _, h := range w.Hosts() {
-					w.ip(h, "neigh flush all")
+					w.ip(h, "neigh flush all || true") // some come back before it is through, and it gives up
 				}
 			}
 			pass()
