@@ -139,7 +139,7 @@ var prefixes = []string{"10.0.0.0/24", "10.0.1.0/24", "10.0.0.4/30", "10.0.1.6/3
 
 func randomRule(r *rand.Rand, name, tier string, groups []string) rule {
 	q := rule{Name: name, Direction: pick(r, "inbound", "outbound", "both"), Action: pick(r, "allow", "allow", "deny", "deny", "meter"),
-		Protocol: pick(r, "any", "any", "tcp", "udp", "icmp", "icmpv6"), Weight: r.IntN(4) * 10, Stateful: false}
+		Protocol: pick(r, "any", "any", "tcp", "udp", "icmp", "icmpv6"), Weight: r.IntN(4) * 10, Stateful: r.IntN(2) == 0}
 	if tier == "administrator" && r.IntN(3) == 0 {
 		q.Action = "pass"
 	}

@@ -131,7 +131,7 @@ func must(err error) {
 }
 
 // probes are all that is tried of one tenant: every ordered pair, both families, and what
-// the rules of random tell apart. Source ports are of one round alone.
+// the rules of random tell apart. Source ports and identifiers are of one round alone: connections outlive it.
 func probes(round int) (all []probe) {
 	sport := uint16(20000 + round%40000)
 	for from := range places {
@@ -143,7 +143,7 @@ func probes(round int) (all []probe) {
 				all = append(all, probe{From: from, To: to, Family: family, Proto: "tcp", Sport: sport, Dport: 80},
 					probe{From: from, To: to, Family: family, Proto: "tcp", Sport: sport, Dport: 443},
 					probe{From: from, To: to, Family: family, Proto: "udp", Sport: sport, Dport: 53},
-					probe{From: from, To: to, Family: family, Proto: "icmp", Sport: sport + uint16(from)})
+					probe{From: from, To: to, Family: family, Proto: "icmp", Sport: uint16(round*len(places) + from)})
 			}
 		}
 	}
