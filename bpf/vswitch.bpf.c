@@ -24,6 +24,7 @@
 #include "lib/dx2.h"
 #include "lib/finish.h"
 #include "lib/learn.h"
+#include "lib/mirror.h"
 #include "lib/mss.h"
 #include "lib/rows.h"
 #include "lib/shape.h"
@@ -140,7 +141,7 @@ int to_port(struct __sk_buff *skb)
 	__u32 ifindex = skb->ifindex;
 	const struct port *to;
 
-	if (skb->mark == SWITCH_MARK) {
+	if (skb->mark == SWITCH_MARK || skb->mark == MIRROR_MARK) {
 		skb->mark = 0;
 		return finish(skb, &p, V_PASS);
 	}
@@ -148,6 +149,34 @@ int to_port(struct __sk_buff *skb)
 	if (to)
 		p.port_id = to->id;
 	return finish(skb, &p, V_NOT_FROM_SWITCH);
+}
+
+/* A frame from the guest of a port that is mirrored, before all else. */
+SEC("tcx/ingress")
+int mirror_out(struct __sk_buff *skb)
+{
+	return mirror_all(skb, MIRROR_OUTBOUND);
+}
+
+/* A frame to such a guest, before to_port takes its mark. */
+SEC("tcx/egress")
+int mirror_in(struct __sk_buff *skb)
+{
+	return skb->mark == SWITCH_MARK ? mirror_all(skb, MIRROR_INBOUND) : TC_ACT_UNSPEC;
+}
+
+/* A copy. */
+SEC("tcx/egress")
+int mirror_send(struct __sk_buff *skb)
+{
+	return mirror_forward(skb);
+}
+
+/* A frame from the underlay, before from_uplink, of a host that copies are sent to. */
+SEC("tcx/ingress")
+int mirror_uplink(struct __sk_buff *skb)
+{
+	return mirror_arrive(skb);
 }
 
 /* A frame from the guest of a port whose bandwidth is limited, before from_port. */

@@ -30,6 +30,9 @@ const volatile __u32 capture_on SEC(".rodata.config") = 0;
 /* Marks what the switch itself sends into a port's device; to_port drops all else. */
 #define SWITCH_MARK 0x77656674
 
+/* Marks a copy on its way into a port's device: it is the switch's, too, and never copied again. */
+#define MIRROR_MARK 0x77656d69
+
 /* Tells metadata that uplink_xdp left in front of a frame. */
 #define META_MAGIC 0x77656678
 

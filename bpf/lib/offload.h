@@ -22,6 +22,10 @@ struct sk_buff___weft {
 
 extern void *bpf_cast_to_kern_ctx(void *skb) __ksym;
 
+/* Of bpf_skb_adjust_room, that the header which remains is of another family than the one removed. */
+#define ADJ_ROOM_DECAP_L3_IPV4 (1ull << 7)
+#define ADJ_ROOM_DECAP_L3_IPV6 (1ull << 8)
+
 /* Where the checksum that is still to be computed starts and where it goes, both
  * counted from the start of the frame; false: nothing is to be computed. */
 static __always_inline bool csum_pending(struct __sk_buff *skb, __u32 *start, __u32 *field)

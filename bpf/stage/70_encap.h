@@ -13,6 +13,7 @@
 #include "lib/checksum.h"
 #include "lib/config.h"
 #include "lib/ctx.h"
+#include "lib/offload.h"
 #include "lib/dx2.h"
 #include "lib/flow.h"
 #include "lib/icmp.h"
@@ -33,9 +34,6 @@
 #define ENCAP_FLAGS                                                                                                    \
 	(BPF_F_ADJ_ROOM_ENCAP_L2_ETH | BPF_F_ADJ_ROOM_ENCAP_L2(sizeof(struct eth)) | BPF_F_ADJ_ROOM_FIXED_GSO |        \
 	 BPF_F_ADJ_ROOM_NO_CSUM_RESET)
-
-#define ADJ_ROOM_DECAP_L3_IPV4 (1ull << 7)
-#define ADJ_ROOM_DECAP_L3_IPV6 (1ull << 8)
 
 #define EALREADY 114
 

@@ -64,6 +64,8 @@ type Switch interface {
 	ShapePorts(keys []table.ShapeKey) error
 	Shaped() []table.ShapeKey
 	ShaperClass(ifindex uint32) uint16
+	Mirror(m datapath.Mirroring) error
+	Mirrored() []uint32
 }
 
 // held is a Goal with its name.
@@ -120,6 +122,7 @@ const (
 	reasonNotProgrammed = "NotProgrammed"
 	reasonAttach        = "AttachFailed"
 	reasonBandwidth     = "BandwidthNotShaped"
+	reasonMirror        = "NotMirrored"
 	reasonUnderlay      = "UnderlayUnusable"
 	reasonForeignPA     = "ProviderAddressNotOnHost"
 	reasonCache         = "CacheUnreadable"

@@ -195,6 +195,7 @@ func (l *loop) reconcile() {
 	failures := append(l.rowFailures(h), l.attach(want)...)
 	failures = append(failures, unjudged...)
 	failures = append(failures, l.shape(want)...)
+	failures = append(failures, l.mirror(want)...)
 	failures = append(failures, l.join(groupsOf(h.goal))...)
 	l.trouble = !seen || len(failures) > 0
 	l.counts.reconciled(time.Since(start), l.trouble)

@@ -34,6 +34,11 @@ func remotePAs(g *goal.Goal) map[netip.Addr][]netip.Addr {
 			out[r.PA] = nil
 		}
 	}
+	for _, p := range g.Ports {
+		for _, pa := range mirrorPAs(p, g) {
+			out[pa] = nil
+		}
+	}
 	for pa := range out {
 		out[pa] = []netip.Addr{pa}
 	}

@@ -28,6 +28,7 @@ func render(g *goal.Goal, devices map[model.PortID]device, u underlay) table.Set
 	renderForwarders(set, g, u)
 	renderPAs(set, g, u)
 	renderFloods(set, g, devices)
+	renderMirrors(set, g, devices, u)
 	renderGroups(set, u)
 	return set
 }

@@ -109,6 +109,8 @@ func differ(want, have table.Set, extra bool) []string {
 	out = append(out, differences("rewrite of", want.RewriteOut, have.RewriteOut, extra)...)
 	out = append(out, differences("rewritten PA", want.RewriteIn, have.RewriteIn, extra)...)
 	out = append(out, differences("flood", want.Floods, have.Floods, extra)...)
+	out = append(out, differences("mirror", want.Mirrors, have.Mirrors, extra)...)
+	out = append(out, differences("source of copies", want.MirrorSources, have.MirrorSources, extra)...)
 	out = append(out, differences("bandwidth", want.Shapes, have.Shapes, extra)...)
 	out = append(out, differences("member", want.Members, have.Members, extra)...)
 	out = append(out, differences("rule set", named(want.RuleSets), named(have.RuleSets), extra)...)

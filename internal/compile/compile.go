@@ -228,7 +228,7 @@ func (c *Compiler) forget() {
 		c.forgetProfile(p)
 	}
 	for p := range c.todo.ports {
-		if p.spec == nil && len(p.stands) == 0 {
+		if p.spec == nil && len(p.stands) == 0 && len(p.watchers) == 0 {
 			delete(c.ports, p.ref)
 		}
 	}

@@ -96,6 +96,23 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 			row.Settings.Lists = append(row.Settings.Lists, goal.ListUse{Level: "port", List: l})
 		}
 		row.Settings.ACL = p.Spec.ACL
+		for _, m := range settle(p).Mirrors {
+			to, ok := resources[model.Key{Kind: model.KindPort, Ref: model.Ref{Tenant: p.Metadata.Tenant, Name: m.Destination}}].(*model.Port)
+			if ok && to != p {
+				row.Settings.Mirrors = append(row.Settings.Mirrors, goal.Mirror{To: to.ID, PA: paOf(to), Outbound: true, Inbound: m.Direction == "", Rate: m.RateLimit})
+			}
+		}
+		for _, r := range resources {
+			from, ok := r.(*model.Port)
+			if !ok || from == p || from.Metadata.Tenant != p.Metadata.Tenant || from.Host() == host || !paOf(from).IsValid() {
+				continue
+			}
+			if slices.ContainsFunc(settle(from).Mirrors, func(m model.Mirror) bool { return m.Destination == p.Metadata.Name }) {
+				row.Settings.Watched = append(row.Settings.Watched, paOf(from))
+			}
+		}
+		slices.SortFunc(row.Settings.Watched, netip.Addr.Compare)
+		row.Settings.Watched = slices.Compact(row.Settings.Watched)
 		expectLists(g, resources, row)
 		slices.SortFunc(row.CAs, netip.Addr.Compare)
 		slices.SortFunc(row.Prefixes, netip.Prefix.Compare)
@@ -417,6 +434,9 @@ func drawSettings(t *rapid.T) (s model.PortSettings) {
 	}
 	if number(4) == 0 {
 		s.StormLimit, s.Isolation = new(uint32(number(3))), &model.Isolation{Mode: model.IsolationMode([]string{"none", "isolated", "promiscuous"}[number(3)])}
+	}
+	for range number(3) {
+		s.Mirrors = append(s.Mirrors, model.Mirror{Destination: fmt.Sprint("port", number(6)), Direction: []model.Direction{"", model.Outbound}[number(2)], RateLimit: uint32(number(2))})
 	}
 	if number(4) == 0 {
 		s.AllowedAddresses = []model.AllowedAddress{{Prefix: prefix("10.9.0.0/16"), MAC: model.MAC{2, byte(number(2))}}}

@@ -18,6 +18,9 @@ type port struct {
 	host     *host              // nil while it is placed nowhere
 	stands   map[recordSpot]int // records that name it, by where they stand
 
+	mirrors  map[*port]struct{} // that get copies of what it sends and gets
+	watchers map[*port]struct{} // whose copies it gets
+
 	in *network // whose member its row makes the host; nil: it has no row
 	on *host    // that has its row
 	id model.PortID
@@ -26,7 +29,7 @@ type port struct {
 func (c *Compiler) port(ref model.Ref) *port {
 	p := c.ports[ref]
 	if p == nil {
-		p = &port{ref: ref, stands: map[recordSpot]int{}}
+		p = &port{ref: ref, stands: map[recordSpot]int{}, mirrors: map[*port]struct{}{}, watchers: map[*port]struct{}{}}
 		c.ports[ref] = p
 	}
 	return p
@@ -72,6 +75,11 @@ func (c *Compiler) removePort(r *model.Port) {
 // touchPort asks for the port's row and for the records of its addresses.
 func (c *Compiler) touchPort(p *port) {
 	c.todo.ports[p] = struct{}{}
+	for _, others := range []map[*port]struct{}{p.mirrors, p.watchers} {
+		for x := range others {
+			c.todo.ports[x] = struct{}{}
+		}
+	}
 	for _, ca := range p.recorded() {
 		c.touchRecord(p.subnet, ca)
 	}

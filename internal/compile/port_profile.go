@@ -58,16 +58,18 @@ func (c *Compiler) forgetProfile(p *profile) {
 
 // takeSettings decides how a port is treated; dropSettings forgets it.
 func (c *Compiler) takeSettings(p *port) {
-	if p.spec.Spec.Profile == "" {
-		p.settings = p.spec.Spec.Settle(nil)
-		return
+	var spec *model.PortProfile
+	if p.spec.Spec.Profile != "" {
+		p.profile = c.profile(model.Ref{Tenant: p.ref.Tenant, Name: p.spec.Spec.Profile})
+		p.profile.ports[p] = struct{}{}
+		spec = p.profile.spec
 	}
-	p.profile = c.profile(model.Ref{Tenant: p.ref.Tenant, Name: p.spec.Spec.Profile})
-	p.profile.ports[p] = struct{}{}
-	p.settings = p.spec.Spec.Settle(p.profile.spec)
+	p.settings = p.spec.Spec.Settle(spec)
+	c.takeMirrors(p)
 }
 
 func (c *Compiler) dropSettings(p *port) {
+	c.dropMirrors(p)
 	if p.profile != nil {
 		delete(p.profile.ports, p)
 		c.todo.profiles[p.profile] = struct{}{}
@@ -84,7 +86,7 @@ func (p *port) goalSettings() goal.PortSettings {
 	}
 	return goal.PortSettings{Team: team, DHCPServer: !s.DHCPGuard, Router: !s.RouterGuard, Teaming: s.AllowTeaming, PriorityTag: s.IEEEPriorityTag,
 		StormLimit: s.StormLimit, Connections: s.ConnectionLimit, Allowed: s.AllowedAddresses, Isolation: s.Isolation,
-		VLAN: s.VLAN, Bandwidth: s.Bandwidth, Mirrors: s.Mirrors, Lists: p.uses(), ACL: p.spec.Spec.ACL}
+		VLAN: s.VLAN, Bandwidth: s.Bandwidth, Mirrors: p.goalMirrors(), Watched: p.watchedFrom(), Lists: p.uses(), ACL: p.spec.Spec.ACL}
 }
 
 // concern names the hosts of the profile's ports, sorted.

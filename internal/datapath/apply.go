@@ -54,7 +54,9 @@ func (s *Switch) Apply(want table.Set, sweep bool) error {
 	errs = append(errs, s.putPorts(want, d.putPorts)...)
 	errs = append(errs, s.putShapes(want, d.putShapes)...)
 	errs = append(errs, s.putConnections())
+	errs = append(errs, s.putMirrors(want, d)...)
 	if sweep {
+		errs = append(errs, s.deleteMirrors(d)...)
 		errs = append(errs, s.deleteShapes(d.delShapes)...)
 		errs = append(errs, s.deletePorts(d.delPorts)...)
 		errs = append(errs, s.deleteFloods(d.delFloods)...)
@@ -96,6 +98,8 @@ type delta struct {
 	putOut, delOut               []table.RecordKey // rewrites
 	putIn, delIn                 []netip.Addr
 	putShapes, delShapes         []table.ShapeKey
+	putMirrors, delMirrors       []table.MirrorKey
+	putFrom, delFrom             []table.MirrorSource
 }
 
 func diff(have, want table.Set, sweep bool) *delta {
@@ -114,6 +118,8 @@ func diff(have, want table.Set, sweep bool) *delta {
 	d.putOut, d.delOut = diffRows(have.RewriteOut, want.RewriteOut, sweep)
 	d.putIn, d.delIn = diffRows(have.RewriteIn, want.RewriteIn, sweep)
 	d.putShapes, d.delShapes = diffRows(have.Shapes, want.Shapes, sweep)
+	d.putMirrors, d.delMirrors = diffRows(have.Mirrors, want.Mirrors, sweep)
+	d.putFrom, d.delFrom = diffRows(have.MirrorSources, want.MirrorSources, sweep)
 	return d
 }
 

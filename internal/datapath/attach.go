@@ -158,7 +158,7 @@ func (s *Switch) newLink(n linkName, at ebpf.AttachType) (link.Link, error) {
 		return link.AttachXDP(link.XDPOptions{Program: s.programs[n.program], Interface: int(n.ifindex), Flags: link.XDPDriverMode})
 	}
 	return link.AttachTCX(link.TCXOptions{
-		Program: s.program(n.program), Interface: int(n.ifindex), Attach: at, Anchor: anchor(n.program),
+		Program: s.program(n.program), Interface: int(n.ifindex), Attach: at, Anchor: s.anchor(n),
 	})
 }
 

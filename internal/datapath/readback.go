@@ -121,6 +121,14 @@ func readSet(maps map[string]*ebpf.Map) (held, error) {
 			h.set.RewriteIn[model.From16(pa)] = decodeRewriteIn(r)
 			return nil
 		}),
+		readAll(maps["mirror"], func(k mirrorKey, r mirrorRow) error {
+			h.set.Mirrors[table.MirrorKey{IfIndex: k.IfIndex, N: uint8(k.N)}] = decodeMirror(r)
+			return nil
+		}),
+		readAll(maps["mirror_from"], func(k mirrorFromKey, device uint32) error {
+			h.set.MirrorSources[table.MirrorSource{Port: model.PortID(k.Port), PA: from16(k.PA)}] = device
+			return nil
+		}),
 		readAll(maps["shape"], func(k shapeKey, r shapeRow) error {
 			h.set.Shapes[table.ShapeKey{IfIndex: k.IfIndex, Inbound: Direction(k.Direction) == Inbound}] = decodeShape(r)
 			return nil

@@ -187,11 +187,14 @@ func (s *Switch) Shaped() []table.ShapeKey {
 	return out
 }
 
-// anchor is where among the programs of a device one goes: shape_out before from_port, which ends every walk, and
-// shape_in behind to_port, which alone knows whose frame it is.
-func anchor(program string) link.Anchor {
-	if program == progShapeIn {
+// anchor is where among the programs of a device one goes: shape_out right before from_port, which ends every walk,
+// shape_in behind to_port, which alone knows whose frame it is, and what mirrors before all.
+func (s *Switch) anchor(n linkName) link.Anchor {
+	if n.program == progShapeIn {
 		return link.Tail()
+	}
+	if from, ok := s.links[linkName{progFromPort, n.ifindex}]; ok && n.program == progShapeOut {
+		return link.BeforeLink(from)
 	}
 	return link.Head()
 }

@@ -225,8 +225,8 @@ func (s *Switch) spec() (*ebpf.CollectionSpec, error) {
 		"drop": uint32(dropRows(s.opts.MaxPorts)), "uplink": maxUplinks, "local_pa": maxLocalPAs,
 		"connection": s.opts.MaxPorts, "conn_port": s.opts.MaxPorts,
 		"flood": s.opts.MaxPorts, "storm": s.opts.MaxPorts, "learn_pace": s.opts.MaxPorts,
-		"shape": 2 * s.opts.MaxPorts,
-		"path":  s.maxBlocks() * pathBlock, "source": s.maxSources(),
+		"shape": 2 * s.opts.MaxPorts, "mirror": table.MaxMirrors * s.opts.MaxPorts, "mirror_from": table.MaxMirrors * s.opts.MaxPorts,
+		"path": s.maxBlocks() * pathBlock, "source": s.maxSources(),
 	} {
 		spec.Maps[name].MaxEntries = n
 	}

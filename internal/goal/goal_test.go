@@ -88,7 +88,7 @@ func drawGoal(t *rapid.T, label string) *Goal {
 			p.Settings.Allowed = []model.AllowedAddress{{Prefix: prefixes[number(3)], MAC: mac()}}
 			p.Settings.VLAN = &model.VLAN{Network: "n", Mode: model.VLANTrunk, Allowed: []model.Range{{First: 1, Last: uint16(1 + number(3))}}}
 			p.Settings.Bandwidth = &model.Bandwidth{Outbound: model.BandwidthLimit{Maximum: 8 * int64(number(3))}}
-			p.Settings.Mirrors = []model.Mirror{{Destination: "m", SnapLength: uint32(64 + number(2))}}
+			p.Settings.Mirrors = []Mirror{{To: 7, Outbound: true, Snap: uint32(64 + number(2))}}
 		}
 		p.CAs = append(p.CAs, cas[:number(4)]...)
 		p.Prefixes = append(p.Prefixes, prefixes[:2][:number(3)]...)

@@ -2,6 +2,7 @@ package goal
 
 import (
 	"fmt"
+	"net/netip"
 	"reflect"
 
 	"github.com/weft-sdn/weft/internal/model"
@@ -22,9 +23,20 @@ type PortSettings struct {
 	Isolation   model.Isolation        `json:"isolation,omitzero"`
 	VLAN        *model.VLAN            `json:"vlan,omitempty"`
 	Bandwidth   *model.Bandwidth       `json:"bandwidth,omitempty"`
-	Mirrors     []model.Mirror         `json:"mirrors,omitempty"`
-	Lists       []ListUse              `json:"lists,omitempty"` // that judge its packets, the widest level first
+	Mirrors     []Mirror               `json:"mirrors,omitempty"`
+	Watched     []netip.Addr           `json:"watched,omitempty"` // PAs of the other hosts with ports that are mirrored to this one, sorted
+	Lists       []ListUse              `json:"lists,omitempty"`   // that judge its packets, the widest level first
 	ACL         []model.BasicRule      `json:"acl,omitempty"`
+}
+
+// Mirror copies what the port sends and gets to another port.
+type Mirror struct {
+	To       model.PortID `json:"to"`
+	PA       netip.Addr   `json:"pa,omitzero"` // of its host; invalid: it is placed nowhere
+	Outbound bool         `json:"outbound,omitempty"`
+	Inbound  bool         `json:"inbound,omitempty"`
+	Snap     uint32       `json:"snap,omitempty"` // bytes of each frame; 0: all
+	Rate     uint32       `json:"rate,omitempty"` // copies a second; 0: all
 }
 
 // MaxSettings bounds the encoded settings of one port, in bytes.

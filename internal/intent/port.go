@@ -226,6 +226,7 @@ func (portRules) claims(get func(model.Key) model.Resource, r model.Resource) []
 func (portRules) parents(r model.Resource) []model.Key {
 	p := r.(*model.Port)
 	out := append(listKeys(p.Metadata.Tenant, p.Spec.AccessLists), subnetKey(p.Metadata.Tenant, p.Spec.Subnet))
+	out = append(out, mirrorKeys(p.Metadata.Tenant, p.Spec.Mirrors)...)
 	if p.Spec.Profile != "" {
 		out = append(out, profileKey(p.Metadata.Tenant, p.Spec.Profile))
 	}

@@ -28,8 +28,18 @@ func (portProfileRules) relate(*admission, model.Resource, model.Resource) {} //
 
 func (portProfileRules) claims(func(model.Key) model.Resource, model.Resource) []claim { return nil }
 
+// mirrorKeys are the ports that get copies.
+func mirrorKeys(tenant string, all []model.Mirror) []model.Key {
+	var out []model.Key
+	for _, m := range all {
+		out = append(out, portKey(tenant, m.Destination))
+	}
+	return out
+}
+
 func (portProfileRules) parents(r model.Resource) []model.Key {
-	return append(listKeys(r.Meta().Tenant, r.(*model.PortProfile).Spec.AccessLists), tenantKey(r.Meta().Tenant))
+	spec, tenant := r.(*model.PortProfile).Spec, r.Meta().Tenant
+	return append(append(listKeys(tenant, spec.AccessLists), mirrorKeys(tenant, spec.Mirrors)...), tenantKey(tenant))
 }
 
 func (portProfileRules) sameSpec(a, b model.Resource) bool {
@@ -79,7 +89,7 @@ func (a *admission) pullProfiled() {
 // Bounds of settings.
 const (
 	maxAllowed       = 64
-	maxMirrors       = 16
+	maxMirrors       = 4
 	maxVLANRanges    = 64
 	maxConnections   = 1 << 20
 	maxWeight        = 100
@@ -282,6 +292,10 @@ func (a *admission) checkMirrors(k model.Key, all []model.Mirror) {
 		field := at("spec.mirrors", i)
 		if !ValidName(m.Destination) {
 			a.fail(k, field+".destination", "%.40q is not the name of a port: %s", m.Destination, nameRule)
+		} else if to := portKey(k.Tenant, m.Destination); to == k {
+			a.fail(k, field+".destination", "is the port itself, which sees its packets anyway; name another port of the tenant")
+		} else {
+			a.refer(k, field+".destination", to)
 		}
 		switch m.Direction {
 		case "", model.Both, model.Inbound, model.Outbound:

@@ -101,8 +101,10 @@ func TestSettingsThatMakeNoSense(t *testing.T) {
 		"spec.allowedAddresses[0].prefix: 10.0.0.1/24 has bits":      {AllowedAddresses: []model.AllowedAddress{{Prefix: netip.MustParsePrefix("10.0.0.1/24")}}},
 		"spec.allowedAddresses[0].mac: 01:00:00:00:00:00 is a group": {AllowedAddresses: []model.AllowedAddress{{Prefix: netip.MustParsePrefix("10.0.0.0/24"), MAC: model.MAC{1}}}},
 		`spec.mirrors[0].destination: "" is not the name`:            {Mirrors: []model.Mirror{{}}},
-		`spec.mirrors[0].direction: "up" is not a direction`:         {Mirrors: []model.Mirror{{Destination: "m", Direction: "up"}}},
-		"spec.mirrors[0].snapLength: is 3":                           {Mirrors: []model.Mirror{{Destination: "m", SnapLength: 3}}},
+		`spec.mirrors[0].direction: "up" is not a direction`:         {Mirrors: []model.Mirror{{Destination: "web-1", Direction: "up"}}},
+		"spec.mirrors[0].snapLength: is 3":                           {Mirrors: []model.Mirror{{Destination: "web-1", SnapLength: 3}}},
+		"spec.mirrors[0].destination: Port red/m does not exist":     {Mirrors: []model.Mirror{{Destination: "m"}}},
+		"spec.mirrors: has 5 entries; at most 4":                     {Mirrors: make([]model.Mirror, 5)},
 		"spec.connectionLimit: is 2000000":                           {ConnectionLimit: new(uint32(2000000))},
 		"spec.stormLimit: is 4294967295":                             {StormLimit: new(^uint32(0))},
 	} {
@@ -113,4 +115,18 @@ func TestSettingsThatMakeNoSense(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestAPortThatGetsCopiesStays(t *testing.T) {
+	mirrored := func(to string) func(*model.Port) {
+		return func(p *model.Port) { p.Spec.Mirrors = []model.Mirror{{Destination: to}} }
+	}
+	w := newWorld(t, base()...)
+	w.apply(port("red", "ids", "web"), with(port("red", "p", "web"), mirrored("ids")))
+	w.refused("Port red/p", nil, portKey("red", "ids"))
+	w.refused("spec.mirrors[0].destination: is the port itself", []model.Resource{with(port("red", "p", "web"), mirrored("p"))})
+	w.apply(with(port("red", "ids", "web"), mirrored("p"))) // and the other way around
+	w.apply(profile("red", "seen", model.PortSettings{Mirrors: []model.Mirror{{Destination: "ids"}}}))
+	w.apply(with(port("red", "ids", "web"), withProfile("seen")))
+	w.change(nil, portKey("red", "p"), portKey("red", "ids"), profileKey("red", "seen"))
 }

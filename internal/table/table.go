@@ -229,6 +229,9 @@ type Set struct {
 	// Isolations of ports on other hosts, for frames whose source has no Record; None has no row.
 	Isolations map[MACKey]model.IsolationID
 	Shapes     map[ShapeKey]Shape // of ports whose bandwidth is limited
+	Mirrors    map[MirrorKey]Mirror
+	// MirrorSources of ports of this host that get copies, and their devices.
+	MirrorSources map[MirrorSource]uint32
 }
 
 // Settings are what all hosts of a fleet agree on.
@@ -263,6 +266,9 @@ func NewSet() Set {
 		RuleSets:   map[RuleSetKey]*RuleSet{},
 		Isolations: map[MACKey]model.IsolationID{},
 		Shapes:     map[ShapeKey]Shape{},
+		Mirrors:    map[MirrorKey]Mirror{},
+
+		MirrorSources: map[MirrorSource]uint32{},
 	}
 }
 

@@ -42,7 +42,10 @@ var liveOnly = map[model.Verdict]string{
 	model.VerdictContinue:   "is never an outcome",
 	model.VerdictCopyFailed: "needs a kernel without memory",
 
-	model.VerdictBandwidthLimited: "is of programs of its own: test/bandwidth",
+	model.VerdictMirrorLimited:     "is of programs of its own: internal/agent, TestMirrorsCopyToAnyHost",
+	model.VerdictMirrorFailed:      "likewise",
+	model.VerdictMirrorNotInPolicy: "likewise",
+	model.VerdictBandwidthLimited:  "is of programs of its own: test/bandwidth",
 }
 
 func TestEveryVerdictHasAStory(t *testing.T) {

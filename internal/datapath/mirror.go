@@ -1,0 +1,166 @@
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/weft-sdn/weft/internal/model"
+	"github.com/weft-sdn/weft/internal/table"
+)
+
+const (
+	progMirrorOut    = "mirror_out"
+	progMirrorIn     = "mirror_in"
+	progMirrorSend   = "mirror_send"
+	progMirrorUplink = "mirror_uplink"
+)
+
+const (
+	mirrorOutbound = 1 << iota
+	mirrorInbound
+)
+
+type mirrorKey struct{ IfIndex, N uint32 }
+
+type mirrorRow struct {
+	Way            peerRow
+	Interval, Used uint64
+	Port, To, ToID uint32
+	Snap           uint32
+	Flags, Rate    uint32
+}
+
+type mirrorFromKey struct {
+	Port uint32
+	PA   [16]byte
+}
+
+func encodeMirror(m table.Mirror) mirrorRow {
+	r := mirrorRow{Port: uint32(m.Port), To: m.IfIndex, ToID: uint32(m.To), Snap: m.Snap, Rate: m.Rate,
+		Flags: flag[uint32](m.Outbound, mirrorOutbound) | flag[uint32](m.Inbound, mirrorInbound)}
+	if m.Snap == 0 {
+		r.Snap = math.MaxUint32
+	}
+	if m.Rate != 0 {
+		r.Interval = uint64(time.Second) / uint64(m.Rate)
+	}
+	if m.Way != (table.Peer{}) {
+		r.Way = encodePeer(m.Way.PA, &m.Way)
+	}
+	return r
+}
+
+func decodeMirror(r mirrorRow) table.Mirror {
+	m := table.Mirror{Port: model.PortID(r.Port), IfIndex: r.To, To: model.PortID(r.ToID), Snap: r.Snap, Rate: r.Rate,
+		Outbound: r.Flags&mirrorOutbound != 0, Inbound: r.Flags&mirrorInbound != 0}
+	if r.Snap == math.MaxUint32 {
+		m.Snap = 0
+	}
+	if r.Way != (peerRow{}) {
+		m.Way = decodePeer(r.Way)
+	}
+	return m
+}
+
+func encodeMirrorSource(k table.MirrorSource) mirrorFromKey {
+	return mirrorFromKey{uint32(k.Port), addr16(k.PA)}
+}
+
+func (s *Switch) putMirrors(want table.Set, d *delta) []error {
+	var errs []error
+	for _, k := range d.putMirrors {
+		m := want.Mirrors[k]
+		if err := s.maps["mirror"].Put(mirrorKey{k.IfIndex, uint32(k.N)}, encodeMirror(m)); err != nil {
+			errs = append(errs, fmt.Errorf("mirror %d of port %d: %w", k.N, m.Port, err))
+			continue
+		}
+		s.have.Mirrors[k] = m
+	}
+	for _, k := range d.putFrom {
+		device := want.MirrorSources[k]
+		if err := s.maps["mirror_from"].Put(encodeMirrorSource(k), device); err != nil {
+			errs = append(errs, fmt.Errorf("copies from %s for port %d: %w", k.PA, k.Port, err))
+			continue
+		}
+		s.have.MirrorSources[k] = device
+	}
+	return errs
+}
+
+func (s *Switch) deleteMirrors(d *delta) []error {
+	var errs []error
+	for _, k := range d.delMirrors {
+		if err := ignoreMissing(s.maps["mirror"].Delete(mirrorKey{k.IfIndex, uint32(k.N)})); err != nil {
+			errs = append(errs, fmt.Errorf("mirror %d of device %d: %w", k.N, k.IfIndex, err))
+			continue
+		}
+		delete(s.have.Mirrors, k)
+	}
+	for _, k := range d.delFrom {
+		if err := ignoreMissing(s.maps["mirror_from"].Delete(encodeMirrorSource(k))); err != nil {
+			errs = append(errs, fmt.Errorf("copies from %s for port %d: %w", k.PA, k.Port, err))
+			continue
+		}
+		delete(s.have.MirrorSources, k)
+	}
+	return errs
+}
+
+// Mirroring says where the programs of mirrors are to be.
+type Mirroring struct {
+	Device  uint32   // of its own, by which copies go; 0: none is made
+	Ports   []uint32 // devices of mirrored ports
+	Uplinks []uint32 // devices by which copies of other hosts may come
+}
+
+// Mirror puts the programs of mirrors on these devices, and on no others any more. It comes after AttachPort and
+// AttachUplink. Repeating it is harmless.
+func (s *Switch) Mirror(m Mirroring) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	want := map[linkName]ebpf.AttachType{}
+	for _, ifindex := range m.Ports {
+		want[linkName{progMirrorOut, ifindex}] = ebpf.AttachTCXIngress
+		want[linkName{progMirrorIn, ifindex}] = ebpf.AttachTCXEgress
+	}
+	for _, ifindex := range m.Uplinks {
+		want[linkName{progMirrorUplink, ifindex}] = ebpf.AttachTCXIngress
+	}
+	if m.Device != 0 {
+		want[linkName{progMirrorSend, m.Device}] = ebpf.AttachTCXEgress
+	}
+	var errs []error
+	for n := range s.links {
+		if _, ok := want[n]; !ok && mirrors(n) {
+			errs = append(errs, s.detach(n))
+		}
+	}
+	for n, at := range want {
+		errs = append(errs, s.attach(n, at))
+	}
+	return errors.Join(append(errs, s.maps["mirror_device"].Put(uint32(0), m.Device))...)
+}
+
+func mirrors(n linkName) bool {
+	return slices.Contains([]string{progMirrorOut, progMirrorIn, progMirrorSend, progMirrorUplink}, n.program)
+}
+
+// Mirrored lists the devices of ports that Mirror is on.
+func (s *Switch) Mirrored() []uint32 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []uint32
+	for n := range s.links {
+		if n.program == progMirrorOut {
+			out = append(out, n.ifindex)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
