@@ -118,6 +118,12 @@ enum verdict {
 	V_NOT_FROM_SWITCH = 145,
 	/* The port sent, or was sent, more than its bandwidth maximum, and its queue was full. */
 	V_BANDWIDTH_LIMITED = 146,
+	/* A copy of a packet was not made: the mirror's rate limit. The packet itself went on. */
+	V_MIRROR_LIMITED = 147,
+	/* A copy of a packet for a mirror could not be made or sent. The packet itself went on. */
+	V_MIRROR_FAILED = 148,
+	/* Another host sent a copy for a port that no port of that host is mirrored to. */
+	V_MIRROR_NOT_IN_POLICY = 149,
 };
 
 /* From here on a verdict is a drop reason. */

@@ -163,4 +163,3 @@ func (s *Switch) Mirrored() []uint32 {
 	slices.Sort(out)
 	return out
 }
-
