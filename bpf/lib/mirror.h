@@ -47,6 +47,76 @@ static __always_inline bool mirror_in_rate(struct mirror *m)
 	return true;
 }
 
+static __always_inline bool mirror_within(const struct mirror *m, const union addr *a)
+{
+	return (a->d[0] & m->mask.d[0]) == m->prefix.d[0] && (a->d[1] & m->mask.d[1]) == m->prefix.d[1];
+}
+
+/* What filters look at. Of IPv6 with extension headers the protocol is the first of them. */
+struct mirror_view {
+	union addr src, dst;
+	__u32 l4; /* 0: no ports */
+	__u8 proto;
+};
+
+static __always_inline bool mirror_look(struct __sk_buff *skb, struct mirror_view *w)
+{
+	__u32 at = sizeof(struct eth);
+	struct ipv4 ip4;
+	struct ipv6 ip6;
+	__be16 type;
+
+	if (!load(skb, 2 * MAC_LEN, &type, sizeof(type)))
+		return false;
+	if (type == bpf_htons(TYPE_VLAN)) {
+		at += 4;
+		if (!load(skb, at - 2, &type, sizeof(type)))
+			return false;
+	}
+	if (type == bpf_htons(TYPE_IPV4)) {
+		if (!load(skb, at, &ip4, sizeof(ip4)))
+			return false;
+		addr_set4(&w->src, ip4.src);
+		addr_set4(&w->dst, ip4.dst);
+		w->proto = ip4.proto;
+		w->l4 = ip4.frag & bpf_htons(IPV4_OFFSET) ? 0 : at + (ip4.version_ihl & 15) * 4;
+		return true;
+	}
+	if (type != bpf_htons(TYPE_IPV6) || !load(skb, at, &ip6, sizeof(ip6)))
+		return false;
+	addr_set6(&w->src, ip6.src);
+	addr_set6(&w->dst, ip6.dst);
+	w->proto = ip6.next;
+	w->l4 = at + sizeof(ip6);
+	return true;
+}
+
+static __always_inline bool mirror_has_port(struct __sk_buff *skb, const struct mirror_view *w, __u16 port)
+{
+	__be16 ports[2];
+
+	if (!w->l4 || (w->proto != PROTO_TCP && w->proto != PROTO_UDP) || !load(skb, w->l4, ports, sizeof(ports)))
+		return false;
+	return ports[0] == bpf_htons(port) || ports[1] == bpf_htons(port);
+}
+
+static __noinline bool mirror_wants(struct __sk_buff *skb, const struct mirror *m)
+{
+	struct mirror_view w = {};
+
+	if (!skb || !m)
+		return false;
+	if (!(m->flags & (MIRROR_PROTO | MIRROR_PREFIX)) && !m->l4_port)
+		return true;
+	if (!mirror_look(skb, &w))
+		return false;
+	if (m->flags & MIRROR_PROTO && w.proto != m->proto)
+		return false;
+	if (m->flags & MIRROR_PREFIX && !mirror_within(m, &w.src) && !mirror_within(m, &w.dst))
+		return false;
+	return !m->l4_port || mirror_has_port(skb, &w, m->l4_port);
+}
+
 /* One copy. The clone keeps mark and priority, which say whose it is. */
 static __always_inline enum verdict mirror_copy(struct __sk_buff *skb, struct mirror *m, __u32 n)
 {
@@ -80,7 +150,7 @@ static __always_inline int mirror_all(struct __sk_buff *skb, __u32 wanted)
 		m = bpf_map_lookup_elem(&mirror, &k);
 		if (!m)
 			break;
-		if (!(m->flags & wanted))
+		if (!(m->flags & wanted) || !mirror_wants(skb, m))
 			continue;
 		v = mirror_copy(skb, m, n);
 		if (!v)

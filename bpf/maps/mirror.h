@@ -19,6 +19,8 @@
 
 #define MIRROR_OUTBOUND 1 /* what the guest sends */
 #define MIRROR_INBOUND 2  /* what it gets */
+#define MIRROR_PROTO 4    /* of one protocol alone */
+#define MIRROR_PREFIX 8   /* from or to some addresses alone */
 
 struct mirror_key {
 	__u32 ifindex;
@@ -35,9 +37,14 @@ struct mirror {
 	__u32 snap;      /* bytes of each frame */
 	__u32 flags;
 	__u32 rate;      /* copies a second that interval was made from */
+	union addr prefix; /* under mask */
+	union addr mask;
+	__u16 l4_port; /* source or destination, host order; 0: any */
+	__u8 proto;
+	__u8 zero[5];
 };
 
-_Static_assert(sizeof(struct mirror) == 136, "mirror");
+_Static_assert(sizeof(struct mirror) == 176, "mirror");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -38,6 +38,10 @@ func renderMirrors(set table.Set, g *goal.Goal, devices map[model.PortID]device,
 
 func renderMirror(p goal.Port, m goal.Mirror, g *goal.Goal, devices map[model.PortID]device, u underlay) table.Mirror {
 	row := table.Mirror{Port: p.ID, Outbound: m.Outbound, Inbound: m.Inbound, Snap: m.Snap, Rate: m.Rate, To: m.To}
+	row.Filter = table.MirrorFilter{Prefix: m.Prefix, Port: m.Port}
+	if m.Protocol != nil {
+		row.Filter.OneProtocol, row.Filter.Protocol = true, *m.Protocol
+	}
 	if _, here := g.Ports[m.To]; here {
 		row.IfIndex = devices[m.To].ifindex
 		return row

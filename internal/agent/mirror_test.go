@@ -78,7 +78,9 @@ func TestMirrorsCopyToAnyHost(t *testing.T) {
 	far, near := h2.plug("far"), h1.plug("near")
 	pa := func(h *hostMachine) netip.Addr { return w.fleet.pas[h.name] }
 	revision := w.fleet.change(func() {
-		w.fleet.mirror("web-1", goal.Mirror{To: 3, PA: pa(h2), Outbound: true, Inbound: true}, goal.Mirror{To: 4, PA: pa(h1), Outbound: true, Snap: 60})
+		w.fleet.mirror("web-1", goal.Mirror{To: 3, PA: pa(h2), Outbound: true, Inbound: true}, goal.Mirror{To: 4, PA: pa(h1), Outbound: true, Snap: 60,
+			Protocol: new(uint8(1)), Prefix: netip.PrefixFrom(g2.address(true), 31).Masked()}, goal.Mirror{To: 4, PA: pa(h1), Outbound: true, Inbound: true, Protocol: new(uint8(6))},
+			goal.Mirror{To: 4, PA: pa(h1), Outbound: true, Inbound: true, Port: 53})
 		w.fleet.mirror("near", goal.Mirror{To: 3, PA: pa(h2), Outbound: true, Inbound: true})
 		w.fleet.mirror("far", goal.Mirror{To: 4, PA: pa(h1), Outbound: true, Inbound: true})
 		w.fleet.watched("far", pa(h1))

@@ -48,6 +48,9 @@ var settingDocs = map[string]string{
 	"mirrors.destination": "Name of the Port, in the same tenant, that gets the copies.",
 	"mirrors.direction":   "inbound, outbound or both (the default), as the guest sees it.",
 	"mirrors.snapLength":  "How many bytes of each frame are copied; 0, the default: all.",
+	"mirrors.protocol":    "Copies packets of one IP protocol alone: tcp, udp, icmp, icmpv6, or its number.",
+	"mirrors.prefix":      "Copies packets from or to these addresses alone.",
+	"mirrors.port":        "Copies TCP and UDP packets from or to this port alone.",
 	"mirrors.rateLimit":   "How many packets a second are copied; 0, the default: all.",
 
 	"accessLists":     "Names of AccessLists, in the same tenant, that judge the port's packets. A port has its own and those of its profile.",

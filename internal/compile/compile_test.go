@@ -99,7 +99,7 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 		for _, m := range settle(p).Mirrors {
 			to, ok := resources[model.Key{Kind: model.KindPort, Ref: model.Ref{Tenant: p.Metadata.Tenant, Name: m.Destination}}].(*model.Port)
 			if ok && to != p {
-				row.Settings.Mirrors = append(row.Settings.Mirrors, goal.Mirror{To: to.ID, PA: paOf(to), Outbound: true, Inbound: m.Direction == "", Rate: m.RateLimit})
+				row.Settings.Mirrors = append(row.Settings.Mirrors, goal.Mirror{To: to.ID, PA: paOf(to), Outbound: true, Inbound: m.Direction == "", Rate: m.RateLimit, Port: m.Port})
 			}
 		}
 		for _, r := range resources {
@@ -436,7 +436,7 @@ func drawSettings(t *rapid.T) (s model.PortSettings) {
 		s.StormLimit, s.Isolation = new(uint32(number(3))), &model.Isolation{Mode: model.IsolationMode([]string{"none", "isolated", "promiscuous"}[number(3)])}
 	}
 	for range number(3) {
-		s.Mirrors = append(s.Mirrors, model.Mirror{Destination: fmt.Sprint("port", number(6)), Direction: []model.Direction{"", model.Outbound}[number(2)], RateLimit: uint32(number(2))})
+		s.Mirrors = append(s.Mirrors, model.Mirror{Destination: fmt.Sprint("port", number(6)), Direction: []model.Direction{"", model.Outbound}[number(2)], RateLimit: uint32(number(2)), Port: uint16(number(2))})
 	}
 	if number(4) == 0 {
 		s.AllowedAddresses = []model.AllowedAddress{{Prefix: prefix("10.9.0.0/16"), MAC: model.MAC{2, byte(number(2))}}}

@@ -38,6 +38,10 @@ func (p *port) goalMirrors() []goal.Mirror {
 				continue
 			}
 			x := goal.Mirror{To: to.spec.ID, Outbound: m.Direction != model.Inbound, Inbound: m.Direction != model.Outbound, Snap: m.SnapLength, Rate: m.RateLimit}
+			if number, any, ok := model.ProtocolNumber(m.Protocol); ok && !any {
+				x.Protocol = &number
+			}
+			x.Prefix, x.Port = m.Prefix, m.Port
 			if to.host != nil {
 				x.PA = to.host.primary
 			}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/bits"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -23,6 +25,8 @@ const (
 const (
 	mirrorOutbound = 1 << iota
 	mirrorInbound
+	mirrorProto
+	mirrorPrefix
 )
 
 type mirrorKey struct{ IfIndex, N uint32 }
@@ -33,6 +37,10 @@ type mirrorRow struct {
 	Port, To, ToID uint32
 	Snap           uint32
 	Flags, Rate    uint32
+	Prefix, Mask   [16]byte
+	L4Port         uint16
+	Proto          uint8
+	Zero           [5]uint8
 }
 
 type mirrorFromKey struct {
@@ -45,6 +53,13 @@ func encodeMirror(m table.Mirror) mirrorRow {
 		Flags: flag[uint32](m.Outbound, mirrorOutbound) | flag[uint32](m.Inbound, mirrorInbound)}
 	if m.Snap == 0 {
 		r.Snap = math.MaxUint32
+	}
+	f := m.Filter
+	r.L4Port, r.Proto = f.Port, f.Protocol
+	r.Flags |= flag[uint32](f.OneProtocol, mirrorProto)
+	if f.Prefix.IsValid() {
+		r.Flags |= mirrorPrefix
+		r.Prefix, r.Mask = model.As16(f.Prefix.Masked().Addr()), maskOf(f.Prefix)
 	}
 	if m.Rate != 0 {
 		r.Interval = uint64(time.Second) / uint64(m.Rate)
@@ -61,10 +76,38 @@ func decodeMirror(r mirrorRow) table.Mirror {
 	if r.Snap == math.MaxUint32 {
 		m.Snap = 0
 	}
+	m.Filter = table.MirrorFilter{OneProtocol: r.Flags&mirrorProto != 0, Protocol: r.Proto, Port: r.L4Port}
+	if r.Flags&mirrorPrefix != 0 {
+		m.Filter.Prefix = prefixOf(r.Prefix, r.Mask)
+	}
 	if r.Way != (peerRow{}) {
 		m.Way = decodePeer(r.Way)
 	}
 	return m
+}
+
+// maskOf gives the mask of a prefix in the form of addr16.
+func maskOf(p netip.Prefix) (mask [16]byte) {
+	bits := p.Bits()
+	if p.Addr().Is4() {
+		bits += 96
+	}
+	for i := range bits {
+		mask[i/8] |= 0x80 >> (i % 8)
+	}
+	return mask
+}
+
+func prefixOf(address, mask [16]byte) netip.Prefix {
+	ones := 0
+	for _, b := range mask {
+		ones += bits.OnesCount8(b)
+	}
+	a := model.From16(address)
+	if a.Is4() {
+		ones -= 96
+	}
+	return netip.PrefixFrom(a, ones)
 }
 
 func encodeMirrorSource(k table.MirrorSource) mirrorFromKey {

@@ -37,6 +37,10 @@ type Mirror struct {
 	Inbound  bool         `json:"inbound,omitempty"`
 	Snap     uint32       `json:"snap,omitempty"` // bytes of each frame; 0: all
 	Rate     uint32       `json:"rate,omitempty"` // copies a second; 0: all
+
+	Protocol *uint8       `json:"protocol,omitempty"` // nil: any
+	Prefix   netip.Prefix `json:"prefix,omitzero"`    // source or destination, masked; invalid: any
+	Port     uint16       `json:"port,omitempty"`     // source or destination, of TCP and UDP; 0: any
 }
 
 // MaxSettings bounds the encoded settings of one port, in bytes.

@@ -302,6 +302,14 @@ func (a *admission) checkMirrors(k model.Key, all []model.Mirror) {
 		default:
 			a.fail(k, field+".direction", "%.40q is not a direction; use inbound, outbound or both", m.Direction)
 		}
+		if number, _, ok := model.ProtocolNumber(m.Protocol); !ok {
+			a.fail(k, field+".protocol", "%.40q is not a protocol; use tcp, udp, icmp, icmpv6, or its number", m.Protocol)
+		} else if m.Port != 0 && m.Protocol != "" && number != 6 && number != 17 {
+			a.fail(k, field+".port", "goes with protocols tcp and udp alone")
+		}
+		if problem := prefixProblem(m.Prefix); m.Prefix.IsValid() && problem != "" {
+			a.fail(k, field+".prefix", "%s %s", m.Prefix, problem)
+		}
 		if m.SnapLength != 0 && (m.SnapLength < minSnapLength || m.SnapLength > maxSnapLength) {
 			a.fail(k, field+".snapLength", "is %d; use %d to %d bytes, or 0 for all", m.SnapLength, minSnapLength, maxSnapLength)
 		}

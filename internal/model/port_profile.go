@@ -156,6 +156,10 @@ type Mirror struct {
 	Direction   Direction `json:"direction,omitempty"`  // empty: both
 	SnapLength  uint32    `json:"snapLength,omitempty"` // bytes of each frame; 0: all
 	RateLimit   uint32    `json:"rateLimit,omitempty"`  // packets/s; 0: all
+
+	Protocol string       `json:"protocol,omitempty"` // as ProtocolNumber reads; empty: all
+	Prefix   netip.Prefix `json:"prefix,omitzero"`    // source or destination; invalid: all
+	Port     uint16       `json:"port,omitempty"`     // source or destination, of TCP and UDP; 0: all
 }
 
 // Range is First to Last, both included: of ports, or of VLAN ids.

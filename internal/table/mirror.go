@@ -21,9 +21,18 @@ type Mirror struct {
 	Outbound, Inbound bool         // what the guest sends, what it gets
 	Snap              uint32       // bytes of each frame; 0: all
 	Rate              uint32       // copies a second; 0: all
+	Filter            MirrorFilter
 	To                model.PortID // that gets the copies
 	IfIndex           uint32       // its device here; 0: it is on another host, or not plugged
 	Way               Peer         // to its host, with Local and NextHop; the zero Peer: it is here, or there is none
+}
+
+// MirrorFilter says which IP packets are copied; the zero value: all frames.
+type MirrorFilter struct {
+	Prefix      netip.Prefix // source or destination; invalid: any
+	OneProtocol bool         // Protocol alone
+	Protocol    uint8
+	Port        uint16 // source or destination, of TCP and UDP; 0: any
 }
 
 // MirrorSource is an outer source that copies for a port of this host may have.

@@ -1857,6 +1857,9 @@ type Mirror struct {
 	Direction     string                 `protobuf:"bytes,2,opt,name=direction,proto3" json:"direction,omitempty"`                      // both (default) | inbound | outbound
 	SnapLength    uint32                 `protobuf:"varint,3,opt,name=snap_length,json=snapLength,proto3" json:"snap_length,omitempty"` // bytes of each frame; 0: all
 	RateLimit     uint32                 `protobuf:"varint,4,opt,name=rate_limit,json=rateLimit,proto3" json:"rate_limit,omitempty"`    // packets/s; 0: all
+	Protocol      string                 `protobuf:"bytes,5,opt,name=protocol,proto3" json:"protocol,omitempty"`                        // tcp | udp | icmp | icmpv6 | its number; empty: all
+	Prefix        string                 `protobuf:"bytes,6,opt,name=prefix,proto3" json:"prefix,omitempty"`                            // source or destination; empty: all
+	Port          uint32                 `protobuf:"varint,7,opt,name=port,proto3" json:"port,omitempty"`                               // source or destination, of TCP and UDP; 0: all
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1915,6 +1918,27 @@ func (x *Mirror) GetSnapLength() uint32 {
 func (x *Mirror) GetRateLimit() uint32 {
 	if x != nil {
 		return x.RateLimit
+	}
+	return 0
+}
+
+func (x *Mirror) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *Mirror) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *Mirror) GetPort() uint32 {
+	if x != nil {
+		return x.Port
 	}
 	return 0
 }
@@ -3453,14 +3477,17 @@ const file_weft_v1_resource_proto_rawDesc = "" +
 	"\amaximum\x18\x01 \x01(\x03R\amaximum\x12\x14\n" +
 	"\x05burst\x18\x02 \x01(\x03R\x05burst\x12\x18\n" +
 	"\aminimum\x18\x03 \x01(\x03R\aminimum\x12\x16\n" +
-	"\x06weight\x18\x04 \x01(\rR\x06weight\"\x88\x01\n" +
+	"\x06weight\x18\x04 \x01(\rR\x06weight\"\xd0\x01\n" +
 	"\x06Mirror\x12 \n" +
 	"\vdestination\x18\x01 \x01(\tR\vdestination\x12\x1c\n" +
 	"\tdirection\x18\x02 \x01(\tR\tdirection\x12\x1f\n" +
 	"\vsnap_length\x18\x03 \x01(\rR\n" +
 	"snapLength\x12\x1d\n" +
 	"\n" +
-	"rate_limit\x18\x04 \x01(\rR\trateLimit\"\xe8\x06\n" +
+	"rate_limit\x18\x04 \x01(\rR\trateLimit\x12\x1a\n" +
+	"\bprotocol\x18\x05 \x01(\tR\bprotocol\x12\x16\n" +
+	"\x06prefix\x18\x06 \x01(\tR\x06prefix\x12\x12\n" +
+	"\x04port\x18\a \x01(\rR\x04port\"\xe8\x06\n" +
 	"\x0fPortProfileSpec\x12*\n" +
 	"\x0eallow_spoofing\x18\x05 \x01(\bH\x00R\rallowSpoofing\x88\x01\x01\x127\n" +
 	"\x15dynamic_address_limit\x18\x06 \x01(\rH\x01R\x13dynamicAddressLimit\x88\x01\x01\x12#\n" +

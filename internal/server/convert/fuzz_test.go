@@ -34,7 +34,7 @@ func world(t testing.TB) []*weftv1.Resource {
 		{"portProfile":{"metadata":{"tenant":"red","name":"vm"},"spec":{"allowSpoofing":false,"dhcpGuard":true,"routerGuard":false,"allowTeaming":true,"ieeePriorityTag":true,
 			"stormLimit":10,"dynamicAddressLimit":0,"forwarding":false,"connectionLimit":7,"allowedAddresses":[{"prefix":"10.9.0.0/16","mac":"02:00:00:00:00:05"}],
 			"isolation":{"mode":"community","community":"c"},"vlan":{"network":"lan","mode":"trunk","allowed":["5","10-20"],"prune":["12"],"native":7},
-			"bandwidth":{"outbound":{"maximum":8000000,"burst":3000}},"mirrors":[{"destination":"probe","direction":"inbound","snapLength":128,"rateLimit":5}]}}},
+			"bandwidth":{"outbound":{"maximum":8000000,"burst":3000}},"mirrors":[{"destination":"web-1","direction":"inbound","snapLength":128,"rateLimit":5,"protocol":"tcp","prefix":"10.0.0.0/24","port":443}]}}},
 		{"port":{"metadata":{"tenant":"red","name":"web-2"},"spec":{"subnet":"web","profile":"vm","mac":"02:00:00:00:00:02","addresses":["10.0.0.6"],"dhcpGuard":false,
 			"vlan":{"network":"lan","mode":"private","private":{"mode":"promiscuous","primary":100,"secondaries":[101,102]}},"accessLists":["in"],
 			"acl":[{"action":"deny","direction":"both","remoteAddress":"any"},{"action":"allow","direction":"inbound","localAddress":"10.0.0.6/32"},{"action":"deny","direction":"outbound","remoteMAC":"02:00:00:00:00:07"}]}}},

@@ -42,9 +42,29 @@ func (rd *reader) portSettings(s *weftv1.PortProfileSpec) model.PortSettings {
 	if b := s.GetBandwidth(); b != nil {
 		out.Bandwidth = &model.Bandwidth{Inbound: readLimit(b.GetInbound()), Outbound: readLimit(b.GetOutbound())}
 	}
-	for _, m := range s.GetMirrors() {
-		out.Mirrors = append(out.Mirrors, model.Mirror{Destination: m.GetDestination(), Direction: model.Direction(m.GetDirection()),
-			SnapLength: m.GetSnapLength(), RateLimit: m.GetRateLimit()})
+	for i, m := range s.GetMirrors() {
+		out.Mirrors = append(out.Mirrors, rd.mirror(index("spec.mirrors", i), m))
+	}
+	return out
+}
+
+func (rd *reader) mirror(at string, m *weftv1.Mirror) model.Mirror {
+	out := model.Mirror{Destination: m.GetDestination(), Direction: model.Direction(m.GetDirection()), SnapLength: m.GetSnapLength(), RateLimit: m.GetRateLimit(),
+		Protocol: m.GetProtocol(), Port: uint16(m.GetPort())}
+	if m.GetPrefix() != "" {
+		out.Prefix = rd.prefix(at+".prefix", m.GetPrefix())
+	}
+	if m.GetPort() > math.MaxUint16 {
+		rd.fail(at+".port", "%d is not a port; use 1 to 65535", m.GetPort())
+	}
+	return out
+}
+
+func writeMirror(m model.Mirror) *weftv1.Mirror {
+	out := &weftv1.Mirror{Destination: m.Destination, Direction: string(m.Direction), SnapLength: m.SnapLength, RateLimit: m.RateLimit,
+		Protocol: m.Protocol, Port: uint32(m.Port)}
+	if m.Prefix.IsValid() {
+		out.Prefix = m.Prefix.String()
 	}
 	return out
 }
@@ -109,7 +129,7 @@ func writePortSettings(s model.PortSettings) *weftv1.PortProfileSpec {
 		out.Bandwidth = &weftv1.Bandwidth{Inbound: writeLimit(b.Inbound), Outbound: writeLimit(b.Outbound)}
 	}
 	for _, m := range s.Mirrors {
-		out.Mirrors = append(out.Mirrors, &weftv1.Mirror{Destination: m.Destination, Direction: string(m.Direction), SnapLength: m.SnapLength, RateLimit: m.RateLimit})
+		out.Mirrors = append(out.Mirrors, writeMirror(m))
 	}
 	return out
 }
