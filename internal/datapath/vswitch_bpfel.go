@@ -41,6 +41,9 @@ const (
 	vswitchMapLearnPace     = "learn_pace"
 	vswitchMapLocalMac      = "local_mac"
 	vswitchMapLocalPa       = "local_pa"
+	vswitchMapMirror        = "mirror"
+	vswitchMapMirrorDevice  = "mirror_device"
+	vswitchMapMirrorFrom    = "mirror_from"
 	vswitchMapOwn           = "own"
 	vswitchMapPath          = "path"
 	vswitchMapPeer          = "peer"
@@ -70,6 +73,10 @@ const (
 	vswitchProgFromPort     = "from_port"
 	vswitchProgFromShaper   = "from_shaper"
 	vswitchProgFromUplink   = "from_uplink"
+	vswitchProgMirrorIn     = "mirror_in"
+	vswitchProgMirrorOut    = "mirror_out"
+	vswitchProgMirrorSend   = "mirror_send"
+	vswitchProgMirrorUplink = "mirror_uplink"
 	vswitchProgShapeIn      = "shape_in"
 	vswitchProgShapeOut     = "shape_out"
 	vswitchProgToPort       = "to_port"
@@ -125,18 +132,22 @@ type vswitchSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type vswitchProgramSpecs struct {
-	Discard     *ebpf.ProgramSpec `ebpf:"discard"`
-	FloodPort   *ebpf.ProgramSpec `ebpf:"flood_port"`
-	FloodUplink *ebpf.ProgramSpec `ebpf:"flood_uplink"`
-	FromDx2     *ebpf.ProgramSpec `ebpf:"from_dx2"`
-	FromPort    *ebpf.ProgramSpec `ebpf:"from_port"`
-	FromShaper  *ebpf.ProgramSpec `ebpf:"from_shaper"`
-	FromUplink  *ebpf.ProgramSpec `ebpf:"from_uplink"`
-	ShapeIn     *ebpf.ProgramSpec `ebpf:"shape_in"`
-	ShapeOut    *ebpf.ProgramSpec `ebpf:"shape_out"`
-	ToPort      *ebpf.ProgramSpec `ebpf:"to_port"`
-	UplinkXdp   *ebpf.ProgramSpec `ebpf:"uplink_xdp"`
-	WalkPort    *ebpf.ProgramSpec `ebpf:"walk_port"`
+	Discard      *ebpf.ProgramSpec `ebpf:"discard"`
+	FloodPort    *ebpf.ProgramSpec `ebpf:"flood_port"`
+	FloodUplink  *ebpf.ProgramSpec `ebpf:"flood_uplink"`
+	FromDx2      *ebpf.ProgramSpec `ebpf:"from_dx2"`
+	FromPort     *ebpf.ProgramSpec `ebpf:"from_port"`
+	FromShaper   *ebpf.ProgramSpec `ebpf:"from_shaper"`
+	FromUplink   *ebpf.ProgramSpec `ebpf:"from_uplink"`
+	MirrorIn     *ebpf.ProgramSpec `ebpf:"mirror_in"`
+	MirrorOut    *ebpf.ProgramSpec `ebpf:"mirror_out"`
+	MirrorSend   *ebpf.ProgramSpec `ebpf:"mirror_send"`
+	MirrorUplink *ebpf.ProgramSpec `ebpf:"mirror_uplink"`
+	ShapeIn      *ebpf.ProgramSpec `ebpf:"shape_in"`
+	ShapeOut     *ebpf.ProgramSpec `ebpf:"shape_out"`
+	ToPort       *ebpf.ProgramSpec `ebpf:"to_port"`
+	UplinkXdp    *ebpf.ProgramSpec `ebpf:"uplink_xdp"`
+	WalkPort     *ebpf.ProgramSpec `ebpf:"walk_port"`
 }
 
 // vswitchMapSpecs contains maps before they are loaded into the kernel.
@@ -168,6 +179,9 @@ type vswitchMapSpecs struct {
 	LearnPace     *ebpf.MapSpec `ebpf:"learn_pace"`
 	LocalMac      *ebpf.MapSpec `ebpf:"local_mac"`
 	LocalPa       *ebpf.MapSpec `ebpf:"local_pa"`
+	Mirror        *ebpf.MapSpec `ebpf:"mirror"`
+	MirrorDevice  *ebpf.MapSpec `ebpf:"mirror_device"`
+	MirrorFrom    *ebpf.MapSpec `ebpf:"mirror_from"`
 	Own           *ebpf.MapSpec `ebpf:"own"`
 	Path          *ebpf.MapSpec `ebpf:"path"`
 	Peer          *ebpf.MapSpec `ebpf:"peer"`
@@ -249,6 +263,9 @@ type vswitchMaps struct {
 	LearnPace     *ebpf.Map `ebpf:"learn_pace"`
 	LocalMac      *ebpf.Map `ebpf:"local_mac"`
 	LocalPa       *ebpf.Map `ebpf:"local_pa"`
+	Mirror        *ebpf.Map `ebpf:"mirror"`
+	MirrorDevice  *ebpf.Map `ebpf:"mirror_device"`
+	MirrorFrom    *ebpf.Map `ebpf:"mirror_from"`
 	Own           *ebpf.Map `ebpf:"own"`
 	Path          *ebpf.Map `ebpf:"path"`
 	Peer          *ebpf.Map `ebpf:"peer"`
@@ -300,6 +317,9 @@ func (m *vswitchMaps) Close() error {
 		m.LearnPace,
 		m.LocalMac,
 		m.LocalPa,
+		m.Mirror,
+		m.MirrorDevice,
+		m.MirrorFrom,
 		m.Own,
 		m.Path,
 		m.Peer,
@@ -341,18 +361,22 @@ type vswitchVariables struct {
 //
 // It can be passed to loadVswitchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type vswitchPrograms struct {
-	Discard     *ebpf.Program `ebpf:"discard"`
-	FloodPort   *ebpf.Program `ebpf:"flood_port"`
-	FloodUplink *ebpf.Program `ebpf:"flood_uplink"`
-	FromDx2     *ebpf.Program `ebpf:"from_dx2"`
-	FromPort    *ebpf.Program `ebpf:"from_port"`
-	FromShaper  *ebpf.Program `ebpf:"from_shaper"`
-	FromUplink  *ebpf.Program `ebpf:"from_uplink"`
-	ShapeIn     *ebpf.Program `ebpf:"shape_in"`
-	ShapeOut    *ebpf.Program `ebpf:"shape_out"`
-	ToPort      *ebpf.Program `ebpf:"to_port"`
-	UplinkXdp   *ebpf.Program `ebpf:"uplink_xdp"`
-	WalkPort    *ebpf.Program `ebpf:"walk_port"`
+	Discard      *ebpf.Program `ebpf:"discard"`
+	FloodPort    *ebpf.Program `ebpf:"flood_port"`
+	FloodUplink  *ebpf.Program `ebpf:"flood_uplink"`
+	FromDx2      *ebpf.Program `ebpf:"from_dx2"`
+	FromPort     *ebpf.Program `ebpf:"from_port"`
+	FromShaper   *ebpf.Program `ebpf:"from_shaper"`
+	FromUplink   *ebpf.Program `ebpf:"from_uplink"`
+	MirrorIn     *ebpf.Program `ebpf:"mirror_in"`
+	MirrorOut    *ebpf.Program `ebpf:"mirror_out"`
+	MirrorSend   *ebpf.Program `ebpf:"mirror_send"`
+	MirrorUplink *ebpf.Program `ebpf:"mirror_uplink"`
+	ShapeIn      *ebpf.Program `ebpf:"shape_in"`
+	ShapeOut     *ebpf.Program `ebpf:"shape_out"`
+	ToPort       *ebpf.Program `ebpf:"to_port"`
+	UplinkXdp    *ebpf.Program `ebpf:"uplink_xdp"`
+	WalkPort     *ebpf.Program `ebpf:"walk_port"`
 }
 
 func (p *vswitchPrograms) Close() error {
@@ -364,6 +388,10 @@ func (p *vswitchPrograms) Close() error {
 		p.FromPort,
 		p.FromShaper,
 		p.FromUplink,
+		p.MirrorIn,
+		p.MirrorOut,
+		p.MirrorSend,
+		p.MirrorUplink,
 		p.ShapeIn,
 		p.ShapeOut,
 		p.ToPort,
