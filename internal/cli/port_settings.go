@@ -7,13 +7,13 @@ var settingDocs = map[string]string{
 	"forwarding":          "The guest forwards packets of others, as a firewall or router does that CustomerRoutes lead through: it may send with any source address of its network. Its MAC stays held to the port's. Default false.",
 	"dhcpGuard":           "Drops what only DHCP servers send, of both families, when the guest sends it. Default true.",
 	"routerGuard":         "Drops router advertisements and redirects, of both families, that the guest sends. Default true.",
-	"allowTeaming":        "The guest may send with the MAC of another port of its VM (NIC teaming inside the guest). Default false.",
-	"ieeePriorityTag":     "Priorities (802.1p) that the guest puts on its frames pass; otherwise they are reset to 0. Default false.",
+	"allowTeaming":        "The guest may send with the MAC and addresses of another port of its VM (NIC teaming inside the guest): one of the same subnet and host with the same label vm, and allowTeaming. Default false.",
+	"ieeePriorityTag":     "Priorities (802.1p) that the guest puts on its frames are those of its packets in the host's queues; otherwise these are 0. Default false.",
 	"stormLimit":          "How many broadcast and multicast packets a second the port may send; 0, the default: what the subnet says.",
 
-	"allowedAddresses":        "Sources that the guest may use beside its own addresses.",
+	"allowedAddresses":        "Sources that the guest may use beside its own addresses. To reach them takes a CustomerRoute, or dynamicAddressLimit.",
 	"allowedAddresses.prefix": "Addresses that the guest may send from.",
-	"allowedAddresses.mac":    "The source MAC that goes with them; the port's when absent.",
+	"allowedAddresses.mac":    "A source MAC that the guest may use beside the port's.",
 
 	"isolation":           "Whom the port reaches inside its subnet.",
 	"isolation.mode":      "none (the default): everybody; isolated: promiscuous ports alone; community: those and the ports of the same community; promiscuous: everybody.",

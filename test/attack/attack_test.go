@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -53,6 +54,20 @@ metadata: {tenant: red, name: evil}
 spec: {subnet: web, mac: "02:00:00:00:00:66", addresses: [10.0.0.66, "fd00:a::66"], host: h1}
 `
 
+// lists let in what the victims' streams are, by connections, and nothing else.
+const lists = `
+kind: AccessList
+metadata: {tenant: red, name: victims}
+spec:
+  default: {inbound: deny}
+  rules:
+  - {name: streams, direction: inbound, action: allow, protocol: udp, localPorts: ["20000-30000"], stateful: true}
+---
+kind: Port
+metadata: {tenant: red, name: bob}
+spec: {subnet: web, mac: "02:00:00:00:00:06", addresses: [10.0.0.6, "fd00:a::6"], host: h2, accessLists: [victims]}
+`
+
 const (
 	alice, bob, evil = "red/alice", "red/bob", "red/evil"
 )
@@ -64,14 +79,19 @@ type attack struct {
 	tool    []string // that goes on until it is killed, or ends by itself; started again then
 	frames  [][]byte // or these, again and again
 	against func(*field) (stop func())
-	reasons []string // one of which, at least, counts it
-	port    string   // that it counts for; empty: from's
-	least   int      // packets; 0: one
+	reasons []string         // one of which, at least, counts it
+	port    string           // that it counts for; empty: from's
+	count   func(*field) int // instead of drops
+	least   int              // packets; 0: one
 }
 
 func TestAttacks(t *testing.T) {
 	all := t
 	f := newField(t)
+	if err := f.Apply(lists).Err(); err != nil {
+		t.Fatal(err)
+	}
+	f.Verified()
 	streams := f.Traffic(fleet.Pair{A: alice, B: bob, A4: addr("10.0.0.5"), A6: addr("fd00:a::5"), B4: addr("10.0.0.6"), B6: addr("fd00:a::6")})
 	before := f.beliefs()
 	for _, a := range attacks(f) {
@@ -169,6 +189,8 @@ func floods() []attack {
 	return []attack{
 		{name: "macof: MAC flooding", from: evil, tool: words("macof -i eth0 -n 2000"), reasons: []string{"SPOOFED_MAC"}, least: 2000},
 		{name: "hping3: a broadcast storm", from: evil, tool: words("hping3 -q -2 -i u50 10.0.0.255"), reasons: []string{"STORM_LIMITED"}, least: 1000},
+		{name: "hping3: a SYN flood at what rules protect", from: evil, tool: words("hping3 -q -S -p 80 -i u50 10.0.0.6"), reasons: []string{"ACL_DENIED"}, port: bob, least: 5000},
+		{name: "hping3: a UDP flood at the connections of bob", from: evil, tool: words("hping3 -q -2 -p 29999 -i u50 10.0.0.6"), count: unwanted, least: 5000},
 		{name: "flood_router26", from: evil, tool: words("atk6-flood_router26 eth0"), reasons: []string{"ROUTER_MESSAGE"}, least: 10000},
 		{name: "flood_advertise6", from: evil, tool: words("atk6-flood_advertise6 eth0"), reasons: []string{"SPOOFED_MAC", "SPOOFED_ND", "SPOOFED_CA"}, least: 10000},
 	}
@@ -193,6 +215,19 @@ func forgeries(f *field) []attack {
 		{name: "fragments that overlap in what follows an extension header", from: evil, frames: overlapping6(), reasons: []string{"IPV6_EXTENSIONS"}, least: 10},
 		{name: "seven extension headers", from: evil, frames: [][]byte{chained6(7)}, reasons: []string{"IPV6_EXTENSIONS"}, least: 10},
 	}
+}
+
+// unwanted is how many datagrams have come to bob that nobody there wants.
+func unwanted(f *field) int {
+	lines := strings.Split(f.On(bob, "grep", "^Udp:", "/proc/net/snmp").Out, "\n")
+	if len(lines) < 2 {
+		f.T.Fatalf("no counters: %q", lines)
+	}
+	n, err := strconv.Atoi(strings.Fields(lines[1])[slices.Index(strings.Fields(lines[0]), "NoPorts")])
+	if err != nil {
+		f.T.Fatal(err)
+	}
+	return n
 }
 
 func words(line string) []string { return strings.Fields(line) }
@@ -260,6 +295,9 @@ func (f *field) launch(a attack) (stop func()) {
 
 // counted is how many packets the switch holds for it.
 func (f *field) counted(a attack) int {
+	if a.count != nil {
+		return a.count(f)
+	}
 	port := a.port
 	if port == "" {
 		port = a.from
