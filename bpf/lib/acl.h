@@ -107,6 +107,7 @@ static __always_inline enum verdict acl_judge(struct __sk_buff *skb, const struc
 
 	q->src = *src;
 	q->dst = *dst;
+	q->port_id = port->id;
 	q->slot = port->slot;
 	q->version = port->version;
 	q->sets[0] = port->outbound;

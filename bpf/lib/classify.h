@@ -8,6 +8,7 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
+#include "lib/config.h"
 #include "maps/query.h"
 #include "maps/rule.h"
 
@@ -37,6 +38,7 @@
 #define RULE_ALLOW 0
 #define RULE_DENY 1
 #define RULE_PASS 2
+#define RULE_LOG (1 << 2)
 #define RULE_STATEFUL (1 << 3)
 #define RULE_REAL (1 << 4)
 
@@ -238,25 +240,80 @@ static __always_inline void rule_count(__u32 number, __u32 len)
 	h->bytes += len;
 }
 
-/* Counts, and remembers for others like it. */
-static __always_inline void classify_hit(struct query *q, __u32 number)
+#define LOG_INTERVAL_NS 100000000ull /* between two packets that a rule logs, in the long run */
+#define LOG_BURST_NS 1000000000ull   /* what may come at once, in the same measure */
+
+static __noinline int rule_log_packet(const struct query *q, __u32 number)
 {
-	if (q->hits < JUDGED_HITS)
-		q->hit[q->hits] = number;
-	q->hits++;
+	struct rule_pace *p = bpf_map_lookup_elem(&rule_pace, &number);
+	__u64 now = bpf_ktime_get_ns(), from;
+	struct rule_log *l;
+
+	if (!p || event_interval == ~0ull) /* a trace tells nobody */
+		return 0;
+	from = p->used > now ? p->used : now;
+	l = from - now > LOG_BURST_NS ? NULL : bpf_ringbuf_reserve(&rule_log, sizeof(*l), 0);
+	if (!l) {
+		__sync_fetch_and_add(&p->suppressed, 1);
+		return 0;
+	}
+	p->used = from + LOG_INTERVAL_NS;
+	l->time = now;
+	l->suppressed = __sync_lock_test_and_set(&p->suppressed, 0);
+	l->remote[0] = q->remote[0];
+	l->remote[1] = q->remote[1];
+	l->local[0] = q->local[0];
+	l->local[1] = q->local[1];
+	l->remote_mac = q->remote_mac;
+	l->local_mac = q->local_mac;
+	l->remote_port = q->remote_port;
+	l->local_port = q->local_port;
+	l->rule = number;
+	l->port_id = q->port_id;
+	l->len = q->len;
+	l->ip = q->ip;
+	l->is6 = q->is6;
+	l->inbound = q->inbound;
+	l->zero = 0;
+	bpf_ringbuf_submit(l, 0);
+	return 0;
+}
+
+/* Counts, and logs. */
+static __always_inline void rule_matched(const struct query *q, __u32 number)
+{
+	rule_count(number & ~RULE_LOGS, q->len);
+	if (number & RULE_LOGS)
+		rule_log_packet(q, number & ~RULE_LOGS);
+}
+
+/* Counts, and remembers what is to be logged, and for others like it. flags are the rule's second word. Of one
+ * packet no more is logged than is remembered. */
+static __always_inline void classify_hit(struct query *q, __u32 number, __u32 flags)
+{
+	struct rule_pace *p;
+
 	rule_count(number, q->len);
+	if (q->hits < JUDGED_HITS)
+		q->hit[q->hits] = number | (flags & RULE_LOG ? RULE_LOGS : 0);
+	else if (flags & RULE_LOG && (p = bpf_map_lookup_elem(&rule_pace, &number)))
+		__sync_fetch_and_add(&p->suppressed, 1);
+	q->hits++;
 }
 
 /* Counts the rules of a chunk that match and that the search came by. */
-static __noinline int classify_counts(const __u64 *t, __u64 set, struct query *q, __u64 at, __u64 match)
+static __noinline int classify_counts(const __u64 *t, __u64 set, struct query *q)
 {
+	__u64 match = q->match;
+
+	q->match = 0;
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < 64 && match; i++, match &= match - 1) {
-		__u64 rule = at + 2 * count_bits((match & -match) - 1), w = rule_word(t, set, rule);
+		__u64 rule = q->matched + 2 * count_bits((match & -match) - 1), w = rule_word(t, set, rule);
 
 		if (rule_word(t, set, rule + 1) & RULE_REAL && q->asked >> (rule_word(t, set, rule + 1) >> 8 & (RULE_SECTIONS - 1)) & 1 &&
 		    (__u32)w < q->best[rule_word(t, set, rule + 1) >> 8 & (RULE_SECTIONS - 1)] >> 32)
-			classify_hit(q, w >> 32);
+			classify_hit(q, w >> 32, rule_word(t, set, rule + 1));
 	}
 	return 0;
 }
@@ -279,8 +336,11 @@ static __noinline int classify_chunk(const __u64 *t, __u64 set, struct query *q)
 	if (!match)
 		return 0;
 	at = (rule_word(t, set, AT_PLACES) >> 32) + 2 * 64 * (__u64)chunk;
-	if (q->counting)
-		return classify_counts(t, set, q, at, match);
+	if (q->counting) {
+		q->match = match;
+		q->matched = at;
+		return 0;
+	}
 	at += 2 * count_bits((match & -match) - 1);
 	at |= rule_word(t, set, at) << 32;
 	if (at < q->best[section])
@@ -300,6 +360,8 @@ static long classify_step(__u32 i, void *none)
 		classify_chunk(t, (__u64)q->set * RULE_BLOCK, q);
 	else
 		classify_aggregate(t, (__u64)q->set * RULE_BLOCK, q);
+	if (q->match)
+		classify_counts(t, (__u64)q->set * RULE_BLOCK, q);
 	return 0;
 }
 
@@ -321,7 +383,7 @@ static __noinline int classify_judge(const __u64 *t, __u64 set, struct query *q,
 			continue;
 		flags = rule_word(t, set, (__u32)rule + 1);
 		rule = rule_word(t, set, (__u32)rule) >> 32;
-		classify_hit(q, rule);
+		classify_hit(q, rule, flags);
 		if (kind & SECTION_AUDIT || (flags & 3) == RULE_PASS)
 			continue;
 		q->rule = rule;
@@ -348,6 +410,7 @@ static __noinline int classify_search(const __u64 *t, __u64 set, struct query *q
 	q->asked = 0;
 	q->counting = 0;
 	q->hits = 0;
+	q->match = 0;
 #pragma clang loop unroll(full)
 	for (int s = 0; s < RULE_SECTIONS; s++)
 		q->best[s] = ~0ull;
@@ -382,7 +445,7 @@ static __always_inline struct judged *judged_find(const struct query *q, __u32 a
 	return NULL;
 }
 
-static __always_inline int judged_again(struct query *q, const struct judged *j)
+static __noinline int judged_again(struct query *q, const struct judged *j)
 {
 	q->rule = j->rule;
 	q->opener = j->opener;
@@ -391,7 +454,7 @@ static __always_inline int judged_again(struct query *q, const struct judged *j)
 	for (int i = 0; i < JUDGED_HITS; i++) {
 		if (j->hit[i] == RULE_NONE)
 			break;
-		rule_count(j->hit[i], q->len);
+		rule_matched(q, j->hit[i]);
 	}
 	return j->denied;
 }
@@ -401,6 +464,10 @@ static __noinline int judged_note(struct query *q, int denied)
 	__u32 at;
 	struct judged *j;
 
+#pragma clang loop unroll(full)
+	for (__u32 i = 0; i < JUDGED_HITS; i++)
+		if (i < q->hits && q->hit[i] & RULE_LOGS)
+			rule_log_packet(q, q->hit[i] & ~RULE_LOGS);
 	if (q->hits > JUDGED_HITS)
 		return denied;
 	at = (q->at ^ (q->turn++ & 1)) & (JUDGED_ROWS - 1);

@@ -30,7 +30,8 @@ struct query {
 	__u32 len;                     /* of the frame, for counters */
 	__u8 ip;                       /* and not ND: else only MACs count */
 	__u8 is6;
-	__u8 zero[6];
+	__u8 zero[2];
+	__u32 port_id; /* whose rules these are */
 
 	/* Asked of connections. */
 	__u32 slot, version; /* of the port */
@@ -70,6 +71,7 @@ struct query {
 	};
 	__u32 entry[RULE_DIMS];
 	__u64 top[RULE_DIMS], agg[RULE_DIMS];
+	__u64 match, matched; /* rules of a chunk that count: bits, and where the words of the first are */
 	__u64 mark; /* of the set */
 	__u32 at;   /* in `judged` */
 	__u32 turn;
@@ -78,6 +80,7 @@ struct query {
 };
 
 #define RULE_NONE ~0u
+#define RULE_LOGS (1u << 31) /* in a number: the rule logs */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -99,7 +102,7 @@ struct judged {
 	__u64 set; /* its mark, that no other has had */
 	__u64 rows[RULE_DIMS / 2];
 	__u32 denied, rule, opener, idle;
-	__u32 hit[JUDGED_HITS]; /* numbers of the rules that count it; RULE_NONE: no more */
+	__u32 hit[JUDGED_HITS]; /* numbers of the rules that count it, with RULE_LOGS; RULE_NONE: no more */
 };
 
 _Static_assert(sizeof(struct judged) == 64, "judged");

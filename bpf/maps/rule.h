@@ -55,6 +55,45 @@ struct {
 	__uint(max_entries, 1 << 17);
 } rule_hit SEC(".maps");
 
+/* rule_log: packets that matched rules which log. Numbers are as in struct query.
+ * writer  lib/classify.h, a rule's at its pace
+ * readers datapath.RuleLog
+ * full    the packet is suppressed, and counted as that */
+struct rule_log {
+	__u64 time; /* monotonic ns */
+	__u64 remote[2], local[2], remote_mac, local_mac;
+	__u64 suppressed; /* packets of the rule since the last that was told */
+	__u32 remote_port, local_port;
+	__u32 rule; /* its number */
+	__u32 port_id, len;
+	__u8 ip, is6, inbound, zero;
+};
+
+_Static_assert(sizeof(struct rule_log) == 88, "rule log");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 18);
+} rule_log SEC(".maps");
+
+/* rule_pace: how far ahead of its pace a rule that logs is, and what it could not tell.
+ * key     the number of the rule
+ * writer  lib/classify.h; datapath.Apply zeroes one that it gives to another rule
+ * readers lib/classify.h, datapath.RuleSuppressed
+ * miss    cannot be: an array
+ * full    cannot be */
+struct rule_pace {
+	__u64 used; /* monotonic ns */
+	__u64 suppressed;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, struct rule_pace);
+	__uint(max_entries, 1 << 17);
+} rule_pace SEC(".maps");
+
 /* rule_name: whose number it is, for a datapath that starts anew.
  * key     the number
  * writer  datapath.Apply

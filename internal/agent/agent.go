@@ -48,6 +48,7 @@ type Switch interface {
 	RuleHits() (map[model.RuleID]datapath.RuleHits, error)
 	Traffic() (map[model.PortID]datapath.TrafficCount, error)
 	Events(ctx context.Context) (<-chan datapath.Event, error)
+	RuleLog(ctx context.Context) (<-chan datapath.RuleMatch, error)
 	Sightings(ctx context.Context) (<-chan datapath.Sighting, error)
 	SetGroups(want map[table.GroupMember]struct{}) error
 	Groups() map[table.GroupMember]struct{}
@@ -198,6 +199,7 @@ func (a *Agent) run(ctx context.Context) error {
 	group.Go(func() error { return l.run(ctx) })
 	group.Go(func() error { return a.keepCache(ctx) })
 	group.Go(func() error { return a.readEvents(ctx) })
+	group.Go(func() error { return a.logRules(ctx) })
 	group.Go(func() error { return a.guests.watch(ctx) })
 	group.Go(func() error { return a.guests.tell(ctx) })
 	group.Go(func() error { return a.snoop(ctx) })

@@ -232,3 +232,17 @@ func (w *walk) judge() Outcome {
 	}
 	return out
 }
+
+// FromKeys puts what the keys of the port trees say into a query: portKeys backwards.
+func FromKeys(q *table.Query, local, remote uint32) {
+	q.Protocol = uint8(remote >> 16)
+	switch kind := remote >> 24 << 24; {
+	case kind == keyHidden:
+		q.Upper = table.HidesUpper
+	case kind != keyShown:
+	case q.Protocol == protoICMP || q.Protocol == protoICMPv6:
+		q.Upper, q.ICMPType, q.ICMPCode = table.ShowsType, uint8(remote>>8), uint8(remote)
+	default:
+		q.Upper, q.LocalPort, q.RemotePort = table.ShowsPorts, uint16(local), uint16(remote)
+	}
+}

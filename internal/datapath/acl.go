@@ -163,6 +163,9 @@ func (s *Switch) writeRules(key table.RuleSetKey, t *classify.Tables, set *table
 		if err := s.maps["rule_hit"].Put(n, zero); err != nil {
 			return fmt.Errorf("clear a rule's counter: %w", err)
 		}
+		if err := s.maps["rule_pace"].Put(n, rulePaceRow{}); err != nil {
+			return fmt.Errorf("clear a rule's pace: %w", err)
+		}
 		if err := s.maps["rule_name"].Put(n, s.rules.hash[n]); err != nil {
 			return fmt.Errorf("name a rule's counter: %w", err)
 		}

@@ -1,6 +1,7 @@
 package datapath
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -264,5 +265,58 @@ func TestManyRulesLoad(t *testing.T) {
 	t.Logf("%d rules loaded in %s; their tables take %d KiB", ports*each, took, used*blockBytes>>10)
 	if took > 5*time.Second {
 		t.Error("that is too long")
+	}
+}
+
+// What a rule logs is told at its pace, and all else of it is counted.
+func TestRulesLog(t *testing.T) {
+	w := newWorld(t, Options{})
+	r := portRule("dns", table.Deny, 53)
+	r.Log = true
+	w.judge(uint32(w.a.Index), r)
+	w.apply(w.set, true)
+	ctx, done := context.WithTimeout(t.Context(), 30*time.Second)
+	defer done()
+	matches, err := w.RuleLog(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := func() RuleMatch {
+		t.Helper()
+		m, ok := <-matches
+		if !ok {
+			t.Fatal("nothing is told")
+		}
+		return m
+	}
+	const most = 11 // at once
+	sent := uint64(0)
+	send := func() {
+		w.expect(FromPort, w.a, dns(), model.VerdictAclDenied, nil)
+		sent++
+	}
+	for range 50 {
+		send()
+	}
+	lines, suppressed := uint64(0), uint64(0)
+	for range most {
+		m := told()
+		lines, suppressed = lines+1, suppressed+m.Suppressed
+		want := table.Query{LocalMAC: macA, RemoteMAC: macR, IP: true, Local: addr("10.0.0.5"), Remote: addr("10.0.0.6"), Protocol: 17,
+			Upper: table.ShowsPorts, LocalPort: 1, RemotePort: 53}
+		if m.Rule != ruleID("dns") || m.Port != 1 || m.Direction != Outbound || m.Query != want || m.Length != uint32(len(dns())) {
+			t.Fatalf("told %+v", m)
+		}
+	}
+	for suppressed == 0 { // until the pace lets another through, which tells of all before
+		send()
+		select {
+		case m := <-matches:
+			lines, suppressed = lines+1, suppressed+m.Suppressed
+		default:
+		}
+	}
+	if lines+suppressed > sent || lines < most || suppressed < 50-most {
+		t.Errorf("%d packets: %d are told, and %d suppressed", sent, lines, suppressed)
 	}
 }

@@ -166,6 +166,18 @@ type ruleHitRow struct {
 	Packets, Bytes uint64
 }
 
+type rulePaceRow struct {
+	Used, Suppressed uint64
+}
+
+type ruleLogRow struct {
+	Time                                 uint64
+	Remote, Local                        [2]uint64
+	RemoteMAC, LocalMAC, Suppressed      uint64
+	RemotePort, LocalPort, Rule, ID, Len uint32
+	IP, Is6, Inbound, Zero               uint8
+}
+
 type dropKey struct {
 	Reason, Direction uint8
 	Zero              uint16
