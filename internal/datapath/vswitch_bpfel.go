@@ -55,7 +55,9 @@ const (
 	vswitchMapRoute         = "route"
 	vswitchMapRule          = "rule"
 	vswitchMapRuleHit       = "rule_hit"
+	vswitchMapRuleLog       = "rule_log"
 	vswitchMapRuleName      = "rule_name"
+	vswitchMapRulePace      = "rule_pace"
 	vswitchMapScratch       = "scratch"
 	vswitchMapSetting       = "setting"
 	vswitchMapShape         = "shape"
@@ -193,7 +195,9 @@ type vswitchMapSpecs struct {
 	Route         *ebpf.MapSpec `ebpf:"route"`
 	Rule          *ebpf.MapSpec `ebpf:"rule"`
 	RuleHit       *ebpf.MapSpec `ebpf:"rule_hit"`
+	RuleLog       *ebpf.MapSpec `ebpf:"rule_log"`
 	RuleName      *ebpf.MapSpec `ebpf:"rule_name"`
+	RulePace      *ebpf.MapSpec `ebpf:"rule_pace"`
 	Scratch       *ebpf.MapSpec `ebpf:"scratch"`
 	Setting       *ebpf.MapSpec `ebpf:"setting"`
 	Shape         *ebpf.MapSpec `ebpf:"shape"`
@@ -277,7 +281,9 @@ type vswitchMaps struct {
 	Route         *ebpf.Map `ebpf:"route"`
 	Rule          *ebpf.Map `ebpf:"rule"`
 	RuleHit       *ebpf.Map `ebpf:"rule_hit"`
+	RuleLog       *ebpf.Map `ebpf:"rule_log"`
 	RuleName      *ebpf.Map `ebpf:"rule_name"`
+	RulePace      *ebpf.Map `ebpf:"rule_pace"`
 	Scratch       *ebpf.Map `ebpf:"scratch"`
 	Setting       *ebpf.Map `ebpf:"setting"`
 	Shape         *ebpf.Map `ebpf:"shape"`
@@ -331,7 +337,9 @@ func (m *vswitchMaps) Close() error {
 		m.Route,
 		m.Rule,
 		m.RuleHit,
+		m.RuleLog,
 		m.RuleName,
+		m.RulePace,
 		m.Scratch,
 		m.Setting,
 		m.Shape,
