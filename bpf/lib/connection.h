@@ -228,13 +228,18 @@ __noinline int conn_forget(struct query *q)
 	return 0;
 }
 
+static __always_inline __u64 conn_word_of(bool is6, __u8 proto, __u32 local_port, __u32 remote_port)
+{
+	return CONN_USED | (is6 ? CONN_IS6 : 0) | (__u64)proto << 32 | local_port << 16 | remote_port;
+}
+
 static __always_inline void conn_key_of(struct query *q)
 {
 	q->key[0] = q->local[0];
 	q->key[1] = q->local[1];
 	q->key[2] = q->remote[0];
 	q->key[3] = q->remote[1];
-	q->key[4] = CONN_USED | (q->is6 ? CONN_IS6 : 0) | (__u64)q->proto << 32;
+	q->key[4] = conn_word_of(q->is6, q->proto, 0, 0);
 }
 
 static __always_inline bool conn_is_icmp(const struct query *q, __u8 proto)
@@ -341,7 +346,7 @@ __noinline int conn_quoted_key(struct __sk_buff *skb, struct query *q)
 		return false;
 	if (q->key[0] != q->local[0] || q->key[1] != q->local[1])
 		return false;
-	q->key[4] = CONN_USED | (q->is6 ? CONN_IS6 : 0) | (__u64)proto << 32;
+	q->key[4] = conn_word_of(q->is6, proto, 0, 0);
 	if (proto == PROTO_TCP || proto == PROTO_UDP) {
 		__u32 src = bpf_ntohs(l4[0]), dst = bpf_ntohs(l4[1]);
 

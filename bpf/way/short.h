@@ -10,8 +10,10 @@
 #include <bpf/bpf_helpers.h>
 
 #include "gen/verdict.h"
+#include "lib/acl.h"
 #include "lib/capture.h"
 #include "lib/config.h"
+#include "lib/connection.h"
 #include "lib/ctx.h"
 #include "lib/finish.h"
 #include "lib/flow.h"
@@ -20,6 +22,7 @@
 #include "maps/own.h"
 #include "maps/peer.h"
 #include "maps/port.h"
+#include "maps/query.h"
 #include "maps/record.h"
 #include "maps/route.h"
 #include "stage/10_parse.h"
@@ -42,7 +45,7 @@
 /* Of a sender or a receiver. A flag that is not here says that its port's packets are walked:
  * whoever adds one need not know of this page. */
 #define SHORT_PORT (PORT_SPOOF | PORT_PEER | PORT_FLOOD | PORT_VXLAN | PORT_REWRITE | PORT_DHCP_GUARD | PORT_ROUTER_GUARD | \
-		    PORT_TEAMING | PORT_PRIORITY_TAG | PORT_ALLOWED)
+		    PORT_TEAMING | PORT_PRIORITY_TAG | PORT_ALLOWED | PORT_RULES)
 
 static __always_inline bool short_l4(struct pkt *p, __be32 head)
 {
@@ -134,6 +137,24 @@ static __always_inline bool short_admit(const struct pkt *p)
 	return same_mac(p->eth.src, p->port->mac) && admit_own(p->port, &p->src);
 }
 
+/* A port without rules, or a packet of a connection that they have allowed, which this packet changes nothing of. */
+static __always_inline bool short_allowed(const struct pkt *p, const struct port *port, bool inbound)
+{
+	bool is6 = p->type == TYPE_IPV6;
+	struct query *q;
+
+	if (!(port->flags & PORT_RULES))
+		return true;
+	q = query_room();
+	if (!q || !connections_on || (p->proto != PROTO_TCP && p->proto != PROTO_UDP))
+		return false;
+	q->slot = port->slot;
+	acl_number(q->key, inbound ? &p->dst : &p->src, is6);
+	acl_number(q->key + 2, inbound ? &p->src : &p->dst, is6);
+	q->key[4] = conn_word_of(is6, p->proto, inbound ? p->dport_l4 : p->sport, inbound ? p->sport : p->dport_l4);
+	return conn_see(q) && q->held.version == port->version && (q->held.inbound == inbound || q->way >= CONN_HALF);
+}
+
 /* A record of the subnet, or of one that is next to it. */
 static __always_inline bool short_route(struct pkt *p)
 {
@@ -203,8 +224,8 @@ static __always_inline bool short_room(struct __sk_buff *skb, struct pkt *p)
 /* All that must hold before the packet is touched; making room is the last that may fail. */
 static __always_inline bool short_may(struct __sk_buff *skb, struct pkt *p)
 {
-	return !capture_on && short_parse(skb, p) && parse_pending(skb, p) == V_CONTINUE && short_admit(p) && short_route(p) &&
-	       short_lookup(p) && isolate(p) == V_CONTINUE && short_fits(skb, p) && short_room(skb, p);
+	return !capture_on && short_parse(skb, p) && parse_pending(skb, p) == V_CONTINUE && short_admit(p) && short_allowed(p, p->port, false) &&
+	       short_route(p) && short_lookup(p) && (!p->dport || short_allowed(p, p->dport, true)) && isolate(p) == V_CONTINUE && short_fits(skb, p) && short_room(skb, p);
 }
 
 static __always_inline enum verdict short_write(struct __sk_buff *skb, struct pkt *p)

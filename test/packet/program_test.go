@@ -197,6 +197,10 @@ func run(sw *datapath.Switch, in packetIn) (outcome, error) {
 	if err != nil {
 		return outcome{}, err
 	}
+	return shown(r), nil
+}
+
+func shown(r datapath.RunResult) outcome {
 	o := outcome{verdict: r.Verdict, ifindex: r.IfIndex}
 	if r.IfIndex != 0 || r.Verdict == model.VerdictPass {
 		o.frame = r.Frame
@@ -204,7 +208,7 @@ func run(sw *datapath.Switch, in packetIn) (outcome, error) {
 	if r.Verdict == model.VerdictFlooded {
 		o.frame = copies(made(r.Copies))
 	}
-	return o, nil
+	return o
 }
 
 // made are the copies that a run of the program has recorded.
