@@ -101,9 +101,10 @@ func hasStateful(set *table.RuleSet) bool {
 	})
 }
 
-// rulesVersion changes with the rule sets of a port: keys are made of what they say.
+// rulesVersion changes with the rule sets of a port: keys are made of what they say. And with the port, so that what
+// a packet notes late, when its port's slot is another's already, means nothing there.
 func rulesVersion(p table.Port) uint32 {
-	sum := sha256.Sum256(append(p.Outbound[:], p.Inbound[:]...))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%x %x %d", p.Outbound, p.Inbound, p.ID))
 	return binary.NativeEndian.Uint32(sum[:])
 }
 
