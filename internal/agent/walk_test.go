@@ -121,7 +121,7 @@ type field struct {
 var layouts = map[string][]field{
 	"record": {{"vsid", 4}, {"ca", 16}, {"mac", 6}, {"flags", 2}, {"peer", 4}, {"ifindex", 4}, {"port_id", 4}, {"isolation", 4}},
 	"port": {{"ifindex", 4}, {"ifindex", 4}, {"id", 4}, {"vsid", 4}, {"network", 4}, {"slot", 4}, {"mtu", 2}, {"mac", 6}, {"flags", 4},
-		{"pa", 16}, {"gateway4", 16}, {"gateway6", 16}, {"isolation", 4}, {"zero", 4}},
+		{"pa", 16}, {"gateway4", 16}, {"gateway6", 16}, {"isolation", 4}, {"inbound", 4}, {"outbound", 4}, {"version", 4}},
 }
 
 // inMaps loads the switch, applies the rows and reads the maps back with bpftool.
