@@ -94,8 +94,10 @@ int from_uplink(struct __sk_buff *skb)
 
 	(v = parse_outer(skb, &p))
 	|| (v = parse_inner(skb, &p));
-	if (!v && is_group(p.eth.dst) && !p.rewrite)
+	if (!v && is_group(p.eth.dst) && !p.rewrite) {
 		bpf_tail_call(skb, &flood_prog, FLOOD_UPLINK);
+		v = V_NO_MEMBER; /* that program is loaded with the first subnet that floods */
+	}
 	if (v)
 		return finish(skb, &p, rows_checked(skb, &p, v));
 	if (p.rewrite)

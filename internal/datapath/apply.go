@@ -24,6 +24,11 @@ func (s *Switch) Apply(want table.Set, sweep bool) error {
 	if err := s.fits(want, d, sweep); err != nil {
 		return err
 	}
+	if len(want.Floods) > 0 && len(s.have.Floods) == 0 {
+		if err := s.readyToFlood(); err != nil {
+			return err
+		}
+	}
 	lost, err := s.disown(want, sweep)
 	if err != nil {
 		return err

@@ -353,13 +353,17 @@ func (s *Switch) program(name string) *ebpf.Program {
 	return s.programs[name]
 }
 
+// fillTails does so with the programs that belong on devices now.
+func (s *Switch) fillTails() error {
+	if s.capture.programs != nil {
+		return fillTails(s.capture.programs.Programs, s.maps)
+	}
+	return fillTails(s.programs, s.maps)
+}
+
 // swapPrograms brings every device's programs up to date, each atomically.
 func (s *Switch) swapPrograms() error {
-	flooding := s.programs
-	if s.capture.programs != nil {
-		flooding = s.capture.programs.Programs
-	}
-	err := fillTails(flooding, s.maps)
+	err := s.fillTails()
 	for n, l := range s.links {
 		if n.program == progXDP {
 			continue

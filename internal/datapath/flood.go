@@ -16,6 +16,33 @@ import (
 // The programs that flood, in the order of bpf/maps/flood.h.
 var floodPrograms = []string{"flood_port", "flood_uplink"}
 
+// loadFlooding loads the programs that flood, unless they are there: few hosts need them, and
+// the verifier walks them longer than most.
+func (s *Switch) loadFlooding() error {
+	if s.programs[floodPrograms[0]] != nil {
+		return nil
+	}
+	spec, err := s.spec()
+	if err != nil {
+		return err
+	}
+	maps.DeleteFunc(spec.Programs, func(name string, _ *ebpf.ProgramSpec) bool { return !slices.Contains(floodPrograms, name) })
+	programs, err := loadPrograms(spec, s.maps)
+	if err != nil {
+		return fmt.Errorf("load the programs that flood: %w", err)
+	}
+	maps.Copy(s.programs, programs)
+	return nil
+}
+
+// readyToFlood has these programs in place before the first row that needs them.
+func (s *Switch) readyToFlood() error {
+	if err := s.loadFlooding(); err != nil || s.behind { // the next commit puts them in place
+		return err
+	}
+	return s.fillTails()
+}
+
 const (
 	floodL2      = 1
 	floodVXLAN   = 2

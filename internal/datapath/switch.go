@@ -143,6 +143,9 @@ func (s *Switch) load() error {
 	if s.whole, err = s.migrate(); err != nil { // before the verifier takes its time
 		return err
 	}
+	for _, name := range floodPrograms { // loadFlooding loads them
+		delete(spec.Programs, name)
+	}
 	if s.programs, err = loadPrograms(spec, s.maps); err != nil {
 		return err
 	}
@@ -299,6 +302,11 @@ func closeAll(maps map[string]*ebpf.Map) {
 func (s *Switch) takeOver() error {
 	if err := s.recall(); err != nil {
 		return err
+	}
+	if len(s.have.Floods) > 0 {
+		if err := s.loadFlooding(); err != nil {
+			return err
+		}
 	}
 	if s.opts.PinDir == "" {
 		return fillTails(s.programs, s.maps)

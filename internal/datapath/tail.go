@@ -25,12 +25,18 @@ func isTail(name string) bool {
 	return false
 }
 
-// fillTails lets programs find what they go on with. It comes before any of them is
-// attached: from_port passes most it does not know at once on to walk_port.
+// fillTails lets programs find what they go on with, as far as it is loaded. It comes before any
+// of them is attached: from_port passes most it does not know at once on to walk_port.
 func fillTails(programs map[string]*ebpf.Program, maps map[string]*ebpf.Map) error {
 	for name, tails := range tailCalls {
 		for i, p := range tails {
-			if err := maps[name].Put(uint32(i), programs[p]); err != nil {
+			var err error
+			if programs[p] != nil {
+				err = maps[name].Put(uint32(i), programs[p])
+			} else { // one of another build may be there
+				err = ignoreMissing(maps[name].Delete(uint32(i)))
+			}
+			if err != nil {
 				return fmt.Errorf("put program %s into %s: %w", p, name, err)
 			}
 		}
