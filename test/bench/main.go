@@ -94,7 +94,7 @@ func measureAll(ctx context.Context, cells []cell, o options, r *report) error {
 	if !o.micro {
 		return nil
 	}
-	if err := errors.Join(r.addMicro(), r.addFill()); err != nil {
+	if err := errors.Join(r.addMicro(), r.addFill(), r.addRuleCost()); err != nil {
 		return fmt.Errorf("micro: %w", err)
 	}
 	return nil
