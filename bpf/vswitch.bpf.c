@@ -19,6 +19,7 @@
 #include "stage/75_rewrite.h"
 #include "stage/80_underlay.h"
 #include "stage/90_deliver.h"
+#include "stage/95_vlan.h"
 #include "way/short.h"
 #include "lib/capture.h"
 #include "lib/dx2.h"
@@ -231,6 +232,24 @@ SEC("tcx/ingress")
 int discard(struct __sk_buff *skb)
 {
 	return TC_ACT_SHOT;
+}
+
+/* A frame from a guest that is on a VLAN. */
+SEC("tcx/ingress")
+int vlan_guest(struct __sk_buff *skb)
+{
+	struct vlaned f = {.skb = skb, .p = vlan_room(skb, OUTBOUND)};
+
+	return f.p ? vlan_finish(&f, vlan_from_port(&f)) : TC_ACT_SHOT;
+}
+
+/* A frame from an external interface. */
+SEC("tcx/ingress")
+int vlan_uplink(struct __sk_buff *skb)
+{
+	struct vlaned f = {.skb = skb, .p = vlan_room(skb, INBOUND)};
+
+	return f.p ? vlan_finish(&f, vlan_from_uplink(&f)) : TC_ACT_UNSPEC;
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -16,6 +16,8 @@ enum verdict {
 	V_ANSWERED = 4,
 	/* Broadcast or multicast, copied to the members of the subnet. */
 	V_FLOODED = 5,
+	/* Sent out of the external interface, in its VLAN. */
+	V_SWITCHED = 6,
 	/* A packet came from a device that the switch holds no port for. */
 	V_PORT_UNKNOWN = 16,
 	/* The frame ends before its Ethernet, ARP, IP or ICMP header does. */
@@ -124,6 +126,14 @@ enum verdict {
 	V_MIRROR_FAILED = 148,
 	/* Another host sent a copy for a port that no port of that host is mirrored to. */
 	V_MIRROR_NOT_IN_POLICY = 149,
+	/* The guest sent in a VLAN that its port does not carry, or without a tag where its trunk has no native VLAN. */
+	V_VLAN_FILTERED = 160,
+	/* A frame with a second VLAN tag, or with one of a service provider: what it does behind the next switch is VLAN hopping. */
+	V_VLAN_DOUBLE_TAGGED = 161,
+	/* For a port of this host that does not receive this VLAN: it is in another one, or a private VLAN keeps the two apart. */
+	V_VLAN_APART = 162,
+	/* To a group address that bridges keep to their own wire, as of STP, LACP and LLDP; the physical switch hears no guest. */
+	V_VLAN_LINK_LOCAL = 163,
 };
 
 /* From here on a verdict is a drop reason. */

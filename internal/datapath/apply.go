@@ -57,6 +57,7 @@ func (s *Switch) Apply(want table.Set, sweep bool) error {
 	errs = append(errs, s.putFloods(want, d, sweep)...)
 	errs = append(errs, s.putRuleSets(want, d)...)
 	errs = append(errs, s.putPorts(want, d.putPorts)...)
+	errs = append(errs, s.putVLANPorts(want.VLANPorts, sweep)...)
 	errs = append(errs, s.putShapes(want, d.putShapes)...)
 	errs = append(errs, s.putConnections())
 	errs = append(errs, s.putMirrors(want, d)...)
@@ -171,7 +172,7 @@ func diffEntries[K, V comparable](have, want map[K]V, sweep bool) (put []entry[K
 
 // fits refuses a Set that a table has no room for.
 func (s *Switch) fits(want table.Set, d *delta, sweep bool) error {
-	if err := checkFloods(want); err != nil {
+	if err := errors.Join(checkFloods(want), checkVLANPorts(want)); err != nil {
 		return err
 	}
 	for _, t := range []struct {
@@ -179,7 +180,7 @@ func (s *Switch) fits(want table.Set, d *delta, sweep bool) error {
 		need  int
 		limit uint32
 	}{
-		{"ports", after(s.have.Ports, want.Ports, d.putPorts, sweep), s.opts.MaxPorts},
+		{"ports", after(s.have.Ports, want.Ports, d.putPorts, sweep) + max(len(s.have.VLANPorts), len(want.VLANPorts)), s.opts.MaxPorts},
 		{"records", recordsAfter(s.have.Records, want.Records, d.putRecords, sweep), s.opts.MaxRecords},
 		{"routes", after(s.have.Routes, want.Routes, d.putRoutes, sweep), s.opts.MaxRoutes},
 		{"subnets that flood", max(len(s.have.Floods), len(want.Floods)), s.opts.MaxPorts},
@@ -611,7 +612,7 @@ func (s *Switch) syncStale() []error {
 // slot gives the device's port its counters, zero when another port had them.
 func (s *Switch) slot(ifindex uint32, id model.PortID) (uint32, error) {
 	slot, ok := s.slots[ifindex]
-	if ok && s.have.Ports[ifindex].ID == id {
+	if ok && (s.have.Ports[ifindex].ID == id || s.have.VLANPorts[ifindex].ID == id) {
 		return slot, nil
 	}
 	if !ok {
@@ -669,8 +670,10 @@ func (s *Switch) deletePorts(keys []uint32) []error {
 		}
 		delete(s.have.Ports, ifindex)
 		errs = append(errs, s.syncLocalMAC(localMACKey{VSID: uint32(p.VSID), MAC: p.MAC}))
-		s.free = append(s.free, s.slots[ifindex])
-		delete(s.slots, ifindex)
+		if _, other := s.have.VLANPorts[ifindex]; !other {
+			s.free = append(s.free, s.slots[ifindex])
+			delete(s.slots, ifindex)
+		}
 		gone[p.ID] = true
 	}
 	for p := range maps.Values(s.have.Ports) { // it may only have changed its device

@@ -62,6 +62,7 @@ func (s *Switch) AttachPort(ifindex uint32) error {
 	return errors.Join(
 		s.attach(linkName{progToPort, ifindex}, ebpf.AttachTCXEgress),
 		s.attach(linkName{progFromPort, ifindex}, ebpf.AttachTCXIngress),
+		s.detach(linkName{progVLANGuest, ifindex}),
 	)
 }
 
@@ -72,6 +73,7 @@ func (s *Switch) DetachPort(ifindex uint32) error {
 	defer s.mu.Unlock()
 	return errors.Join(
 		s.detach(linkName{progFromPort, ifindex}),
+		s.detach(linkName{progVLANGuest, ifindex}),
 		s.detach(linkName{progToPort, ifindex}),
 	)
 }
@@ -294,7 +296,7 @@ func PinnedPorts(pinDir string) ([]uint32, error) {
 	var errs []error
 	for _, f := range files {
 		n, ok := parseLinkName(f.Name())
-		if !ok || n.program != progFromPort {
+		if !ok || n.program != progFromPort && n.program != progVLANGuest {
 			continue
 		}
 		l, err := link.LoadPinnedLink(filepath.Join(pinDir, "links", f.Name()), nil)

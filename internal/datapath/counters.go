@@ -64,19 +64,26 @@ func (s *Switch) Traffic() (map[model.PortID]TrafficCount, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := make(map[model.PortID]TrafficCount, len(s.have.Ports))
+	ids := map[uint32]model.PortID{}
 	for ifindex, p := range s.have.Ports {
+		ids[ifindex] = p.ID
+	}
+	for ifindex, p := range s.have.VLANPorts {
+		ids[ifindex] = p.ID
+	}
+	for ifindex, id := range ids {
 		var cpus []trafficRow
 		if err := s.maps["traffic"].Lookup(s.slots[ifindex], &cpus); err != nil {
-			return nil, fmt.Errorf("read traffic of port %d: %w", p.ID, err)
+			return nil, fmt.Errorf("read traffic of port %d: %w", id, err)
 		}
-		t := out[p.ID]
+		t := out[id]
 		for _, c := range cpus {
 			t.OutPackets += c.OutPackets
 			t.OutBytes += c.OutBytes
 			t.InPackets += c.InPackets
 			t.InBytes += c.InBytes
 		}
-		out[p.ID] = t
+		out[id] = t
 	}
 	return out, nil
 }

@@ -49,6 +49,8 @@ const (
 	FromUplink
 	ToPort
 	WalkPort // what FromPort leaves to all stages
+	VLANGuest
+	VLANUplink
 )
 
 func (p Program) String() string {
@@ -59,6 +61,10 @@ func (p Program) String() string {
 		return "from_uplink"
 	case ToPort:
 		return "to_port"
+	case VLANGuest:
+		return progVLANGuest
+	case VLANUplink:
+		return progVLANUplink
 	case WalkPort:
 		return "walk_port"
 	}

@@ -81,6 +81,11 @@ func readSet(maps map[string]*ebpf.Map) (held, error) {
 			h.slots[ifindex] = r.Slot
 			return nil
 		}),
+		readAll(maps["vlan_port"], func(ifindex uint32, r vlanPortRow) error {
+			h.set.VLANPorts[ifindex] = decodeVLANPort(r)
+			h.slots[ifindex] = r.Slot
+			return nil
+		}),
 		readAll(maps["record"], func(k recordKey, r recordRow) error {
 			pa, known := pas[r.Peer]
 			if r.Peer != 0 && !known {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -33,6 +34,9 @@ type skb struct {
 // ErrShort says that the kernel does not test-run a frame that ends inside its first
 // Ethernet, IPv4 or IPv6 header. Real devices may well receive such frames.
 var ErrShort = errors.New("the kernel runs tests only on whole Ethernet and IP headers")
+
+// vlanTold, in cb[4] of what a program leaves, says that the frame has a VLAN tag beside its bytes, and which.
+const vlanTold = 0x10000
 
 func cutInIP(frame []byte) bool {
 	if len(frame) < 14 {
@@ -77,6 +81,9 @@ func runOnce(prog *ebpf.Program, copies *ebpf.Map, p Program, in skb, frame []by
 	}
 	if err != nil {
 		return RunResult{}, fmt.Errorf("run %s on device %d: %w", p, in.IfIndex, err)
+	}
+	if tag := out.CB[4]; tag&vlanTold != 0 && len(o.DataOut) >= 12 {
+		o.DataOut = slices.Concat(o.DataOut[:12], []byte{0x81, 0, byte(tag >> 8), byte(tag)}, o.DataOut[12:])
 	}
 	made, err := readCopies(copies, out.CB[2])
 	return RunResult{Verdict: model.Verdict(out.CB[0]), IfIndex: out.CB[1], Frame: o.DataOut, Short: out.CB[3] != 0, Copies: made}, err

@@ -225,7 +225,7 @@ func (s *Switch) spec() (*ebpf.CollectionSpec, error) {
 		"port": s.opts.MaxPorts, "local_mac": s.opts.MaxPorts, "traffic": s.opts.MaxPorts, "own": s.opts.MaxPorts,
 		"isolation": s.opts.MaxRecords, "rewrite_in": s.opts.MaxRecords, "rewrite_out": s.opts.MaxRecords,
 		"record": s.opts.MaxRecords, "route": s.opts.MaxRoutes, "peer": s.opts.MaxPeers + 1,
-		"drop": uint32(dropRows(s.opts.MaxPorts)), "uplink": maxUplinks, "local_pa": maxLocalPAs,
+		"drop": uint32(dropRows(s.opts.MaxPorts)), "uplink": maxUplinks, "vlan_port": s.opts.MaxPorts, "vlan_mac": s.opts.MaxPorts, "vlan_member": maxUplinks, "local_pa": maxLocalPAs,
 		"connection": s.opts.MaxPorts, "conn_port": s.opts.MaxPorts,
 		"flood": s.opts.MaxPorts, "storm": s.opts.MaxPorts, "learn_pace": s.opts.MaxPorts,
 		"shape": 2 * s.opts.MaxPorts, "mirror": table.MaxMirrors * s.opts.MaxPorts, "mirror_from": table.MaxMirrors * s.opts.MaxPorts,

@@ -103,6 +103,9 @@ type packetIn struct {
 	gsoSize uint16 // of a packet that is yet to be cut; else 0
 }
 
+// inbound tells whether the frame is not from a guest.
+func (p packetIn) inbound() bool { return p.program != datapath.FromPort && p.program != datapath.VLANGuest }
+
 func (p packetIn) String() string {
 	return fmt.Sprintf("%s, device %d, GSO %d, %d bytes: %x", p.program, p.ifindex, p.gsoSize, len(p.frame), p.frame)
 }
@@ -155,6 +158,12 @@ func oracleAt(s site, set table.Set, in packetIn, conns *sim.Connections, now ti
 	case datapath.FromUplink:
 		return refuseGSO(in, sw.FromUplink(in.ifindex, in.frame), model.VerdictDelivered, model.VerdictDecapFailed)
 	}
+	switch in.program {
+	case datapath.VLANGuest:
+		return sw.FromVLANGuest(in.ifindex, in.frame)
+	case datapath.VLANUplink:
+		return sw.FromVLANUplink(in.ifindex, in.frame)
+	}
 	return sw.ToPort(in.ifindex, in.frame, false)
 }
 
@@ -194,5 +203,5 @@ func outcomeOf(r sim.Result) outcome {
 	if r.Verdict == model.VerdictFlooded {
 		return outcome{r.Verdict, 0, copies(r.Copies)}
 	}
-	return outcome{r.Verdict, r.IfIndex, r.Frame}
+	return outcome{r.Verdict, r.IfIndex, append(r.Frame, copies(r.Copies)...)}
 }

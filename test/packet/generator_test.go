@@ -33,7 +33,7 @@ func (h histogram) check(t *testing.T) {
 		}
 	}
 	for _, v := range model.Verdicts() {
-		if _, live := liveOnly[v.Verdict]; !live && h[v.Verdict] == 0 {
+		if _, live := liveOnly[v.Verdict]; !live && v.Stage != "vlan" && h[v.Verdict] == 0 {
 			t.Errorf("no packet met %s: the generator is too tame", v.Name)
 		}
 	}

@@ -23,7 +23,7 @@ func TestStoriesInTheProgram(t *testing.T) {
 			if !got.equal(st.want) {
 				t.Fatalf("%s\ngot  %s\nwant %s", st.in, got, st.want)
 			}
-			want.add(st.in, sim.Result{Verdict: st.want.verdict, Frame: st.want.frame, Port: st.port, To: st.to, Copies: st.made, Lost: st.lost, Inbound: st.inbound || st.in.program != datapath.FromPort, Hits: oracle(site, st.policy(site), st.in).Hits})
+			want.add(st.in, sim.Result{Verdict: st.want.verdict, Frame: st.want.frame, Port: st.port, To: st.to, Copies: st.made, Lost: st.lost, Inbound: st.inbound || st.in.inbound(), Hits: oracle(site, st.policy(site), st.in).Hits})
 			want.check(t, count(t, sw))
 		})
 	}
@@ -90,7 +90,7 @@ func (c counters) add(in packetIn, r sim.Result) {
 	for _, to := range r.Copies {
 		if to.To != 0 {
 			n := c.traffic[to.To]
-			n.InPackets, n.InBytes = n.InPackets+1, n.InBytes+uint64(len(to.Frame))
+			n.InPackets, n.InBytes = n.InPackets+1, n.InBytes+untaggedLen(to.Frame)
 			c.traffic[to.To] = n
 		}
 	}
@@ -108,9 +108,17 @@ func (c counters) add(in packetIn, r sim.Result) {
 	}
 	if r.To != 0 {
 		n := c.traffic[r.To]
-		n.InPackets, n.InBytes = n.InPackets+1, n.InBytes+uint64(len(r.Frame))
+		n.InPackets, n.InBytes = n.InPackets+1, n.InBytes+untaggedLen(r.Frame)
 		c.traffic[r.To] = n
 	}
+}
+
+// untaggedLen is the length of a frame without the tag that the kernel keeps beside it.
+func untaggedLen(f []byte) uint64 {
+	if len(f) > 14 && f[12] == 0x81 && f[13] == 0 {
+		return uint64(len(f) - 4)
+	}
+	return uint64(len(f))
 }
 
 // differences compares every counter, those of zero too.
@@ -204,6 +212,9 @@ func shown(r datapath.RunResult) outcome {
 	o := outcome{verdict: r.Verdict, ifindex: r.IfIndex}
 	if r.IfIndex != 0 || r.Verdict == model.VerdictPass {
 		o.frame = r.Frame
+	}
+	if r.Verdict == model.VerdictPass {
+		o.frame = append(o.frame, copies(made(r.Copies))...)
 	}
 	if r.Verdict == model.VerdictFlooded {
 		o.frame = copies(made(r.Copies))

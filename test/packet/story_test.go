@@ -73,7 +73,7 @@ func TestStoriesInTheOracle(t *testing.T) {
 			if o := outcomeOf(got); !o.equal(st.want) {
 				t.Fatalf("%s\ngot  %s\nwant %s", st.in, o, st.want)
 			}
-			if got.Port != st.port || got.To != st.to || got.Inbound != (st.inbound || st.in.program != datapath.FromPort) {
+			if got.Port != st.port || got.To != st.to || got.Inbound != (st.inbound || st.in.inbound()) {
 				t.Errorf("counts for port %d to %d, inbound %v; want %d to %d", got.Port, got.To, got.Inbound, st.port, st.to)
 			}
 			if !slices.Equal(got.Lost, st.lost) {

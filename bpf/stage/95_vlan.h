@@ -1,0 +1,434 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef WEFT_STAGE_VLAN_H
+#define WEFT_STAGE_VLAN_H
+
+#include <stdbool.h>
+
+#include <linux/types.h>
+#include <linux/bpf.h>
+#include <linux/pkt_cls.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "gen/verdict.h"
+#include "lib/config.h"
+#include "lib/ctx.h"
+#include "lib/finish.h"
+#include "maps/flood.h"
+#include "maps/scratch.h"
+#include "maps/traffic.h"
+#include "maps/vlan.h"
+#include "wire/ethernet.h"
+
+/* Switch frames between ports without a VSID and an external interface, by VLAN.
+ *
+ * The stage is two programs of its own: vlan_guest for what ports send, vlan_uplink for what
+ * the external interface receives. They share nothing with the virtual subnets but counters. */
+
+#define VLAN_ID 0x0fff
+#define VLAN_STORM_BURST_NS 100000000ull /* of its rate, so much may come at once */
+#define VLAN_TOLD 0x10000                /* in cb[4] of a test run: the frame has a tag besides its bytes */
+
+/* One frame. */
+struct vlaned {
+	struct __sk_buff *skb;
+	struct pkt *p; /* for the counters of drops; in scratch, because the stack has no room for it */
+	const struct vlan_port *from;     /* null: it came from the uplink */
+	const struct vlan_member *members;
+	struct eth eth;
+	__u16 vid;    /* its VLAN; 0: none */
+	__u16 tci;    /* what its tag is to be */
+	__u32 uplink;
+	__u32 size;   /* without Ethernet header and tag */
+	__u8 tagged;  /* it came with a tag */
+	__u8 doubled; /* and with another one, or one of a service provider */
+	__u8 with_tag; /* the round of copies: those that have one */
+	__u8 action;   /* enum action */
+	__u32 out;     /* device it leaves by */
+	__u32 copies;
+};
+
+static __always_inline bool vlan_has(const __u64 *set, __u16 vid)
+{
+	return set[(vid & VLAN_ID) >> 6] >> (vid & 63) & 1;
+}
+
+static __always_inline bool vlan_is_tag(__be16 type)
+{
+	return type == bpf_htons(TYPE_VLAN) || type == bpf_htons(TYPE_QINQ);
+}
+
+/* Whether a port gets its frames of the VLAN with a tag. */
+static __always_inline bool vlan_keeps_tag(const struct vlan_port *to, __u16 vid)
+{
+	return to->flags & VLAN_TRUNK && vid && vid != to->native;
+}
+
+/* Reads addresses and tag. The kernel has taken an outer 802.1Q tag off before, but not in a test run. */
+static __always_inline enum verdict vlan_parse(struct vlaned *f)
+{
+	struct __sk_buff *skb = f->skb;
+	struct vlan tag;
+
+	if (!load(skb, 0, &f->eth, sizeof(f->eth)))
+		return V_FRAME_TRUNCATED;
+	f->size = skb->gso_size ? 0 : skb->len - sizeof(struct eth);
+	if (skb->vlan_present) {
+		f->tagged = 1;
+		f->tci = skb->vlan_tci;
+		f->doubled = skb->vlan_proto != bpf_htons(TYPE_VLAN) || vlan_is_tag(f->eth.type);
+	} else if (vlan_is_tag(f->eth.type)) {
+		if (!load(skb, 2 * MAC_LEN, &tag, sizeof(tag)))
+			return V_FRAME_TRUNCATED;
+		f->tagged = 1;
+		f->tci = bpf_ntohs(tag.tci);
+		f->doubled = tag.tpid != bpf_htons(TYPE_VLAN) || vlan_is_tag(tag.type);
+		if (f->size)
+			f->size -= 4;
+	}
+	f->vid = f->tci & VLAN_ID;
+	return V_CONTINUE;
+}
+
+static __always_inline const struct vlan_port *vlan_find(__u32 uplink, const __u8 *mac, __u32 *ifindex)
+{
+	struct vlan_mac_key k = {.uplink = uplink};
+	const __u32 *found;
+
+	__builtin_memcpy(k.mac, mac, MAC_LEN);
+	found = bpf_map_lookup_elem(&vlan_mac, &k);
+	if (!found)
+		return NULL;
+	*ifindex = *found;
+	return bpf_map_lookup_elem(&vlan_port, ifindex);
+}
+
+/* What bridges keep to their own wire (IEEE 802.1Q table 8-1): 01-80-c2-00-00-00 to -0f. */
+static __always_inline bool vlan_is_reserved(const __u8 *mac)
+{
+	return mac[0] == 0x01 && mac[1] == 0x80 && mac[2] == 0xc2 && mac[3] == 0 && mac[4] == 0 && mac[5] < 16;
+}
+
+/* Gives the frame its tag, or none: what it may have is off. */
+static __always_inline bool vlan_push(struct __sk_buff *skb, __u16 tci)
+{
+	return bpf_skb_vlan_push(skb, bpf_htons(TYPE_VLAN), tci) == 0;
+}
+
+static __always_inline bool vlan_within_rate(const struct vlan_port *from)
+{
+	__u32 slot = from->slot;
+	__u64 *used = bpf_map_lookup_elem(&storm, &slot), now = bpf_ktime_get_ns(), start;
+
+	if (!used || !from->storm)
+		return false;
+	start = *used > now ? *used : now;
+	if (start - now > VLAN_STORM_BURST_NS)
+		return false;
+	*used = start + 1000000000u / from->storm;
+	return true;
+}
+
+static __always_inline void vlan_count(__u32 slot, __u32 len, bool out)
+{
+	struct traffic *t = bpf_map_lookup_elem(&traffic, &slot);
+
+	if (!t)
+		return;
+	if (out) {
+		t->out_packets++;
+		t->out_bytes += len;
+		return;
+	}
+	t->in_packets++;
+	t->in_bytes += len;
+}
+
+/* What a guest's tag says, and whether it may. */
+static __always_inline enum verdict vlan_admit(struct vlaned *f)
+{
+	const struct vlan_port *from = f->from;
+	__u16 priority = from->flags & VLAN_PRIORITY ? f->tci & 0xe000 : 0;
+
+	if (f->doubled)
+		return V_VLAN_DOUBLE_TAGGED;
+	if (f->vid && !(from->flags & VLAN_TRUNK))
+		return V_VLAN_TAGGED;
+	if (!f->vid)
+		f->vid = from->native;
+	if (!vlan_has(from->sends, f->vid))
+		return V_VLAN_FILTERED;
+	if (is_group(f->eth.src) || (!(from->flags & VLAN_SPOOF) && !same_mac(f->eth.src, from->mac)))
+		return V_SPOOFED_MAC;
+	if (vlan_is_reserved(f->eth.dst))
+		return V_VLAN_LINK_LOCAL;
+	f->tci = f->vid | priority;
+	return V_CONTINUE;
+}
+
+/* Into a port of this host. */
+static __always_inline enum verdict vlan_deliver(struct vlaned *f, const struct vlan_port *to, __u32 ifindex)
+{
+	bool keep;
+
+	if (!vlan_has(to->receives, f->vid))
+		return V_VLAN_APART;
+	if (f->size > to->mtu)
+		return V_TOO_BIG;
+	keep = vlan_keeps_tag(to, f->vid);
+	if (f->tagged && bpf_skb_vlan_pop(f->skb))
+		return V_ENCAP_FAILED;
+	if (keep && !vlan_push(f->skb, f->tci))
+		return V_ENCAP_FAILED;
+	if (keep)
+		f->skb->cb[4] = VLAN_TOLD | f->tci;
+	if (to->ifindex != ifindex)
+		return V_PORT_DOWN; /* the row went away */
+	vlan_count(to->slot, f->skb->len, false);
+	f->out = ifindex;
+	f->action = to->flags & VLAN_PEER ? ACT_PEER : ACT_PORT;
+	return V_DELIVERED;
+}
+
+/* Out of the external interface. */
+static __always_inline enum verdict vlan_send(struct vlaned *f)
+{
+	if (!f->uplink)
+		return V_NO_UNDERLAY_ROUTE;
+	if (f->size > f->from->mtu)
+		return V_TOO_BIG;
+	if (f->tagged && bpf_skb_vlan_pop(f->skb))
+		return V_ENCAP_FAILED;
+	if (f->vid && !vlan_push(f->skb, f->tci))
+		return V_ENCAP_FAILED;
+	if (f->vid)
+		f->skb->cb[4] = VLAN_TOLD | f->tci;
+	f->out = f->uplink;
+	f->action = ACT_DEVICE;
+	return V_SWITCHED;
+}
+
+/* As in flood, with the tag that the kernel keeps beside the frame. */
+static __always_inline void vlan_record(struct vlaned *f, __u32 ifindex)
+{
+	const __u32 head = 2 * MAC_LEN;
+	__u32 i = f->copies, n = f->skb->len, at = head;
+	struct copy *c = bpf_map_lookup_elem(&copy, &i);
+	__be16 tag[2] = {bpf_htons(TYPE_VLAN), bpf_htons(f->tci)};
+
+	if (!c || n < sizeof(struct eth))
+		return;
+	c->ifindex = ifindex;
+	c->len = n;
+	bpf_skb_load_bytes(f->skb, 0, c->frame, head);
+	if (f->skb->vlan_present) {
+		__builtin_memcpy(c->frame + head, tag, sizeof(tag));
+		c->len += sizeof(tag);
+		at += sizeof(tag);
+	}
+	n -= head;
+	if (n > COPY_MAX - 16)
+		n = COPY_MAX - 16;
+	if (n)
+		bpf_skb_load_bytes(f->skb, head, c->frame + at, n);
+}
+
+static __always_inline bool vlan_copy(struct vlaned *f, __u32 ifindex)
+{
+	if (rehearse)
+		vlan_record(f, ifindex);
+	else if (bpf_clone_redirect(f->skb, ifindex, 0) < 0)
+		return false;
+	f->copies++;
+	return true;
+}
+
+/* A copy for a port, in the round that its copies have a tag or not. */
+static __always_inline enum verdict vlan_copy_to_port(struct vlaned *f, __u32 ifindex)
+{
+	const struct vlan_port *to;
+
+	if (f->from && ifindex == f->from->ifindex)
+		return V_CONTINUE;
+	to = bpf_map_lookup_elem(&vlan_port, &ifindex);
+	if (!to || to->ifindex != ifindex || to->uplink != f->uplink || !vlan_has(to->receives, f->vid))
+		return V_CONTINUE;
+	if (vlan_keeps_tag(to, f->vid) != f->with_tag)
+		return V_CONTINUE;
+	if (f->size > to->mtu)
+		return V_TOO_BIG;
+	vlan_count(to->slot, f->skb->len, false);
+	f->skb->mark = SWITCH_MARK;
+	return vlan_copy(f, ifindex) ? V_CONTINUE : V_COPY_FAILED;
+}
+
+static __always_inline void vlan_lose(struct vlaned *f, enum verdict v)
+{
+	report(f->skb, f->p, v);
+}
+
+static long vlan_each_member(__u32 i, struct vlaned *f)
+{
+	enum verdict v;
+
+	if (i >= VLAN_MAX_MEMBERS || i >= f->members->n || f->members->uplink != f->uplink)
+		return 1;
+	v = vlan_copy_to_port(f, f->members->ifindex[i]);
+	if (v)
+		vlan_lose(f, v);
+	return 0;
+}
+
+static __always_inline void vlan_copy_to_uplink(struct vlaned *f)
+{
+	if (!f->uplink)
+		return;
+	if (f->size > f->from->mtu)
+		return vlan_lose(f, V_TOO_BIG);
+	f->skb->mark = 0;
+	if (!vlan_copy(f, f->uplink))
+		vlan_lose(f, V_COPY_FAILED);
+}
+
+/* Copies: first those without a tag, then those with one; each frame that has no VLAN is of the first. */
+static __always_inline bool vlan_flood(struct vlaned *f)
+{
+	f->members = bpf_map_lookup_elem(&vlan_member, &f->uplink);
+	if (!f->members && !f->from)
+		return true;
+	if (f->tagged && bpf_skb_vlan_pop(f->skb))
+		return false;
+	if (f->members)
+		bpf_loop(VLAN_MAX_MEMBERS, vlan_each_member, f, 0);
+	if (f->from && !f->vid)
+		vlan_copy_to_uplink(f);
+	if (f->vid || f->tagged) {
+		if (!vlan_push(f->skb, f->tci))
+			return false;
+		if (!f->from) /* which goes on to the host as it came */
+			f->skb->cb[4] = VLAN_TOLD | f->tci;
+		f->with_tag = 1;
+		if (f->members && f->vid)
+			bpf_loop(VLAN_MAX_MEMBERS, vlan_each_member, f, 0);
+		if (f->from && f->vid)
+			vlan_copy_to_uplink(f);
+	}
+	return true;
+}
+
+_Static_assert(sizeof(struct pkt) <= sizeof(struct scratch), "too large for scratch");
+
+static __always_inline struct pkt *vlan_room(struct __sk_buff *skb, __u8 direction)
+{
+	struct pkt *p = (struct pkt *)scratch_room();
+
+	if (!p)
+		return NULL;
+	__builtin_memset(p, 0, sizeof(*p));
+	p->len = skb->len;
+	p->direction = direction;
+	return p;
+}
+
+/* What a guest sends. */
+static __always_inline enum verdict vlan_from_port(struct vlaned *f)
+{
+	struct pkt *p = f->p;
+	const struct vlan_port *to;
+	__u32 ifindex = f->skb->ifindex;
+	enum verdict v;
+
+	f->from = bpf_map_lookup_elem(&vlan_port, &ifindex);
+	if (!f->from)
+		return V_PORT_UNKNOWN;
+	f->uplink = f->from->uplink;
+	p->port_id = f->from->id;
+	(v = vlan_parse(f)) || (v = vlan_admit(f));
+	if (v)
+		return v;
+	if (is_group(f->eth.dst)) {
+		if (!vlan_within_rate(f->from))
+			return V_STORM_LIMITED;
+		return vlan_flood(f) ? V_FLOODED : V_ENCAP_FAILED;
+	}
+	to = vlan_find(f->uplink, f->eth.dst, &ifindex);
+	if (!to)
+		return vlan_send(f);
+	if (ifindex == f->skb->ifindex)
+		return V_ROUTE_TO_SELF;
+	return vlan_deliver(f, to, ifindex);
+}
+
+/* What the external interface receives. What is not for a port here is the host's own. */
+static __always_inline enum verdict vlan_from_uplink(struct vlaned *f)
+{
+	struct pkt *p = f->p;
+	const struct vlan_port *to;
+	__u32 ifindex, own, mark = f->skb->mark;
+
+	f->uplink = f->skb->ifindex;
+	if (vlan_parse(f))
+		return V_PASS;
+	if (is_group(f->eth.dst)) {
+		if (f->doubled || vlan_is_reserved(f->eth.dst) || vlan_find(f->uplink, f->eth.src, &own))
+			return V_PASS;
+		vlan_flood(f);
+		f->skb->mark = mark;
+		return V_PASS;
+	}
+	to = vlan_find(f->uplink, f->eth.dst, &ifindex);
+	if (!to)
+		return V_PASS;
+	p->port_id = to->id;
+	if (f->doubled)
+		return V_VLAN_DOUBLE_TAGGED;
+	if (is_group(f->eth.src) || vlan_find(f->uplink, f->eth.src, &own))
+		return V_SPOOFED_MAC;
+	return vlan_deliver(f, to, ifindex);
+}
+
+/* The row of the sender went away, or became another's, while it was read. */
+static __always_inline bool vlan_checked(const struct vlaned *f)
+{
+	barrier();
+	return !f->from || f->from->ifindex == f->skb->ifindex;
+}
+
+static __always_inline int vlan_act(const struct vlaned *f)
+{
+	switch (f->action) {
+	case ACT_PORT:
+		f->skb->mark = SWITCH_MARK;
+		return bpf_redirect(f->out, 0);
+	case ACT_PEER:
+		if (f->skb->pkt_type != PACKET_HOST)
+			bpf_skb_change_type(f->skb, PACKET_HOST);
+		return bpf_redirect_peer(f->out, 0);
+	case ACT_DEVICE:
+		return bpf_redirect(f->out, 0);
+	}
+	return TC_ACT_SHOT;
+}
+
+static __always_inline int vlan_finish(struct vlaned *f, enum verdict v)
+{
+	if (f->action != ACT_NONE && !vlan_checked(f)) {
+		f->action = ACT_NONE;
+		f->p->port_id = 0;
+		v = V_PORT_UNKNOWN;
+	}
+	f->skb->cb[0] = v;
+	f->skb->cb[1] = f->action == ACT_NONE ? 0 : f->out;
+	f->skb->cb[2] = f->copies;
+	if (v == V_PASS)
+		return TC_ACT_UNSPEC;
+	if (v >= V_FIRST_DROP) {
+		report(f->skb, f->p, v);
+		return TC_ACT_SHOT;
+	}
+	if (f->from)
+		vlan_count(f->from->slot, f->p->len, true);
+	return vlan_act(f);
+}
+
+#endif

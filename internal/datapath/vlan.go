@@ -1,0 +1,203 @@
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/weft-sdn/weft/internal/model"
+	"github.com/weft-sdn/weft/internal/table"
+)
+
+const (
+	progVLANGuest  = "vlan_guest"
+	progVLANUplink = "vlan_uplink"
+)
+
+const (
+	vlanSpoof = 1 << iota
+	vlanPeer
+	vlanTrunk
+	vlanPriority
+)
+
+type vlanPortRow struct {
+	IfIndex, ID, Slot, Uplink uint32
+	MAC                       model.MAC
+	Flags, Native, MTU        uint16
+	Storm                     uint32
+	Sends, Receives           table.VLANs
+}
+
+type vlanMemberRow struct {
+	Uplink, N uint32
+	IfIndex   [table.MaxVLANMembers]uint32
+}
+
+func encodeVLANPort(p table.VLANPort, slot uint32) vlanPortRow {
+	return vlanPortRow{IfIndex: p.IfIndex, ID: uint32(p.ID), Slot: slot, Uplink: p.Uplink, MAC: p.MAC, Native: p.Native, MTU: p.MTU,
+		Flags: flag[uint16](p.Spoof, vlanSpoof) | flag[uint16](p.Peer, vlanPeer) | flag[uint16](p.Trunk, vlanTrunk) | flag[uint16](p.Priority, vlanPriority),
+		Storm: p.StormRate, Sends: p.Sends, Receives: p.Receives}
+}
+
+func decodeVLANPort(r vlanPortRow) table.VLANPort {
+	return table.VLANPort{IfIndex: r.IfIndex, ID: model.PortID(r.ID), Uplink: r.Uplink, MAC: r.MAC, Native: r.Native, MTU: r.MTU,
+		Spoof: r.Flags&vlanSpoof != 0, Peer: r.Flags&vlanPeer != 0, Trunk: r.Flags&vlanTrunk != 0, Priority: r.Flags&vlanPriority != 0,
+		StormRate: r.Storm, Sends: r.Sends, Receives: r.Receives}
+}
+
+// vlanMembers are the devices behind each external interface, in order.
+func vlanMembers(ports map[uint32]table.VLANPort) map[uint32][]uint32 {
+	out := map[uint32][]uint32{}
+	for ifindex, p := range ports {
+		out[p.Uplink] = append(out[p.Uplink], ifindex)
+	}
+	for _, all := range out {
+		slices.Sort(all)
+	}
+	return out
+}
+
+// vlanMACs are the rows of vlan_mac that ports give; of two ports with the same MAC, which policy
+// forbids, the one with the lower ifindex counts.
+func vlanMACs(ports map[uint32]table.VLANPort) map[localMACKey]uint32 {
+	out := map[localMACKey]uint32{}
+	for ifindex, p := range ports {
+		k := localMACKey{VSID: p.Uplink, MAC: p.MAC}
+		if other, ok := out[k]; !ok || ifindex < other {
+			out[k] = ifindex
+		}
+	}
+	return out
+}
+
+func checkVLANPorts(s table.Set) error {
+	for uplink, all := range vlanMembers(s.VLANPorts) {
+		if len(all) > table.MaxVLANMembers {
+			return &ErrFull{Table: fmt.Sprintf("ports on external interface %d", uplink), Need: len(all), Limit: table.MaxVLANMembers}
+		}
+	}
+	return nil
+}
+
+// putVLANPorts writes the rows of ports and, when any has changed, all that is made from them. Without sweep
+// those that there are stay.
+func (s *Switch) putVLANPorts(want map[uint32]table.VLANPort, sweep bool) []error {
+	put, del := diffRows(s.have.VLANPorts, want, sweep)
+	if len(put)+len(del) == 0 {
+		return nil
+	}
+	var errs []error
+	for _, ifindex := range put {
+		slot, err := s.slot(ifindex, want[ifindex].ID)
+		if err == nil {
+			err = s.maps["vlan_port"].Put(ifindex, encodeVLANPort(want[ifindex], slot))
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("port of device %d: %w", ifindex, err))
+			continue
+		}
+		s.have.VLANPorts[ifindex] = want[ifindex]
+	}
+	gone := map[model.PortID]bool{}
+	for _, ifindex := range del {
+		gone[s.have.VLANPorts[ifindex].ID] = true
+		if err := ignoreMissing(s.maps["vlan_port"].Delete(ifindex)); err != nil {
+			errs = append(errs, fmt.Errorf("port of device %d: %w", ifindex, err))
+			continue
+		}
+		delete(s.have.VLANPorts, ifindex)
+		if _, other := s.have.Ports[ifindex]; !other {
+			s.free = append(s.free, s.slots[ifindex])
+			delete(s.slots, ifindex)
+		}
+	}
+	for p := range maps.Values(s.have.VLANPorts) { // it may only have changed its device
+		delete(gone, p.ID)
+	}
+	if len(gone) > 0 {
+		errs = append(errs, s.forgetDrops(gone))
+	}
+	return append(errs, s.syncVLANs())
+}
+
+// syncVLANs makes vlan_mac and vlan_member what the ports say.
+func (s *Switch) syncVLANs() error {
+	macs, members := vlanMACs(s.have.VLANPorts), map[uint32]vlanMemberRow{}
+	for uplink, all := range vlanMembers(s.have.VLANPorts) {
+		row := vlanMemberRow{Uplink: uplink}
+		row.N = uint32(copy(row.IfIndex[:], all))
+		members[uplink] = row
+	}
+	return errors.Join(syncRows(s.maps["vlan_mac"], macs), syncRows(s.maps["vlan_member"], members))
+}
+
+// syncRows makes a map hold want, and nothing else.
+func syncRows[K, V comparable](m *ebpf.Map, want map[K]V) error {
+	var errs []error
+	left := maps.Clone(want)
+	var gone []K
+	err := walk(m, func(k K, v V) error {
+		w, ok := want[k]
+		if !ok {
+			gone = append(gone, k)
+		}
+		if ok && w == v {
+			delete(left, k)
+		}
+		return nil
+	})
+	errs = append(errs, err)
+	for _, k := range gone {
+		errs = append(errs, ignoreMissing(m.Delete(k)))
+	}
+	for k, v := range left {
+		errs = append(errs, m.Put(k, v))
+	}
+	return errors.Join(errs...)
+}
+
+// AttachVLANPort puts the VLAN switch on the device of a port; repeating it is harmless.
+func (s *Switch) AttachVLANPort(ifindex uint32) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return errors.Join(
+		s.attach(linkName{progToPort, ifindex}, ebpf.AttachTCXEgress),
+		s.attach(linkName{progVLANGuest, ifindex}, ebpf.AttachTCXIngress),
+		s.detach(linkName{progFromPort, ifindex}),
+	)
+}
+
+// AttachVLANUplink puts the VLAN switch on an external interface; repeating it is harmless.
+func (s *Switch) AttachVLANUplink(ifindex uint32) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.attach(linkName{progVLANUplink, ifindex}, ebpf.AttachTCXIngress)
+}
+
+// DetachVLANUplink undoes AttachVLANUplink.
+func (s *Switch) DetachVLANUplink(ifindex uint32) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.detach(linkName{progVLANUplink, ifindex})
+}
+
+// AttachedVLANs lists the ports and external interfaces that the VLAN switch is on, sorted.
+func (s *Switch) AttachedVLANs() (ports, uplinks []uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for n := range s.links {
+		switch n.program {
+		case progVLANGuest:
+			ports = append(ports, n.ifindex)
+		case progVLANUplink:
+			uplinks = append(uplinks, n.ifindex)
+		}
+	}
+	slices.Sort(ports)
+	slices.Sort(uplinks)
+	return ports, uplinks
+}
