@@ -108,11 +108,14 @@ var kindColumns = map[model.Kind][]column{
 		}),
 		wide("FLOOD", func(r *weftv1.Resource) string { return r.GetVirtualSubnet().GetSpec().GetFlood() }),
 	},
+	model.KindExternalNetwork: {
+		text("INTERFACES", func(r *weftv1.Resource) string { return interfacesOf(r.GetExternalNetwork().GetSpec()) }),
+	},
 	model.KindPortProfile: {
 		text("SETTINGS", func(r *weftv1.Resource) string { return settingNames(r.GetPortProfile().GetSpec()) }),
 	},
 	model.KindPort: {
-		text("SUBNET", func(r *weftv1.Resource) string { return r.GetPort().GetSpec().GetSubnet() }),
+		text("SUBNET", func(r *weftv1.Resource) string { return wherePort(r.GetPort().GetSpec()) }),
 		text("ADDRESSES", func(r *weftv1.Resource) string {
 			return strings.Join(slices.Concat(r.GetPort().GetSpec().GetAddresses(), r.GetPort().GetStatus().GetLearned()), ",")
 		}),
@@ -170,6 +173,31 @@ func labels(of map[string]string) string {
 }
 
 // settingNames lists what a profile says, true and false ones with their value.
+// interfacesOf writes "eth1 (h1,h2) bond0 (rack=a) eth0".
+func interfacesOf(s *weftv1.ExternalNetworkSpec) string {
+	var out []string
+	for _, i := range s.GetInterfaces() {
+		whose := slices.Clone(i.GetHosts())
+		for _, k := range slices.Sorted(maps.Keys(i.GetLabels())) {
+			whose = append(whose, k+"="+i.GetLabels()[k])
+		}
+		text := i.GetInterface()
+		if len(whose) > 0 {
+			text += " (" + strings.Join(whose, ",") + ")"
+		}
+		out = append(out, text)
+	}
+	return strings.Join(out, " ")
+}
+
+// wherePort names the subnet of a port, or the external network and how it is on it.
+func wherePort(s *weftv1.PortSpec) string {
+	if v := s.GetVlan(); v != nil {
+		return v.GetNetwork() + " " + v.GetMode()
+	}
+	return s.GetSubnet()
+}
+
 func settingNames(s *weftv1.PortProfileSpec) string {
 	var out []string
 	fields := s.ProtoReflect().Descriptor().Fields()

@@ -21,6 +21,11 @@ var fieldDocs = withSettings(map[string]string{
 	"ProviderAddress.spec.host":    "The host whose interface carries the address.",
 	"ProviderAddress.spec.address": "Provider Address (PA): an address of the host on the physical network, to which other hosts send encapsulated packets. Unique in the fleet.",
 
+	"ExternalNetwork.spec.interfaces":           "How hosts are connected to the physical network of VLANs; of a host, the first entry counts that is for it.",
+	"ExternalNetwork.spec.interfaces.hosts":     "Names of hosts that the entry is for.",
+	"ExternalNetwork.spec.interfaces.labels":    "Labels of hosts that the entry is for; a host must have all of them. With neither hosts nor labels it is for every host.",
+	"ExternalNetwork.spec.interfaces.interface": "Network interface of those hosts. Frames of VLANs go in and out of it; what is for no port stays the host's own.",
+
 	"ProviderRoute.spec.host":      "The host that the route is for.",
 	"ProviderRoute.spec.prefix":    "Provider Addresses of other hosts that the route leads to; the longest prefix wins.",
 	"ProviderRoute.spec.nextHop":   "Router of the physical network that such packets are handed to. Empty: the prefix is on-link on the interface. Several routes of one host with the same prefix and metric share the load.",
@@ -103,7 +108,7 @@ var fieldDocs = withSettings(map[string]string{
 	"LookupRecord.spec.mac":             "MAC under which the address answers.",
 	"LookupRecord.spec.providerAddress": "Provider Address (PA) behind which the address is.",
 
-	"metadata.tenant":     "Tenant that owns the resource; empty for Tenant, Host, ProviderAddress and ProviderRoute.",
+	"metadata.tenant":     "Tenant that owns the resource; empty for Tenant, Host, ProviderAddress, ProviderRoute and ExternalNetwork.",
 	"metadata.name":       "Name, unique for its kind in its tenant. References go by it.",
 	"metadata.uid":        "Written by the system: identity that a later resource with the same name does not share.",
 	"metadata.labels":     "Free keys and values, for people and their programs.",

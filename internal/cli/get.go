@@ -32,8 +32,8 @@ func (a *app) getCommand() *cobra.Command {
 		Short: "Show resources",
 		Long: `Show resources of a kind: one tenant's with -n, all with -A or without either.
 
-Kinds: tenants, hosts, pas (ProviderAddress), providerroutes, groups (AddressGroup), acls
-(AccessList), networks (VirtualNetwork), subnets (VirtualSubnet), profiles (PortProfile), ports,
+Kinds: tenants, hosts, pas (ProviderAddress), providerroutes, externals
+(ExternalNetwork), groups (AddressGroup), acls (AccessList), networks (VirtualNetwork), subnets (VirtualSubnet), profiles (PortProfile), ports,
 routes (CustomerRoute), records (LookupRecord); in any case, singular or plural.
 -o wide of acls shows every rule with what the hosts have counted.
 -o yaml can be given back to weft apply; -o name prints KIND TENANT/NAME.`,

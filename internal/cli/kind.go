@@ -13,7 +13,7 @@ import (
 // shortKinds are what people type beside the kind's own name.
 var shortKinds = map[string]model.Kind{
 	"pa": model.KindProviderAddress, "network": model.KindVirtualNetwork, "vnet": model.KindVirtualNetwork,
-	"subnet": model.KindVirtualSubnet, "profile": model.KindPortProfile,
+	"external": model.KindExternalNetwork, "subnet": model.KindVirtualSubnet, "profile": model.KindPortProfile,
 	"group": model.KindAddressGroup, "acl": model.KindAccessList, "list": model.KindAccessList, "route": model.KindCustomerRoute, "record": model.KindLookupRecord,
 }
 
@@ -41,7 +41,7 @@ func parseKind(word string) (model.Kind, error) {
 
 // kindWords are the words that completion offers: short where there is a short one.
 func kindWords() []string {
-	return []string{"tenants", "hosts", "pas", "providerroutes", "groups", "acls", "networks", "subnets", "profiles", "ports", "routes", "records"}
+	return []string{"tenants", "hosts", "pas", "providerroutes", "externals", "groups", "acls", "networks", "subnets", "profiles", "ports", "routes", "records"}
 }
 
 // parseKey reads KIND and [TENANT/]NAME, with the tenant of -n.

@@ -33,6 +33,7 @@ type Compiler struct {
 	groups    map[model.Ref]*group
 	lists     map[model.Ref]*list
 	profiles  map[model.Ref]*profile
+	externals map[string]*external
 	ports     map[model.Ref]*port
 	primaries map[netip.Addr]map[*host]struct{}    // hosts by the address that records name
 	named     map[netip.Addr]map[*network]struct{} // networks whose records name an address
@@ -53,6 +54,7 @@ func New() *Compiler {
 		groups:    map[model.Ref]*group{},
 		lists:     map[model.Ref]*list{},
 		profiles:  map[model.Ref]*profile{},
+		externals: map[string]*external{},
 		ports:     map[model.Ref]*port{},
 		primaries: map[netip.Addr]map[*host]struct{}{},
 		named:     map[netip.Addr]map[*network]struct{}{},
@@ -113,6 +115,10 @@ func (c *Compiler) add(r model.Resource) {
 		c.addAddressGroup(r)
 	case *model.AccessList:
 		c.addAccessList(r)
+	case *model.Host:
+		c.touchHost(r)
+	case *model.ExternalNetwork:
+		c.addExternalNetwork(r)
 	case *model.PortProfile:
 		c.addPortProfile(r)
 	case *model.Port:
@@ -138,6 +144,10 @@ func (c *Compiler) remove(r model.Resource) {
 		c.removeAddressGroup(r)
 	case *model.AccessList:
 		c.removeAccessList(r)
+	case *model.Host:
+		c.touchHost(r)
+	case *model.ExternalNetwork:
+		c.removeExternalNetwork(r)
 	case *model.PortProfile:
 		c.removePortProfile(r)
 	case *model.Port:
@@ -328,6 +338,8 @@ func (c *Compiler) Concern(key model.Key) []string {
 		return c.groups[key.Ref].concern()
 	case *model.AccessList:
 		return c.lists[key.Ref].concern()
+	case *model.ExternalNetwork:
+		return c.externals[key.Name].concern()
 	case *model.PortProfile:
 		return c.profiles[key.Ref].concern()
 	case *model.Port:

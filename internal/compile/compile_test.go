@@ -75,6 +75,24 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 		if !ok || p.Host() != host {
 			continue
 		}
+		if v := settle(p).VLAN; v != nil {
+			row := goal.Port{Ref: p.Metadata.Ref(), ID: p.ID, MAC: p.Spec.MAC, Spoof: settle(p).AllowSpoofing,
+				Settings: goal.PortSettings{DHCPServer: !settle(p).DHCPGuard, Router: !settle(p).RouterGuard, StormLimit: settle(p).StormLimit,
+					Isolation: settle(p).Isolation, Allowed: settle(p).AllowedAddresses, VLAN: v}}
+			if e, ok := resources[model.Key{Kind: model.KindExternalNetwork, Ref: model.Ref{Name: v.Network}}].(*model.ExternalNetwork); ok {
+				rack := ""
+				if h, ok := resources[model.Key{Kind: model.KindHost, Ref: model.Ref{Name: host}}].(*model.Host); ok {
+					rack = h.Metadata.Labels["rack"]
+				}
+				for _, i := range e.Spec.Interfaces {
+					if row.Interface == "" && (slices.Contains(i.Hosts, host) || i.Labels["rack"] != "" && i.Labels["rack"] == rack || len(i.Hosts)+len(i.Labels) == 0) {
+						row.Interface = i.Interface
+					}
+				}
+			}
+			g.Ports[p.ID] = row
+			continue
+		}
 		s, n := subnetOf(p.Metadata.Tenant, p.Spec.Subnet)
 		if n == nil {
 			continue
@@ -150,14 +168,14 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 					if l.Rewrite && transport(subnets[l.Spec.Subnet]) == model.Rewrite {
 						g.Records[k] = withRewrite(g.Records[k], l.Spec.ProviderAddress)
 					}
-				case p != nil && p.Spec.Subnet == l.Spec.Subnet && p.Host() != "":
+				case p != nil && p.Spec.Subnet == l.Spec.Subnet && p.Host() != "" && settle(p).VLAN == nil:
 					g.Records[k] = goal.Record{MAC: p.Spec.MAC, PA: paOf(p), Port: p.ID, Transport: transport(subnets[l.Spec.Subnet]), Trust: trust(settle(p)), Isolation: settle(p).Isolation.ID()}
 				}
 			}
 		}
 		for _, r := range resources {
 			p, ok := r.(*model.Port)
-			if !ok || p.Metadata.Tenant != n.Metadata.Tenant || subnets[p.Spec.Subnet] == nil || p.Host() == "" {
+			if !ok || p.Metadata.Tenant != n.Metadata.Tenant || subnets[p.Spec.Subnet] == nil || p.Host() == "" || settle(p).VLAN != nil {
 				continue
 			}
 			cas := append(slices.Clone(p.Spec.Addresses), p.Learned...)
@@ -314,7 +332,16 @@ func draw(t *rapid.T) model.Resource {
 	pick := func(of ...string) string { return rapid.SampledFrom(of).Draw(t, "pick") }
 	number := func(n int) int { return rapid.IntRange(0, n-1).Draw(t, "n") }
 	tenant := pick(tenants...)
-	switch number(19) {
+	switch number(21) {
+	case 19:
+		r := &model.ExternalNetwork{Metadata: meta("", pick("lan", "dmz"))}
+		for range number(3) {
+			r.Spec.Interfaces = append(r.Spec.Interfaces, model.ExternalInterface{Interface: pick("eth1", "eth2"), Hosts: [][]string{nil, {"h1"}, {"h2", "h3"}}[number(3)],
+				Labels: []map[string]string{nil, {"rack": "a"}}[number(2)]})
+		}
+		return r
+	case 20:
+		return &model.Host{Metadata: model.Metadata{Name: pick(hosts...), Labels: []map[string]string{nil, {"rack": "a"}, {"rack": "b"}}[number(3)]}}
 	case 0:
 		return &model.VirtualNetwork{Metadata: meta(tenant, pick(nets...)), Index: model.NetworkIndex(1 + number(6)),
 			Spec: model.VirtualNetworkSpec{UseExternalRouter: number(3) == 0, AccessLists: someLists(t)}}
@@ -434,6 +461,9 @@ func drawSettings(t *rapid.T) (s model.PortSettings) {
 	}
 	if number(4) == 0 {
 		s.StormLimit, s.Isolation = new(uint32(number(3))), &model.Isolation{Mode: model.IsolationMode([]string{"none", "isolated", "promiscuous"}[number(3)])}
+	}
+	if number(5) == 0 {
+		s.VLAN = &model.VLAN{Network: []string{"lan", "dmz"}[number(2)], Mode: model.VLANAccess, ID: uint16(10 + number(2))}
 	}
 	for range number(3) {
 		s.Mirrors = append(s.Mirrors, model.Mirror{Destination: fmt.Sprint("port", number(6)), Direction: []model.Direction{"", model.Outbound}[number(2)], RateLimit: uint32(number(2)), Port: uint16(number(2))})

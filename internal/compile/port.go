@@ -14,7 +14,8 @@ type port struct {
 	spec     *model.Port
 	profile  *profile // nil: none
 	settings model.Settings
-	subnet   *subnet
+	subnet   *subnet            // nil on a VLAN
+	external *external          // nil but on a VLAN
 	host     *host              // nil while it is placed nowhere
 	stands   map[recordSpot]int // records that name it, by where they stand
 
@@ -39,14 +40,13 @@ func (c *Compiler) addPort(r *model.Port) {
 	ref := r.Metadata.Ref()
 	p := c.port(ref)
 	p.spec = r
-	p.subnet = c.subnet(model.Ref{Tenant: ref.Tenant, Name: r.Spec.Subnet})
-	p.subnet.ports[p] = struct{}{}
 	if name := r.Host(); name != "" {
 		p.host = c.host(name)
 		p.host.placed[p] = struct{}{}
 	}
 	c.takeSettings(p)
 	c.joinGroups(p)
+	c.place(p, r)
 	for _, ca := range p.recorded() {
 		all := p.subnet.claim(ca)
 		all.ports = append(all.ports, p)
@@ -62,14 +62,31 @@ func (c *Compiler) removePort(r *model.Port) {
 		all.ports = without(all.ports, p)
 		p.subnet.settleClaims(ca)
 	}
-	delete(p.subnet.ports, p)
+	if p.subnet != nil {
+		delete(p.subnet.ports, p)
+	}
+	if p.external != nil {
+		delete(p.external.ports, p)
+		c.forgetExternal(p.settings.VLAN.Network)
+	}
 	if p.host != nil {
 		delete(p.host.placed, p)
 		c.todo.hosts[p.host] = struct{}{}
 	}
 	c.partGroups(p)
 	c.dropSettings(p)
-	p.spec, p.subnet, p.host = nil, nil, nil
+	p.spec, p.subnet, p.external, p.host = nil, nil, nil, nil
+}
+
+// place puts a port into its subnet, or on its VLAN.
+func (c *Compiler) place(p *port, r *model.Port) {
+	if v := p.settings.VLAN; v != nil {
+		p.external = c.external(v.Network)
+		p.external.ports[p] = struct{}{}
+		return
+	}
+	p.subnet = c.subnet(model.Ref{Tenant: p.ref.Tenant, Name: r.Spec.Subnet})
+	p.subnet.ports[p] = struct{}{}
 }
 
 // touchPort asks for the port's row and for the records of its addresses.
@@ -103,15 +120,21 @@ func (p *port) trust() goal.Trust {
 }
 
 func (c *Compiler) retractPort(p *port) {
-	if p.in == nil {
+	if p.on == nil {
 		return
 	}
 	c.dropPort(p.on, p.id)
-	c.leave(p.in, p.on)
+	if p.in != nil {
+		c.leave(p.in, p.on)
+	}
 	p.in, p.on, p.id = nil, nil, 0
 }
 
 func (c *Compiler) settlePort(p *port) {
+	if p.spec != nil && p.host != nil && p.external != nil {
+		c.settleVLANPort(p)
+		return
+	}
 	if p.spec == nil || p.host == nil || p.subnet.network == nil {
 		return
 	}
@@ -122,6 +145,15 @@ func (c *Compiler) settlePort(p *port) {
 	p.in, p.on, p.id = p.subnet.network, p.host, row.ID
 	c.setPort(p.on, row)
 	c.join(p.in, p.on)
+}
+
+func (c *Compiler) settleVLANPort(p *port) {
+	row := c.vlanRow(p)
+	if row.Check() != nil {
+		return
+	}
+	p.on, p.id = p.host, row.ID
+	c.setPort(p.on, row)
 }
 
 func (p *port) row() goal.Port {
@@ -185,6 +217,9 @@ func (p *port) concern() []string {
 // recorded gives the addresses under which a port has records.
 func (p *port) recorded() []netip.Addr {
 	all := p.spec.CAs()
+	if p.external != nil {
+		return nil
+	}
 	if p.settings.Learns() {
 		all = append(all, model.L2OnlyCA(p.spec.Spec.MAC))
 	}

@@ -246,7 +246,8 @@ func appendPort(b []byte, p Port) []byte {
 	b = appendBool(b, p.Forward)
 	b = appendBool(b, p.External)
 	b = appendBool(b, p.ClampMSS)
-	return appendBytes(b, p.Settings.Encode())
+	b = appendBytes(b, p.Settings.Encode())
+	return appendText(b, p.Interface)
 }
 
 // reader takes bytes off the front; after the first error it gives zeros.
@@ -402,5 +403,6 @@ func (r *reader) port() Port {
 	settings, err := DecodePortSettings(r.bytes())
 	r.check(err)
 	p.Settings = settings
+	p.Interface = r.text()
 	return p
 }

@@ -32,6 +32,8 @@ type Port struct {
 	ClampMSS bool       // lower the MSS of TCP connections to what the path carries
 	External bool       // between the subnets of the network only customer routes lead
 	Settings PortSettings
+	// Interface of a port on a VLAN, which has no VSID, network, CAs or PA; "" where the host has none.
+	Interface string
 }
 
 // Flood says what is flooded in the subnet of a port: with L2 all broadcast and multicast, else

@@ -86,12 +86,15 @@ func drawGoal(t *rapid.T, label string) *Goal {
 		p.Settings = PortSettings{DHCPServer: number(2) == 1, Router: number(2) == 1, StormLimit: uint32(number(3)), Isolation: model.Isolation{Mode: []model.IsolationMode{"", "isolated"}[number(2)]}}
 		if number(3) == 0 {
 			p.Settings.Allowed = []model.AllowedAddress{{Prefix: prefixes[number(3)], MAC: mac()}}
-			p.Settings.VLAN = &model.VLAN{Network: "n", Mode: model.VLANTrunk, Allowed: []model.Range{{First: 1, Last: uint16(1 + number(3))}}}
 			p.Settings.Bandwidth = &model.Bandwidth{Outbound: model.BandwidthLimit{Maximum: 8 * int64(number(3))}}
 			p.Settings.Mirrors = []Mirror{{To: 7, Outbound: true, Snap: uint32(64 + number(2))}}
 		}
 		p.CAs = append(p.CAs, cas[:number(4)]...)
 		p.Prefixes = append(p.Prefixes, prefixes[:2][:number(3)]...)
+		if number(4) == 0 {
+			p = Port{Ref: p.Ref, ID: p.ID, MAC: p.MAC, Spoof: p.Spoof, Settings: p.Settings, Interface: []string{"", "eth1"}[number(2)]}
+			p.Settings.VLAN = &model.VLAN{Network: "n", Mode: model.VLANTrunk, Allowed: []model.Range{{First: 1, Last: uint16(1 + number(3))}}}
+		}
 		g.Ports[p.ID] = p
 	}
 	return g
@@ -267,7 +270,7 @@ func way(name string) []byte {
 
 func portWith(settings string) []byte {
 	b := appendPort(nil, Port{Ref: model.Ref{Tenant: "red", Name: "p"}, ID: 1, VSID: 5001, Network: 1, MAC: model.MAC{2}})
-	return appendBytes(b[:len(b)-4], []byte(settings))
+	return appendText(appendBytes(b[:len(b)-6], []byte(settings)), "")
 }
 
 func seal(rows []byte) []byte {
@@ -383,5 +386,6 @@ func TestDigestIgnoresOrderAndSeesEveryField(t *testing.T) {
 	change("multicast PA", func(p *Port) { p.Flood.Group = netip.MustParseAddr("239.1.1.1") })
 	change("forward", func(p *Port) { p.Forward = true })
 	change("external", func(p *Port) { p.External = true })
+	change("interface", func(p *Port) { p.Interface = "eth1" })
 	change("mss", func(p *Port) { p.ClampMSS = true })
 }

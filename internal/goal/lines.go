@@ -147,6 +147,9 @@ func traits(p Port) string {
 	if p.ClampMSS {
 		b.WriteString(" clamps MSS")
 	}
+	if p.Interface != "" {
+		b.WriteString(" on " + p.Interface)
+	}
 	if text := p.Settings.String(); text != "" {
 		b.WriteString(" settings " + text)
 	}

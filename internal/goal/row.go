@@ -45,6 +45,12 @@ func (p Port) Check() error {
 	if p.Ref.Name == "" || len(p.Ref.Name) > MaxName || len(p.Ref.Tenant) > MaxName {
 		return wrong("port %d: name %q of tenant %q must have 1 to %d bytes", p.ID, p.Ref.Name, p.Ref.Tenant, MaxName)
 	}
+	if p.Settings.VLAN != nil {
+		return p.checkVLAN()
+	}
+	if p.Interface != "" {
+		return wrong("port %s: interface %s, and it is in a subnet", p.Ref, p.Interface)
+	}
 	if p.ID == 0 || !p.VSID.Valid() || p.Network == 0 || !p.MAC.IsUnicast() {
 		return wrong("port %s: id %d, vsid %d, network %d and MAC %s must all be set", p.Ref, p.ID, p.VSID, p.Network, p.MAC)
 	}
@@ -74,6 +80,20 @@ func (p Port) Check() error {
 		return fmt.Errorf("port %s: %w", p.Ref, err)
 	}
 	return checkOptional(p.PA, "port "+p.Ref.String()+": PA")
+}
+
+// maxInterface is how long the name of a Linux device can be, in bytes.
+const maxInterface = 15
+
+// checkVLAN is Check for a port on a VLAN.
+func (p Port) checkVLAN() error {
+	if p.ID == 0 || !p.MAC.IsUnicast() || len(p.Interface) > maxInterface {
+		return wrong("port %s: id %d and MAC %s must be set, and interface %q short", p.Ref, p.ID, p.MAC, p.Interface)
+	}
+	if p.VSID != 0 || p.Network != 0 || len(p.CAs)+len(p.Prefixes) > 0 || p.Gateway4.IsValid() || p.Gateway6.IsValid() || p.PA.IsValid() || p.Learn > 0 || p.Forward {
+		return wrong("port %s: it is on a VLAN, and has what only ports in a subnet have", p.Ref)
+	}
+	return p.Settings.Check()
 }
 
 // Check tells whether r may stand in a Goal. A Router record has neither PA nor port.
@@ -203,7 +223,7 @@ func plainPrefix(p netip.Prefix) bool { return p.IsValid() && plain(p.Addr()) &&
 func (p Port) Equal(q Port) bool {
 	return p.Ref == q.Ref && p.ID == q.ID && p.VSID == q.VSID && p.Network == q.Network && p.MAC == q.MAC &&
 		p.Gateway4 == q.Gateway4 && p.Gateway6 == q.Gateway6 && p.PA == q.PA && p.Spoof == q.Spoof && p.Learn == q.Learn && p.Flood == q.Flood &&
-		p.Forward == q.Forward && p.External == q.External && p.ClampMSS == q.ClampMSS &&
+		p.Forward == q.Forward && p.External == q.External && p.ClampMSS == q.ClampMSS && p.Interface == q.Interface &&
 		slices.Equal(p.CAs, q.CAs) && slices.Equal(p.Prefixes, q.Prefixes) && p.Settings.Equal(q.Settings)
 }
 

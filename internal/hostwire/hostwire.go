@@ -323,7 +323,7 @@ func toPeerKey(w *hostv1.PeerKey) (k goal.PeerKey, err error) {
 func fromPort(p goal.Port) *hostv1.Port {
 	w := &hostv1.Port{Tenant: p.Ref.Tenant, Name: p.Ref.Name, Id: uint32(p.ID), Vsid: uint32(p.VSID), Network: uint32(p.Network),
 		Mac: p.MAC[:], Gateway4: address(p.Gateway4), Gateway6: address(p.Gateway6), Pa: address(p.PA), Spoof: p.Spoof, Learn: p.Learn,
-		FloodL2: p.Flood.L2, FloodGroup: address(p.Flood.Group), FloodRate: p.Flood.Rate, Forward: p.Forward, External: p.External, MssClamp: p.ClampMSS, Settings: p.Settings.Encode()}
+		FloodL2: p.Flood.L2, FloodGroup: address(p.Flood.Group), FloodRate: p.Flood.Rate, Forward: p.Forward, External: p.External, MssClamp: p.ClampMSS, Interface: p.Interface, Settings: p.Settings.Encode()}
 	for _, a := range p.CAs {
 		w.Cas = append(w.Cas, address(a))
 	}
@@ -335,7 +335,7 @@ func fromPort(p goal.Port) *hostv1.Port {
 
 func toPort(w *hostv1.Port) (goal.Port, error) {
 	p := goal.Port{Ref: model.Ref{Tenant: w.GetTenant(), Name: w.GetName()}, ID: model.PortID(w.GetId()), VSID: model.VSID(w.GetVsid()),
-		Network: model.NetworkIndex(w.GetNetwork()), Spoof: w.GetSpoof(), Learn: w.GetLearn(), Forward: w.GetForward(), External: w.GetExternal(), ClampMSS: w.GetMssClamp()}
+		Network: model.NetworkIndex(w.GetNetwork()), Spoof: w.GetSpoof(), Learn: w.GetLearn(), Forward: w.GetForward(), External: w.GetExternal(), ClampMSS: w.GetMssClamp(), Interface: w.GetInterface()}
 	if len(w.GetCas()) > goal.MaxCAs || len(w.GetPrefixes()) > goal.MaxPrefixes {
 		return p, wrong("port %s has %d addresses and %d prefixes", p.Ref, len(w.GetCas()), len(w.GetPrefixes()))
 	}

@@ -98,6 +98,7 @@ type admission struct {
 	unlearned map[model.Key][]netip.Addr // ports that are not in the set and give up what they had learned
 
 	communities map[model.Key]map[model.IsolationID]string // by subnet: names by number
+	vlans       map[string]*vlanPlan                       // by external network
 
 	violations []Violation
 	overflow   int
@@ -133,7 +134,7 @@ func newAdmission(s *State, alloc Allocator) *admission {
 		puts: map[model.Key]model.Resource{}, deleted: map[model.Key]struct{}{},
 		children: map[model.Key][]model.Key{}, taken: map[claim]model.Resource{},
 		bad: map[model.Key]bool{}, hints: map[claim]netip.Addr{},
-		communities: map[model.Key]map[model.IsolationID]string{},
+		communities: map[model.Key]map[model.IsolationID]string{}, vlans: map[string]*vlanPlan{},
 	}
 }
 

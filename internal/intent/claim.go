@@ -27,7 +27,8 @@ const (
 	claimMAC     // scope: network index
 	claimCA      // scope: VSID
 	claimPA
-	claimRoute // scope: network index; value, num: prefix and metric
+	claimVLANMAC // num: of the external network
+	claimRoute   // scope: network index; value, num: prefix and metric
 )
 
 func vsidClaim(v model.VSID) claim            { return claim{what: claimVSID, num: uint64(v)} }

@@ -73,6 +73,10 @@ func (portRules) check(a *admission, r, old model.Resource) {
 		return
 	}
 	settings := a.settings(p)
+	if settings.VLAN != nil {
+		a.checkVLANPort(p, settings)
+		return
+	}
 	checkLearning(a, p, settings)
 	a.checkCommunity(p, settings.Isolation)
 	subnet, _ := a.refer(k, "spec.subnet", subnetKey(p.Metadata.Tenant, p.Spec.Subnet)).(*model.VirtualSubnet)
@@ -133,6 +137,13 @@ func (a *admission) networkOf(s *model.VirtualSubnet) *model.VirtualNetwork {
 
 func (portRules) allocate(a *admission, r model.Resource) {
 	p, k := r.(*model.Port), model.KeyOf(r)
+	if v := a.settings(p).VLAN; v != nil {
+		if p.Spec.MAC.IsZero() && !a.allocateVLANMAC(p, v.Network) {
+			a.fail(k, "spec.mac", "no unused MAC was found; write one")
+		}
+		a.allocatePortID(p)
+		return
+	}
 	subnet, _ := a.get(subnetKey(p.Metadata.Tenant, p.Spec.Subnet)).(*model.VirtualSubnet)
 	network := a.networkOf(subnet)
 	if network == nil {
@@ -144,17 +155,23 @@ func (portRules) allocate(a *admission, r model.Resource) {
 	if len(p.Spec.Addresses) == 0 && !a.settings(p).Learns() {
 		allocateCAs(a, p, subnet)
 	}
+	if a.allocatePortID(p) {
+		a.allocateRewrites(p, subnet)
+	}
+}
+
+func (a *admission) allocatePortID(p *model.Port) bool {
 	if p.ID == 0 {
 		free := func(i uint32) bool { return a.owner(portClaim(model.PortID(i))) == nil }
 		i, ok := next(&a.cursors.Port, 1, math.MaxUint32, free)
 		if !ok {
-			a.fail(k, "", "all port ids are in use")
-			return
+			a.fail(model.KeyOf(p), "", "all port ids are in use")
+			return false
 		}
 		p.ID = model.PortID(i)
 	}
-	a.claim(portClaim(p.ID), r)
-	a.allocateRewrites(p, subnet)
+	a.claim(portClaim(p.ID), p)
+	return true
 }
 
 func allocateMAC(a *admission, p *model.Port, network model.NetworkIndex) bool {
@@ -210,6 +227,9 @@ func (portRules) claims(get func(model.Key) model.Resource, r model.Resource) []
 	for _, pa := range p.RewriteAddresses {
 		out = append(out, paClaim(pa))
 	}
+	if v := settingsOf(get, p).VLAN; v != nil {
+		return append(out, vlanMACClaim(v.Network, p.Spec.MAC))
+	}
 	s, ok := get(subnetKey(p.Metadata.Tenant, p.Spec.Subnet)).(*model.VirtualSubnet)
 	if !ok {
 		return out
@@ -225,7 +245,16 @@ func (portRules) claims(get func(model.Key) model.Resource, r model.Resource) []
 
 func (portRules) parents(r model.Resource) []model.Key {
 	p := r.(*model.Port)
-	out := append(listKeys(p.Metadata.Tenant, p.Spec.AccessLists), subnetKey(p.Metadata.Tenant, p.Spec.Subnet))
+	out := listKeys(p.Metadata.Tenant, p.Spec.AccessLists)
+	if p.Spec.Subnet != "" {
+		out = append(out, subnetKey(p.Metadata.Tenant, p.Spec.Subnet))
+	}
+	if p.Spec.Subnet == "" {
+		out = append(out, tenantKey(p.Metadata.Tenant))
+	}
+	if p.Spec.VLAN != nil {
+		out = append(out, externalKey(p.Spec.VLAN.Network))
+	}
 	out = append(out, mirrorKeys(p.Metadata.Tenant, p.Spec.Mirrors)...)
 	if p.Spec.Profile != "" {
 		out = append(out, profileKey(p.Metadata.Tenant, p.Spec.Profile))

@@ -18,8 +18,23 @@ func (portProfileRules) clone(r model.Resource) model.Resource {
 
 func (portProfileRules) inherit(_, _ model.Resource) {}
 
-func (portProfileRules) check(a *admission, r, _ model.Resource) {
-	a.checkSettings(model.KeyOf(r), r.(*model.PortProfile).Spec.PortSettings)
+func (portProfileRules) check(a *admission, r, old model.Resource) {
+	p := r.(*model.PortProfile)
+	a.checkSettings(model.KeyOf(r), p.Spec.PortSettings)
+	if p.Spec.VLAN != nil {
+		a.refer(model.KeyOf(r), "spec.vlan.network", externalKey(p.Spec.VLAN.Network))
+	}
+	if old != nil && vlanNetwork(old) != vlanNetwork(r) && len(a.childrenOf(model.KeyOf(r))) > 0 {
+		a.fail(model.KeyOf(r), "spec.vlan.network", "cannot change (it is %q) while ports have the profile: they would leave one switch for another", vlanNetwork(old))
+	}
+}
+
+// vlanNetwork is the external network that ports of a profile are on; "": none.
+func vlanNetwork(r model.Resource) string {
+	if v := r.(*model.PortProfile).Spec.VLAN; v != nil {
+		return v.Network
+	}
+	return ""
 }
 
 func (portProfileRules) allocate(*admission, model.Resource) {}
@@ -39,7 +54,11 @@ func mirrorKeys(tenant string, all []model.Mirror) []model.Key {
 
 func (portProfileRules) parents(r model.Resource) []model.Key {
 	spec, tenant := r.(*model.PortProfile).Spec, r.Meta().Tenant
-	return append(append(listKeys(tenant, spec.AccessLists), mirrorKeys(tenant, spec.Mirrors)...), tenantKey(tenant))
+	out := append(append(listKeys(tenant, spec.AccessLists), mirrorKeys(tenant, spec.Mirrors)...), tenantKey(tenant))
+	if spec.VLAN != nil {
+		out = append(out, externalKey(spec.VLAN.Network))
+	}
+	return out
 }
 
 func (portProfileRules) sameSpec(a, b model.Resource) bool {

@@ -36,6 +36,7 @@ var rulesOf = map[model.Kind]rules{
 	model.KindHost:            hostRules{},
 	model.KindProviderAddress: providerAddressRules{},
 	model.KindProviderRoute:   providerRouteRules{},
+	model.KindExternalNetwork: externalNetworkRules{},
 	model.KindVirtualNetwork:  virtualNetworkRules{},
 	model.KindVirtualSubnet:   virtualSubnetRules{},
 	model.KindAddressGroup:    addressGroupRules{},

@@ -16,6 +16,7 @@ const (
 	KindHost            Kind = "Host"
 	KindProviderAddress Kind = "ProviderAddress"
 	KindProviderRoute   Kind = "ProviderRoute"
+	KindExternalNetwork Kind = "ExternalNetwork"
 	KindAddressGroup    Kind = "AddressGroup"
 	KindAccessList      Kind = "AccessList"
 	KindVirtualNetwork  Kind = "VirtualNetwork"
@@ -27,12 +28,12 @@ const (
 )
 
 // Kinds lists every kind in dependency order.
-var Kinds = []Kind{KindTenant, KindHost, KindProviderAddress, KindProviderRoute, KindAddressGroup, KindAccessList, KindVirtualNetwork,
+var Kinds = []Kind{KindTenant, KindHost, KindProviderAddress, KindProviderRoute, KindExternalNetwork, KindAddressGroup, KindAccessList, KindVirtualNetwork,
 	KindVirtualSubnet, KindPortProfile, KindPort, KindCustomerRoute, KindLookupRecord}
 
 // Tenanted reports whether resources of the kind live inside a tenant.
 func (k Kind) Tenanted() bool {
-	return k != KindTenant && k != KindHost && k != KindProviderAddress && k != KindProviderRoute
+	return k != KindTenant && k != KindHost && k != KindProviderAddress && k != KindProviderRoute && k != KindExternalNetwork
 }
 
 // Ref names a tenanted resource: "red/web-1". Tenant is empty for the others.
@@ -332,6 +333,7 @@ func (*VirtualNetwork) Kind() Kind  { return KindVirtualNetwork }
 func (*VirtualSubnet) Kind() Kind   { return KindVirtualSubnet }
 func (*AddressGroup) Kind() Kind    { return KindAddressGroup }
 func (*AccessList) Kind() Kind      { return KindAccessList }
+func (*ExternalNetwork) Kind() Kind { return KindExternalNetwork }
 func (*PortProfile) Kind() Kind     { return KindPortProfile }
 func (*Port) Kind() Kind            { return KindPort }
 func (*Host) Kind() Kind            { return KindHost }
@@ -345,6 +347,7 @@ func (r *VirtualNetwork) Meta() *Metadata  { return &r.Metadata }
 func (r *VirtualSubnet) Meta() *Metadata   { return &r.Metadata }
 func (r *AddressGroup) Meta() *Metadata    { return &r.Metadata }
 func (r *AccessList) Meta() *Metadata      { return &r.Metadata }
+func (r *ExternalNetwork) Meta() *Metadata { return &r.Metadata }
 func (r *PortProfile) Meta() *Metadata     { return &r.Metadata }
 func (r *Port) Meta() *Metadata            { return &r.Metadata }
 func (r *Host) Meta() *Metadata            { return &r.Metadata }

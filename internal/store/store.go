@@ -262,6 +262,8 @@ func newResource(k model.Kind) model.Resource {
 		return &model.AddressGroup{}
 	case model.KindAccessList:
 		return &model.AccessList{}
+	case model.KindExternalNetwork:
+		return &model.ExternalNetwork{}
 	case model.KindPortProfile:
 		return &model.PortProfile{}
 	case model.KindPort:

@@ -224,7 +224,7 @@ type Set struct {
 	Forwarders map[Forwarder]Trust
 	RewriteOut map[RecordKey]netip.Addr // the PA, of the same family, that stands for a CA in the underlay
 	RewriteIn  map[netip.Addr]RewriteIn // by PA
-	VLANPorts map[uint32]VLANPort
+	VLANPorts  map[uint32]VLANPort
 	// RuleSets are those that Ports name. A RuleSet never changes, so Sets share them.
 	RuleSets map[RuleSetKey]*RuleSet
 	// Isolations of ports on other hosts, for frames whose source has no Record; None has no row.

@@ -104,7 +104,9 @@ type packetIn struct {
 }
 
 // inbound tells whether the frame is not from a guest.
-func (p packetIn) inbound() bool { return p.program != datapath.FromPort && p.program != datapath.VLANGuest }
+func (p packetIn) inbound() bool {
+	return p.program != datapath.FromPort && p.program != datapath.VLANGuest
+}
 
 func (p packetIn) String() string {
 	return fmt.Sprintf("%s, device %d, GSO %d, %d bytes: %x", p.program, p.ifindex, p.gsoSize, len(p.frame), p.frame)

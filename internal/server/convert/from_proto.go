@@ -85,6 +85,12 @@ func (rd *reader) resource(p *weftv1.Resource) model.Resource {
 		return rd.addressGroup(k.AddressGroup)
 	case *weftv1.Resource_AccessList:
 		return rd.accessList(k.AccessList)
+	case *weftv1.Resource_ExternalNetwork:
+		r := &model.ExternalNetwork{Metadata: rd.meta(model.KindExternalNetwork, k.ExternalNetwork.GetMetadata())}
+		for _, i := range k.ExternalNetwork.GetSpec().GetInterfaces() {
+			r.Spec.Interfaces = append(r.Spec.Interfaces, model.ExternalInterface{Hosts: i.GetHosts(), Labels: i.GetLabels(), Interface: i.GetInterface()})
+		}
+		return r
 	case *weftv1.Resource_PortProfile:
 		m := rd.meta(model.KindPortProfile, k.PortProfile.GetMetadata())
 		return &model.PortProfile{Metadata: m, Spec: model.PortProfileSpec{PortSettings: rd.portSettings(k.PortProfile.GetSpec())}}

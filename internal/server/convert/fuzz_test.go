@@ -33,11 +33,14 @@ func world(t testing.TB) []*weftv1.Resource {
 		{"port":{"metadata":{"tenant":"red","name":"web-1"},"spec":{"subnet":"web","mac":"02:00:00:00:00:01","addresses":["10.0.0.5","fd00:a::5"],"host":"h1","allowSpoofing":true}}},
 		{"portProfile":{"metadata":{"tenant":"red","name":"vm"},"spec":{"allowSpoofing":false,"dhcpGuard":true,"routerGuard":false,"allowTeaming":true,"ieeePriorityTag":true,
 			"stormLimit":10,"dynamicAddressLimit":0,"forwarding":false,"connectionLimit":7,"allowedAddresses":[{"prefix":"10.9.0.0/16","mac":"02:00:00:00:00:05"}],
-			"isolation":{"mode":"community","community":"c"},"vlan":{"network":"lan","mode":"trunk","allowed":["5","10-20"],"prune":["12"],"native":7},
+			"isolation":{"mode":"community","community":"c"},
 			"bandwidth":{"outbound":{"maximum":8000000,"burst":3000}},"mirrors":[{"destination":"web-1","direction":"inbound","snapLength":128,"rateLimit":5,"protocol":"tcp","prefix":"10.0.0.0/24","port":443}]}}},
-		{"port":{"metadata":{"tenant":"red","name":"web-2"},"spec":{"subnet":"web","profile":"vm","mac":"02:00:00:00:00:02","addresses":["10.0.0.6"],"dhcpGuard":false,
-			"vlan":{"network":"lan","mode":"private","private":{"mode":"promiscuous","primary":100,"secondaries":[101,102]}},"accessLists":["in"],
+		{"port":{"metadata":{"tenant":"red","name":"web-2"},"spec":{"subnet":"web","profile":"vm","mac":"02:00:00:00:00:02","addresses":["10.0.0.6"],"dhcpGuard":false,"accessLists":["in"],
 			"acl":[{"action":"deny","direction":"both","remoteAddress":"any"},{"action":"allow","direction":"inbound","localAddress":"10.0.0.6/32"},{"action":"deny","direction":"outbound","remoteMAC":"02:00:00:00:00:07"}]}}},
+		{"externalNetwork":{"metadata":{"name":"lan"},"spec":{"interfaces":[{"hosts":["h1","h2"],"interface":"eth1"},{"labels":{"rack":"a"},"interface":"eth2"},{"interface":"eth3"}]}}},
+		{"portProfile":{"metadata":{"tenant":"red","name":"trunks"},"spec":{"vlan":{"network":"lan","mode":"trunk","allowed":["5","10-20"],"prune":["12"],"native":7}}}},
+		{"port":{"metadata":{"tenant":"red","name":"lan-1"},"spec":{"mac":"02:00:00:00:00:03",
+			"vlan":{"network":"lan","mode":"private","private":{"mode":"promiscuous","primary":100,"secondaries":[101,102]}}}}},
 		{"customerRoute":{"metadata":{"tenant":"red","name":"out"},"spec":{"network":"prod","prefix":"0.0.0.0/0","nextHop":"10.0.0.5","metric":10}}},
 		{"lookupRecord":{"metadata":{"tenant":"red","name":"box"},"spec":{"subnet":"web","customerAddress":"10.0.0.9","mac":"02:00:00:00:00:09","providerAddress":"198.51.100.1"}}}]}`), m); err != nil {
 		t.Fatal(err)

@@ -42,6 +42,12 @@ func WriteResource(r model.Resource, status *weftv1.Status) *weftv1.Resource {
 	case *model.AccessList:
 		return &weftv1.Resource{Kind: &weftv1.Resource_AccessList{AccessList: &weftv1.AccessList{Metadata: m, Status: status,
 			Spec: writeAccessListSpec(r.Spec)}}}
+	case *model.ExternalNetwork:
+		spec := &weftv1.ExternalNetworkSpec{}
+		for _, i := range r.Spec.Interfaces {
+			spec.Interfaces = append(spec.Interfaces, &weftv1.ExternalInterface{Hosts: i.Hosts, Labels: i.Labels, Interface: i.Interface})
+		}
+		return &weftv1.Resource{Kind: &weftv1.Resource_ExternalNetwork{ExternalNetwork: &weftv1.ExternalNetwork{Metadata: m, Status: status, Spec: spec}}}
 	case *model.PortProfile:
 		return &weftv1.Resource{Kind: &weftv1.Resource_PortProfile{PortProfile: &weftv1.PortProfile{Metadata: m, Status: status,
 			Spec: writePortSettings(r.Spec.PortSettings)}}}
