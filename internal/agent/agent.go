@@ -44,6 +44,10 @@ type Switch interface {
 	AttachUplink(ifindex uint32) error
 	DetachUplink(ifindex uint32) error
 	Attached() (ports, uplinks []uint32, err error)
+	AttachVLANPort(ifindex uint32) error
+	AttachVLANUplink(ifindex uint32) error
+	DetachVLANUplink(ifindex uint32) error
+	AttachedVLANs() (ports, uplinks []uint32)
 	Drops() ([]datapath.DropCount, error)
 	RuleHits() (map[model.RuleID]datapath.RuleHits, error)
 	Traffic() (map[model.PortID]datapath.TrafficCount, error)
@@ -89,6 +93,7 @@ type view struct {
 	uplinks  map[uint32]string
 	ways     map[ends]uint16            // to other hosts, and the MTU of the device and route that each begins with
 	mtus     map[model.NetworkIndex]int // of guests
+	external map[string]external        // devices of external networks, by name
 	probing  bool                       // the states of Provider Addresses may change at once
 }
 

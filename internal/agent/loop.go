@@ -179,6 +179,7 @@ func (l *loop) reconcile() {
 	}
 	standing, seen := l.look(h, start)
 	l.nameOrphans(h)
+	l.under.externals = l.externals(h.goal)
 	now := pass{goal: h.goal, synced: h.synced, devices: l.devices(h.goal), ours: l.ours(), under: l.under}
 	if seen && now.equal(l.last) && !l.trouble && l.view.Load().settled {
 		l.publish(h, l.view.Load().want, append(standing, l.crowded...))
@@ -187,7 +188,7 @@ func (l *loop) reconcile() {
 	want := render(h.goal, now.devices, l.under)
 	unjudged := l.rules.render(&want, h.goal, now.devices)
 	l.last = now
-	l.crowded = crowded(want, h.goal, now.devices)
+	l.crowded = append(crowded(want, h.goal, now.devices), cutOff(h.goal, now.devices, l.under.externals)...)
 	standing = append(standing, l.crowded...)
 	l.program(h, want)
 	l.detour(want)
@@ -348,6 +349,12 @@ func (l *loop) forgetDevices() error {
 		return err
 	}
 	gone := false
+	for index := range have.VLANPorts {
+		if !l.last.ours[index] {
+			delete(have.VLANPorts, index)
+			gone = true
+		}
+	}
 	for index := range have.Ports {
 		if !l.last.ours[index] {
 			delete(have.Ports, index)
@@ -366,6 +373,11 @@ func portsBehind(want, have table.Set) map[model.PortID]bool {
 	out := map[model.PortID]bool{}
 	for index, p := range want.Ports {
 		if have.Ports[index] != p {
+			out[p.ID] = true
+		}
+	}
+	for index, p := range want.VLANPorts {
+		if have.VLANPorts[index] != p {
 			out[p.ID] = true
 		}
 	}
@@ -413,8 +425,12 @@ func (l *loop) attach(want table.Set) []failure {
 	if len(out) == 0 && len(l.under.uplinks) > 0 {
 		out = append(out, l.detachUplinks(uplinks)...)
 	}
+	out = append(out, l.attachExternals(want)...)
+	vlans, _ := l.sw.AttachedVLANs()
 	for ref, p := range l.plugs {
-		if err := l.attachPlug(p, slices.Contains(ports, p.ifindex), int(want.Ports[p.ifindex].MTU)); err != nil {
+		row, onVLAN := want.VLANPorts[p.ifindex]
+		attached := slices.Contains(ports, p.ifindex) && slices.Contains(vlans, p.ifindex) == onVLAN
+		if err := l.attachPlug(p, attached, onVLAN, int(max(row.MTU, want.Ports[p.ifindex].MTU))); err != nil {
 			p.problem = err
 			out = append(out, failure{model.KindPort, ref, reasonAttach, err.Error()})
 		}
@@ -443,7 +459,7 @@ func (l *loop) detachUplinks(attached []uint32) []failure {
 	return out
 }
 
-func (l *loop) attachPlug(p *plug, attached bool, mtu int) error {
+func (l *loop) attachPlug(p *plug, attached, onVLAN bool, mtu int) error {
 	if p.ifindex == 0 {
 		return nil
 	}
@@ -452,7 +468,11 @@ func (l *loop) attachPlug(p *plug, attached bool, mtu int) error {
 		return nil
 	}
 	if !attached {
-		if err := l.sw.AttachPort(p.ifindex); err != nil {
+		put := l.sw.AttachPort
+		if onVLAN {
+			put = l.sw.AttachVLANPort
+		}
+		if err := put(p.ifindex); err != nil {
 			return fmt.Errorf("device %s: %w", p.Device, err)
 		}
 	}
@@ -504,7 +524,7 @@ func (l *loop) publish(h held, want table.Set, failures []failure) {
 	}
 	slices.SortFunc(failures, func(a, b failure) int { return cmp.Compare(a.String(), b.String()) })
 	v := &view{held: h, settled: true, want: want, plugs: plugs, failures: failures, facts: l.facts(),
-		uplinks: l.under.uplinks, ways: l.under.carry, mtus: l.under.guestMTUs(h.goal), probing: l.probing()}
+		uplinks: l.under.uplinks, ways: l.under.carry, mtus: l.under.guestMTUs(h.goal), external: l.under.externals, probing: l.probing()}
 	l.view.Store(v)
 	l.news.ring()
 }

@@ -86,7 +86,11 @@ func (s plugState) text(known bool) string {
 func (l *loop) stateOf(p *plug, h held, want table.Set) plugState {
 	s := plugState{device: p.Device, present: p.ifindex != 0, attached: p.attached, problem: p.problem, created: p.Created}
 	row, rendered := want.Ports[p.ifindex]
-	s.behind = rendered && l.rowsErr != nil && (l.behind == nil || l.behind[row.ID])
+	id := row.ID
+	if vlan, on := want.VLANPorts[p.ifindex]; on {
+		id, rendered = vlan.ID, true
+	}
+	s.behind = rendered && l.rowsErr != nil && (l.behind == nil || l.behind[id])
 	if s.behind && s.problem == nil {
 		s.problem = l.rowsErr
 	}
@@ -183,9 +187,16 @@ func (l *loop) findPlugs(links map[uint32]netdev.Link) error {
 	if err != nil {
 		return fmt.Errorf("read the switch: %w", err)
 	}
+	ids := map[uint32]model.PortID{}
 	for index, p := range have.Ports {
+		ids[index] = p.ID
+	}
+	for index, p := range have.VLANPorts {
+		ids[index] = p.ID
+	}
+	for index, id := range ids {
 		if link, present := links[index]; present && link.Owner == "" {
-			l.orphans[index] = p.ID
+			l.orphans[index] = id
 		}
 	}
 	return l.writePlugs()
@@ -384,7 +395,11 @@ func (a *Agent) plugBound(ctx context.Context, l *loop, r plugRequest) (pluggedP
 	if port == nil {
 		return pluggedPort{}, fmt.Errorf("%w: %s has left this host", errProgram, r.ref())
 	}
-	out := describe(port, r.device, v.mtus[port.Network])
+	mtu := v.mtus[port.Network]
+	if port.Settings.VLAN != nil {
+		mtu = cmp.Or(v.external[port.Interface].mtu, ethernetMTU)
+	}
+	out := describe(port, r.device, mtu)
 	p := &plug{portName: r.portName, Device: r.device, Pending: true}
 	if r.netns != "" {
 		p.Device, p.Created = "wfp"+strconv.FormatUint(uint64(port.ID), 10), true
@@ -508,8 +523,9 @@ func (a *Agent) remove(ctx context.Context, l *loop, ref model.Ref, unbind bool)
 	}
 	return a.await(ctx, func(v *view) bool {
 		_, row := v.want.Ports[done.ifindex]
+		_, vlan := v.want.VLANPorts[done.ifindex]
 		_, still := v.plugs[ref]
-		return !row && !still
+		return !row && !vlan && !still
 	})
 }
 

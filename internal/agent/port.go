@@ -9,7 +9,7 @@ import (
 // renderPorts gives a row to every port of this host whose device is present.
 func renderPorts(set table.Set, g *goal.Goal, devices map[model.PortID]device, mtus map[model.NetworkIndex]int) {
 	for id, p := range g.Ports {
-		if d, ok := devices[id]; ok {
+		if d, ok := devices[id]; ok && p.Settings.VLAN == nil {
 			set.Ports[d.ifindex] = renderPort(p, d, mtus[p.Network])
 			renderBandwidth(set, p, d)
 		}

@@ -21,6 +21,7 @@ func render(g *goal.Goal, devices map[model.PortID]device, u underlay) table.Set
 	renderSettings(&set, g)
 	renderPorts(set, g, devices, u.guestMTUs(g))
 	renderAllowed(set, g, devices)
+	renderVLANPorts(set, g, devices, u.externals)
 	renderRecords(set, g, devices)
 	renderIsolations(set, g)
 	renderRewrites(set, g)

@@ -439,6 +439,11 @@ func (v *view) devices() []uint32 {
 			out = append(out, uint32(p.ID))
 		}
 	}
+	for _, p := range v.want.VLANPorts {
+		if s, ok := v.plugs[v.goal.Ports[p.ID].Ref]; ok && s.ready {
+			out = append(out, uint32(p.ID))
+		}
+	}
 	slices.Sort(out)
 	return out
 }

@@ -31,10 +31,11 @@ type underlay struct {
 	carry     map[ends]uint16                // what the ways carry, for all that this host knows by itself
 
 	// What follows, as rows.
-	heard   map[netip.Addr]struct{} // outer destinations that are ours
-	peers   map[netip.Addr]table.Peer
-	paths   map[table.PathKey]table.Peer
-	sources map[table.Source]struct{}
+	heard     map[netip.Addr]struct{} // outer destinations that are ours
+	peers     map[netip.Addr]table.Peer
+	paths     map[table.PathKey]table.Peer
+	sources   map[table.Source]struct{}
+	externals map[string]external // by name
 }
 
 // guestMTU is the largest IP packet of a guest that the underlay carries whole with so much overhead.
@@ -83,7 +84,7 @@ func anyOf(pas map[netip.Addr]struct{}) netip.Addr {
 }
 
 func (u underlay) equal(v underlay) bool {
-	return u.mtu == v.mtu && maps.Equal(u.uplinks, v.uplinks) &&
+	return u.mtu == v.mtu && maps.Equal(u.externals, v.externals) && maps.Equal(u.uplinks, v.uplinks) &&
 		slices.Equal(u.pas, v.pas) && maps.Equal(u.states, v.states) && maps.Equal(u.heard, v.heard) &&
 		maps.Equal(u.peers, v.peers) && maps.Equal(u.paths, v.paths) && maps.Equal(u.sources, v.sources)
 }

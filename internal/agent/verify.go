@@ -97,6 +97,7 @@ func differ(want, have table.Set, extra bool) []string {
 		out = append(out, fmt.Sprintf("settings: the kernel holds %+v, should be %+v", have.Settings, want.Settings))
 	}
 	out = append(out, differences("port", want.Ports, have.Ports, extra)...)
+	out = append(out, differences("port on a VLAN", want.VLANPorts, have.VLANPorts, extra)...)
 	out = append(out, differences("record", want.Records, have.Records, extra)...)
 	out = append(out, differences("route", want.Routes, have.Routes, extra)...)
 	out = append(out, differences("peer", want.Peers, have.Peers, extra)...)

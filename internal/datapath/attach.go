@@ -223,7 +223,7 @@ func (s *Switch) Attached() (ports, uplinks []uint32, err error) {
 			continue
 		}
 		switch n.program {
-		case progFromPort:
+		case progFromPort, progVLANGuest:
 			ports = append(ports, n.ifindex)
 		case progFromUplink:
 			uplinks = append(uplinks, n.ifindex)
