@@ -77,8 +77,7 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 		}
 		if v := settle(p).VLAN; v != nil {
 			row := goal.Port{Ref: p.Metadata.Ref(), ID: p.ID, MAC: p.Spec.MAC, Spoof: settle(p).AllowSpoofing,
-				Settings: goal.PortSettings{DHCPServer: !settle(p).DHCPGuard, Router: !settle(p).RouterGuard, StormLimit: settle(p).StormLimit,
-					Isolation: settle(p).Isolation, Allowed: settle(p).AllowedAddresses, VLAN: v}}
+				Settings: goal.PortSettings{StormLimit: settle(p).StormLimit, VLAN: v}}
 			if e, ok := resources[model.Key{Kind: model.KindExternalNetwork, Ref: model.Ref{Name: v.Network}}].(*model.ExternalNetwork); ok {
 				rack := ""
 				if h, ok := resources[model.Key{Kind: model.KindHost, Ref: model.Ref{Name: host}}].(*model.Host); ok {

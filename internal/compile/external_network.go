@@ -59,9 +59,11 @@ func (c *Compiler) touchHost(r *model.Host) {
 	}
 }
 
-// vlanRow is the row of a port on a VLAN.
+// vlanRow is the row of a port on a VLAN, with the settings that mean something there.
 func (c *Compiler) vlanRow(p *port) goal.Port {
-	row := goal.Port{Ref: p.ref, ID: p.spec.ID, MAC: p.spec.Spec.MAC, Spoof: p.settings.AllowSpoofing, Settings: p.goalSettings()}
+	s := p.settings
+	row := goal.Port{Ref: p.ref, ID: p.spec.ID, MAC: p.spec.Spec.MAC, Spoof: s.AllowSpoofing,
+		Settings: goal.PortSettings{PriorityTag: s.IEEEPriorityTag, StormLimit: s.StormLimit, VLAN: s.VLAN}}
 	if p.external.spec == nil {
 		return row
 	}

@@ -20,7 +20,7 @@ var (
 	genPrefix = rapid.SampledFrom([]string{"10.0.0.0/24", "10.0.0.0/28", "10.0.1.0/29", "10.0.0.0/16", "fd00:a::/64", "fd00:a::/120", "10.0.0.1/24", "224.0.0.0/8"})
 	genCA     = rapid.SampledFrom([]string{"10.0.0.0", "10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.9", "10.0.0.15", "10.0.1.2", "10.0.1.7", "fd00:a::1", "fd00:a::2", "fd00:a::3"})
 	genMAC    = rapid.SampledFrom([]model.MAC{{}, {}, {}, {}, {2, 0, 0, 0, 0, 1}, {2, 0, 0, 0, 0, 2}, {3, 0, 0, 0, 0, 1}, model.RouterMAC(4096)})
-	genKinds  = append(slices.Clone(model.Kinds), model.KindPort, model.KindPort, model.KindVirtualSubnet, model.KindCustomerRoute)
+	genKinds  = append(slices.Clone(model.Kinds), model.KindPort, model.KindPort, model.KindVirtualSubnet, model.KindCustomerRoute, model.KindLookupRecord)
 	genHost   = rapid.SampledFrom([]string{"", "h1", "h2"})
 )
 
