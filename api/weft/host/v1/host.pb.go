@@ -1817,7 +1817,8 @@ type Port struct {
 	Forward       bool                   `protobuf:"varint,20,opt,name=forward,proto3" json:"forward,omitempty"`
 	External      bool                   `protobuf:"varint,21,opt,name=external,proto3" json:"external,omitempty"`
 	MssClamp      bool                   `protobuf:"varint,22,opt,name=mss_clamp,json=mssClamp,proto3" json:"mss_clamp,omitempty"`
-	Settings      []byte                 `protobuf:"bytes,23,opt,name=settings,proto3" json:"settings,omitempty"` // goal.PortSettings in its one form (JSON)
+	Interface     string                 `protobuf:"bytes,30,opt,name=interface,proto3" json:"interface,omitempty"` // of a port on a VLAN, which has neither vsid nor network
+	Settings      []byte                 `protobuf:"bytes,23,opt,name=settings,proto3" json:"settings,omitempty"`   // goal.PortSettings in its one form (JSON)
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1983,6 +1984,13 @@ func (x *Port) GetMssClamp() bool {
 		return x.MssClamp
 	}
 	return false
+}
+
+func (x *Port) GetInterface() string {
+	if x != nil {
+		return x.Interface
+	}
+	return ""
 }
 
 func (x *Port) GetSettings() []byte {
@@ -3666,7 +3674,7 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\x02pa\x18\x02 \x01(\fR\x02pa\"A\n" +
 	"\x04Peer\x12'\n" +
 	"\x03key\x18\x01 \x01(\v2\x15.weft.host.v1.PeerKeyR\x03key\x12\x10\n" +
-	"\x03pas\x18\x02 \x03(\fR\x03pas\"\x84\x04\n" +
+	"\x03pas\x18\x02 \x03(\fR\x03pas\"\xa2\x04\n" +
 	"\x04Port\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x0e\n" +
@@ -3689,7 +3697,8 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"flood_rate\x18\x10 \x01(\rR\tfloodRate\x12\x18\n" +
 	"\aforward\x18\x14 \x01(\bR\aforward\x12\x1a\n" +
 	"\bexternal\x18\x15 \x01(\bR\bexternal\x12\x1b\n" +
-	"\tmss_clamp\x18\x16 \x01(\bR\bmssClamp\x12\x1a\n" +
+	"\tmss_clamp\x18\x16 \x01(\bR\bmssClamp\x12\x1c\n" +
+	"\tinterface\x18\x1e \x01(\tR\tinterface\x12\x1a\n" +
 	"\bsettings\x18\x17 \x01(\fR\bsettings\"6\n" +
 	"\x06Prefix\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\fR\aaddress\x12\x12\n" +
