@@ -66,6 +66,9 @@ const (
 	vswitchMapStorm         = "storm"
 	vswitchMapTraffic       = "traffic"
 	vswitchMapUplink        = "uplink"
+	vswitchMapVlanMac       = "vlan_mac"
+	vswitchMapVlanMember    = "vlan_member"
+	vswitchMapVlanPort      = "vlan_port"
 	vswitchMapVouch         = "vouch"
 	vswitchMapWalk          = "walk"
 	vswitchProgDiscard      = "discard"
@@ -83,6 +86,8 @@ const (
 	vswitchProgShapeOut     = "shape_out"
 	vswitchProgToPort       = "to_port"
 	vswitchProgUplinkXdp    = "uplink_xdp"
+	vswitchProgVlanGuest    = "vlan_guest"
+	vswitchProgVlanUplink   = "vlan_uplink"
 	vswitchProgWalkPort     = "walk_port"
 	vswitchVarCaptureOn     = "capture_on"
 	vswitchVarConnectionsOn = "connections_on"
@@ -149,6 +154,8 @@ type vswitchProgramSpecs struct {
 	ShapeOut     *ebpf.ProgramSpec `ebpf:"shape_out"`
 	ToPort       *ebpf.ProgramSpec `ebpf:"to_port"`
 	UplinkXdp    *ebpf.ProgramSpec `ebpf:"uplink_xdp"`
+	VlanGuest    *ebpf.ProgramSpec `ebpf:"vlan_guest"`
+	VlanUplink   *ebpf.ProgramSpec `ebpf:"vlan_uplink"`
 	WalkPort     *ebpf.ProgramSpec `ebpf:"walk_port"`
 }
 
@@ -206,6 +213,9 @@ type vswitchMapSpecs struct {
 	Storm         *ebpf.MapSpec `ebpf:"storm"`
 	Traffic       *ebpf.MapSpec `ebpf:"traffic"`
 	Uplink        *ebpf.MapSpec `ebpf:"uplink"`
+	VlanMac       *ebpf.MapSpec `ebpf:"vlan_mac"`
+	VlanMember    *ebpf.MapSpec `ebpf:"vlan_member"`
+	VlanPort      *ebpf.MapSpec `ebpf:"vlan_port"`
 	Vouch         *ebpf.MapSpec `ebpf:"vouch"`
 	Walk          *ebpf.MapSpec `ebpf:"walk"`
 }
@@ -292,6 +302,9 @@ type vswitchMaps struct {
 	Storm         *ebpf.Map `ebpf:"storm"`
 	Traffic       *ebpf.Map `ebpf:"traffic"`
 	Uplink        *ebpf.Map `ebpf:"uplink"`
+	VlanMac       *ebpf.Map `ebpf:"vlan_mac"`
+	VlanMember    *ebpf.Map `ebpf:"vlan_member"`
+	VlanPort      *ebpf.Map `ebpf:"vlan_port"`
 	Vouch         *ebpf.Map `ebpf:"vouch"`
 	Walk          *ebpf.Map `ebpf:"walk"`
 }
@@ -348,6 +361,9 @@ func (m *vswitchMaps) Close() error {
 		m.Storm,
 		m.Traffic,
 		m.Uplink,
+		m.VlanMac,
+		m.VlanMember,
+		m.VlanPort,
 		m.Vouch,
 		m.Walk,
 	)
@@ -384,6 +400,8 @@ type vswitchPrograms struct {
 	ShapeOut     *ebpf.Program `ebpf:"shape_out"`
 	ToPort       *ebpf.Program `ebpf:"to_port"`
 	UplinkXdp    *ebpf.Program `ebpf:"uplink_xdp"`
+	VlanGuest    *ebpf.Program `ebpf:"vlan_guest"`
+	VlanUplink   *ebpf.Program `ebpf:"vlan_uplink"`
 	WalkPort     *ebpf.Program `ebpf:"walk_port"`
 }
 
@@ -404,6 +422,8 @@ func (p *vswitchPrograms) Close() error {
 		p.ShapeOut,
 		p.ToPort,
 		p.UplinkXdp,
+		p.VlanGuest,
+		p.VlanUplink,
 		p.WalkPort,
 	)
 }

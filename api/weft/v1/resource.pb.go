@@ -1943,6 +1943,172 @@ func (x *Mirror) GetPort() uint32 {
 	return 0
 }
 
+// ExternalNetwork is a physical network of VLANs that hosts are connected to. Of its interfaces the first
+// that is for a host counts.
+type ExternalInterface struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hosts         []string               `protobuf:"bytes,1,rep,name=hosts,proto3" json:"hosts,omitempty"`                                                                             // by name
+	Labels        map[string]string      `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // or by all of these; neither: every host
+	Interface     string                 `protobuf:"bytes,3,opt,name=interface,proto3" json:"interface,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExternalInterface) Reset() {
+	*x = ExternalInterface{}
+	mi := &file_weft_v1_resource_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExternalInterface) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExternalInterface) ProtoMessage() {}
+
+func (x *ExternalInterface) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_resource_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExternalInterface.ProtoReflect.Descriptor instead.
+func (*ExternalInterface) Descriptor() ([]byte, []int) {
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ExternalInterface) GetHosts() []string {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+func (x *ExternalInterface) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *ExternalInterface) GetInterface() string {
+	if x != nil {
+		return x.Interface
+	}
+	return ""
+}
+
+type ExternalNetworkSpec struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Interfaces    []*ExternalInterface   `protobuf:"bytes,1,rep,name=interfaces,proto3" json:"interfaces,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExternalNetworkSpec) Reset() {
+	*x = ExternalNetworkSpec{}
+	mi := &file_weft_v1_resource_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExternalNetworkSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExternalNetworkSpec) ProtoMessage() {}
+
+func (x *ExternalNetworkSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_resource_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExternalNetworkSpec.ProtoReflect.Descriptor instead.
+func (*ExternalNetworkSpec) Descriptor() ([]byte, []int) {
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ExternalNetworkSpec) GetInterfaces() []*ExternalInterface {
+	if x != nil {
+		return x.Interfaces
+	}
+	return nil
+}
+
+type ExternalNetwork struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Metadata      *Metadata              `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	Spec          *ExternalNetworkSpec   `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	Status        *Status                `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExternalNetwork) Reset() {
+	*x = ExternalNetwork{}
+	mi := &file_weft_v1_resource_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExternalNetwork) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExternalNetwork) ProtoMessage() {}
+
+func (x *ExternalNetwork) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_resource_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExternalNetwork.ProtoReflect.Descriptor instead.
+func (*ExternalNetwork) Descriptor() ([]byte, []int) {
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ExternalNetwork) GetMetadata() *Metadata {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+func (x *ExternalNetwork) GetSpec() *ExternalNetworkSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *ExternalNetwork) GetStatus() *Status {
+	if x != nil {
+		return x.Status
+	}
+	return nil
+}
+
 // PortProfileSpec says what its ports have unless they say otherwise. PortSpec has the
 // same fields under the same numbers.
 type PortProfileSpec struct {
@@ -1968,7 +2134,7 @@ type PortProfileSpec struct {
 
 func (x *PortProfileSpec) Reset() {
 	*x = PortProfileSpec{}
-	mi := &file_weft_v1_resource_proto_msgTypes[25]
+	mi := &file_weft_v1_resource_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1980,7 +2146,7 @@ func (x *PortProfileSpec) String() string {
 func (*PortProfileSpec) ProtoMessage() {}
 
 func (x *PortProfileSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[25]
+	mi := &file_weft_v1_resource_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1993,7 +2159,7 @@ func (x *PortProfileSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortProfileSpec.ProtoReflect.Descriptor instead.
 func (*PortProfileSpec) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{25}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *PortProfileSpec) GetAllowSpoofing() bool {
@@ -2112,7 +2278,7 @@ type PortProfile struct {
 
 func (x *PortProfile) Reset() {
 	*x = PortProfile{}
-	mi := &file_weft_v1_resource_proto_msgTypes[26]
+	mi := &file_weft_v1_resource_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2124,7 +2290,7 @@ func (x *PortProfile) String() string {
 func (*PortProfile) ProtoMessage() {}
 
 func (x *PortProfile) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[26]
+	mi := &file_weft_v1_resource_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2137,7 +2303,7 @@ func (x *PortProfile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortProfile.ProtoReflect.Descriptor instead.
 func (*PortProfile) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{26}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *PortProfile) GetMetadata() *Metadata {
@@ -2190,7 +2356,7 @@ type PortSpec struct {
 
 func (x *PortSpec) Reset() {
 	*x = PortSpec{}
-	mi := &file_weft_v1_resource_proto_msgTypes[27]
+	mi := &file_weft_v1_resource_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2202,7 +2368,7 @@ func (x *PortSpec) String() string {
 func (*PortSpec) ProtoMessage() {}
 
 func (x *PortSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[27]
+	mi := &file_weft_v1_resource_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2215,7 +2381,7 @@ func (x *PortSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortSpec.ProtoReflect.Descriptor instead.
 func (*PortSpec) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{27}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *PortSpec) GetSubnet() string {
@@ -2376,7 +2542,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_weft_v1_resource_proto_msgTypes[28]
+	mi := &file_weft_v1_resource_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2388,7 +2554,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[28]
+	mi := &file_weft_v1_resource_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2401,7 +2567,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{28}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Port) GetMetadata() *Metadata {
@@ -2437,7 +2603,7 @@ type HostSpec struct {
 
 func (x *HostSpec) Reset() {
 	*x = HostSpec{}
-	mi := &file_weft_v1_resource_proto_msgTypes[29]
+	mi := &file_weft_v1_resource_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2449,7 +2615,7 @@ func (x *HostSpec) String() string {
 func (*HostSpec) ProtoMessage() {}
 
 func (x *HostSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[29]
+	mi := &file_weft_v1_resource_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2462,7 +2628,7 @@ func (x *HostSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostSpec.ProtoReflect.Descriptor instead.
 func (*HostSpec) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{29}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *HostSpec) GetDescription() string {
@@ -2490,7 +2656,7 @@ type Host struct {
 
 func (x *Host) Reset() {
 	*x = Host{}
-	mi := &file_weft_v1_resource_proto_msgTypes[30]
+	mi := &file_weft_v1_resource_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2502,7 +2668,7 @@ func (x *Host) String() string {
 func (*Host) ProtoMessage() {}
 
 func (x *Host) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[30]
+	mi := &file_weft_v1_resource_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2515,7 +2681,7 @@ func (x *Host) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Host.ProtoReflect.Descriptor instead.
 func (*Host) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{30}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Host) GetMetadata() *Metadata {
@@ -2549,7 +2715,7 @@ type ProviderAddressSpec struct {
 
 func (x *ProviderAddressSpec) Reset() {
 	*x = ProviderAddressSpec{}
-	mi := &file_weft_v1_resource_proto_msgTypes[31]
+	mi := &file_weft_v1_resource_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2561,7 +2727,7 @@ func (x *ProviderAddressSpec) String() string {
 func (*ProviderAddressSpec) ProtoMessage() {}
 
 func (x *ProviderAddressSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[31]
+	mi := &file_weft_v1_resource_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2574,7 +2740,7 @@ func (x *ProviderAddressSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProviderAddressSpec.ProtoReflect.Descriptor instead.
 func (*ProviderAddressSpec) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{31}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ProviderAddressSpec) GetHost() string {
@@ -2602,7 +2768,7 @@ type ProviderAddress struct {
 
 func (x *ProviderAddress) Reset() {
 	*x = ProviderAddress{}
-	mi := &file_weft_v1_resource_proto_msgTypes[32]
+	mi := &file_weft_v1_resource_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2614,7 +2780,7 @@ func (x *ProviderAddress) String() string {
 func (*ProviderAddress) ProtoMessage() {}
 
 func (x *ProviderAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[32]
+	mi := &file_weft_v1_resource_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2627,7 +2793,7 @@ func (x *ProviderAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProviderAddress.ProtoReflect.Descriptor instead.
 func (*ProviderAddress) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{32}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ProviderAddress) GetMetadata() *Metadata {
@@ -2666,7 +2832,7 @@ type ProviderRouteSpec struct {
 
 func (x *ProviderRouteSpec) Reset() {
 	*x = ProviderRouteSpec{}
-	mi := &file_weft_v1_resource_proto_msgTypes[33]
+	mi := &file_weft_v1_resource_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2678,7 +2844,7 @@ func (x *ProviderRouteSpec) String() string {
 func (*ProviderRouteSpec) ProtoMessage() {}
 
 func (x *ProviderRouteSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[33]
+	mi := &file_weft_v1_resource_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2691,7 +2857,7 @@ func (x *ProviderRouteSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProviderRouteSpec.ProtoReflect.Descriptor instead.
 func (*ProviderRouteSpec) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{33}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ProviderRouteSpec) GetHost() string {
@@ -2740,7 +2906,7 @@ type ProviderRoute struct {
 
 func (x *ProviderRoute) Reset() {
 	*x = ProviderRoute{}
-	mi := &file_weft_v1_resource_proto_msgTypes[34]
+	mi := &file_weft_v1_resource_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2752,7 +2918,7 @@ func (x *ProviderRoute) String() string {
 func (*ProviderRoute) ProtoMessage() {}
 
 func (x *ProviderRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[34]
+	mi := &file_weft_v1_resource_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2765,7 +2931,7 @@ func (x *ProviderRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProviderRoute.ProtoReflect.Descriptor instead.
 func (*ProviderRoute) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{34}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ProviderRoute) GetMetadata() *Metadata {
@@ -2801,7 +2967,7 @@ type CustomerRouteSpec struct {
 
 func (x *CustomerRouteSpec) Reset() {
 	*x = CustomerRouteSpec{}
-	mi := &file_weft_v1_resource_proto_msgTypes[35]
+	mi := &file_weft_v1_resource_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2813,7 +2979,7 @@ func (x *CustomerRouteSpec) String() string {
 func (*CustomerRouteSpec) ProtoMessage() {}
 
 func (x *CustomerRouteSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[35]
+	mi := &file_weft_v1_resource_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2826,7 +2992,7 @@ func (x *CustomerRouteSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CustomerRouteSpec.ProtoReflect.Descriptor instead.
 func (*CustomerRouteSpec) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{35}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *CustomerRouteSpec) GetNetwork() string {
@@ -2868,7 +3034,7 @@ type CustomerRoute struct {
 
 func (x *CustomerRoute) Reset() {
 	*x = CustomerRoute{}
-	mi := &file_weft_v1_resource_proto_msgTypes[36]
+	mi := &file_weft_v1_resource_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2880,7 +3046,7 @@ func (x *CustomerRoute) String() string {
 func (*CustomerRoute) ProtoMessage() {}
 
 func (x *CustomerRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[36]
+	mi := &file_weft_v1_resource_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2893,7 +3059,7 @@ func (x *CustomerRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CustomerRoute.ProtoReflect.Descriptor instead.
 func (*CustomerRoute) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{36}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *CustomerRoute) GetMetadata() *Metadata {
@@ -2931,7 +3097,7 @@ type LookupRecordSpec struct {
 
 func (x *LookupRecordSpec) Reset() {
 	*x = LookupRecordSpec{}
-	mi := &file_weft_v1_resource_proto_msgTypes[37]
+	mi := &file_weft_v1_resource_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2943,7 +3109,7 @@ func (x *LookupRecordSpec) String() string {
 func (*LookupRecordSpec) ProtoMessage() {}
 
 func (x *LookupRecordSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[37]
+	mi := &file_weft_v1_resource_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2956,7 +3122,7 @@ func (x *LookupRecordSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupRecordSpec.ProtoReflect.Descriptor instead.
 func (*LookupRecordSpec) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{37}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *LookupRecordSpec) GetSubnet() string {
@@ -3012,7 +3178,7 @@ type LookupRecord struct {
 
 func (x *LookupRecord) Reset() {
 	*x = LookupRecord{}
-	mi := &file_weft_v1_resource_proto_msgTypes[38]
+	mi := &file_weft_v1_resource_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3024,7 +3190,7 @@ func (x *LookupRecord) String() string {
 func (*LookupRecord) ProtoMessage() {}
 
 func (x *LookupRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[38]
+	mi := &file_weft_v1_resource_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3037,7 +3203,7 @@ func (x *LookupRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupRecord.ProtoReflect.Descriptor instead.
 func (*LookupRecord) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{38}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *LookupRecord) GetMetadata() *Metadata {
@@ -3070,6 +3236,7 @@ type Resource struct {
 	//	*Resource_Host
 	//	*Resource_ProviderAddress
 	//	*Resource_ProviderRoute
+	//	*Resource_ExternalNetwork
 	//	*Resource_AddressGroup
 	//	*Resource_AccessList
 	//	*Resource_VirtualNetwork
@@ -3085,7 +3252,7 @@ type Resource struct {
 
 func (x *Resource) Reset() {
 	*x = Resource{}
-	mi := &file_weft_v1_resource_proto_msgTypes[39]
+	mi := &file_weft_v1_resource_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3097,7 +3264,7 @@ func (x *Resource) String() string {
 func (*Resource) ProtoMessage() {}
 
 func (x *Resource) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_resource_proto_msgTypes[39]
+	mi := &file_weft_v1_resource_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3110,7 +3277,7 @@ func (x *Resource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resource.ProtoReflect.Descriptor instead.
 func (*Resource) Descriptor() ([]byte, []int) {
-	return file_weft_v1_resource_proto_rawDescGZIP(), []int{39}
+	return file_weft_v1_resource_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Resource) GetKind() isResource_Kind {
@@ -3151,6 +3318,15 @@ func (x *Resource) GetProviderRoute() *ProviderRoute {
 	if x != nil {
 		if x, ok := x.Kind.(*Resource_ProviderRoute); ok {
 			return x.ProviderRoute
+		}
+	}
+	return nil
+}
+
+func (x *Resource) GetExternalNetwork() *ExternalNetwork {
+	if x != nil {
+		if x, ok := x.Kind.(*Resource_ExternalNetwork); ok {
+			return x.ExternalNetwork
 		}
 	}
 	return nil
@@ -3248,6 +3424,10 @@ type Resource_ProviderRoute struct {
 	ProviderRoute *ProviderRoute `protobuf:"bytes,20,opt,name=provider_route,json=providerRoute,proto3,oneof"`
 }
 
+type Resource_ExternalNetwork struct {
+	ExternalNetwork *ExternalNetwork `protobuf:"bytes,21,opt,name=external_network,json=externalNetwork,proto3,oneof"`
+}
+
 type Resource_AddressGroup struct {
 	AddressGroup *AddressGroup `protobuf:"bytes,10,opt,name=address_group,json=addressGroup,proto3,oneof"`
 }
@@ -3287,6 +3467,8 @@ func (*Resource_Host) isResource_Kind() {}
 func (*Resource_ProviderAddress) isResource_Kind() {}
 
 func (*Resource_ProviderRoute) isResource_Kind() {}
+
+func (*Resource_ExternalNetwork) isResource_Kind() {}
 
 func (*Resource_AddressGroup) isResource_Kind() {}
 
@@ -3487,7 +3669,22 @@ const file_weft_v1_resource_proto_rawDesc = "" +
 	"rate_limit\x18\x04 \x01(\rR\trateLimit\x12\x1a\n" +
 	"\bprotocol\x18\x05 \x01(\tR\bprotocol\x12\x16\n" +
 	"\x06prefix\x18\x06 \x01(\tR\x06prefix\x12\x12\n" +
-	"\x04port\x18\a \x01(\rR\x04port\"\xe8\x06\n" +
+	"\x04port\x18\a \x01(\rR\x04port\"\xc2\x01\n" +
+	"\x11ExternalInterface\x12\x14\n" +
+	"\x05hosts\x18\x01 \x03(\tR\x05hosts\x12>\n" +
+	"\x06labels\x18\x02 \x03(\v2&.weft.v1.ExternalInterface.LabelsEntryR\x06labels\x12\x1c\n" +
+	"\tinterface\x18\x03 \x01(\tR\tinterface\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"Q\n" +
+	"\x13ExternalNetworkSpec\x12:\n" +
+	"\n" +
+	"interfaces\x18\x01 \x03(\v2\x1a.weft.v1.ExternalInterfaceR\n" +
+	"interfaces\"\x9b\x01\n" +
+	"\x0fExternalNetwork\x12-\n" +
+	"\bmetadata\x18\x01 \x01(\v2\x11.weft.v1.MetadataR\bmetadata\x120\n" +
+	"\x04spec\x18\x02 \x01(\v2\x1c.weft.v1.ExternalNetworkSpecR\x04spec\x12'\n" +
+	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"\xe8\x06\n" +
 	"\x0fPortProfileSpec\x12*\n" +
 	"\x0eallow_spoofing\x18\x05 \x01(\bH\x00R\rallowSpoofing\x88\x01\x01\x127\n" +
 	"\x15dynamic_address_limit\x18\x06 \x01(\rH\x01R\x13dynamicAddressLimit\x88\x01\x01\x12#\n" +
@@ -3606,12 +3803,13 @@ const file_weft_v1_resource_proto_rawDesc = "" +
 	"\fLookupRecord\x12-\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x11.weft.v1.MetadataR\bmetadata\x12-\n" +
 	"\x04spec\x18\x02 \x01(\v2\x19.weft.v1.LookupRecordSpecR\x04spec\x12'\n" +
-	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"\xc4\x05\n" +
+	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"\x8b\x06\n" +
 	"\bResource\x12)\n" +
 	"\x06tenant\x18\x01 \x01(\v2\x0f.weft.v1.TenantH\x00R\x06tenant\x12#\n" +
 	"\x04host\x18\x02 \x01(\v2\r.weft.v1.HostH\x00R\x04host\x12E\n" +
 	"\x10provider_address\x18\x03 \x01(\v2\x18.weft.v1.ProviderAddressH\x00R\x0fproviderAddress\x12?\n" +
-	"\x0eprovider_route\x18\x14 \x01(\v2\x16.weft.v1.ProviderRouteH\x00R\rproviderRoute\x12<\n" +
+	"\x0eprovider_route\x18\x14 \x01(\v2\x16.weft.v1.ProviderRouteH\x00R\rproviderRoute\x12E\n" +
+	"\x10external_network\x18\x15 \x01(\v2\x18.weft.v1.ExternalNetworkH\x00R\x0fexternalNetwork\x12<\n" +
 	"\raddress_group\x18\n" +
 	" \x01(\v2\x15.weft.v1.AddressGroupH\x00R\faddressGroup\x126\n" +
 	"\vaccess_list\x18\v \x01(\v2\x13.weft.v1.AccessListH\x00R\n" +
@@ -3636,7 +3834,7 @@ func file_weft_v1_resource_proto_rawDescGZIP() []byte {
 	return file_weft_v1_resource_proto_rawDescData
 }
 
-var file_weft_v1_resource_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_weft_v1_resource_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_weft_v1_resource_proto_goTypes = []any{
 	(*Metadata)(nil),              // 0: weft.v1.Metadata
 	(*Condition)(nil),             // 1: weft.v1.Condition
@@ -3663,29 +3861,33 @@ var file_weft_v1_resource_proto_goTypes = []any{
 	(*Bandwidth)(nil),             // 22: weft.v1.Bandwidth
 	(*BandwidthLimit)(nil),        // 23: weft.v1.BandwidthLimit
 	(*Mirror)(nil),                // 24: weft.v1.Mirror
-	(*PortProfileSpec)(nil),       // 25: weft.v1.PortProfileSpec
-	(*PortProfile)(nil),           // 26: weft.v1.PortProfile
-	(*PortSpec)(nil),              // 27: weft.v1.PortSpec
-	(*Port)(nil),                  // 28: weft.v1.Port
-	(*HostSpec)(nil),              // 29: weft.v1.HostSpec
-	(*Host)(nil),                  // 30: weft.v1.Host
-	(*ProviderAddressSpec)(nil),   // 31: weft.v1.ProviderAddressSpec
-	(*ProviderAddress)(nil),       // 32: weft.v1.ProviderAddress
-	(*ProviderRouteSpec)(nil),     // 33: weft.v1.ProviderRouteSpec
-	(*ProviderRoute)(nil),         // 34: weft.v1.ProviderRoute
-	(*CustomerRouteSpec)(nil),     // 35: weft.v1.CustomerRouteSpec
-	(*CustomerRoute)(nil),         // 36: weft.v1.CustomerRoute
-	(*LookupRecordSpec)(nil),      // 37: weft.v1.LookupRecordSpec
-	(*LookupRecord)(nil),          // 38: weft.v1.LookupRecord
-	(*Resource)(nil),              // 39: weft.v1.Resource
-	nil,                           // 40: weft.v1.Metadata.LabelsEntry
-	nil,                           // 41: weft.v1.AddressGroupSpec.PortsEntry
-	(*timestamppb.Timestamp)(nil), // 42: google.protobuf.Timestamp
+	(*ExternalInterface)(nil),     // 25: weft.v1.ExternalInterface
+	(*ExternalNetworkSpec)(nil),   // 26: weft.v1.ExternalNetworkSpec
+	(*ExternalNetwork)(nil),       // 27: weft.v1.ExternalNetwork
+	(*PortProfileSpec)(nil),       // 28: weft.v1.PortProfileSpec
+	(*PortProfile)(nil),           // 29: weft.v1.PortProfile
+	(*PortSpec)(nil),              // 30: weft.v1.PortSpec
+	(*Port)(nil),                  // 31: weft.v1.Port
+	(*HostSpec)(nil),              // 32: weft.v1.HostSpec
+	(*Host)(nil),                  // 33: weft.v1.Host
+	(*ProviderAddressSpec)(nil),   // 34: weft.v1.ProviderAddressSpec
+	(*ProviderAddress)(nil),       // 35: weft.v1.ProviderAddress
+	(*ProviderRouteSpec)(nil),     // 36: weft.v1.ProviderRouteSpec
+	(*ProviderRoute)(nil),         // 37: weft.v1.ProviderRoute
+	(*CustomerRouteSpec)(nil),     // 38: weft.v1.CustomerRouteSpec
+	(*CustomerRoute)(nil),         // 39: weft.v1.CustomerRoute
+	(*LookupRecordSpec)(nil),      // 40: weft.v1.LookupRecordSpec
+	(*LookupRecord)(nil),          // 41: weft.v1.LookupRecord
+	(*Resource)(nil),              // 42: weft.v1.Resource
+	nil,                           // 43: weft.v1.Metadata.LabelsEntry
+	nil,                           // 44: weft.v1.AddressGroupSpec.PortsEntry
+	nil,                           // 45: weft.v1.ExternalInterface.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 46: google.protobuf.Timestamp
 }
 var file_weft_v1_resource_proto_depIdxs = []int32{
-	40, // 0: weft.v1.Metadata.labels:type_name -> weft.v1.Metadata.LabelsEntry
-	42, // 1: weft.v1.Metadata.created_at:type_name -> google.protobuf.Timestamp
-	42, // 2: weft.v1.Condition.changed_at:type_name -> google.protobuf.Timestamp
+	43, // 0: weft.v1.Metadata.labels:type_name -> weft.v1.Metadata.LabelsEntry
+	46, // 1: weft.v1.Metadata.created_at:type_name -> google.protobuf.Timestamp
+	46, // 2: weft.v1.Condition.changed_at:type_name -> google.protobuf.Timestamp
 	1,  // 3: weft.v1.Status.conditions:type_name -> weft.v1.Condition
 	2,  // 4: weft.v1.Status.rollout:type_name -> weft.v1.Rollout
 	0,  // 5: weft.v1.Tenant.metadata:type_name -> weft.v1.Metadata
@@ -3697,7 +3899,7 @@ var file_weft_v1_resource_proto_depIdxs = []int32{
 	0,  // 11: weft.v1.VirtualSubnet.metadata:type_name -> weft.v1.Metadata
 	8,  // 12: weft.v1.VirtualSubnet.spec:type_name -> weft.v1.VirtualSubnetSpec
 	3,  // 13: weft.v1.VirtualSubnet.status:type_name -> weft.v1.Status
-	41, // 14: weft.v1.AddressGroupSpec.ports:type_name -> weft.v1.AddressGroupSpec.PortsEntry
+	44, // 14: weft.v1.AddressGroupSpec.ports:type_name -> weft.v1.AddressGroupSpec.PortsEntry
 	0,  // 15: weft.v1.AddressGroup.metadata:type_name -> weft.v1.Metadata
 	10, // 16: weft.v1.AddressGroup.spec:type_name -> weft.v1.AddressGroupSpec
 	3,  // 17: weft.v1.AddressGroup.status:type_name -> weft.v1.Status
@@ -3711,55 +3913,61 @@ var file_weft_v1_resource_proto_depIdxs = []int32{
 	21, // 25: weft.v1.Vlan.private:type_name -> weft.v1.PrivateVlan
 	23, // 26: weft.v1.Bandwidth.inbound:type_name -> weft.v1.BandwidthLimit
 	23, // 27: weft.v1.Bandwidth.outbound:type_name -> weft.v1.BandwidthLimit
-	18, // 28: weft.v1.PortProfileSpec.allowed_addresses:type_name -> weft.v1.AllowedAddress
-	19, // 29: weft.v1.PortProfileSpec.isolation:type_name -> weft.v1.Isolation
-	20, // 30: weft.v1.PortProfileSpec.vlan:type_name -> weft.v1.Vlan
-	22, // 31: weft.v1.PortProfileSpec.bandwidth:type_name -> weft.v1.Bandwidth
-	24, // 32: weft.v1.PortProfileSpec.mirrors:type_name -> weft.v1.Mirror
-	0,  // 33: weft.v1.PortProfile.metadata:type_name -> weft.v1.Metadata
-	25, // 34: weft.v1.PortProfile.spec:type_name -> weft.v1.PortProfileSpec
-	3,  // 35: weft.v1.PortProfile.status:type_name -> weft.v1.Status
-	18, // 36: weft.v1.PortSpec.allowed_addresses:type_name -> weft.v1.AllowedAddress
-	19, // 37: weft.v1.PortSpec.isolation:type_name -> weft.v1.Isolation
-	20, // 38: weft.v1.PortSpec.vlan:type_name -> weft.v1.Vlan
-	22, // 39: weft.v1.PortSpec.bandwidth:type_name -> weft.v1.Bandwidth
-	24, // 40: weft.v1.PortSpec.mirrors:type_name -> weft.v1.Mirror
-	17, // 41: weft.v1.PortSpec.acl:type_name -> weft.v1.PortAcl
-	0,  // 42: weft.v1.Port.metadata:type_name -> weft.v1.Metadata
-	27, // 43: weft.v1.Port.spec:type_name -> weft.v1.PortSpec
-	3,  // 44: weft.v1.Port.status:type_name -> weft.v1.Status
-	0,  // 45: weft.v1.Host.metadata:type_name -> weft.v1.Metadata
-	29, // 46: weft.v1.Host.spec:type_name -> weft.v1.HostSpec
-	3,  // 47: weft.v1.Host.status:type_name -> weft.v1.Status
-	0,  // 48: weft.v1.ProviderAddress.metadata:type_name -> weft.v1.Metadata
-	31, // 49: weft.v1.ProviderAddress.spec:type_name -> weft.v1.ProviderAddressSpec
-	3,  // 50: weft.v1.ProviderAddress.status:type_name -> weft.v1.Status
-	0,  // 51: weft.v1.ProviderRoute.metadata:type_name -> weft.v1.Metadata
-	33, // 52: weft.v1.ProviderRoute.spec:type_name -> weft.v1.ProviderRouteSpec
-	3,  // 53: weft.v1.ProviderRoute.status:type_name -> weft.v1.Status
-	0,  // 54: weft.v1.CustomerRoute.metadata:type_name -> weft.v1.Metadata
-	35, // 55: weft.v1.CustomerRoute.spec:type_name -> weft.v1.CustomerRouteSpec
-	3,  // 56: weft.v1.CustomerRoute.status:type_name -> weft.v1.Status
-	0,  // 57: weft.v1.LookupRecord.metadata:type_name -> weft.v1.Metadata
-	37, // 58: weft.v1.LookupRecord.spec:type_name -> weft.v1.LookupRecordSpec
-	3,  // 59: weft.v1.LookupRecord.status:type_name -> weft.v1.Status
-	5,  // 60: weft.v1.Resource.tenant:type_name -> weft.v1.Tenant
-	30, // 61: weft.v1.Resource.host:type_name -> weft.v1.Host
-	32, // 62: weft.v1.Resource.provider_address:type_name -> weft.v1.ProviderAddress
-	34, // 63: weft.v1.Resource.provider_route:type_name -> weft.v1.ProviderRoute
-	11, // 64: weft.v1.Resource.address_group:type_name -> weft.v1.AddressGroup
-	13, // 65: weft.v1.Resource.access_list:type_name -> weft.v1.AccessList
-	7,  // 66: weft.v1.Resource.virtual_network:type_name -> weft.v1.VirtualNetwork
-	9,  // 67: weft.v1.Resource.virtual_subnet:type_name -> weft.v1.VirtualSubnet
-	26, // 68: weft.v1.Resource.port_profile:type_name -> weft.v1.PortProfile
-	28, // 69: weft.v1.Resource.port:type_name -> weft.v1.Port
-	36, // 70: weft.v1.Resource.customer_route:type_name -> weft.v1.CustomerRoute
-	38, // 71: weft.v1.Resource.lookup_record:type_name -> weft.v1.LookupRecord
-	72, // [72:72] is the sub-list for method output_type
-	72, // [72:72] is the sub-list for method input_type
-	72, // [72:72] is the sub-list for extension type_name
-	72, // [72:72] is the sub-list for extension extendee
-	0,  // [0:72] is the sub-list for field type_name
+	45, // 28: weft.v1.ExternalInterface.labels:type_name -> weft.v1.ExternalInterface.LabelsEntry
+	25, // 29: weft.v1.ExternalNetworkSpec.interfaces:type_name -> weft.v1.ExternalInterface
+	0,  // 30: weft.v1.ExternalNetwork.metadata:type_name -> weft.v1.Metadata
+	26, // 31: weft.v1.ExternalNetwork.spec:type_name -> weft.v1.ExternalNetworkSpec
+	3,  // 32: weft.v1.ExternalNetwork.status:type_name -> weft.v1.Status
+	18, // 33: weft.v1.PortProfileSpec.allowed_addresses:type_name -> weft.v1.AllowedAddress
+	19, // 34: weft.v1.PortProfileSpec.isolation:type_name -> weft.v1.Isolation
+	20, // 35: weft.v1.PortProfileSpec.vlan:type_name -> weft.v1.Vlan
+	22, // 36: weft.v1.PortProfileSpec.bandwidth:type_name -> weft.v1.Bandwidth
+	24, // 37: weft.v1.PortProfileSpec.mirrors:type_name -> weft.v1.Mirror
+	0,  // 38: weft.v1.PortProfile.metadata:type_name -> weft.v1.Metadata
+	28, // 39: weft.v1.PortProfile.spec:type_name -> weft.v1.PortProfileSpec
+	3,  // 40: weft.v1.PortProfile.status:type_name -> weft.v1.Status
+	18, // 41: weft.v1.PortSpec.allowed_addresses:type_name -> weft.v1.AllowedAddress
+	19, // 42: weft.v1.PortSpec.isolation:type_name -> weft.v1.Isolation
+	20, // 43: weft.v1.PortSpec.vlan:type_name -> weft.v1.Vlan
+	22, // 44: weft.v1.PortSpec.bandwidth:type_name -> weft.v1.Bandwidth
+	24, // 45: weft.v1.PortSpec.mirrors:type_name -> weft.v1.Mirror
+	17, // 46: weft.v1.PortSpec.acl:type_name -> weft.v1.PortAcl
+	0,  // 47: weft.v1.Port.metadata:type_name -> weft.v1.Metadata
+	30, // 48: weft.v1.Port.spec:type_name -> weft.v1.PortSpec
+	3,  // 49: weft.v1.Port.status:type_name -> weft.v1.Status
+	0,  // 50: weft.v1.Host.metadata:type_name -> weft.v1.Metadata
+	32, // 51: weft.v1.Host.spec:type_name -> weft.v1.HostSpec
+	3,  // 52: weft.v1.Host.status:type_name -> weft.v1.Status
+	0,  // 53: weft.v1.ProviderAddress.metadata:type_name -> weft.v1.Metadata
+	34, // 54: weft.v1.ProviderAddress.spec:type_name -> weft.v1.ProviderAddressSpec
+	3,  // 55: weft.v1.ProviderAddress.status:type_name -> weft.v1.Status
+	0,  // 56: weft.v1.ProviderRoute.metadata:type_name -> weft.v1.Metadata
+	36, // 57: weft.v1.ProviderRoute.spec:type_name -> weft.v1.ProviderRouteSpec
+	3,  // 58: weft.v1.ProviderRoute.status:type_name -> weft.v1.Status
+	0,  // 59: weft.v1.CustomerRoute.metadata:type_name -> weft.v1.Metadata
+	38, // 60: weft.v1.CustomerRoute.spec:type_name -> weft.v1.CustomerRouteSpec
+	3,  // 61: weft.v1.CustomerRoute.status:type_name -> weft.v1.Status
+	0,  // 62: weft.v1.LookupRecord.metadata:type_name -> weft.v1.Metadata
+	40, // 63: weft.v1.LookupRecord.spec:type_name -> weft.v1.LookupRecordSpec
+	3,  // 64: weft.v1.LookupRecord.status:type_name -> weft.v1.Status
+	5,  // 65: weft.v1.Resource.tenant:type_name -> weft.v1.Tenant
+	33, // 66: weft.v1.Resource.host:type_name -> weft.v1.Host
+	35, // 67: weft.v1.Resource.provider_address:type_name -> weft.v1.ProviderAddress
+	37, // 68: weft.v1.Resource.provider_route:type_name -> weft.v1.ProviderRoute
+	27, // 69: weft.v1.Resource.external_network:type_name -> weft.v1.ExternalNetwork
+	11, // 70: weft.v1.Resource.address_group:type_name -> weft.v1.AddressGroup
+	13, // 71: weft.v1.Resource.access_list:type_name -> weft.v1.AccessList
+	7,  // 72: weft.v1.Resource.virtual_network:type_name -> weft.v1.VirtualNetwork
+	9,  // 73: weft.v1.Resource.virtual_subnet:type_name -> weft.v1.VirtualSubnet
+	29, // 74: weft.v1.Resource.port_profile:type_name -> weft.v1.PortProfile
+	31, // 75: weft.v1.Resource.port:type_name -> weft.v1.Port
+	39, // 76: weft.v1.Resource.customer_route:type_name -> weft.v1.CustomerRoute
+	41, // 77: weft.v1.Resource.lookup_record:type_name -> weft.v1.LookupRecord
+	78, // [78:78] is the sub-list for method output_type
+	78, // [78:78] is the sub-list for method input_type
+	78, // [78:78] is the sub-list for extension type_name
+	78, // [78:78] is the sub-list for extension extendee
+	0,  // [0:78] is the sub-list for field type_name
 }
 
 func init() { file_weft_v1_resource_proto_init() }
@@ -3768,13 +3976,14 @@ func file_weft_v1_resource_proto_init() {
 		return
 	}
 	file_weft_v1_resource_proto_msgTypes[15].OneofWrappers = []any{}
-	file_weft_v1_resource_proto_msgTypes[25].OneofWrappers = []any{}
-	file_weft_v1_resource_proto_msgTypes[27].OneofWrappers = []any{}
-	file_weft_v1_resource_proto_msgTypes[39].OneofWrappers = []any{
+	file_weft_v1_resource_proto_msgTypes[28].OneofWrappers = []any{}
+	file_weft_v1_resource_proto_msgTypes[30].OneofWrappers = []any{}
+	file_weft_v1_resource_proto_msgTypes[42].OneofWrappers = []any{
 		(*Resource_Tenant)(nil),
 		(*Resource_Host)(nil),
 		(*Resource_ProviderAddress)(nil),
 		(*Resource_ProviderRoute)(nil),
+		(*Resource_ExternalNetwork)(nil),
 		(*Resource_AddressGroup)(nil),
 		(*Resource_AccessList)(nil),
 		(*Resource_VirtualNetwork)(nil),
@@ -3790,7 +3999,7 @@ func file_weft_v1_resource_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_v1_resource_proto_rawDesc), len(file_weft_v1_resource_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   42,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
