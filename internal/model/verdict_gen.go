@@ -19,6 +19,8 @@ const (
 	VerdictAnswered Verdict = 4
 	// VerdictFlooded: Broadcast or multicast, copied to the members of the subnet.
 	VerdictFlooded Verdict = 5
+	// VerdictSwitched: Sent out of the external interface, in its VLAN.
+	VerdictSwitched Verdict = 6
 	// VerdictPortUnknown: A packet came from a device that the switch holds no port for.
 	VerdictPortUnknown Verdict = 16
 	// VerdictFrameTruncated: The frame ends before its Ethernet, ARP, IP or ICMP header does.
@@ -127,6 +129,14 @@ const (
 	VerdictMirrorFailed Verdict = 148
 	// VerdictMirrorNotInPolicy: Another host sent a copy for a port that no port of that host is mirrored to.
 	VerdictMirrorNotInPolicy Verdict = 149
+	// VerdictVlanFiltered: The guest sent in a VLAN that its port does not carry, or without a tag where its trunk has no native VLAN.
+	VerdictVlanFiltered Verdict = 160
+	// VerdictVlanDoubleTagged: A frame with a second VLAN tag, or with one of a service provider: what it does behind the next switch is VLAN hopping.
+	VerdictVlanDoubleTagged Verdict = 161
+	// VerdictVlanApart: For a port of this host that does not receive this VLAN: it is in another one, or a private VLAN keeps the two apart.
+	VerdictVlanApart Verdict = 162
+	// VerdictVlanLinkLocal: To a group address that bridges keep to their own wire, as of STP, LACP and LLDP; the physical switch hears no guest.
+	VerdictVlanLinkLocal Verdict = 163
 )
 
 var verdicts = map[Verdict]VerdictInfo{
@@ -136,6 +146,7 @@ var verdicts = map[Verdict]VerdictInfo{
 	VerdictEncapsulated:        {Verdict: VerdictEncapsulated, Name: "ENCAPSULATED", Stage: "underlay", Class: "terminal", Sentence: "Encapsulated and sent to a remote Provider Address.", Action: "Nothing."},
 	VerdictAnswered:            {Verdict: VerdictAnswered, Name: "ANSWERED", Stage: "respond", Class: "terminal", Sentence: "Answered by the switch on behalf of policy (ARP, ND or echo to a gateway).", Action: "Nothing."},
 	VerdictFlooded:             {Verdict: VerdictFlooded, Name: "FLOODED", Stage: "flood", Class: "terminal", Sentence: "Broadcast or multicast, copied to the members of the subnet.", Action: "Nothing."},
+	VerdictSwitched:            {Verdict: VerdictSwitched, Name: "SWITCHED", Stage: "vlan", Class: "terminal", Sentence: "Sent out of the external interface, in its VLAN.", Action: "Nothing."},
 	VerdictPortUnknown:         {Verdict: VerdictPortUnknown, Name: "PORT_UNKNOWN", Stage: "parse", Class: "fault", Sentence: "A packet came from a device that the switch holds no port for.", Action: "The device is being attached or detached; if it lasts, run `weft verify`."},
 	VerdictFrameTruncated:      {Verdict: VerdictFrameTruncated, Name: "FRAME_TRUNCATED", Stage: "parse", Class: "malformed", Sentence: "The frame ends before its Ethernet, ARP, IP or ICMP header does.", Action: "Look at the guest's driver; a healthy guest never sends this."},
 	VerdictVlanTagged:          {Verdict: VerdictVlanTagged, Name: "VLAN_TAGGED", Stage: "parse", Class: "policy", Sentence: "The guest sent an 802.1Q tag with a VLAN id; a port of a virtual subnet carries none.", Action: "Remove the VLAN sub-interface in the guest, or give it a port of its own."},
@@ -190,4 +201,8 @@ var verdicts = map[Verdict]VerdictInfo{
 	VerdictMirrorLimited:       {Verdict: VerdictMirrorLimited, Name: "MIRROR_LIMITED", Stage: "deliver", Class: "capacity", Sentence: "A copy of a packet was not made: the mirror's rate limit. The packet itself went on.", Action: "Raise rateLimit of the mirror, or narrow what it copies."},
 	VerdictMirrorFailed:        {Verdict: VerdictMirrorFailed, Name: "MIRROR_FAILED", Stage: "deliver", Class: "fault", Sentence: "A copy of a packet for a mirror could not be made or sent. The packet itself went on.", Action: "Look whether the port that gets the copies is plugged, at the way to its host, and at the host's memory."},
 	VerdictMirrorNotInPolicy:   {Verdict: VerdictMirrorNotInPolicy, Name: "MIRROR_NOT_IN_POLICY", Stage: "deliver", Class: "security", Sentence: "Another host sent a copy for a port that no port of that host is mirrored to.", Action: "Policy may just be changing; if it lasts, find the sender by its outer source address."},
+	VerdictVlanFiltered:        {Verdict: VerdictVlanFiltered, Name: "VLAN_FILTERED", Stage: "vlan", Class: "policy", Sentence: "The guest sent in a VLAN that its port does not carry, or without a tag where its trunk has no native VLAN.", Action: "Add the VLAN to `vlan.allowed` of the port, give the trunk a `native` VLAN, or correct the guest."},
+	VerdictVlanDoubleTagged:    {Verdict: VerdictVlanDoubleTagged, Name: "VLAN_DOUBLE_TAGGED", Stage: "vlan", Class: "security", Sentence: "A frame with a second VLAN tag, or with one of a service provider: what it does behind the next switch is VLAN hopping.", Action: "Find out which program in the guest, or who on the VLAN, sends it."},
+	VerdictVlanApart:           {Verdict: VerdictVlanApart, Name: "VLAN_APART", Stage: "vlan", Class: "policy", Sentence: "For a port of this host that does not receive this VLAN: it is in another one, or a private VLAN keeps the two apart.", Action: "Nothing, unless they should reach each other: compare `vlan` of the two ports."},
+	VerdictVlanLinkLocal:       {Verdict: VerdictVlanLinkLocal, Name: "VLAN_LINK_LOCAL", Stage: "vlan", Class: "quiet", Sentence: "To a group address that bridges keep to their own wire, as of STP, LACP and LLDP; the physical switch hears no guest.", Action: "Nothing."},
 }
