@@ -36,6 +36,9 @@ func TestRecycledIsAsNew(t *testing.T) {
 	}
 	got := contents(t, again)
 	for name := range want {
+		if name == "conn_secret" { // each Open makes one
+			continue
+		}
 		if !slices.Equal(got[name], want[name]) {
 			t.Errorf("%s: %d rows, of a new switch %d, or others", name, len(got[name]), len(want[name]))
 		}
@@ -85,7 +88,7 @@ func contents(t *testing.T, s *Switch) map[string][]string {
 
 func soilable(name string, m *ebpf.Map) bool {
 	switch m.Type() {
-	case ebpf.RingBuf, ebpf.ProgramArray, ebpf.PerfEventArray:
+	case ebpf.RingBuf, ebpf.ProgramArray, ebpf.PerfEventArray, ebpf.ArrayOfMaps: // hold what is no bytes of ours
 		return false
 	}
 	return name[0] != '.'
