@@ -24,6 +24,7 @@
 #include "lib/capture.h"
 #include "lib/dx2.h"
 #include "lib/finish.h"
+#include "lib/forget.h"
 #include "lib/learn.h"
 #include "lib/mirror.h"
 #include "lib/mss.h"
@@ -51,7 +52,7 @@ int walk_port(struct __sk_buff *skb)
 	struct pkt p = {.len = skb->len, .direction = OUTBOUND};
 	enum verdict v;
 
-	(v = parse_port(skb, &p))
+	(v = settled(&p, parse_port(skb, &p)))
 	|| (v = capture_arrival(skb, &p))
 	|| (v = acl_outbound(skb, &p, learn_said(skb, &p, admit_port(skb, &p))))
 	|| (v = learn_defended(skb, &p, respond(skb, &p)))
@@ -80,7 +81,7 @@ int flood_port(struct __sk_buff *skb)
 	struct flooding f = {.skb = skb, .p = &p};
 	enum verdict v, was = skb->cb[0];
 
-	(v = parse_port(skb, &p))
+	(v = settled(&p, parse_port(skb, &p)))
 	|| (v = flood_from_port(&f, was));
 	skb->cb[2] = f.copies;
 	return finish(skb, &p, rows_checked(skb, &p, v));
@@ -93,8 +94,8 @@ int from_uplink(struct __sk_buff *skb)
 	struct pkt p = {.len = skb->len, .direction = INBOUND};
 	enum verdict v;
 
-	(v = parse_outer(skb, &p))
-	|| (v = parse_inner(skb, &p));
+	(v = settled(&p, parse_outer(skb, &p)))
+	|| (v = settled(&p, parse_inner(skb, &p)));
 	if (!v && is_group(p.eth.dst) && !p.rewrite) {
 		bpf_tail_call(skb, &flood_prog, FLOOD_UPLINK);
 		v = V_NO_MEMBER; /* that program is loaded with the first subnet that floods */
@@ -128,8 +129,8 @@ int flood_uplink(struct __sk_buff *skb)
 	struct flooding f = {.skb = skb, .p = &p};
 	enum verdict v;
 
-	(v = parse_outer(skb, &p))
-	|| (v = parse_inner(skb, &p))
+	(v = settled(&p, parse_outer(skb, &p)))
+	|| (v = settled(&p, parse_inner(skb, &p)))
 	|| (v = capture_arrival(skb, &p))
 	|| (v = flood_from_uplink(&f));
 	skb->cb[2] = f.copies;

@@ -189,55 +189,58 @@ static __always_inline enum verdict parse_ipv4(struct __sk_buff *skb, struct pkt
 	return parse_l4(skb, p);
 }
 
-/* Walks the extension headers; p->l4, p->l4_len and p->proto start behind the fixed header. */
-static __always_inline enum verdict parse_extensions(struct __sk_buff *skb, struct pkt *p)
+#define EXTENSIONS_MALFORMED (1ull << 63)
+#define EXTENSIONS_FRAGMENT (1ull << 62)
+#define EXTENSIONS_LATER (1ull << 61)
+
+static __always_inline bool parse_is_extension(__u8 next)
 {
-	__u32 at = p->l4, left = p->l4_len;
-	__u8 next = p->proto;
+	return next == PROTO_HOP_BY_HOP || next == PROTO_ROUTING || next == PROTO_DEST_OPTIONS || next == PROTO_FRAGMENT;
+}
+
+/* Walks the extension headers from at on, of left bytes, the first being next. Returns how long they are, in
+ * the low 32 bits, and behind that the protocol that follows, with the above. A global function, so that the
+ * verifier walks it once, and not all that comes after it for each number of headers. */
+__noinline __u64 parse_extensions(struct __sk_buff *skb, __u32 at, __u32 left, __u32 next)
+{
+	__u32 all = left;
+	__u64 found = 0;
 
 	for (int i = 0; i <= MAX_EXTENSIONS; i++) {
 		struct ipv6_frag h;
 		__u32 len;
 
-		if (next != PROTO_HOP_BY_HOP && next != PROTO_ROUTING && next != PROTO_DEST_OPTIONS &&
-		    next != PROTO_FRAGMENT)
-			goto found;
+		if (!parse_is_extension(next))
+			return found | (__u64)(next & 0xff) << 32 | (all - left);
 		if (i == MAX_EXTENSIONS || left < sizeof(h) || !load(skb, at, &h, sizeof(h)))
-			return V_IPV6_EXTENSIONS;
-		if (p->fragment) /* behind it, an overlapping fragment could reach what follows */
-			return V_IPV6_EXTENSIONS;
+			return EXTENSIONS_MALFORMED;
+		if (found & EXTENSIONS_FRAGMENT) /* behind it, an overlapping fragment could reach what follows */
+			return EXTENSIONS_MALFORMED;
 		len = next == PROTO_FRAGMENT ? sizeof(h) : 8 * (h.reserved + 1u);
 		if (len > left)
-			return V_IPV6_EXTENSIONS;
+			return EXTENSIONS_MALFORMED;
 		at += len;
 		left -= len;
 		if (next == PROTO_FRAGMENT) {
 			__u16 offset_more = bpf_ntohs(h.offset_more);
 
 			if (offset_more & 1 && !parse_is_part(left))
-				return V_IPV6_EXTENSIONS;
+				return EXTENSIONS_MALFORMED;
 			if (offset_more & 0xfff9)
-				p->fragment = 1;
+				found |= EXTENSIONS_FRAGMENT;
 			if (offset_more & 0xfff8)
-				p->later = 1;
+				return found | EXTENSIONS_LATER | (__u64)h.next << 32 | (all - left);
 		}
 		next = h.next;
-		if (p->later)
-			goto found;
 	}
-	return V_IPV6_EXTENSIONS;
-found:
-	p->proto = next;
-	p->l4 = at;
-	p->l4_len = left;
-	return V_CONTINUE;
+	return EXTENSIONS_MALFORMED;
 }
 
 static __always_inline enum verdict parse_ipv6(struct __sk_buff *skb, struct pkt *p, __u32 at)
 {
 	struct ipv6 h;
 	__u32 first, total;
-	enum verdict v;
+	__u64 found;
 
 	if (p->end - at < sizeof(h) || !load_head(skb, at, &h, sizeof(h)))
 		return V_FRAME_TRUNCATED;
@@ -255,8 +258,17 @@ static __always_inline enum verdict parse_ipv6(struct __sk_buff *skb, struct pkt
 	p->l3_len = total;
 	p->l4 = at + sizeof(h);
 	p->l4_len = total - sizeof(h);
-	v = parse_extensions(skb, p);
-	return v ? v : parse_l4(skb, p);
+	if (!parse_is_extension(p->proto))
+		return parse_l4(skb, p);
+	found = parse_extensions(skb, p->l4, p->l4_len, p->proto);
+	if (found & EXTENSIONS_MALFORMED)
+		return V_IPV6_EXTENSIONS;
+	p->fragment = (found & EXTENSIONS_FRAGMENT) != 0;
+	p->later = (found & EXTENSIONS_LATER) != 0;
+	p->proto = found >> 32;
+	p->l4 += (__u32)found;
+	p->l4_len -= (__u32)found;
+	return parse_l4(skb, p);
 }
 
 /* What the guest's Ethernet header, already in p->eth, carries. */
