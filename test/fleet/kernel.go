@@ -46,10 +46,13 @@ func (f *Fleet) Kernel() []string {
 	return lines
 }
 
-// mapsOfPackets hold what changes with packets and not with policy: counters, paces, reports.
-var mapsOfPackets = map[string]bool{"drop": true, "traffic": true, "event": true, "storm": true, "copy": true, "walk": true, "query": true, "rule_hit": true, "scratch": true,
-	"flood_prog": true, // programs, whose ids are new with each agent
-	"learn":      true, "learn_pace": true, "group_report": true, "capture": true, "capture_count": true, "capture_rate": true, "capture_view": true}
+// mapsOfPackets hold what changes with packets and time and not with policy: counters, paces, reports.
+var mapsOfPackets = map[string]bool{"drop": true, "traffic": true, "event": true, "storm": true, "copy": true, "scratch": true, "dx2": true,
+	"query": true, "judged": true, "rule_hit": true, "rule_log": true, "rule_pace": true, "connection": true, "conn_port": true, "conn_secret": true, "vouch": true,
+	"learn": true, "learn_pace": true, "group_report": true, "capture": true, "capture_count": true, "capture_rate": true, "capture_view": true,
+	"flood_prog": true, "walk": true, // programs, whose ids are new with each agent
+	"rule": true, // one value of 32 MiB, which weft verify reads and compares; as text it takes seconds
+}
 
 // rows of a pinned map; of an array, those that are not zero.
 func (f *Fleet) rows(host, pin string) []string {
