@@ -51,7 +51,7 @@ var mapsOfPackets = map[string]bool{"drop": true, "traffic": true, "event": true
 	"query": true, "judged": true, "rule_hit": true, "rule_log": true, "rule_pace": true, "connection": true, "conn_port": true, "conn_secret": true, "vouch": true,
 	"learn": true, "learn_pace": true, "group_report": true, "capture": true, "capture_count": true, "capture_rate": true, "capture_view": true,
 	"flood_prog": true, "walk": true, // programs, whose ids are new with each agent
-	"rule": true, // one value of 32 MiB, which weft verify reads and compares; as text it takes seconds
+	"rule": true, "rule_name": true, // tens of MiB, which weft verify reads and compares; as text they take seconds
 }
 
 // rows of a pinned map; of an array, those that are not zero.
