@@ -227,6 +227,7 @@ static __always_inline void vlan_record(struct vlaned *f, __u32 ifindex)
 		at += sizeof(tag);
 	}
 	n -= head;
+	asm volatile("" : "+r"(n)); /* clang knows that it is not 0; Linux 6.12 does not */
 	if (n > COPY_MAX - 16)
 		n = COPY_MAX - 16;
 	if (n)
