@@ -24,14 +24,16 @@ type Canary struct {
 }
 
 const (
-	canaryWait   = 300 * time.Millisecond
-	canaryRounds = 3
-	canaryPort   = 33433 // the port before traceroute's, which firewalls know
-	canaryLen    = 64    // bytes of payload
+	canaryPort = 33433 // the port before traceroute's, which firewalls know
+	canaryLen  = 64    // bytes of payload
 )
 
+// canaryWaits are how long answers are waited for, round by round. Hosts tell of a few unreachable ports
+// at once, and then of one a second: the last rounds, of what is still without an answer, keep to that.
+var canaryWaits = [...]time.Duration{300 * time.Millisecond, 1100 * time.Millisecond, 1100 * time.Millisecond}
+
 // Canaries sends each target of the family of from one datagram of every kind, and again
-// where nothing comes back. It needs CAP_NET_RAW and takes up to a second. A host may be
+// where nothing comes back. It needs CAP_NET_RAW and takes 2.5 seconds. A host may be
 // silent for reasons of its own (a firewall, a limit on errors): then all three are false.
 func Canaries(ctx context.Context, from netip.Addr, targets []netip.Addr) (map[netip.Addr]Canary, error) {
 	c := canaries{got: map[netip.Addr]Canary{}}
@@ -39,13 +41,13 @@ func Canaries(ctx context.Context, from netip.Addr, targets []netip.Addr) (map[n
 		return nil, fmt.Errorf("canary from %s: %w", from, err)
 	}
 	defer c.close()
-	for range canaryRounds {
+	for _, wait := range canaryWaits {
 		for _, to := range targets {
 			if to.Is4() == from.Is4() {
 				c.send(from, to)
 			}
 		}
-		if err := c.collect(ctx); err != nil {
+		if err := c.collect(ctx, wait); err != nil {
 			return nil, err
 		}
 	}
@@ -124,8 +126,8 @@ func canaryDatagram(from, to netip.Addr, port, wrong uint16) []byte {
 	return b
 }
 
-func (c *canaries) collect(ctx context.Context) error {
-	if err := c.errors.SetReadDeadline(time.Now().Add(canaryWait)); err != nil {
+func (c *canaries) collect(ctx context.Context, wait time.Duration) error {
+	if err := c.errors.SetReadDeadline(time.Now().Add(wait)); err != nil {
 		return err
 	}
 	buffer := make([]byte, 1<<16)
