@@ -21,11 +21,11 @@ demo: build ## bring up two hosts and two tenants with the same addresses, and p
 demo-down: build ## remove everything that demo made
 	bin/weftd lab down
 
-test: ## everything that must pass; installs what it needs; root; about 17 minutes on 2 cores
+test: ## everything that must pass; installs what it needs; root; about 24 minutes on 2 cores
 	@test "$$(id -u)" = 0 || { echo "make test makes network namespaces and loads eBPF: run it as root" >&2; exit 1; }
 	@$(GO) run ./tools/needs test
 	@$(MAKE) -s --no-print-directory check build
-	@$(GO) run ./tools/testsum -p 2 -alone ./test/... -fuzz 10s ./cmd/... ./internal/... ./tools/...
+	@$(GO) run ./tools/testsum -p 2 -alone ./test/... -fuzz 5s ./cmd/... ./internal/... ./tools/...
 
 test-kernels: ## boot Debian's 6.12 and newest kernel in emulation, run the switch in them; needs Debian's apt
 	@$(GO) run ./tools/needs test-kernels
