@@ -75,40 +75,51 @@ func ParseNeighbour(b []byte) (Neighbour, error) {
 	return n, nil
 }
 
-// Len of n as Encode writes it, in bytes: 24, or 32 with a MAC.
-func (n Neighbour) Len() int {
-	if n.HasMAC {
-		return NeighbourLen + ndLinkLayerOptionLen
+// fixed is where the options begin: of a solicitation of routers, which has no target, behind the header (RFC 4861 section 4.1).
+func (n Neighbour) fixed() int {
+	if n.Type == ICMPv6RouterSolicit {
+		return NeighbourLen - 16
 	}
 	return NeighbourLen
 }
 
+// Len of n as Encode writes it, in bytes: 24, of a router solicitation 8, and 8 more with a MAC.
+func (n Neighbour) Len() int {
+	if n.HasMAC {
+		return n.fixed() + ndLinkLayerOptionLen
+	}
+	return n.fixed()
+}
+
 // Encode writes Len bytes with a zero checksum (SealICMPv6 sets it); ErrTruncated,
-// and ErrAddress if the target is not IPv6.
+// and ErrAddress if there should be a target and it is not IPv6.
 func (n Neighbour) Encode(b []byte) error {
 	if len(b) < n.Len() {
 		return ErrTruncated
 	}
-	if !n.Target.Is6() {
-		return ErrAddress
-	}
 	clear(b[:n.Len()])
 	b[0] = n.Type
-	for i, flag := range [3]bool{n.Router, n.Solicited, n.Override} {
-		if flag {
-			b[4] |= 0x80 >> i
+	if n.Type != ICMPv6RouterSolicit {
+		if !n.Target.Is6() {
+			return ErrAddress
 		}
+		for i, flag := range [3]bool{n.Router, n.Solicited, n.Override} {
+			if flag {
+				b[4] |= 0x80 >> i
+			}
+		}
+		target := n.Target.As16()
+		copy(b[8:], target[:])
 	}
-	target := n.Target.As16()
-	copy(b[8:], target[:])
 	if !n.HasMAC {
 		return nil
 	}
-	b[24], b[25] = ndOptionSourceMAC, 1
+	option := b[n.fixed():]
+	option[0], option[1] = ndOptionSourceMAC, 1
 	if n.Type == ICMPv6NeighbourAdv {
-		b[24] = ndOptionTargetMAC
+		option[0] = ndOptionTargetMAC
 	}
-	copy(b[26:], n.MAC[:])
+	copy(option[2:], n.MAC[:])
 	return nil
 }
 
