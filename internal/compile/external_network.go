@@ -1,9 +1,6 @@
 package compile
 
 import (
-	"maps"
-	"slices"
-
 	"github.com/weft-sdn/weft/internal/goal"
 	"github.com/weft-sdn/weft/internal/model"
 )
@@ -80,11 +77,5 @@ func (e *external) concern() []string {
 	if e == nil {
 		return nil
 	}
-	hosts := map[string]struct{}{}
-	for p := range e.ports {
-		if p.host != nil {
-			hosts[p.host.name] = struct{}{}
-		}
-	}
-	return slices.Sorted(maps.Keys(hosts))
+	return hostsOf(e.ports)
 }

@@ -94,10 +94,15 @@ func (p *profile) concern() []string {
 	if p == nil {
 		return nil
 	}
+	return hostsOf(p.ports)
+}
+
+// hostsOf names the hosts of ports, sorted.
+func hostsOf(ports map[*port]struct{}) []string {
 	hosts := map[string]struct{}{}
-	for x := range p.ports {
-		if x.host != nil {
-			hosts[x.host.name] = struct{}{}
+	for p := range ports {
+		if p.host != nil {
+			hosts[p.host.name] = struct{}{}
 		}
 	}
 	return slices.Sorted(maps.Keys(hosts))

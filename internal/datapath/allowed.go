@@ -55,28 +55,18 @@ func decodeAllowed(k allowedKey) (table.Allowed, error) {
 	return a, nil
 }
 
+func nameAllowed(k table.Allowed) string {
+	return fmt.Sprintf("source %s%s of device %d", k.Prefix, k.MAC, k.IfIndex)
+}
+
 func (s *Switch) putAllowed(keys []table.Allowed) []error {
-	var errs []error
-	for _, k := range keys {
-		if err := s.maps["allowed"].Put(encodeAllowed(k), uint32(1)); err != nil {
-			errs = append(errs, fmt.Errorf("source %s%s of device %d: %w", k.Prefix, k.MAC, k.IfIndex, err))
-			continue
-		}
-		s.have.Allowed[k] = struct{}{}
-	}
-	return errs
+	return putRows(s.have.Allowed, nil, keys, nameAllowed, func(k table.Allowed, _ struct{}) error {
+		return s.maps["allowed"].Put(encodeAllowed(k), uint32(1))
+	})
 }
 
 func (s *Switch) deleteAllowed(keys []table.Allowed) []error {
-	var errs []error
-	for _, k := range keys {
-		if err := ignoreMissing(s.maps["allowed"].Delete(encodeAllowed(k))); err != nil {
-			errs = append(errs, fmt.Errorf("source %s%s of device %d: %w", k.Prefix, k.MAC, k.IfIndex, err))
-			continue
-		}
-		delete(s.have.Allowed, k)
-	}
-	return errs
+	return deleteRows(s.have.Allowed, keys, nameAllowed, func(k table.Allowed) error { return s.maps["allowed"].Delete(encodeAllowed(k)) })
 }
 
 type stormRow struct {

@@ -335,27 +335,45 @@ func (s *Switch) putSettings(want table.Settings) error {
 	return nil
 }
 
-func (s *Switch) putLocalPAs(keys []netip.Addr) []error {
+// putRows writes rows that depend on no other table, and notes in have what the map then holds. name is
+// what people are told where a row cannot be written.
+func putRows[K comparable, V any](have, want map[K]V, keys []K, name func(K) string, put func(K, V) error) []error {
 	var errs []error
-	for _, pa := range keys {
-		if err := s.maps["local_pa"].Put(addr16(pa), uint32(1)); err != nil {
-			errs = append(errs, fmt.Errorf("local provider address %s: %w", pa, err))
+	for _, k := range keys {
+		v := want[k]
+		if err := put(k, v); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", name(k), err))
 			continue
 		}
-		s.have.LocalPAs[pa] = struct{}{}
+		have[k] = v
 	}
+	return errs
+}
+
+// deleteRows undoes putRows; a row that is not there is no error.
+func deleteRows[K comparable, V any](have map[K]V, keys []K, name func(K) string, del func(K) error) []error {
+	var errs []error
+	for _, k := range keys {
+		if err := ignoreMissing(del(k)); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", name(k), err))
+			continue
+		}
+		delete(have, k)
+	}
+	return errs
+}
+
+func nameLocalPA(pa netip.Addr) string { return fmt.Sprintf("local provider address %s", pa) }
+
+func (s *Switch) putLocalPAs(keys []netip.Addr) []error {
+	errs := putRows(s.have.LocalPAs, nil, keys, nameLocalPA, func(pa netip.Addr, _ struct{}) error {
+		return s.maps["local_pa"].Put(addr16(pa), uint32(1))
+	})
 	return append(errs, s.chooseFirstPAs())
 }
 
 func (s *Switch) deleteLocalPAs(keys []netip.Addr) []error {
-	var errs []error
-	for _, pa := range keys {
-		if err := ignoreMissing(s.maps["local_pa"].Delete(addr16(pa))); err != nil {
-			errs = append(errs, fmt.Errorf("local provider address %s: %w", pa, err))
-			continue
-		}
-		delete(s.have.LocalPAs, pa)
-	}
+	errs := deleteRows(s.have.LocalPAs, keys, nameLocalPA, func(pa netip.Addr) error { return s.maps["local_pa"].Delete(addr16(pa)) })
 	return append(errs, s.chooseFirstPAs())
 }
 
@@ -376,28 +394,18 @@ func (s *Switch) chooseFirstPAs() error {
 	return errors.Join(errs...)
 }
 
+func nameForwarder(k table.Forwarder) string {
+	return fmt.Sprintf("forwarder %s of network %d", k.PA, k.Network)
+}
+
 func (s *Switch) putForwarders(want table.Set, keys []table.Forwarder) []error {
-	var errs []error
-	for _, k := range keys {
-		if err := s.maps["forwarder"].Put(encodeForwarder(k), encodeTrust(want.Forwarders[k])); err != nil {
-			errs = append(errs, fmt.Errorf("forwarder %s of network %d: %w", k.PA, k.Network, err))
-			continue
-		}
-		s.have.Forwarders[k] = want.Forwarders[k]
-	}
-	return errs
+	return putRows(s.have.Forwarders, want.Forwarders, keys, nameForwarder, func(k table.Forwarder, t table.Trust) error {
+		return s.maps["forwarder"].Put(encodeForwarder(k), encodeTrust(t))
+	})
 }
 
 func (s *Switch) deleteForwarders(keys []table.Forwarder) []error {
-	var errs []error
-	for _, k := range keys {
-		if err := ignoreMissing(s.maps["forwarder"].Delete(encodeForwarder(k))); err != nil {
-			errs = append(errs, fmt.Errorf("forwarder %s of network %d: %w", k.PA, k.Network, err))
-			continue
-		}
-		delete(s.have.Forwarders, k)
-	}
-	return errs
+	return deleteRows(s.have.Forwarders, keys, nameForwarder, func(k table.Forwarder) error { return s.maps["forwarder"].Delete(encodeForwarder(k)) })
 }
 
 func (s *Switch) putPeers(want table.Set, keys []netip.Addr) []error {
@@ -531,33 +539,22 @@ func (s *Switch) deleteRecords(keys []table.RecordKey) []error {
 	return errs
 }
 
+func nameRoute(k table.RouteKey) string {
+	return fmt.Sprintf("route %s of network %d", k.Prefix, k.Network)
+}
+
 func (s *Switch) putRoutes(want table.Set, keys []table.RouteKey) []error {
-	var errs []error
-	for _, k := range keys {
+	return putRows(s.have.Routes, want.Routes, keys, nameRoute, func(k table.RouteKey, r table.Route) error {
 		if !k.Prefix.IsValid() || k.Prefix != k.Prefix.Masked() {
-			errs = append(errs, fmt.Errorf("route %s of network %d: prefix has host bits", k.Prefix, k.Network))
-			continue
+			return errors.New("prefix has host bits")
 		}
-		key, row := encodeRoute(k, want.Routes[k])
-		if err := s.maps["route"].Put(key, row); err != nil {
-			errs = append(errs, fmt.Errorf("route %s of network %d: %w", k.Prefix, k.Network, err))
-			continue
-		}
-		s.have.Routes[k] = want.Routes[k]
-	}
-	return errs
+		key, row := encodeRoute(k, r)
+		return s.maps["route"].Put(key, row)
+	})
 }
 
 func (s *Switch) deleteRoutes(keys []table.RouteKey) []error {
-	var errs []error
-	for _, k := range keys {
-		if err := ignoreMissing(s.maps["route"].Delete(encodeRouteKey(k))); err != nil {
-			errs = append(errs, fmt.Errorf("route %s of network %d: %w", k.Prefix, k.Network, err))
-			continue
-		}
-		delete(s.have.Routes, k)
-	}
-	return errs
+	return deleteRows(s.have.Routes, keys, nameRoute, func(k table.RouteKey) error { return s.maps["route"].Delete(encodeRouteKey(k)) })
 }
 
 func (s *Switch) putPorts(want table.Set, keys []uint32) []error {

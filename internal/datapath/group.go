@@ -38,21 +38,11 @@ func (s *Switch) SetGroups(want map[table.GroupMember]struct{}) error {
 		return &ErrFull{Table: "multicast groups", Need: len(want), Limit: MaxGroups}
 	}
 	put, del := diffRows(s.have.Groups, want, true)
-	var errs []error
-	for _, m := range del {
-		if err := ignoreMissing(s.maps["group"].Delete(encodeGroup(m))); err != nil {
-			errs = append(errs, fmt.Errorf("group %s of device %d: %w", m.Group, m.IfIndex, err))
-			continue
-		}
-		delete(s.have.Groups, m)
-	}
-	for _, m := range put {
-		if err := s.maps["group"].Put(encodeGroup(m), uint32(1)); err != nil {
-			errs = append(errs, fmt.Errorf("group %s of device %d: %w", m.Group, m.IfIndex, err))
-			continue
-		}
-		s.have.Groups[m] = struct{}{}
-	}
+	name := func(m table.GroupMember) string { return fmt.Sprintf("group %s of device %d", m.Group, m.IfIndex) }
+	errs := deleteRows(s.have.Groups, del, name, func(m table.GroupMember) error { return s.maps["group"].Delete(encodeGroup(m)) })
+	errs = append(errs, putRows(s.have.Groups, nil, put, name, func(m table.GroupMember, _ struct{}) error {
+		return s.maps["group"].Put(encodeGroup(m), uint32(1))
+	})...)
 	return errors.Join(errs...)
 }
 

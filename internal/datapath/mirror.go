@@ -114,44 +114,26 @@ func encodeMirrorSource(k table.MirrorSource) mirrorFromKey {
 	return mirrorFromKey{uint32(k.Port), addr16(k.PA)}
 }
 
+func nameMirrorSource(k table.MirrorSource) string {
+	return fmt.Sprintf("copies from %s for port %d", k.PA, k.Port)
+}
+
 func (s *Switch) putMirrors(want table.Set, d *delta) []error {
-	var errs []error
-	for _, k := range d.putMirrors {
-		m := want.Mirrors[k]
-		if err := s.maps["mirror"].Put(mirrorKey{k.IfIndex, uint32(k.N)}, encodeMirror(m)); err != nil {
-			errs = append(errs, fmt.Errorf("mirror %d of port %d: %w", k.N, m.Port, err))
-			continue
-		}
-		s.have.Mirrors[k] = m
-	}
-	for _, k := range d.putFrom {
-		device := want.MirrorSources[k]
-		if err := s.maps["mirror_from"].Put(encodeMirrorSource(k), device); err != nil {
-			errs = append(errs, fmt.Errorf("copies from %s for port %d: %w", k.PA, k.Port, err))
-			continue
-		}
-		s.have.MirrorSources[k] = device
-	}
-	return errs
+	name := func(k table.MirrorKey) string { return fmt.Sprintf("mirror %d of port %d", k.N, want.Mirrors[k].Port) }
+	errs := putRows(s.have.Mirrors, want.Mirrors, d.putMirrors, name, func(k table.MirrorKey, m table.Mirror) error {
+		return s.maps["mirror"].Put(mirrorKey{k.IfIndex, uint32(k.N)}, encodeMirror(m))
+	})
+	return append(errs, putRows(s.have.MirrorSources, want.MirrorSources, d.putFrom, nameMirrorSource, func(k table.MirrorSource, device uint32) error {
+		return s.maps["mirror_from"].Put(encodeMirrorSource(k), device)
+	})...)
 }
 
 func (s *Switch) deleteMirrors(d *delta) []error {
-	var errs []error
-	for _, k := range d.delMirrors {
-		if err := ignoreMissing(s.maps["mirror"].Delete(mirrorKey{k.IfIndex, uint32(k.N)})); err != nil {
-			errs = append(errs, fmt.Errorf("mirror %d of device %d: %w", k.N, k.IfIndex, err))
-			continue
-		}
-		delete(s.have.Mirrors, k)
-	}
-	for _, k := range d.delFrom {
-		if err := ignoreMissing(s.maps["mirror_from"].Delete(encodeMirrorSource(k))); err != nil {
-			errs = append(errs, fmt.Errorf("copies from %s for port %d: %w", k.PA, k.Port, err))
-			continue
-		}
-		delete(s.have.MirrorSources, k)
-	}
-	return errs
+	name := func(k table.MirrorKey) string { return fmt.Sprintf("mirror %d of device %d", k.N, k.IfIndex) }
+	errs := deleteRows(s.have.Mirrors, d.delMirrors, name, func(k table.MirrorKey) error { return s.maps["mirror"].Delete(mirrorKey{k.IfIndex, uint32(k.N)}) })
+	return append(errs, deleteRows(s.have.MirrorSources, d.delFrom, nameMirrorSource, func(k table.MirrorSource) error {
+		return s.maps["mirror_from"].Delete(encodeMirrorSource(k))
+	})...)
 }
 
 // Mirroring says where the programs of mirrors are to be.

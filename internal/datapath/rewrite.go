@@ -31,33 +31,27 @@ func decodeRewriteIn(r rewriteInRow) table.RewriteIn {
 		MAC: r.MAC, Remote: r.Flags&rewriteRemote != 0, Isolation: model.IsolationID(r.Isolation)}
 }
 
+func nameRewriteOut(k table.RecordKey) string {
+	return fmt.Sprintf("rewrite of %s in subnet %s", k.CA, k.VSID)
+}
+
 func (s *Switch) putRewrites(want table.Set, d *delta) []error {
-	var errs []error
-	for _, pa := range d.putIn {
+	name := func(pa netip.Addr) string {
 		r := want.RewriteIn[pa]
-		err := sameFamily(pa, r.CA)
-		if err == nil {
-			err = s.maps["rewrite_in"].Put(addr16(pa), encodeRewriteIn(r))
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("provider address %s of %s in subnet %s: %w", pa, r.CA, r.VSID, err))
-			continue
-		}
-		s.have.RewriteIn[pa] = r
+		return fmt.Sprintf("provider address %s of %s in subnet %s", pa, r.CA, r.VSID)
 	}
-	for _, k := range d.putOut {
-		pa := want.RewriteOut[k]
-		err := sameFamily(pa, k.CA)
-		if err == nil {
-			err = s.maps["rewrite_out"].Put(encodeRecordKey(k), addr16(pa))
+	errs := putRows(s.have.RewriteIn, want.RewriteIn, d.putIn, name, func(pa netip.Addr, r table.RewriteIn) error {
+		if err := sameFamily(pa, r.CA); err != nil {
+			return err
 		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("rewrite of %s in subnet %s: %w", k.CA, k.VSID, err))
-			continue
+		return s.maps["rewrite_in"].Put(addr16(pa), encodeRewriteIn(r))
+	})
+	return append(errs, putRows(s.have.RewriteOut, want.RewriteOut, d.putOut, nameRewriteOut, func(k table.RecordKey, pa netip.Addr) error {
+		if err := sameFamily(pa, k.CA); err != nil {
+			return err
 		}
-		s.have.RewriteOut[k] = pa
-	}
-	return errs
+		return s.maps["rewrite_out"].Put(encodeRecordKey(k), addr16(pa))
+	})...)
 }
 
 // sameFamily: an address takes the place of another in the same header.
@@ -69,21 +63,9 @@ func sameFamily(a, b netip.Addr) error {
 }
 
 func (s *Switch) deleteRewrites(d *delta) []error {
-	var errs []error
-	for _, k := range d.delOut {
-		if err := ignoreMissing(s.maps["rewrite_out"].Delete(encodeRecordKey(k))); err != nil {
-			errs = append(errs, fmt.Errorf("rewrite of %s in subnet %s: %w", k.CA, k.VSID, err))
-			continue
-		}
-		delete(s.have.RewriteOut, k)
-	}
-	for _, pa := range d.delIn {
-		if err := ignoreMissing(s.maps["rewrite_in"].Delete(addr16(pa))); err != nil {
-			errs = append(errs, fmt.Errorf("provider address %s: %w", pa, err))
-			continue
-		}
-		delete(s.have.RewriteIn, pa)
-	}
+	errs := deleteRows(s.have.RewriteOut, d.delOut, nameRewriteOut, func(k table.RecordKey) error { return s.maps["rewrite_out"].Delete(encodeRecordKey(k)) })
+	name := func(pa netip.Addr) string { return fmt.Sprintf("provider address %s", pa) }
+	errs = append(errs, deleteRows(s.have.RewriteIn, d.delIn, name, func(pa netip.Addr) error { return s.maps["rewrite_in"].Delete(addr16(pa)) })...)
 	d.delOut, d.delIn = nil, nil
 	return errs
 }

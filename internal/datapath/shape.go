@@ -72,20 +72,13 @@ func decodeShape(r shapeRow) table.Shape {
 }
 
 func (s *Switch) putShapes(want table.Set, keys []table.ShapeKey) []error {
-	var errs []error
-	for _, k := range keys {
-		v := want.Shapes[k]
-		err := checkShape(v)
-		if err == nil {
-			err = s.maps["shape"].Put(encodeShapeKey(k), encodeShape(v, s.shaperClass(k)))
+	name := func(k table.ShapeKey) string { return fmt.Sprintf("bandwidth of port %d", want.Shapes[k].Port) }
+	return putRows(s.have.Shapes, want.Shapes, keys, name, func(k table.ShapeKey, v table.Shape) error {
+		if err := checkShape(v); err != nil {
+			return err
 		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("bandwidth of port %d: %w", v.Port, err))
-			continue
-		}
-		s.have.Shapes[k] = v
-	}
-	return errs
+		return s.maps["shape"].Put(encodeShapeKey(k), encodeShape(v, s.shaperClass(k)))
+	})
 }
 
 func checkShape(v table.Shape) error {
@@ -112,15 +105,8 @@ func (s *Switch) ShaperClass(ifindex uint32) uint16 {
 }
 
 func (s *Switch) deleteShapes(keys []table.ShapeKey) []error {
-	var errs []error
-	for _, k := range keys {
-		if err := ignoreMissing(s.maps["shape"].Delete(encodeShapeKey(k))); err != nil {
-			errs = append(errs, fmt.Errorf("bandwidth of device %d: %w", k.IfIndex, err))
-			continue
-		}
-		delete(s.have.Shapes, k)
-	}
-	return errs
+	name := func(k table.ShapeKey) string { return fmt.Sprintf("bandwidth of device %d", k.IfIndex) }
+	return deleteRows(s.have.Shapes, keys, name, func(k table.ShapeKey) error { return s.maps["shape"].Delete(encodeShapeKey(k)) })
 }
 
 // SetShaper names the devices by way of which packets of guests wait: they are sent out of entry, and
