@@ -63,7 +63,7 @@ enum rule_tree {
 
 #define NARROW_LEVELS 6 /* of a tree with 16 keys to a block */
 #define WIDE_LEVELS 11  /* with 4 */
-#define CLASSIFY_STEPS (1 << 13) /* more than the chunks and aggregate words of a set */
+#define CLASSIFY_STEPS (1 << 13) /* more than a set has chunks, aggregate words and rules that count */
 
 /* A word of the set that begins at the word `set` of t. */
 static __always_inline __u64 rule_word(const __u64 *t, __u64 set, __u64 at)
@@ -96,13 +96,30 @@ static __always_inline __u32 count_bits(__u64 x)
 	return (count_pairs(x) + count_pairs(x >> 32)) * 0x01010101 >> 24;
 }
 
-/* The row of the class that a key of 32 bits is in: found without a branch that depends on it. */
-static __noinline __u32 classify_narrow(const __u64 *t, __u64 set, __u32 tree, __u64 key)
+/* The smaller of two, without a branch. */
+static __always_inline __u64 least(__u64 a, __u64 b)
 {
-	__u64 d = rule_word(t, set, AT_TREES + 2 * tree), rows = rule_word(t, set, AT_TREES + 2 * tree + 1);
-	__u64 n = d >> 32, at = set + (__u32)d, i = 0, last;
-	__u32 level = rows >> 32;
+	__u64 below = (a - b) >> 63;
 
+	asm volatile("" : "+r"(below));
+	return b + (a - b) * below;
+}
+
+/* The row of the class that a key of 32 bits is in: found without a branch that depends on it. A global
+ * function, as are others here: the verifier walks each once, not once for each call. */
+__noinline __u32 classify_narrow(__u64 set, __u32 tree, __u64 key)
+{
+	const __u64 *t = rule_words();
+	__u64 d, rows, n, at, i = 0, last;
+	__u32 level;
+
+	if (!t)
+		return 0;
+	d = rule_word(t, set, AT_TREES + 2 * tree);
+	rows = rule_word(t, set, AT_TREES + 2 * tree + 1);
+	n = d >> 32;
+	at = set + (__u32)d;
+	level = rows >> 32;
 	if (!n)
 		return 0;
 #pragma clang loop unroll(disable)
@@ -115,9 +132,7 @@ static __noinline __u32 classify_narrow(const __u64 *t, __u64 set, __u32 tree, _
 			in_turn(more += ((key - (__u32)b[j]) >> 63) + ((key - (b[j] >> 32)) >> 63));
 		level--;
 		last = (n - 1) >> (4 * level);
-		i = i * 16 + 15 - more;
-		if (i > last)
-			i = last;
+		i = least(i * 16 + 15 - more, last);
 		at += ((last >> 4) + 1) * RULE_BLOCK;
 	}
 	return rule_word(t, set, (__u32)rows + i / 2) >> (32 * (i & 1));
@@ -130,12 +145,19 @@ static __always_inline __u64 borrow(__u64 a, __u64 b, __u64 d)
 }
 
 /* The same for a key of 128 bits. */
-static __noinline __u32 classify_wide(const __u64 *t, __u64 set, __u32 tree, __u64 hi, __u64 lo)
+__noinline __u32 classify_wide(__u64 set, __u32 tree, __u64 hi, __u64 lo)
 {
-	__u64 d = rule_word(t, set, AT_TREES + 2 * tree), rows = rule_word(t, set, AT_TREES + 2 * tree + 1);
-	__u64 n = d >> 32, at = set + (__u32)d, i = 0, last;
-	__u32 level = rows >> 32;
+	const __u64 *t = rule_words();
+	__u64 d, rows, n, at, i = 0, last;
+	__u32 level;
 
+	if (!t)
+		return 0;
+	d = rule_word(t, set, AT_TREES + 2 * tree);
+	rows = rule_word(t, set, AT_TREES + 2 * tree + 1);
+	n = d >> 32;
+	at = set + (__u32)d;
+	level = rows >> 32;
 	if (!n)
 		return 0;
 #pragma clang loop unroll(disable)
@@ -150,16 +172,14 @@ static __noinline __u32 classify_wide(const __u64 *t, __u64 set, __u32 tree, __u
 		}
 		level--;
 		last = (n - 1) >> (2 * level);
-		i = i * 4 + 3 - more;
-		if (i > last)
-			i = last;
+		i = least(i * 4 + 3 - more, last);
 		at += ((last >> 2) + 1) * RULE_BLOCK;
 	}
 	return rule_word(t, set, (__u32)rows + i / 2) >> (32 * (i & 1));
 }
 
 /* The packet's class in each dimension: where its row is; 0: no rule that names the dimension matches. */
-static __always_inline void classify_rows(const __u64 *t, __u64 set, struct query *q, __u64 head)
+static __always_inline void classify_rows(__u64 set, struct query *q, __u64 head)
 {
 	q->row[DIM_LOCAL_MAC] = 0;
 	q->row[DIM_REMOTE_MAC] = 0;
@@ -168,20 +188,20 @@ static __always_inline void classify_rows(const __u64 *t, __u64 set, struct quer
 	q->row[DIM_LOCAL_PORT] = 0;
 	q->row[DIM_REMOTE_PORT] = 0;
 	if (head >> 16 & HEAD_MACS) {
-		q->row[DIM_LOCAL_MAC] = classify_wide(t, set, TREE_LOCAL_MAC, 0, q->local_mac);
-		q->row[DIM_REMOTE_MAC] = classify_wide(t, set, TREE_REMOTE_MAC, 0, q->remote_mac);
+		q->row[DIM_LOCAL_MAC] = classify_wide(set, TREE_LOCAL_MAC, 0, q->local_mac);
+		q->row[DIM_REMOTE_MAC] = classify_wide(set, TREE_REMOTE_MAC, 0, q->remote_mac);
 	}
 	if (!q->ip)
 		return;
 	if (q->is6) {
-		q->row[DIM_REMOTE] = classify_wide(t, set, TREE_REMOTE6, q->remote[0], q->remote[1]);
-		q->row[DIM_LOCAL] = classify_wide(t, set, TREE_LOCAL6, q->local[0], q->local[1]);
+		q->row[DIM_REMOTE] = classify_wide(set, TREE_REMOTE6, q->remote[0], q->remote[1]);
+		q->row[DIM_LOCAL] = classify_wide(set, TREE_LOCAL6, q->local[0], q->local[1]);
 	} else {
-		q->row[DIM_REMOTE] = classify_narrow(t, set, TREE_REMOTE4, q->remote[1]);
-		q->row[DIM_LOCAL] = classify_narrow(t, set, TREE_LOCAL4, q->local[1]);
+		q->row[DIM_REMOTE] = classify_narrow(set, TREE_REMOTE4, q->remote[1]);
+		q->row[DIM_LOCAL] = classify_narrow(set, TREE_LOCAL4, q->local[1]);
 	}
-	q->row[DIM_LOCAL_PORT] = classify_narrow(t, set, TREE_LOCAL_PORT, q->local_port);
-	q->row[DIM_REMOTE_PORT] = classify_narrow(t, set, TREE_REMOTE_PORT, q->remote_port);
+	q->row[DIM_LOCAL_PORT] = classify_narrow(set, TREE_LOCAL_PORT, q->local_port);
+	q->row[DIM_REMOTE_PORT] = classify_narrow(set, TREE_REMOTE_PORT, q->remote_port);
 }
 
 /* The aggregate words in which every dimension has a chunk that matches, or that does not name it. */
@@ -301,20 +321,16 @@ static __always_inline void classify_hit(struct query *q, __u32 number, __u32 fl
 	q->hits++;
 }
 
-/* Counts the rules of a chunk that match and that the search came by. */
-static __noinline int classify_counts(const __u64 *t, __u64 set, struct query *q)
+/* Counts the next rule of a chunk that matches, if the search came by it. */
+static __noinline int classify_count(const __u64 *t, __u64 set, struct query *q)
 {
-	__u64 match = q->match;
+	__u64 low = q->match & -q->match, rule = q->matched + 2 * count_bits(low - 1);
+	__u64 first = rule_word(t, set, rule), flags = rule_word(t, set, rule + 1);
+	__u32 section = flags >> 8 & (RULE_SECTIONS - 1);
 
-	q->match = 0;
-#pragma clang loop unroll(disable)
-	for (int i = 0; i < 64 && match; i++, match &= match - 1) {
-		__u64 rule = q->matched + 2 * count_bits((match & -match) - 1), w = rule_word(t, set, rule);
-
-		if (rule_word(t, set, rule + 1) & RULE_REAL && q->asked >> (rule_word(t, set, rule + 1) >> 8 & (RULE_SECTIONS - 1)) & 1 &&
-		    (__u32)w < q->best[rule_word(t, set, rule + 1) >> 8 & (RULE_SECTIONS - 1)] >> 32)
-			classify_hit(q, w >> 32, rule_word(t, set, rule + 1));
-	}
+	q->match ^= low;
+	if (flags & RULE_REAL && q->asked >> section & 1 && (__u32)first < q->best[section] >> 32)
+		classify_hit(q, first >> 32, flags);
 	return 0;
 }
 
@@ -348,81 +364,88 @@ static __noinline int classify_chunk(const __u64 *t, __u64 set, struct query *q)
 	return 0;
 }
 
-/* A chunk, or the next aggregate word. */
-static long classify_step(__u32 i, void *none)
-{
-	const __u64 *t = rule_words();
-	struct query *q = query_room();
+/* What the loops below go on with. */
+struct search {
+	const __u64 *t;
+	struct query *q;
+};
 
-	if (!t || !q || !(q->chunks | q->candidates))
-		return 1;
-	if (q->chunks)
-		classify_chunk(t, (__u64)q->set * RULE_BLOCK, q);
-	else
-		classify_aggregate(t, (__u64)q->set * RULE_BLOCK, q);
+/* A rule that counts, a chunk, or the next aggregate word. The verifier walks a loop of these once; one
+ * within each would be walked as often as it may turn. */
+static long classify_step(__u32 i, struct search *s)
+{
+	struct query *q = s->q;
+	__u64 set = (__u64)q->set * RULE_BLOCK;
+
 	if (q->match)
-		classify_counts(t, (__u64)q->set * RULE_BLOCK, q);
+		classify_count(s->t, set, q);
+	else if (q->chunks)
+		classify_chunk(s->t, set, q);
+	else if (q->candidates)
+		classify_aggregate(s->t, set, q);
+	else
+		return 1;
 	return 0;
 }
 
-/* The sections in turn. True: denied. */
-static __noinline int classify_judge(const __u64 *t, __u64 set, struct query *q, __u64 head)
+/* The next section: 1 when none is to be asked after it. */
+static long classify_section(__u32 section, struct search *s)
 {
-	__u32 sections = head >> 8 & 0xff, kind, flags;
-	bool said = false; /* by a tenant or basic section */
-	__u64 rule;
+	const __u64 *t = s->t;
+	struct query *q = s->q;
+	__u64 set = (__u64)q->set * RULE_BLOCK, rule;
+	__u32 kind = rule_word(t, set, AT_KINDS + section / 8) >> (8 * (section & 7)) & 0xff, flags;
 
-#pragma clang loop unroll(disable)
-	for (__u32 s = 0; s < RULE_SECTIONS && s < sections; s++) {
-		kind = rule_word(t, set, AT_KINDS + s / 8) >> (8 * (s & 7)) & 0xff;
-		if (said && (kind & ~SECTION_AUDIT) == SECTION_DEFAULT)
-			continue;
-		q->asked |= 1u << s;
-		rule = q->best[s];
-		if (rule == ~0ull)
-			continue;
-		flags = rule_word(t, set, (__u32)rule + 1);
-		rule = rule_word(t, set, (__u32)rule) >> 32;
-		classify_hit(q, rule, flags);
-		if (kind & SECTION_AUDIT || (flags & 3) == RULE_PASS)
-			continue;
-		q->rule = rule;
-		if ((flags & 3) == RULE_DENY)
-			return true;
-		if (flags & RULE_STATEFUL) {
-			if (q->opener == RULE_NONE)
-				q->opener = rule;
-			if (flags >> 16 < q->idle)
-				q->idle = flags >> 16;
-		}
-		if (kind == SECTION_ADMINISTRATOR)
-			return false;
-		said = said || kind != SECTION_DEFAULT;
+	if (q->said && (kind & ~SECTION_AUDIT) == SECTION_DEFAULT)
+		return 0;
+	q->asked |= 1u << (section & (RULE_SECTIONS - 1));
+	rule = q->best[section & (RULE_SECTIONS - 1)];
+	if (rule == ~0ull)
+		return 0;
+	flags = rule_word(t, set, (__u32)rule + 1);
+	rule = rule_word(t, set, (__u32)rule) >> 32;
+	classify_hit(q, rule, flags);
+	if (kind & SECTION_AUDIT || (flags & 3) == RULE_PASS)
+		return 0;
+	q->rule = rule;
+	if ((flags & 3) == RULE_DENY) {
+		q->denied = 1;
+		return 1;
 	}
-	return false;
+	if (flags & RULE_STATEFUL) {
+		if (q->opener == RULE_NONE)
+			q->opener = rule;
+		if (flags >> 16 < q->idle)
+			q->idle = flags >> 16;
+	}
+	if (kind != SECTION_DEFAULT)
+		q->said = 1; /* by a tenant or basic section */
+	return kind == SECTION_ADMINISTRATOR;
 }
 
-/* Looks at the rules. True: denied. */
+/* Looks at the rules. */
 static __noinline int classify_search(const __u64 *t, __u64 set, struct query *q, __u64 head)
 {
-	int denied;
+	struct search s = {.t = t, .q = q};
 
 	q->asked = 0;
 	q->counting = 0;
 	q->hits = 0;
 	q->match = 0;
+	q->said = 0;
+	q->denied = 0;
 #pragma clang loop unroll(full)
-	for (int s = 0; s < RULE_SECTIONS; s++)
-		q->best[s] = ~0ull;
+	for (int i = 0; i < RULE_SECTIONS; i++)
+		q->best[i] = ~0ull;
 	classify_tops(t, set, q, head);
-	bpf_loop(CLASSIFY_STEPS, classify_step, NULL, 0);
-	denied = classify_judge(t, set, q, head);
+	bpf_loop(CLASSIFY_STEPS, classify_step, &s, 0);
+	bpf_loop(head >> 8 & 0xff, classify_section, &s, 0);
 	if (head >> 16 & HEAD_COUNTS) {
 		q->counting = 1;
 		classify_tops(t, set, q, head);
-		bpf_loop(CLASSIFY_STEPS, classify_step, NULL, 0);
+		bpf_loop(CLASSIFY_STEPS, classify_step, &s, 0);
 	}
-	return denied;
+	return 0;
 }
 
 /* Where what is said of the packet's classes may be: there, or in the place beside. */
@@ -459,7 +482,7 @@ static __noinline int judged_again(struct query *q, const struct judged *j)
 	return j->denied;
 }
 
-static __noinline int judged_note(struct query *q, int denied)
+static __noinline int judged_note(struct query *q)
 {
 	__u32 at;
 	struct judged *j;
@@ -469,23 +492,23 @@ static __noinline int judged_note(struct query *q, int denied)
 		if (i < q->hits && q->hit[i] & RULE_LOGS)
 			rule_log_packet(q, q->hit[i] & ~RULE_LOGS);
 	if (q->hits > JUDGED_HITS)
-		return denied;
+		return q->denied;
 	at = (q->at ^ (q->turn++ & 1)) & (JUDGED_ROWS - 1);
 	j = bpf_map_lookup_elem(&judged, &at);
 	if (!j)
-		return denied;
+		return q->denied;
 	j->set = q->mark;
 	j->rows[0] = q->rows[0];
 	j->rows[1] = q->rows[1];
 	j->rows[2] = q->rows[2];
-	j->denied = denied;
+	j->denied = q->denied;
 	j->rule = q->rule;
 	j->opener = q->opener;
 	j->idle = q->idle;
 #pragma clang loop unroll(full)
 	for (__u32 i = 0; i < JUDGED_HITS; i++)
 		j->hit[i] = i < q->hits ? q->hit[i] : RULE_NONE;
-	return denied;
+	return q->denied;
 }
 
 /* Judges by q->set. True: denied. */
@@ -500,7 +523,7 @@ static __always_inline bool classify(struct query *q)
 	set = (__u64)q->set * RULE_BLOCK;
 	head = rule_word(t, set, AT_HEAD);
 	q->mark = rule_word(t, set, AT_MARK);
-	classify_rows(t, set, q, head);
+	classify_rows(set, q, head);
 	q->row[DIM_REMOTE_MAC] |= q->ip ? 0 : NOT_IP;
 	q->at = judged_at(q);
 	j = judged_find(q, q->at);
@@ -511,7 +534,8 @@ static __always_inline bool classify(struct query *q)
 	q->rule = RULE_NONE;
 	q->opener = RULE_NONE;
 	q->idle = RULE_NONE;
-	return judged_note(q, classify_search(t, set, q, head));
+	classify_search(t, set, q, head);
+	return judged_note(q);
 }
 
 #endif

@@ -136,8 +136,11 @@ __noinline int conn_see(struct query *q)
 	return 1;
 }
 
-static __always_inline bool conn_lock(struct conn_bucket *b)
+/* A global function, else what follows would be walked for each try. */
+__noinline int conn_lock(struct conn_bucket *b)
 {
+	if (!b)
+		return false;
 	for (int i = 0; i < CONN_TRIES; i++)
 		if (!__sync_val_compare_and_swap(&b->busy, 0, 1))
 			return true;
@@ -149,13 +152,16 @@ static __always_inline void conn_unlock(struct conn_bucket *b)
 	__sync_lock_test_and_set(&b->busy, 0);
 }
 
-/* The way to take for another one, from first to last: an empty one, or that of the longest idle. */
-static __always_inline __u32 conn_choose(const struct conn_bucket *b, const struct query *q, __u32 first, __u32 last)
+/* The way to take for another one, from first to last: an empty one, or that of the longest idle. What is chosen is
+ * kept where the verifier does not follow it: it would walk the rest of the ways once for each choice. */
+static __always_inline __u32 conn_choose(const struct conn_bucket *b, struct query *q, __u32 first, __u32 last)
 {
-	__u32 best = first, slot = q->slot;
-	__u64 most = 0, now = q->now;
+	__u32 slot = q->slot;
+	__u64 now = q->now;
 	struct conn_port *port;
 
+	q->most = 0;
+	q->way = first;
 #pragma clang loop unroll(disable)
 	for (__u32 w = first; w < last && w < CONN_WAYS; w++) {
 		__u64 age = now - b->way[w].seen + 1;
@@ -164,15 +170,16 @@ static __always_inline __u32 conn_choose(const struct conn_bucket *b, const stru
 			age = ~0ull;
 		else if (conn_expired(&b->way[w], now))
 			age = ~0ull - 1;
-		if (age > most) {
-			most = age;
-			best = w;
+		if (age > q->most) {
+			q->most = age;
+			q->way = w;
 		}
+		barrier();
 	}
 	port = bpf_map_lookup_elem(&conn_port, &slot);
-	if (port && most < ~0ull - 1)
+	if (port && q->most < ~0ull - 1)
 		__sync_fetch_and_add(&port->lost[first != 0], 1);
-	return best;
+	return q->way;
 }
 
 #define CONN_NEW 1       /* it is seen now */

@@ -14,6 +14,7 @@
 #include "maps/drop.h"
 #include "maps/event.h"
 #include "maps/query.h"
+#include "maps/scratch.h"
 #include "maps/traffic.h"
 
 /* The one place that turns a verdict into what happens: it counts, reports and
@@ -45,10 +46,9 @@ static __always_inline void count_in(const struct pkt *p, __u32 len)
 }
 
 /* The row of a drop, made if it is new; the row of port 0 when the map is full. */
-static __always_inline struct drop *drop_row(enum verdict v, const struct pkt *p)
+static __always_inline struct drop *drop_row(struct drop_key k)
 {
-	struct drop_key k = {.reason = v, .direction = p->direction, .port_id = p->port_id};
-	struct drop zero = {};
+	static const struct drop zero;
 	struct drop *d = bpf_map_lookup_elem(&drop, &k);
 
 	if (d)
@@ -61,22 +61,21 @@ static __always_inline struct drop *drop_row(enum verdict v, const struct pkt *p
 	return bpf_map_lookup_elem(&drop, &k);
 }
 
-/* Fills head with the frame as it came, even where it now is an ICMP error. */
-static __always_inline __u32 event_head(struct __sk_buff *skb, const struct pkt *p, struct event *e)
+/* Fills head with the frame as it came, even where it now is an ICMP error, which quotes all but its Ethernet header. */
+static __always_inline __u32 event_head(struct __sk_buff *skb, struct event *e, __u32 quote)
 {
-	__u32 at = 0, skip = 0, n = skb->len;
+	const struct scratch *s = scratch_room();
+	__u32 n = skb->len;
 
 	__builtin_memset(e->head, 0, sizeof(e->head));
-	if (p->quote) {
-		__builtin_memcpy(e->head, &p->eth, sizeof(p->eth));
-		at = p->quote;
-		skip = sizeof(p->eth);
-		n -= at;
-		if (n > EVENT_HEAD - sizeof(p->eth))
-			n = EVENT_HEAD - sizeof(p->eth);
-		if (n == 0 || n > EVENT_HEAD - sizeof(p->eth))
-			return skip;
-		return load(skb, at, e->head + sizeof(p->eth), n) ? skip + n : skip;
+	if (quote && s) {
+		__builtin_memcpy(e->head, s->w, sizeof(struct eth)); /* icmp_error left it there */
+		n -= quote;
+		if (n > EVENT_HEAD - sizeof(struct eth))
+			n = EVENT_HEAD - sizeof(struct eth);
+		if (n == 0 || n > EVENT_HEAD - sizeof(struct eth))
+			return sizeof(struct eth);
+		return load(skb, quote, e->head + sizeof(struct eth), n) ? sizeof(struct eth) + n : sizeof(struct eth);
 	}
 	if (n > EVENT_HEAD)
 		n = EVENT_HEAD;
@@ -93,32 +92,41 @@ static __always_inline __u32 event_rule(void)
 	return q ? q->rule : RULE_NONE;
 }
 
-static __noinline void report(struct __sk_buff *skb, const struct pkt *p, __u32 v)
+/* Counts a drop and tells of it. A global function: the verifier walks it once, not once for each drop.
+ * who is port and length, what the reason, direction and quote. */
+__noinline int report_drop(struct __sk_buff *skb, __u64 who, __u64 what)
 {
+	struct drop_key k = {.reason = (__u8)what, .direction = (__u8)(what >> 8), .port_id = who >> 32};
 	__u64 now = bpf_ktime_get_ns();
-	struct drop *d = drop_row(v, p);
+	struct drop *d = drop_row(k);
 	struct event *e;
 
 	if (!d)
-		return;
+		return 0;
 	__sync_fetch_and_add(&d->packets, 1);
-	__sync_fetch_and_add(&d->bytes, p->len);
+	__sync_fetch_and_add(&d->bytes, (__u32)who);
 	if (now - d->last_event < event_interval)
-		return;
+		return 0;
 	d->last_event = now;
 	e = bpf_ringbuf_reserve(&event, sizeof(*e), 0);
 	if (!e)
-		return;
+		return 0;
 	e->time = now;
-	e->reason = v;
-	e->direction = p->direction;
-	e->port_id = p->port_id;
+	e->reason = k.reason;
+	e->direction = k.direction;
+	e->port_id = k.port_id;
 	e->ifindex = skb->ifindex;
-	e->len = p->len;
-	e->rule = v == V_ACL_DENIED ? event_rule() : RULE_NONE;
+	e->len = who;
+	e->rule = k.reason == V_ACL_DENIED ? event_rule() : RULE_NONE;
 	e->zero = 0;
-	e->head_len = event_head(skb, p, e);
+	e->head_len = event_head(skb, e, what >> 32);
 	bpf_ringbuf_submit(e, 0);
+	return 0;
+}
+
+static __always_inline void report(struct __sk_buff *skb, const struct pkt *p, __u32 v)
+{
+	report_drop(skb, (__u64)p->port_id << 32 | p->len, (__u64)p->quote << 32 | p->direction << 8 | v);
 }
 
 /* A known next hop saves the lookup of a route for each packet. */

@@ -12,6 +12,8 @@
 #include "lib/checksum.h"
 #include "lib/ctx.h"
 #include "lib/offload.h"
+#include "maps/port.h"
+#include "maps/scratch.h"
 #include "wire/ethernet.h"
 #include "wire/icmp.h"
 #include "wire/ip.h"
@@ -98,68 +100,75 @@ static __always_inline bool sum_quote(struct __sk_buff *skb, __u32 quoted, __u32
 	return true;
 }
 
-static __always_inline bool error4(struct __sk_buff *skb, struct pkt *p, __u32 quoted, __u32 sum, bool too_big,
-				   __u32 mtu)
+static __always_inline bool error4(struct __sk_buff *skb, const struct pkt *p, const struct port *from, struct error4 *e,
+				   __u32 quoted, __u32 sum, bool too_big, __u32 mtu)
 {
-	struct error4 e = {};
 	struct ipv4 ip = {};
 
-	__builtin_memcpy(e.eth.dst, p->eth.src, MAC_LEN);
-	router_mac(e.eth.src, p->port->vsid);
-	e.eth.type = bpf_htons(TYPE_IPV4);
+	__builtin_memset(e, 0, sizeof(*e));
+	__builtin_memcpy(e->eth.dst, p->eth.src, MAC_LEN);
+	router_mac(e->eth.src, from->vsid);
+	e->eth.type = bpf_htons(TYPE_IPV4);
 	ip.version_ihl = 0x45;
-	ip.total_len = bpf_htons(sizeof(ip) + sizeof(e.icmp) + quoted);
+	ip.total_len = bpf_htons(sizeof(ip) + sizeof(e->icmp) + quoted);
 	ip.ttl = 64;
 	ip.proto = PROTO_ICMP;
-	ip.src = p->port->gateway4.w[3];
+	ip.src = from->gateway4.w[3];
 	ip.dst = p->src.w[3];
 	ip.check = csum_fold(csum_ipv4(&ip));
-	e.ip = ip;
-	e.icmp.type = too_big ? ICMP_UNREACHABLE : ICMP_TIME_EXCEEDED;
-	e.icmp.code = too_big ? ICMP_FRAG_NEEDED : 0;
-	e.icmp.rest = too_big ? bpf_htonl(mtu & 0xffff) : 0;
-	sum = csum_add(sum, bpf_htons((__u16)(e.icmp.type << 8 | e.icmp.code)));
-	sum = csum_add(sum, e.icmp.rest);
-	e.icmp.check = csum_fold(sum);
-	return bpf_skb_store_bytes(skb, 0, &e, sizeof(e), 0) == 0;
+	e->ip = ip;
+	e->icmp.type = too_big ? ICMP_UNREACHABLE : ICMP_TIME_EXCEEDED;
+	e->icmp.code = too_big ? ICMP_FRAG_NEEDED : 0;
+	e->icmp.rest = too_big ? bpf_htonl(mtu & 0xffff) : 0;
+	sum = csum_add(sum, bpf_htons((__u16)(e->icmp.type << 8 | e->icmp.code)));
+	sum = csum_add(sum, e->icmp.rest);
+	e->icmp.check = csum_fold(sum);
+	return bpf_skb_store_bytes(skb, 0, e, sizeof(*e), 0) == 0;
 }
 
-static __always_inline bool error6(struct __sk_buff *skb, struct pkt *p, __u32 quoted, __u32 sum, bool too_big,
-				   __u32 mtu)
+static __always_inline bool error6(struct __sk_buff *skb, const struct pkt *p, const struct port *from, struct error6 *e,
+				   __u32 quoted, __u32 sum, bool too_big, __u32 mtu)
 {
-	struct error6 e = {};
-
-	__builtin_memcpy(e.eth.dst, p->eth.src, MAC_LEN);
-	router_mac(e.eth.src, p->port->vsid);
-	e.eth.type = bpf_htons(TYPE_IPV6);
-	e.ip.version_class_flow = bpf_htonl(0x60000000);
-	e.ip.payload_len = bpf_htons(sizeof(e.icmp) + quoted);
-	e.ip.next = PROTO_ICMPV6;
-	e.ip.hop_limit = 64;
+	__builtin_memset(e, 0, sizeof(*e));
+	__builtin_memcpy(e->eth.dst, p->eth.src, MAC_LEN);
+	router_mac(e->eth.src, from->vsid);
+	e->eth.type = bpf_htons(TYPE_IPV6);
+	e->ip.version_class_flow = bpf_htonl(0x60000000);
+	e->ip.payload_len = bpf_htons(sizeof(e->icmp) + quoted);
+	e->ip.next = PROTO_ICMPV6;
+	e->ip.hop_limit = 64;
 	for (int i = 0; i < 4; i++) {
-		e.ip.src[i] = p->port->gateway6.w[i];
-		e.ip.dst[i] = p->src.w[i];
-		sum = csum_add(sum, csum_add(e.ip.src[i], e.ip.dst[i]));
+		e->ip.src[i] = from->gateway6.w[i];
+		e->ip.dst[i] = p->src.w[i];
+		sum = csum_add(sum, csum_add(e->ip.src[i], e->ip.dst[i]));
 	}
-	e.icmp.type = too_big ? ICMPV6_TOO_BIG : ICMPV6_TIME_EXCEEDED;
-	e.icmp.rest = too_big ? bpf_htonl(mtu) : 0;
-	sum = csum_add(sum, bpf_htonl(sizeof(e.icmp) + quoted));
+	e->icmp.type = too_big ? ICMPV6_TOO_BIG : ICMPV6_TIME_EXCEEDED;
+	e->icmp.rest = too_big ? bpf_htonl(mtu) : 0;
+	sum = csum_add(sum, bpf_htonl(sizeof(e->icmp) + quoted));
 	sum = csum_add(sum, bpf_htonl(PROTO_ICMPV6));
-	sum = csum_add(sum, bpf_htons((__u16)(e.icmp.type << 8)));
-	sum = csum_add(sum, e.icmp.rest);
-	e.icmp.check = csum_fold(sum);
-	return bpf_skb_store_bytes(skb, 0, &e, sizeof(e), 0) == 0;
+	sum = csum_add(sum, bpf_htons((__u16)(e->icmp.type << 8)));
+	sum = csum_add(sum, e->icmp.rest);
+	e->icmp.check = csum_fold(sum);
+	return bpf_skb_store_bytes(skb, 0, e, sizeof(*e), 0) == 0;
 }
 
-/* Turns the packet into an error about itself; leaves it a plain drop where none may
- * be sent or the kernel refuses. */
-static __noinline int icmp_error(struct __sk_buff *skb, struct pkt *p, bool too_big, __u32 mtu)
+/* Turns the packet into an error about itself, for the port of that device; leaves it a plain drop where none may
+ * be sent or the kernel refuses. A global function: the verifier walks it once, not once for each
+ * packet that has one coming. */
+__noinline int icmp_error_at(struct __sk_buff *skb, struct pkt *p, __u32 ifindex, bool too_big, __u32 mtu)
 {
-	bool v4 = p->type == TYPE_IPV4;
-	__u32 room = v4 ? sizeof(struct ipv4) + sizeof(struct icmp) : sizeof(struct ipv6) + sizeof(struct icmp);
-	__u32 quoted = p->l3_len, sum;
+	const struct port *from = bpf_map_lookup_elem(&port, &ifindex);
+	struct scratch *s = scratch_room();
+	__u32 room, quoted, sum;
+	void *e; /* the stack has no room for headers here */
+	bool v4;
 
-	if (!error_allowed(p) || addr_unspecified(v4 ? &p->port->gateway4 : &p->port->gateway6))
+	if (!p || !from || !s)
+		return 0;
+	v4 = p->type == TYPE_IPV4;
+	room = v4 ? sizeof(struct ipv4) + sizeof(struct icmp) : sizeof(struct ipv6) + sizeof(struct icmp);
+	quoted = p->l3_len;
+	if (!error_allowed(p) || addr_unspecified(v4 ? &from->gateway4 : &from->gateway6))
 		return 0;
 	if (quoted > QUOTE_MAX)
 		quoted = QUOTE_MAX;
@@ -172,11 +181,26 @@ static __noinline int icmp_error(struct __sk_buff *skb, struct pkt *p, bool too_
 	if (bpf_skb_adjust_room(skb, room, BPF_ADJ_ROOM_MAC, 0))
 		return 0;
 	p->quote = sizeof(struct eth) + room;
-	if (!(v4 ? error4(skb, p, quoted, sum, too_big, mtu) : error6(skb, p, quoted, sum, too_big, mtu)))
+	__builtin_memcpy(s->w, &p->eth, sizeof(p->eth)); /* for report */
+	e = s->w + 8;
+	if (!(v4 ? error4(skb, p, from, e, quoted, sum, too_big, mtu) : error6(skb, p, from, e, quoted, sum, too_big, mtu)))
 		return 0;
 	p->action = ACT_PORT;
-	p->out = p->port->ifindex;
+	p->out = ifindex;
 	return 0;
+}
+
+static __always_inline void icmp_error(struct __sk_buff *skb, struct pkt *p, bool too_big, __u32 mtu)
+{
+	const struct port *port = p->port, *dport = p->dport;
+	const struct peer *peer = p->peer;
+	const struct record *rec = p->rec;
+
+	icmp_error_at(skb, p, port->ifindex, too_big, mtu);
+	p->port = port; /* else they would be any numbers to the verifier */
+	p->dport = dport;
+	p->peer = peer;
+	p->rec = rec;
 }
 
 #endif

@@ -51,6 +51,7 @@ struct query {
 	__u64 key[5];           /* of a connection */
 	struct connection held; /* and what is noted of it */
 	__u64 now;
+	__u64 most;     /* idle, of the ways that another may take */
 	__u32 tag, way; /* in its bucket */
 	__u32 shown;    /* remote_port, while another is asked for */
 	__u32 denied;
@@ -64,7 +65,7 @@ struct query {
 	__u64 best[RULE_SECTIONS]; /* position and number within the set of the first rule that decides */
 	__u64 candidates;          /* aggregate words to look at */
 	__u64 chunks;              /* of the present one */
-	__u32 aggregate, counting;
+	__u32 aggregate, counting, said;
 	union {
 		__u32 row[RULE_DIMS]; /* of the packet's classes */
 		__u64 rows[RULE_DIMS / 2];
