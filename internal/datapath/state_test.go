@@ -302,13 +302,13 @@ func TestVerifierBudget(t *testing.T) {
 	enterNetns(t)
 	for name, n := range processed(t, false) {
 		t.Logf("%-12s %6d instructions processed", name, n)
-		if n == 0 || n > 700_000 {
+		if n == 0 || n > 120_000 {
 			t.Errorf("%s: the verifier walks %d instructions, of a million that it may", name, n)
 		}
 	}
 	for name, n := range processed(t, true) {
 		t.Logf("while a capture is on: %d instructions for %s", n, name)
-		if n == 0 || n > 800_000 {
+		if n == 0 || n > 140_000 {
 			t.Errorf("%s, while a capture is on: the verifier walks %d instructions, of a million that it may", name, n)
 		}
 	}
