@@ -1,12 +1,16 @@
 package fleet
 
 import (
-	"encoding/json"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/cilium/ebpf"
 )
 
 // Kernel is all that a fleet has in the kernel, one line for each thing: pins,
@@ -61,23 +65,48 @@ func (f *Fleet) rows(host, pin string) []string {
 	if mapsOfPackets[name] {
 		return nil
 	}
-	r := Run("", "bpftool", "-j", "map", "dump", "pinned", pin)
-	f.must(r.Err())
-	var rows []struct {
-		Key   []string `json:"key"`
-		Value []string `json:"value"`
-	}
-	f.must(json.Unmarshal([]byte(r.Out), &rows))
+	m, err := ebpf.LoadPinnedMap(pin, &ebpf.LoadPinOptions{ReadOnly: true})
+	f.must(err)
+	defer m.Close()
 	var lines []string
-	for _, row := range rows {
-		if slices.ContainsFunc(row.Value, func(b string) bool { return b != "0x00" }) {
-			lines = append(lines, fmt.Sprintf("%s row %s %s = %s", host, name, bytesOf(row.Key), bytesOf(row.Value)))
+	add := func(key, value []byte) {
+		if slices.ContainsFunc(value, func(b byte) bool { return b != 0 }) {
+			lines = append(lines, fmt.Sprintf("%s row %s %x = %x", host, name, key, value))
 		}
 	}
+	if m.Type() == ebpf.Array { // some have a hundred thousand rows: many at once
+		f.must(readArray(m, add))
+		return lines
+	}
+	var key, value []byte
+	it := m.Iterate()
+	for it.Next(&key, &value) {
+		add(key, value)
+	}
+	f.must(it.Err())
 	return lines
 }
 
-func bytesOf(hex []string) string { return strings.ReplaceAll(strings.Join(hex, ""), "0x", "") }
+// readArray gives every row of an array.
+func readArray(m *ebpf.Map, row func(key, value []byte)) error {
+	const batch = 4096
+	keys := make([]uint32, batch)
+	one := reflect.ArrayOf(int(m.ValueSize()), reflect.TypeFor[byte]())
+	values := reflect.MakeSlice(reflect.SliceOf(one), batch, batch)
+	var cursor ebpf.MapBatchCursor
+	for {
+		n, err := m.BatchLookup(&cursor, keys, values.Interface(), nil)
+		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return err
+		}
+		for i := range n {
+			row(binary.NativeEndian.AppendUint32(nil, keys[i]), values.Index(i).Slice(0, one.Len()).Bytes())
+		}
+		if err != nil {
+			return nil
+		}
+	}
+}
 
 // Kinds that policy has.
 var Kinds = []string{"tenants", "hosts", "pas", "networks", "subnets", "ports", "routes", "records"}

@@ -45,7 +45,7 @@ var owners = []struct {
 	dirs   []string
 }{
 	{"go.etcd.io/", []string{"internal/store"}},
-	{"github.com/cilium/ebpf", []string{"internal/datapath"}},
+	{"github.com/cilium/ebpf", []string{"internal/datapath", "test/fleet"}},
 	{"github.com/vishvananda/netlink", []string{"internal/netdev"}},
 	{"google.golang.org/protobuf", []string{"api", "internal/server", "internal/dist", "internal/agent", "internal/cli", "internal/lab", "internal/client", "internal/hostwire", "internal/manifest"}},
 	{module + "api/", []string{"api", "internal/server", "internal/dist", "internal/agent", "internal/cli", "internal/lab", "internal/client", "internal/hostwire", "internal/manifest"}},
