@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"runtime"
@@ -159,14 +160,14 @@ const captureEventLen = 72
 
 // capturer holds the programs that show packets while at least one Capture is open.
 type capturer struct {
-	mu       sync.Mutex // taken before Switch.mu; guards the start and end of captures
-	open     [captureSlots]atomic.Pointer[Capture]
-	programs *ebpf.Collection // guarded by Switch.mu, too
-	kept     *ebpf.Collection // of a Switch that recycles: programs of before
-	reader   *perf.Reader
-	stop     chan struct{}
-	flushed  chan struct{} // of one
-	done     sync.WaitGroup
+	mu      sync.Mutex // taken before Switch.mu; guards the start and end of captures
+	open    [captureSlots]atomic.Pointer[Capture]
+	showing map[string]*ebpf.Program // loaded; of a Switch that recycles also before and after captures
+	on      bool                     // they are in place; guarded by Switch.mu, too
+	reader  *perf.Reader
+	stop    chan struct{}
+	flushed chan struct{} // of one
+	done    sync.WaitGroup
 }
 
 // Capture is one capture under way.
@@ -203,7 +204,7 @@ func (s *Switch) Capture(f CaptureFilter) (*Capture, error) {
 	if slot == captureSlots {
 		return nil, fmt.Errorf("capture: %d captures are under way on this host, and more would slow it down; end one", captureSlots)
 	}
-	if t.programs == nil {
+	if !t.on {
 		if err := s.startCaptures(); err != nil {
 			return nil, errors.Join(fmt.Errorf("capture: %w", err), s.stopCaptures())
 		}
@@ -275,14 +276,15 @@ func monotonic() uint64 {
 // startCaptures puts the showing programs in the place of the others.
 func (s *Switch) startCaptures() error {
 	t := &s.capture
-	programs, err := s.loadShowing()
-	if err != nil {
+	s.mu.Lock()
+	names := slices.Collect(maps.Keys(s.programs))
+	s.mu.Unlock()
+	if err := s.loadShowing(names); err != nil {
 		return err
 	}
 	perCPU := min(max(captureRings/runtime.NumCPU(), 256<<10), 4<<20)
 	reader, err := perf.NewReaderWithOptions(s.maps["capture"], perCPU, perf.ReaderOptions{Watermark: perCPU / 4})
 	if err != nil {
-		programs.Close()
 		return err
 	}
 	stop := make(chan struct{})
@@ -291,43 +293,58 @@ func (s *Switch) startCaptures() error {
 	t.done.Go(func() { t.keepAlive(stop, s) })
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t.programs = programs
+	t.on = true
 	if s.behind {
 		return errors.New("the switch still runs programs of another version, until policy has been applied; try again")
+	}
+	if err := s.loadShowing(slices.Collect(maps.Keys(s.programs))); err != nil { // there may be more by now
+		return err
 	}
 	return s.swapPrograms()
 }
 
-// loadShowing loads the programs that show packets.
-func (s *Switch) loadShowing() (*ebpf.Collection, error) {
-	if kept := s.capture.kept; kept != nil {
-		s.capture.kept = nil
-		return kept, nil
+// loadShowing loads the programs that show packets, those that are in use without captures:
+// flooding takes the verifier long, and few hosts need it.
+func (s *Switch) loadShowing(names []string) error {
+	t := &s.capture
+	names = slices.DeleteFunc(names, func(name string) bool { return name == progXDP || t.showing[name] != nil })
+	if len(names) == 0 {
+		return nil
 	}
 	spec, err := s.spec()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := spec.Variables["capture_on"].Set(uint32(1)); err != nil {
-		return nil, err
+		return err
 	}
-	tables := map[string]*ebpf.Map{}
-	for name, m := range s.maps {
-		if !ofPrograms(name) {
-			tables[name] = m
-		}
+	maps.DeleteFunc(spec.Programs, func(name string, _ *ebpf.ProgramSpec) bool { return !slices.Contains(names, name) })
+	programs, err := loadPrograms(spec, tablesOf(s.maps))
+	if err != nil {
+		return err
 	}
-	return ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: tables})
+	if t.showing == nil {
+		t.showing = map[string]*ebpf.Program{}
+	}
+	maps.Copy(t.showing, programs)
+	return nil
+}
+
+// tablesOf are the maps but those that each set of programs has its own of.
+func tablesOf(all map[string]*ebpf.Map) map[string]*ebpf.Map {
+	tables := maps.Clone(all)
+	maps.DeleteFunc(tables, func(name string, _ *ebpf.Map) bool { return ofPrograms(name) })
+	return tables
 }
 
 // stopCaptures undoes startCaptures.
 func (s *Switch) stopCaptures() error {
 	t := &s.capture
 	s.mu.Lock()
-	programs := t.programs
-	t.programs = nil
+	wasOn := t.on
+	t.on = false
 	var err error
-	if programs != nil && !s.behind {
+	if wasOn && !s.behind {
 		err = s.swapPrograms()
 	}
 	s.mu.Unlock()
@@ -338,25 +355,27 @@ func (s *Switch) stopCaptures() error {
 		t.reader = nil
 	}
 	if s.opts.Recycle {
-		t.kept = programs
-	} else if programs != nil {
-		programs.Close()
+		return err
 	}
+	for _, p := range t.showing {
+		err = errors.Join(err, p.Close())
+	}
+	t.showing = nil
 	return err
 }
 
 // program is the one that belongs on a device now.
 func (s *Switch) program(name string) *ebpf.Program {
-	if s.capture.programs != nil && name != progXDP {
-		return s.capture.programs.Programs[name]
+	if s.capture.on && name != progXDP {
+		return s.capture.showing[name]
 	}
 	return s.programs[name]
 }
 
 // fillTails does so with the programs that belong on devices now.
 func (s *Switch) fillTails() error {
-	if s.capture.programs != nil {
-		return fillTails(s.capture.programs.Programs, s.maps)
+	if s.capture.on {
+		return fillTails(s.capture.showing, s.maps)
 	}
 	return fillTails(s.programs, s.maps)
 }

@@ -22,6 +22,11 @@ func (s *Switch) loadFlooding() error {
 	if s.programs[floodPrograms[0]] != nil {
 		return nil
 	}
+	if s.capture.on {
+		if err := s.loadShowing(slices.Clone(floodPrograms)); err != nil {
+			return fmt.Errorf("load the programs that flood and show packets: %w", err)
+		}
+	}
 	spec, err := s.spec()
 	if err != nil {
 		return err
@@ -254,6 +259,9 @@ func (h *held) readFlood(vsid uint32, r floodRow, pas map[uint32]netip.Addr) err
 
 // readCopies reads what a run of a program has recorded.
 func readCopies(m *ebpf.Map, n uint32) ([]Copy, error) {
+	if n == 0 {
+		return nil, nil // and the map is there only with programs that flood
+	}
 	var out []Copy
 	for i := range min(n, m.MaxEntries()) {
 		var r copyRow

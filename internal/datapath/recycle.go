@@ -18,7 +18,7 @@ import (
 type loaded struct {
 	programs map[string]*ebpf.Program
 	maps     map[string]*ebpf.Map
-	showing  *ebpf.Collection // the programs for captures, once there were any
+	showing  map[string]*ebpf.Program // for captures, once there were any
 }
 
 // recycled is what Switches with Options.Recycle have left behind, by what tells programs
@@ -53,7 +53,7 @@ func (s *Switch) takeRecycled() (found bool, err error) {
 			return false, fmt.Errorf("empty map %s: %w", name, err)
 		}
 	}
-	s.programs, s.maps, s.capture.kept = l.programs, l.maps, l.showing
+	s.programs, s.maps, s.capture.showing = l.programs, l.maps, l.showing
 	return true, nil
 }
 
@@ -67,8 +67,8 @@ func (s *Switch) leave() {
 	if recycled.free == nil {
 		recycled.free = map[Options][]loaded{}
 	}
-	recycled.free[s.kind()] = append(recycled.free[s.kind()], loaded{s.programs, s.maps, s.capture.kept})
-	s.programs, s.maps, s.capture.kept = nil, nil, nil
+	recycled.free[s.kind()] = append(recycled.free[s.kind()], loaded{s.programs, s.maps, s.capture.showing})
+	s.programs, s.maps, s.capture.showing = nil, nil, nil
 }
 
 // blank makes a map what it was when it was made.

@@ -1,8 +1,10 @@
 package datapath
 
 import (
+	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 
 	"github.com/cilium/ebpf"
@@ -12,8 +14,9 @@ import (
 // counters and events of their own: what it runs leaves no mark, and the packet
 // path does not know that it exists.
 type tracer struct {
-	once       sync.Once
-	err        error
+	mu         sync.Mutex
+	closed     bool
+	floods     bool // the programs that flood are among them
 	collection *ebpf.Collection
 }
 
@@ -23,24 +26,49 @@ var counting = map[string]bool{"drop": true, "traffic": true, "event": true, "st
 // Trace is Run without a mark: no counter moves and no event is told. The first
 // call loads the programs a second time.
 func (s *Switch) Trace(p Program, ifindex uint32, frame []byte) (RunResult, error) {
-	s.trace.once.Do(func() { s.trace.collection, s.trace.err = s.loadTracer() })
-	if s.trace.err != nil {
-		return RunResult{}, fmt.Errorf("load the programs for traces: %w", s.trace.err)
+	s.mu.Lock()
+	floods := s.programs[floodPrograms[0]] != nil
+	s.mu.Unlock()
+	t := &s.trace
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := s.readyToTrace(floods); err != nil {
+		return RunResult{}, fmt.Errorf("load the programs for traces: %w", err)
 	}
-	prog, ok := s.trace.collection.Programs[p.String()]
+	prog, ok := t.collection.Programs[p.String()]
 	if !ok {
 		return RunResult{}, fmt.Errorf("trace: no such program: %s", p)
 	}
-	return runOnce(prog, s.trace.collection.Maps["copy"], p, skb{IfIndex: ifindex}, frame)
+	return runOnce(prog, t.collection.Maps["copy"], p, skb{IfIndex: ifindex}, frame)
 }
 
-func (s *Switch) loadTracer() (*ebpf.Collection, error) {
+// readyToTrace has the programs loaded, those that flood only where the switch has them.
+func (s *Switch) readyToTrace(floods bool) error {
+	t := &s.trace
+	if t.closed {
+		return errors.New("the switch is closed")
+	}
+	if t.collection != nil && (t.floods || !floods) {
+		return nil
+	}
+	c, err := s.loadTracer(floods)
+	if err != nil {
+		return err
+	}
+	if t.collection != nil {
+		t.collection.Close()
+	}
+	t.collection, t.floods = c, floods
+	return nil
+}
+
+func (s *Switch) loadTracer(floods bool) (*ebpf.Collection, error) {
 	spec, err := s.spec()
 	if err != nil {
 		return nil, err
 	}
 	for name := range spec.Programs {
-		if name != progFromPort && name != progFromUplink && !isTail(name) {
+		if name != progFromPort && name != progFromUplink && !isTail(name) || !floods && slices.Contains(floodPrograms, name) {
 			delete(spec.Programs, name)
 		}
 	}
@@ -67,8 +95,14 @@ func (s *Switch) loadTracer() (*ebpf.Collection, error) {
 			delete(tables, name)
 		}
 	}
-	c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: tables})
+	only := spec.Copy()
+	clear(only.Programs)
+	c, err := ebpf.NewCollectionWithOptions(only, ebpf.CollectionOptions{MapReplacements: tables})
 	if err != nil {
+		return nil, err
+	}
+	if c.Programs, err = loadPrograms(spec, c.Maps); err != nil {
+		c.Close()
 		return nil, err
 	}
 	if err := fillTails(c.Programs, c.Maps); err != nil {
@@ -89,7 +123,9 @@ func usedBy(spec *ebpf.CollectionSpec, name string) bool {
 }
 
 func (t *tracer) close() {
-	t.once.Do(func() { t.err = fmt.Errorf("the switch is closed") })
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closed = true
 	if t.collection != nil {
 		t.collection.Close()
 	}

@@ -165,7 +165,7 @@ func family(a netip.Addr) int {
 }
 
 // atOnce bounds how many guests probe at the same time.
-const atOnce = 8
+const atOnce = 64
 
 // probeAll probes every ordered pair, its rows in order: pairs inside a network
 // first, then those across.
