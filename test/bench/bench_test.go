@@ -76,3 +76,25 @@ func TestEveryContenderCarriesTraffic(t *testing.T) {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
+
+func TestFiguresGoIntoAPage(t *testing.T) {
+	page := filepath.Join(t.TempDir(), "page.md")
+	r := newReport(options{})
+	if err := os.WriteFile(page, []byte("figures\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.writeInto(page); err == nil {
+		t.Error("figures go into a page that has no place for them")
+	}
+	if err := os.WriteFile(page, []byte("before\n"+beforeFigures+"old\n"+afterFigures+"after\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the place stays
+		if err := r.writeInto(page); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := os.ReadFile(page); err != nil || string(got) != "before\n"+beforeFigures+r.markdown()+afterFigures+"after\n" {
+		t.Errorf("the page is %q, %v", got, err)
+	}
+}

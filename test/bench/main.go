@@ -29,6 +29,7 @@ type options struct {
 	only    string
 	metrics string
 	json    string
+	into    string
 	micro   bool
 }
 
@@ -39,11 +40,12 @@ func main() {
 	}
 	var o options
 	flag.IntVar(&o.rounds, "rounds", 5, "rounds; every contender is measured once in each")
-	flag.Float64Var(&o.seconds, "seconds", 1, "length of one measurement")
+	flag.Float64Var(&o.seconds, "seconds", 0.8, "length of one measurement")
 	flag.StringVar(&o.cells, "cells", cellNames(), "port kind / underlay, or how many records; comma separated")
 	flag.StringVar(&o.only, "contenders", "", "only these contenders, comma separated (default all)")
-	flag.StringVar(&o.metrics, "metrics", "", "only these metrics: tcp1,tcp1c,tcp4,rr1c,crr1c,udp,udp-hot,udp-random (default all)")
+	flag.StringVar(&o.metrics, "metrics", "", "only these metrics: tcp1,tcp1c,tcp4,rr1c,crr1c,udp,udp-hot,udp-random,cps (default all)")
 	flag.StringVar(&o.json, "json", "", "also write every single result as JSON to this file")
+	flag.StringVar(&o.into, "into", "", "also write the tables into this page, in the place of those that it has")
 	flag.BoolVar(&o.micro, "micro", true, "also time the program alone (BPF_PROG_TEST_RUN)")
 	flag.Parse()
 
@@ -79,10 +81,13 @@ func run(ctx context.Context, o options) error {
 	}
 	// What was measured before a failure is still worth reading.
 	fmt.Print(r.markdown())
-	if o.json == "" {
-		return failed
+	if o.json != "" {
+		failed = errors.Join(failed, r.writeJSON(o.json))
 	}
-	return errors.Join(failed, r.writeJSON(o.json))
+	if o.into != "" && failed == nil { // a page shows whole runs
+		return r.writeInto(o.into)
+	}
+	return failed
 }
 
 func measureAll(ctx context.Context, cells []cell, o options, r *report) error {
@@ -112,6 +117,7 @@ func measureCell(ctx context.Context, c cell, o options, r *report) error {
 		if name == forced(r.Chosen[c.name()]) {
 			continue // weft has chosen it: the same row twice
 		}
+		began := time.Now()
 		s, err := build(ctx, c, name)
 		if s != nil {
 			sites = append(sites, s)
@@ -122,6 +128,7 @@ func measureCell(ctx context.Context, c cell, o options, r *report) error {
 		if err := s.check(ctx); err != nil {
 			return fmt.Errorf("checking %s: %w", name, err)
 		}
+		fmt.Fprintf(os.Stderr, "%-10s %s stands (%.1fs)\n", c.name(), name, time.Since(began).Seconds())
 		if name == weft {
 			r.Chosen[c.name()] = s.decapsulation()
 		}

@@ -21,6 +21,8 @@ const (
 
 	udpHot    metric = "udp-hot"    // udp to 1,000 of all addresses that the switch knows, in turn
 	udpRandom metric = "udp-random" // udp to all of them, at random
+
+	connections metric = "cps" // crr1c, by how many there are in a second
 )
 
 var (
@@ -35,6 +37,7 @@ type value struct {
 	Gbps    float64 `json:"gbps,omitempty"`
 	P50     float64 `json:"p50_us,omitempty"`
 	P99     float64 `json:"p99_us,omitempty"`
+	Rate    float64 `json:"per_second,omitempty"` // connections
 	Kpps    float64 `json:"kpps,omitempty"`
 	CPU     float64 `json:"cpu_ms_per_gigabit,omitempty"` // of sender, receiver and what plays between them
 	Retrans uint32  `json:"retransmits"`
@@ -50,6 +53,8 @@ func (v value) main(m metric) float64 {
 		return v.P50
 	case udp, udpHot, udpRandom:
 		return v.Kpps
+	case connections:
+		return v.Rate
 	}
 	return v.Gbps
 }
@@ -60,6 +65,8 @@ func (v value) line(m metric) string {
 		return fmt.Sprintf("%.1f/%.1f us", v.P50, v.P99)
 	case udp, udpHot, udpRandom:
 		return fmt.Sprintf("%.0f kpps", v.Kpps)
+	case connections:
+		return fmt.Sprintf("%.0f connections/s, %.1f/%.1f us, dropped %d", v.Rate, v.P50, v.P99, v.Dropped)
 	}
 	return fmt.Sprintf("%.2f Gb/s, retransmits %d, dropped %d, frames %.0f B on the underlay, %.0f B to the port", v.Gbps, v.Retrans, v.Dropped, v.Frame, v.Handed)
 }
@@ -112,7 +119,7 @@ func (s *site) load(ctx context.Context, m metric, secs float64) (value, error) 
 		return s.tcp(ctx, 4, -1, -1, secs)
 	case rr1c:
 		return s.ask(ctx, "rr-answer", "rr-ask", secs)
-	case crr1c:
+	case crr1c, connections:
 		return s.ask(ctx, "crr-answer", "crr-ask", secs)
 	case udp:
 		return s.datagrams(ctx, 0, false, secs)
@@ -129,7 +136,7 @@ func (s *site) ask(ctx context.Context, waiting, starting string, secs float64) 
 	if err != nil {
 		return value{}, err
 	}
-	return value{P50: rs[0][1].P50, P99: rs[0][1].P99}, nil
+	return value{P50: rs[0][1].P50, P99: rs[0][1].P99, Rate: float64(rs[0][1].Packets) / secs}, nil
 }
 
 func (s *site) datagrams(ctx context.Context, spread int, random bool, secs float64) (value, error) {
@@ -242,6 +249,9 @@ func seconds(f float64) time.Duration { return time.Duration(f * float64(time.Se
 // check proves that the site carries traffic, and that its underlay is what the
 // cell says.
 func (s *site) check(ctx context.Context) error {
+	if s.rules {
+		return s.checkRules(ctx)
+	}
 	v, err := s.measure(ctx, tcp1, 0.2)
 	if err != nil {
 		return err

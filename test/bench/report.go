@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -138,10 +139,14 @@ func (r *report) markdown() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s, %d cores %s, kernel %s, load before %s; %d rounds of %g s; medians, and in ratios (lowest–highest round).\n",
 		r.Began.Format(time.RFC3339), r.Cores, r.CPU, r.Kernel, r.Load, r.Rounds, r.Seconds)
+	r.targetTable(&b)
 	for _, c := range r.cells() {
+		if c == rulesLocal || c == rulesOverlay {
+			r.rulesTable(&b, c)
+			continue
+		}
 		r.cellTables(&b, c)
 	}
-	r.targetTable(&b)
 	r.microTable(&b)
 	return b.String()
 }
@@ -150,12 +155,13 @@ func (r *report) markdown() string {
 var titles = map[metric]string{
 	tcp1: "TCP 1 stream, 2 cores", tcp1c: "TCP 1 stream, 1 core", tcp4: "TCP 4 streams", rr1c: "RR 1 core", crr1c: "CRR 1 core", udp: "UDP 64 B",
 	udpHot: "UDP to 1,000 of them", udpRandom: "UDP to all at random",
+	connections: "connections per second",
 }
 
 // metrics lists what was measured in a cell.
 func (r *report) metrics(c string) []metric {
 	var out []metric
-	for _, m := range slices.Concat(metrics, recordMetrics) {
+	for _, m := range slices.Concat(metrics, recordMetrics, []metric{connections}) {
 		if slices.ContainsFunc(r.Samples, func(s sample) bool { return s.Cell == c && s.Metric == m }) {
 			out = append(out, m)
 		}
@@ -195,7 +201,7 @@ func (r *report) cellTables(b *strings.Builder, c string) {
 		if !strings.HasPrefix(a, weft) {
 			continue
 		}
-		for _, base := range []string{bare, routed, vxlan, weft} {
+		for _, base := range []string{bare, routed, vxlan, vxlanPlain, weft} {
 			if !slices.Contains(r.contenders(c), base) || a == base {
 				continue
 			}
@@ -204,6 +210,37 @@ func (r *report) cellTables(b *strings.Builder, c string) {
 				fmt.Fprintf(b, " %s |", r.ratio(c, a, base, m))
 			}
 			b.WriteByte('\n')
+		}
+	}
+}
+
+// rulesTable has one row for each that filters, and one column for each number of rules.
+func (r *report) rulesTable(b *strings.Builder, c string) {
+	names := r.contenders(c)
+	var by []string
+	columns := []string{"connections per second, p50/p99 µs; rules of each guest"}
+	for _, name := range names {
+		if f, _ := filterOf(name); !slices.Contains(by, f) {
+			by = append(by, f)
+		}
+	}
+	for _, n := range ruleNumbers {
+		columns = append(columns, strconv.Itoa(n))
+	}
+	fmt.Fprintf(b, "\n### %s\n\n%s", c, head(columns...))
+	line := func(title string, cell func(n int) string) {
+		fmt.Fprintf(b, "| %s |", title)
+		for _, n := range ruleNumbers {
+			fmt.Fprintf(b, " %s |", cell(n))
+		}
+		b.WriteByte('\n')
+	}
+	for _, f := range by {
+		line(f, func(n int) string { return r.absolute(c, filterName(f, n), connections) })
+	}
+	for _, f := range by {
+		if f != byWeft {
+			line(byWeft+" / "+f, func(n int) string { return r.ratio(c, filterName(byWeft, n), filterName(f, n), connections).String() })
 		}
 	}
 }
@@ -241,6 +278,8 @@ func (r *report) absolute(c, contender string, m metric) string {
 		return fmt.Sprintf("%.1f/%.1f", v.median, at(func(v value) float64 { return v.P99 }).median)
 	case udp, udpHot, udpRandom:
 		return fmt.Sprintf("%.0f", v.median)
+	case connections:
+		return fmt.Sprintf("%.0f, %.1f/%.1f", v.median, at(func(v value) float64 { return v.P50 }).median, at(func(v value) float64 { return v.P99 }).median)
 	}
 	return fmt.Sprintf("%.1f", v.median)
 }
@@ -293,11 +332,14 @@ func wanted() []target {
 	least("veth/pass", weft, weftVXLAN, 0.9, tcp1, tcp1c, tcp4, udp)
 	least("veth/pass", weftRewrite, weft, 1.0, tcp1, tcp1c, tcp4, udp)
 	least(records, "1000000", "1", 0.95, udpHot)
+	for _, c := range []string{rulesLocal, rulesOverlay} {
+		least(c, filterName(byWeft, 1_000), filterName(byNFT, 1_000), 2.0, connections)
+	}
 	return ts
 }
 
 func (r *report) targetTable(b *strings.Builder) {
-	fmt.Fprint(b, "\n### Targets\n\n", head("cell", "metric", "ratio", "wanted", "measured", ""))
+	fmt.Fprint(b, "\n### What was wanted\n\n", head("cell", "metric", "ratio", "wanted", "measured", ""))
 	for _, t := range wanted() {
 		got := r.ratio(t.cell, t.contender, t.over, t.metric)
 		if got.n == 0 {
@@ -317,4 +359,24 @@ func verdict(met bool) string {
 		return "met"
 	}
 	return "**missed**"
+}
+
+// The tables of a page are between these two lines.
+const (
+	beforeFigures = "<!-- what make bench prints -->\n"
+	afterFigures  = "<!-- end of what make bench prints -->\n"
+)
+
+// writeInto puts the report into a page, in the place of the one that is there.
+func (r *report) writeInto(page string) error {
+	b, err := os.ReadFile(page)
+	if err != nil {
+		return err
+	}
+	head, rest, ok := strings.Cut(string(b), beforeFigures)
+	_, tail, ok2 := strings.Cut(rest, afterFigures)
+	if !ok || !ok2 {
+		return fmt.Errorf("%s has no place for figures: it needs the lines %q and %q", page, strings.TrimSpace(beforeFigures), strings.TrimSpace(afterFigures))
+	}
+	return os.WriteFile(page, []byte(head+beforeFigures+r.markdown()+afterFigures+tail), 0o644)
 }

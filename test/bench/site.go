@@ -18,22 +18,31 @@ type cell struct {
 	ports      string // "veth" or "tap": how a guest meets its host
 	underlay   string // "pass": super-packets cross it whole; "wire": cut to frames of its MTU
 	tables     bool   // contenders differ only in how many records the switch holds
+	rules      bool   // contenders filter; without an underlay, between guests of one host
 	contenders []string
 	metrics    []metric
 }
 
 func (c cell) name() string {
-	if c.tables {
+	switch {
+	case c.tables:
 		return records
+	case c.local():
+		return rulesLocal
+	case c.rules:
+		return rulesOverlay
 	}
 	return c.ports + "/" + c.underlay
 }
 
+func (c cell) local() bool { return c.underlay == "" }
+
 // The contenders. weft is NVGRE. It chooses its decapsulation by itself; the last are told.
 const (
-	bare        = "bare"   // from host to host over the underlay alone
-	routed      = "routed" // guest, host, host, guest by plain routing
-	vxlan       = "vxlan"  // Linux bridge and kernel vxlan device
+	bare        = "bare"        // from host to host over the underlay alone
+	routed      = "routed"      // guest, host, host, guest by plain routing
+	vxlan       = "vxlan"       // Linux bridge and kernel vxlan device
+	vxlanPlain  = "vxlan-plain" // the same, whose bridge does not call the hooks of IP (br_netfilter)
 	ovsGRE      = "ovs-gre"
 	ovsVXLAN    = "ovs-vxlan" // Open vSwitch without its kernel module
 	weft        = "weft"
@@ -48,12 +57,15 @@ const records = "records"
 
 // everyCell lists the cells in the order in which they are measured.
 var everyCell = []cell{
-	{ports: "veth", underlay: "pass", contenders: []string{bare, routed, vxlan, ovsGRE, ovsVXLAN, weft, weftVXLAN, weftRewrite}, metrics: metrics},
+	{ports: "veth", underlay: "pass", contenders: []string{bare, routed, vxlan, vxlanPlain, ovsGRE, ovsVXLAN, weft, weftVXLAN, weftRewrite}, metrics: metrics},
 	// With XDP on it an underlay passes no super-packets: only on a wire it is worth to be told so.
 	{ports: "veth", underlay: "wire", contenders: []string{bare, routed, vxlan, weft, weftVXLAN, weftRewrite, weftXDP}, metrics: metrics},
-	{ports: "tap", underlay: "pass", contenders: []string{bare, routed, vxlan, weft, weftVXLAN, weftRewrite}, metrics: metrics},
-	{ports: "tap", underlay: "wire", contenders: []string{bare, routed, vxlan, weft, weftVXLAN, weftRewrite, weftTCX, weftXDP}, metrics: metrics},
+	// What has no guest has no taps: bare is in the cells above.
+	{ports: "tap", underlay: "pass", contenders: []string{routed, vxlan, weft, weftVXLAN, weftRewrite}, metrics: metrics},
+	{ports: "tap", underlay: "wire", contenders: []string{routed, vxlan, weft, weftVXLAN, weftRewrite, weftTCX, weftXDP}, metrics: metrics},
 	{ports: "veth", underlay: "pass", tables: true, contenders: []string{"1", "1000", "100000", "1000000"}, metrics: recordMetrics},
+	{ports: "veth", rules: true, contenders: filterNames(byWeft, byNFT, byNFTMap, byNFTRouted), metrics: []metric{connections}},
+	{ports: "veth", underlay: "pass", rules: true, contenders: filterNames(byWeft, byNFT, byNFTMap), metrics: []metric{connections}},
 }
 
 func selectCells(o options) ([]cell, error) {
@@ -126,6 +138,9 @@ type site struct {
 func build(ctx context.Context, c cell, name string) (*site, error) {
 	id := prefix + c.ports + "-" + c.underlay + "-" + name + "-"
 	s := &site{cell: c, name: name, records: bystander, wire: id + "w", host: [2]string{id + "h1", id + "h2"}, guest: [2]string{id + "g1", id + "g2"}}
+	if c.local() {
+		s.host[1] = s.host[0]
+	}
 	if err := s.underlayLink(ctx); err != nil {
 		return s, err
 	}
@@ -134,10 +149,11 @@ func build(ctx context.Context, c cell, name string) (*site, error) {
 		return s, nil
 	}
 	mtu, cas := underlayMTU, flatCA
-	switch name {
+	by, _ := filterOf(name)
+	switch by {
 	case routed:
 		cas = routedCA
-	case vxlan, weftVXLAN, ovsVXLAN:
+	case vxlan, vxlanPlain, weftVXLAN, ovsVXLAN, byNFT, byNFTMap:
 		mtu = vxlanMTU
 	case weftRewrite:
 		mtu = underlayMTU
@@ -154,12 +170,19 @@ func build(ctx context.Context, c cell, name string) (*site, error) {
 	case routed:
 		return s, s.buildRouted(ctx)
 	case vxlan:
-		return s, s.buildVXLAN(ctx)
+		return s, s.buildVXLAN(ctx, "1")
+	case vxlanPlain:
+		return s, s.buildVXLAN(ctx, "0")
 	case ovsGRE, ovsVXLAN:
 		return s, s.buildOVS(ctx)
 	}
-	if c.tables {
+	switch {
+	case c.tables:
 		return s, s.buildRecords(ctx)
+	case c.local():
+		return s, s.buildLocal(ctx)
+	case c.rules:
+		return s, s.buildOverlay(ctx)
 	}
 	return s, s.buildWeft(ctx)
 }
@@ -170,6 +193,9 @@ func addrs(text [2]string) [2]netip.Addr {
 
 // underlayLink makes the hosts and what is between their u0.
 func (s *site) underlayLink(ctx context.Context) error {
+	if s.local() { // one host, and nothing under it
+		return sh(ctx, fmt.Sprintf("ip netns add %[1]s\nip -n %[1]s link set lo up", s.host[0]))
+	}
 	if err := sh(ctx, fmt.Sprintf("ip netns add %s\nip netns add %s", s.host[0], s.host[1])); err != nil {
 		return err
 	}
@@ -235,9 +261,17 @@ func (s *site) connectByWire(ctx context.Context) error {
 	return nil
 }
 
-// addGuest gives host i a port p0 and behind it a guest with eth0.
+// device is the port of the i-th guest on its host.
+func (s *site) device(i int) string {
+	if s.local() {
+		return fmt.Sprintf("p%d", i)
+	}
+	return "p0"
+}
+
+// addGuest gives host i a port and behind it a guest with eth0.
 func (s *site) addGuest(ctx context.Context, i int, ca string, mtu int) error {
-	h, g := s.host[i], s.guest[i]
+	h, g, p := s.host[i], s.guest[i], s.device(i)
 	if err := sh(ctx, "ip netns add "+g); err != nil {
 		return err
 	}
@@ -245,30 +279,30 @@ func (s *site) addGuest(ctx context.Context, i int, ca string, mtu int) error {
 	if err := setSysctl(g, "net/ipv6/conf/all/disable_ipv6", "1"); err != nil {
 		return err
 	}
-	if err := s.plug(ctx, h, g); err != nil {
+	if err := s.plug(ctx, h, g, p); err != nil {
 		return err
 	}
-	if err := setSysctl(h, "net/ipv6/conf/p0/disable_ipv6", "1"); err != nil { // as the agent does
+	if err := setSysctl(h, "net/ipv6/conf/"+p+"/disable_ipv6", "1"); err != nil { // as the agent does
 		return err
 	}
 	return sh(ctx, fmt.Sprintf(`
 		ip -n %[2]s link set eth0 address %[3]s mtu %[4]d
-		ip -n %[1]s link set p0 mtu %[4]d
-		ip -n %[1]s link set p0 up
+		ip -n %[1]s link set %[6]s mtu %[4]d
+		ip -n %[1]s link set %[6]s up
 		ip -n %[2]s link set lo up
 		ip -n %[2]s link set eth0 up
-		ip -n %[2]s addr add %[5]s/24 dev eth0`, h, g, guestMAC[i], mtu, ca))
+		ip -n %[2]s addr add %[5]s/24 dev eth0`, h, g, guestMAC[i], mtu, ca, p))
 }
 
-func (s *site) plug(ctx context.Context, h, g string) error {
+func (s *site) plug(ctx context.Context, h, g, p string) error {
 	if s.ports == "veth" {
-		return sh(ctx, "ip -n "+h+" link add p0 type veth peer name eth0 netns "+g)
+		return sh(ctx, "ip -n "+h+" link add "+p+" type veth peer name eth0 netns "+g)
 	}
-	p, err := start(ctx, spec{Role: "pump", CPU: -1, HostNS: h, NS: g, Device: "p0"})
+	running, err := start(ctx, spec{Role: "pump", CPU: -1, HostNS: h, NS: g, Device: p})
 	if err != nil {
 		return err
 	}
-	s.pumps = append(s.pumps, p)
+	s.pumps = append(s.pumps, running)
 	return nil
 }
 
@@ -290,7 +324,9 @@ func (s *site) buildRouted(ctx context.Context) error {
 	return nil
 }
 
-func (s *site) buildVXLAN(ctx context.Context) error {
+// buildVXLAN makes the bridge with the hooks of IP in it, or without. They are on where nobody says otherwise and the kernel
+// has them built in, as this one has; where they are a module (Debian), what loads it is mostly a container runtime.
+func (s *site) buildVXLAN(ctx context.Context, hooks string) error {
 	for i := range 2 {
 		err := sh(ctx, fmt.Sprintf(`
 			ip -n %[1]s link add br0 type bridge
@@ -300,6 +336,9 @@ func (s *site) buildVXLAN(ctx context.Context) error {
 			ip -n %[1]s link set br0 up`,
 			s.host[i], vxlanMTU, hostPA[i], hostPA[1-i]))
 		if err != nil {
+			return err
+		}
+		if err := setSysctl(s.host[i], "net/bridge/bridge-nf-call-iptables", hooks); err != nil {
 			return err
 		}
 	}
@@ -357,7 +396,7 @@ type snapshot struct {
 
 func (s *site) snapshot(ctx context.Context) (snapshot, error) {
 	var n snapshot
-	namespaces := s.host[:]
+	namespaces := slices.Compact(slices.Clone(s.host[:]))
 	if s.name != bare {
 		namespaces = append(namespaces, s.guest[:]...)
 	}

@@ -9,6 +9,8 @@ import (
 	"os"
 	"strconv"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/weft-sdn/weft/internal/datapath"
 	"github.com/weft-sdn/weft/internal/model"
 	"github.com/weft-sdn/weft/internal/table"
@@ -29,26 +31,36 @@ var (
 // buildWeft puts a switch on each host, as an agent would: every check on.
 func (s *site) buildWeft(ctx context.Context) error {
 	decap := map[string]string{weft: datapath.DecapAuto, weftTCX: datapath.DecapTCX, weftXDP: datapath.DecapXDP}[s.name]
+	var (
+		group    errgroup.Group // what takes time is the kernel's verifier, and that on one core
+		switches [2]*datapath.Switch
+	)
 	for i, h := range s.host {
 		next, err := s.nextHop(i)
 		if err != nil {
 			return err
 		}
-		var sw *datapath.Switch
-		err = inside(h, func() (err error) {
-			sw, err = s.openSwitch(i, decap, next)
-			return err
+		group.Go(func() error {
+			return inside(h, func() (err error) {
+				if switches[i], err = s.openSwitch(i, decap, next); err != nil {
+					return fmt.Errorf("switch of %s: %w", h, err)
+				}
+				return nil
+			})
 		})
-		if err != nil {
-			return fmt.Errorf("switch of %s: %w", h, err)
+	}
+	err := group.Wait()
+	for i, sw := range switches {
+		if sw == nil {
+			continue
 		}
 		s.undo = append(s.undo, func() {
-			s.tellDrops(h, sw)
+			s.tellDrops(s.host[i], sw)
 			sw.Close()
 		})
 		s.switches = append(s.switches, sw)
 	}
-	return nil
+	return err
 }
 
 // nextHop is the MAC of what host i has at the other end of its u0.
@@ -140,6 +152,15 @@ func (s *site) rows(i int, port, uplink uint32, source, next model.MAC) table.Se
 	set.Routes[table.RouteKey{Network: 1, Prefix: subnetPrefix}] = table.Route{VSID: subnet}
 	set.Peers[pas[other]] = table.Peer{PA: pas[other], IfIndex: uplink, MTU: underlayMTU, Via: pas[other], Source: source, NextHop: next}
 	set.LocalPAs[pas[i]] = struct{}{}
+	if !s.rules {
+		return set
+	}
+	_, n := filterOf(s.name)
+	for _, l := range ruleLists(n) {
+		if l.guest == i {
+			l.put(set, port)
+		}
+	}
 	return set
 }
 

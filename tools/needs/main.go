@@ -29,7 +29,7 @@ var (
 	// attack is what attackers use; test/attack does.
 	attack = []need{{"arpspoof", "dsniff"}, {"ettercap", "ettercap-text-only"}, {"yersinia", "yersinia"}, {"hping3", "hping3"}, {"atk6-fake_router26", "thc-ipv6"}}
 
-	test = []need{{"tshark", "tshark"}, {"qemu-system-x86_64", "qemu-system-x86"}, {"iperf3", "iperf3"}, {"ethtool", "ethtool"}, {"dnsmasq", "dnsmasq-base"}, {"busybox", "busybox"}, {"arping", "iputils-arping"}, {"nsenter", "util-linux"},
+	test = []need{{"tshark", "tshark"}, {"qemu-system-x86_64", "qemu-system-x86"}, {"iperf3", "iperf3"}, {"ethtool", "ethtool"}, {"nft", "nftables"}, {"dnsmasq", "dnsmasq-base"}, {"busybox", "busybox"}, {"arping", "iputils-arping"}, {"nsenter", "util-linux"},
 		{"dpkg-deb", "dpkg"}, {"xz", "xz-utils"}, {"bpftool", "bpftool"}, {"curl", "curl"}, {"ovs-vswitchd", "openvswitch-switch"}, {"/etc/ssl/certs/ca-certificates.crt", "ca-certificates"}}
 )
 
