@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -255,6 +256,9 @@ func (s *site) check(ctx context.Context) error {
 	v, err := s.measure(ctx, tcp1, 0.2)
 	if err != nil {
 		return err
+	}
+	if v.Dropped > 0 && strings.HasPrefix(s.name, weft) && s.name != weftTCX { // which loses to its queue
+		return fmt.Errorf("%d packets were dropped", v.Dropped)
 	}
 	const ethernet = 14
 	if s.underlay == "wire" && v.Frame > underlayMTU+ethernet {

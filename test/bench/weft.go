@@ -140,7 +140,7 @@ func (s *site) rows(i int, port, uplink uint32, source, next model.MAC) table.Se
 	}
 	set.Ports[port] = table.Port{
 		IfIndex: port, ID: model.PortID(i + 1), VSID: subnet, Network: 1, MAC: mac(i),
-		PA: pas[i], Gateway4: gateway, MTU: mtu, Peer: s.ports == "veth",
+		PA: pas[i], Gateway4: gateway, Transport: transport, MTU: mtu, Peer: s.ports == "veth",
 	}
 	far := table.Record{MAC: mac(other), PA: pas[other], Port: model.PortID(other + 1), Transport: transport}
 	set.Records[table.RecordKey{VSID: subnet, CA: s.ca[i]}] = table.Record{MAC: mac(i), IfIndex: port, Port: model.PortID(i + 1), Transport: transport}
