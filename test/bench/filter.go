@@ -53,8 +53,8 @@ func filterName(by string, n int) string { return by + "-" + strconv.Itoa(n) }
 
 // filterOf undoes filterName.
 func filterOf(name string) (by string, n int) {
-	at := strings.LastIndexByte(name, '-')
-	n, err := strconv.Atoi(name[at+1:])
+	at := max(strings.LastIndexByte(name, '-'), 0)
+	n, err := strconv.Atoi(strings.TrimPrefix(name[at:], "-"))
 	if err != nil {
 		return name, 0
 	}
@@ -334,7 +334,7 @@ func (s *site) filterByWeft(lists []ruleList) error {
 		}
 		index[i] = uint32(d.Index)
 	}
-	sw, err := datapath.Open(datapath.Options{})
+	sw, err := s.newSwitch(datapath.DecapAuto)
 	if err != nil {
 		return err
 	}
@@ -384,7 +384,7 @@ func (l ruleList) put(set table.Set, ifindex uint32) {
 
 // checkRules proves that the contender lets through what its rules allow, and nothing else.
 func (s *site) checkRules(ctx context.Context) error {
-	if _, err := s.measure(ctx, connections, 0.05); err != nil {
+	if _, err := s.measured(ctx, connections, 0.05); err != nil {
 		return err
 	}
 	if _, n := filterOf(s.name); n == 0 {

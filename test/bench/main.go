@@ -137,11 +137,7 @@ func measureCell(ctx context.Context, c cell, o options, r *report) error {
 		for _, m := range c.metrics {
 			for _, s := range sites {
 				began := time.Now()
-				v, err := s.measure(ctx, m, o.seconds)
-				if err != nil && ctx.Err() == nil {
-					fmt.Fprintf(os.Stderr, "%-10s round %d %-10s %-6s once more: %v\n", c.name(), round+1, s.name, m, err)
-					v, err = s.measure(ctx, m, o.seconds)
-				}
+				v, err := s.measured(ctx, m, o.seconds)
 				if err != nil {
 					return fmt.Errorf("%s of %s in round %d: %w", m, s.name, round+1, err)
 				}

@@ -79,6 +79,13 @@ func (s *site) nextHop(i int) (m model.MAC, err error) {
 	return m, err
 }
 
+// recycle makes a switch of what an earlier one has left: for tests, whose figures nobody reads.
+var recycle bool
+
+func (s *site) newSwitch(decap string) (*datapath.Switch, error) {
+	return datapath.Open(datapath.Options{Decap: decap, MaxRecords: uint32(max(s.records+3, 1<<18)), Recycle: recycle})
+}
+
 // openSwitch runs in the namespace of host i.
 func (s *site) openSwitch(i int, decap string, next model.MAC) (*datapath.Switch, error) {
 	port, err := net.InterfaceByName("p0")
@@ -89,7 +96,7 @@ func (s *site) openSwitch(i int, decap string, next model.MAC) (*datapath.Switch
 	if err != nil {
 		return nil, err
 	}
-	sw, err := datapath.Open(datapath.Options{Decap: decap, MaxRecords: uint32(max(s.records+3, 1<<18))})
+	sw, err := s.newSwitch(decap)
 	if err != nil {
 		return nil, err
 	}
