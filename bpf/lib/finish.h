@@ -11,6 +11,7 @@
 #include "lib/capture.h"
 #include "lib/config.h"
 #include "lib/ctx.h"
+#include "maps/denied.h"
 #include "maps/drop.h"
 #include "maps/event.h"
 #include "maps/query.h"
@@ -92,6 +93,24 @@ static __always_inline __u32 event_rule(void)
 	return q ? q->rule : RULE_NONE;
 }
 
+/* By which rule. A global function: the verifier walks it once, by itself. */
+__noinline int count_denied(__u32 port_id, __u32 direction, __u32 len)
+{
+	struct denied_key k = {.port_id = port_id, .rule = event_rule(), .direction = direction};
+	struct denied zero = {};
+	struct denied *d = bpf_map_lookup_elem(&denied, &k);
+
+	if (!d) {
+		bpf_map_update_elem(&denied, &k, &zero, BPF_NOEXIST);
+		d = bpf_map_lookup_elem(&denied, &k);
+	}
+	if (!d)
+		return 0;
+	__sync_fetch_and_add(&d->packets, 1);
+	__sync_fetch_and_add(&d->bytes, len);
+	return 0;
+}
+
 /* Counts a drop and tells of it. A global function: the verifier walks it once, not once for each drop.
  * who is port and length, what the reason, direction and quote. */
 __noinline int report_drop(struct __sk_buff *skb, __u64 who, __u64 what)
@@ -105,6 +124,8 @@ __noinline int report_drop(struct __sk_buff *skb, __u64 who, __u64 what)
 		return 0;
 	__sync_fetch_and_add(&d->packets, 1);
 	__sync_fetch_and_add(&d->bytes, (__u32)who);
+	if (k.reason == V_ACL_DENIED)
+		count_denied(k.port_id, k.direction, who);
 	if (now - d->last_event < event_interval)
 		return 0;
 	d->last_event = now;

@@ -158,6 +158,9 @@ func (s *Switch) putRuleSet(key table.RuleSetKey, set *table.RuleSet) error {
 
 // writeRules writes counters that begin with zero, and then the tables.
 func (s *Switch) writeRules(key table.RuleSetKey, t *classify.Tables, set *table.RuleSet, r region, fresh []uint32) error {
+	if err := s.forgetDeniedBy(fresh); err != nil { // what a packet noted late, when the number was another's already
+		return fmt.Errorf("clear the drops of rules: %w", err)
+	}
 	zero := make([]ruleHitRow, ebpf.MustPossibleCPU())
 	for _, n := range fresh {
 		if err := s.maps["rule_hit"].Put(n, zero); err != nil {
@@ -228,17 +231,23 @@ func (s *Switch) forgetRuleSets() []error {
 	}
 	s.rules.grave, s.rules.leaving = append(s.rules.grave, s.rules.leaving...), nil
 	var errs []error
+	var gone []uint32
 	for key, r := range s.rules.regions {
 		if used[key] {
 			continue
 		}
 		s.rules.bury(key)
 		delete(s.have.RuleSets, key)
-		for _, n := range s.rules.release(r) {
+		released := s.rules.release(r)
+		gone = append(gone, released...)
+		for _, n := range released {
 			if err := s.maps["rule_name"].Put(n, [ruleHashSize]byte{}); err != nil {
 				errs = append(errs, fmt.Errorf("forget a rule's counter: %w", err))
 			}
 		}
+	}
+	if err := s.forgetDeniedBy(gone); err != nil {
+		errs = append(errs, fmt.Errorf("forget the drops of rules: %w", err))
 	}
 	return errs
 }

@@ -226,10 +226,14 @@ func TestRulesAreReplacedWhole(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	denied := uint64(0)
 	for _, d := range drops {
-		if d.Reason != model.VerdictAclDenied || d.Packets != r.n {
-			t.Errorf("%d drops of %s, want %d of ACL_DENIED alone", d.Packets, d.Reason, r.n)
+		if denied += d.Packets; d.Reason != model.VerdictAclDenied || d.Rule == (model.RuleID{}) {
+			t.Errorf("%d drops of %s by %s, want ACL_DENIED by a rule", d.Packets, d.Reason, d.Rule)
 		}
+	}
+	if denied != r.n {
+		t.Errorf("%d drops, want %d", denied, r.n)
 	}
 	traffic, err := w.Traffic()
 	if err != nil {

@@ -32,16 +32,19 @@ func (s *Switch) fillDrops() error {
 	return nil
 }
 
-// Drops reads the drop counters, those that are not zero.
+// Drops reads the drop counters, those that are not zero; of ACL_DENIED, one for each rule.
 func (s *Switch) Drops() ([]DropCount, error) {
 	var out []DropCount
 	err := readAll(s.maps["drop"], func(k dropKey, r dropRow) error {
 		if r.Packets != 0 {
-			out = append(out, DropCount{model.Verdict(k.Reason), Direction(k.Direction), model.PortID(k.Port), r.Packets, r.Bytes})
+			out = append(out, DropCount{model.Verdict(k.Reason), Direction(k.Direction), model.PortID(k.Port), r.Packets, r.Bytes, model.RuleID{}})
 		}
 		return nil
 	})
-	return out, err
+	if err != nil {
+		return nil, err
+	}
+	return s.byRule(out)
 }
 
 // forgetDrops deletes the drop counters of a port that is gone.
@@ -56,7 +59,10 @@ func (s *Switch) forgetDrops(gone map[model.PortID]bool) error {
 	for _, k := range keys {
 		err = errors.Join(err, ignoreMissing(s.maps["drop"].Delete(k)))
 	}
-	return err
+	if len(gone) == 0 {
+		return err
+	}
+	return errors.Join(err, s.forgetDenied(func(k deniedKey) bool { return gone[model.PortID(k.Port)] }))
 }
 
 // Traffic reads the counters of the ports that the switch holds.

@@ -109,6 +109,7 @@ type DropCount struct {
 	Port      model.PortID // 0 when none was known
 	Packets   uint64       // a GSO packet counts once
 	Bytes     uint64       // of the frames as they came
+	Rule      model.RuleID // of ACL_DENIED; zero: a rule that is gone
 }
 
 // TrafficCount is what one port sent and received through the switch.

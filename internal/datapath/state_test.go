@@ -269,7 +269,7 @@ func TestDropsAreCountedAndTold(t *testing.T) {
 		t.Errorf("event %+v: want the packet itself, not the error about it", e)
 	}
 	drops, err := w.Drops()
-	want := []DropCount{{model.VerdictSpoofedCa, Outbound, 1, 5, uint64(5 * len(frame))}, {model.VerdictTtlExceeded, Outbound, 1, 1, uint64(len(tooOld))}}
+	want := []DropCount{{model.VerdictSpoofedCa, Outbound, 1, 5, uint64(5 * len(frame)), model.RuleID{}}, {model.VerdictTtlExceeded, Outbound, 1, 1, uint64(len(tooOld)), model.RuleID{}}}
 	if err != nil || len(drops) != 2 || drops[0] != want[0] && drops[1] != want[0] || drops[0] != want[1] && drops[1] != want[1] {
 		t.Errorf("drops %+v (%v), want %+v", drops, err, want)
 	}

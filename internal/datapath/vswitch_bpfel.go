@@ -26,6 +26,7 @@ const (
 	vswitchMapConnSecret    = "conn_secret"
 	vswitchMapConnection    = "connection"
 	vswitchMapCopy          = "copy"
+	vswitchMapDenied        = "denied"
 	vswitchMapDrop          = "drop"
 	vswitchMapDx2           = "dx2"
 	vswitchMapEvent         = "event"
@@ -173,6 +174,7 @@ type vswitchMapSpecs struct {
 	ConnSecret    *ebpf.MapSpec `ebpf:"conn_secret"`
 	Connection    *ebpf.MapSpec `ebpf:"connection"`
 	Copy          *ebpf.MapSpec `ebpf:"copy"`
+	Denied        *ebpf.MapSpec `ebpf:"denied"`
 	Drop          *ebpf.MapSpec `ebpf:"drop"`
 	Dx2           *ebpf.MapSpec `ebpf:"dx2"`
 	Event         *ebpf.MapSpec `ebpf:"event"`
@@ -262,6 +264,7 @@ type vswitchMaps struct {
 	ConnSecret    *ebpf.Map `ebpf:"conn_secret"`
 	Connection    *ebpf.Map `ebpf:"connection"`
 	Copy          *ebpf.Map `ebpf:"copy"`
+	Denied        *ebpf.Map `ebpf:"denied"`
 	Drop          *ebpf.Map `ebpf:"drop"`
 	Dx2           *ebpf.Map `ebpf:"dx2"`
 	Event         *ebpf.Map `ebpf:"event"`
@@ -321,6 +324,7 @@ func (m *vswitchMaps) Close() error {
 		m.ConnSecret,
 		m.Connection,
 		m.Copy,
+		m.Denied,
 		m.Drop,
 		m.Dx2,
 		m.Event,

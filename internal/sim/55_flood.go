@@ -209,7 +209,7 @@ func (w *walk) copyToPort(m table.Member, from model.IsolationID, size int) {
 		return
 	}
 	if w.deniesCopy(to) {
-		w.result.Denied = append(w.result.Denied, to.ID)
+		w.result.Denied, w.result.DeniedBy = append(w.result.Denied, to.ID), append(w.result.DeniedBy, w.result.Rule)
 		return
 	}
 	w.result.Copies = append(w.result.Copies, Copy{to.IfIndex, slices.Clone(w.frame), to.ID})

@@ -54,7 +54,8 @@ type Result struct {
 	// Lost are the reasons for which copies of it were not made; each counts as a drop.
 	Lost []model.Verdict
 	// Denied are the ports that get no copy because their own rules say so; each counts as its drop.
-	Denied []model.PortID
+	Denied   []model.PortID
+	DeniedBy []model.RuleID // their rules
 	// Inbound is the direction as the VM sees it.
 	Inbound bool
 	// Rule is the one that a packet is ACL_DENIED by.

@@ -23,7 +23,8 @@ func TestStoriesInTheProgram(t *testing.T) {
 			if !got.equal(st.want) {
 				t.Fatalf("%s\ngot  %s\nwant %s", st.in, got, st.want)
 			}
-			want.add(st.in, sim.Result{Verdict: st.want.verdict, Frame: st.want.frame, Port: st.port, To: st.to, Copies: st.made, Lost: st.lost, Inbound: st.inbound || st.in.inbound(), Hits: oracle(site, st.policy(site), st.in).Hits})
+			said := oracle(site, st.policy(site), st.in)
+			want.add(st.in, sim.Result{Verdict: st.want.verdict, Frame: st.want.frame, Port: st.port, To: st.to, Copies: st.made, Lost: st.lost, Inbound: st.inbound || st.in.inbound(), Hits: said.Hits, Rule: said.Rule})
 			want.check(t, count(t, sw))
 		})
 	}
@@ -40,6 +41,7 @@ type dropKey struct {
 	reason    model.Verdict
 	direction datapath.Direction
 	port      model.PortID
+	rule      model.RuleID
 }
 
 type tally struct{ packets, bytes uint64 }
@@ -60,7 +62,7 @@ func count(t *testing.T, sw *datapath.Switch) counters {
 	}
 	c := counters{map[dropKey]tally{}, traffic, hits}
 	for _, d := range drops {
-		c.drops[dropKey{d.Reason, d.Direction, d.Port}] = tally{d.Packets, d.Bytes}
+		c.drops[dropKey{d.Reason, d.Direction, d.Port, d.Rule}] = tally{d.Packets, d.Bytes}
 	}
 	return c
 }
@@ -73,14 +75,17 @@ func (c counters) add(in packetIn, r sim.Result) {
 		direction = datapath.Inbound
 	}
 	drop := func(reason model.Verdict) {
-		key := dropKey{reason, direction, r.Port}
+		key := dropKey{reason, direction, r.Port, model.RuleID{}}
+		if reason == model.VerdictAclDenied {
+			key.rule = r.Rule
+		}
 		c.drops[key] = tally{c.drops[key].packets + 1, c.drops[key].bytes + length}
 	}
 	for _, reason := range r.Lost {
 		drop(reason)
 	}
-	for _, port := range r.Denied {
-		key := dropKey{model.VerdictAclDenied, datapath.Inbound, port}
+	for i, port := range r.Denied {
+		key := dropKey{model.VerdictAclDenied, datapath.Inbound, port, r.DeniedBy[i]}
 		c.drops[key] = tally{c.drops[key].packets + 1, c.drops[key].bytes + length}
 	}
 	for _, id := range r.Hits {
