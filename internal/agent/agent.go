@@ -49,6 +49,7 @@ type Switch interface {
 	DetachVLANUplink(ifindex uint32) error
 	AttachedVLANs() (ports, uplinks []uint32)
 	Drops() ([]datapath.DropCount, error)
+	Connections(id model.PortID) ([]datapath.Connection, datapath.ConnectionCount, bool, error)
 	RuleHits() (map[model.RuleID]datapath.RuleHits, error)
 	Traffic() (map[model.PortID]datapath.TrafficCount, error)
 	Events(ctx context.Context) (<-chan datapath.Event, error)

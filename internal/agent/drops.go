@@ -22,7 +22,16 @@ type dropRow struct {
 
 func (r dropRow) message() *hostv1.DropRow {
 	return &hostv1.DropRow{Port: uint32(r.count.Port), Reason: uint32(r.count.Reason), Inbound: r.count.Direction == datapath.Inbound,
-		Packets: r.count.Packets, Bytes: r.count.Bytes, Last: r.last}
+		Packets: r.count.Packets, Bytes: r.count.Bytes, Last: r.last,
+		List: listName(r.count.Rule), Rule: r.count.Rule.Rule}
+}
+
+// listName is TENANT/NAME of a rule's list; empty for no rule.
+func listName(id model.RuleID) string {
+	if id == (model.RuleID{}) {
+		return ""
+	}
+	return id.List.String()
 }
 
 // drops reads the counters of one port, or of all with 0, sorted by port and reason.
@@ -34,12 +43,12 @@ func (a *Agent) drops(port model.PortID) ([]dropRow, error) {
 	var out []dropRow
 	for _, c := range counts {
 		if port == 0 || c.Port == port {
-			out = append(out, dropRow{c, a.samples.last(c.Port, c.Reason)})
+			out = append(out, dropRow{c, a.samples.last(sampleKey{c.Port, c.Reason, c.Rule})})
 		}
 	}
 	slices.SortFunc(out, func(x, y dropRow) int {
 		return cmp.Or(cmp.Compare(x.count.Port, y.count.Port), cmp.Compare(x.count.Reason, y.count.Reason),
-			cmp.Compare(x.count.Direction, y.count.Direction))
+			cmp.Compare(x.count.Direction, y.count.Direction), cmp.Compare(x.count.Rule.String(), y.count.Rule.String()))
 	})
 	return out, nil
 }
@@ -53,7 +62,7 @@ func (v *view) portNames() map[model.PortID]string {
 	return out
 }
 
-// readEvents keeps the last dropped packet of each port and reason. The switch
+// readEvents keeps the last dropped packet of each port, reason and rule. The switch
 // delivers to one reader, and this is it.
 func (a *Agent) readEvents(ctx context.Context) error {
 	events, err := a.sw.Events(ctx)
@@ -62,7 +71,7 @@ func (a *Agent) readEvents(ctx context.Context) error {
 		return nil
 	}
 	for e := range events {
-		a.samples.keep(e.Port, e.Reason, sampleLine(e))
+		a.samples.keep(sampleKey{e.Port, e.Reason, e.Rule}, sampleLine(e))
 		a.guests.dropped(e)
 	}
 	return nil
@@ -71,10 +80,10 @@ func (a *Agent) readEvents(ctx context.Context) error {
 type sampleKey struct {
 	port   model.PortID
 	reason model.Verdict
+	rule   model.RuleID // of ACL_DENIED
 }
 
-// samples is bounded by ports and reasons, which are bounded themselves, and by
-// maxSamples against ports that come and go.
+// samples is bounded by maxSamples against ports and rules that come and go.
 type samples struct {
 	mu    sync.Mutex
 	lines map[sampleKey]string
@@ -82,29 +91,25 @@ type samples struct {
 
 const maxSamples = 65536
 
-func (s *samples) keep(port model.PortID, reason model.Verdict, line string) {
+func (s *samples) keep(key sampleKey, line string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.lines == nil || len(s.lines) >= maxSamples {
 		s.lines = map[sampleKey]string{}
 	}
-	s.lines[sampleKey{port, reason}] = line
+	s.lines[key] = line
 }
 
-func (s *samples) last(port model.PortID, reason model.Verdict) string {
+func (s *samples) last(key sampleKey) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.lines[sampleKey{port, reason}]
+	return s.lines[key]
 }
 
 // sampleLine describes a frame of which only the first bytes are known:
-// "10.0.0.9 > 10.0.0.6 tcp 40000>80, 74 bytes", and which rule dropped it.
+// "10.0.0.9 > 10.0.0.6 tcp 40000>80, 74 bytes".
 func sampleLine(e datapath.Event) string {
-	line := fmt.Sprintf("%s, %d bytes", describeFrame(e.Head), e.Length)
-	if e.Rule != (model.RuleID{}) {
-		line += ", by " + e.Rule.String()
-	}
-	return line
+	return fmt.Sprintf("%s, %d bytes", describeFrame(e.Head), e.Length)
 }
 
 // The field offsets of describeFrame: Ethernet, IPv4 (RFC 791), IPv6 (RFC 8200),

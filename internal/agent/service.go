@@ -103,7 +103,7 @@ func (s service) LocalDrops(context.Context, *connect.Request[weftv1.LocalDropsR
 		out.Drops = append(out.Drops, &weftv1.Drop{
 			Host: s.agent.cfg.Host, Port: names[d.count.Port], Direction: d.count.Direction.String(),
 			Reason: uint32(d.count.Reason), ReasonName: info.Name, Stage: info.Stage, Class: info.Class,
-			Packets: d.count.Packets, Bytes: d.count.Bytes, Last: d.last,
+			Packets: d.count.Packets, Bytes: d.count.Bytes, Last: d.last, List: listName(d.count.Rule), Rule: d.count.Rule.Rule,
 		})
 	}
 	return connect.NewResponse(out), nil

@@ -476,6 +476,13 @@ func (c *conversation) answer(ctx context.Context, q *hostv1.Query) *hostv1.Agen
 			break
 		}
 		a.Answer = &hostv1.Answer_Hits{Hits: hits}
+	case q.GetConnections() != nil:
+		connections, err := c.connections(q.GetConnections())
+		if err != nil {
+			a.Error = err.Error()
+			break
+		}
+		a.Answer = &hostv1.Answer_Connections{Connections: connections}
 	case q.GetVerify() != nil:
 		revision, differences, err := c.loop.verify(ctx)
 		if err != nil {

@@ -40,6 +40,7 @@ type answers struct {
 	list   func(*weftv1.ListRequest) []*weftv1.Resource
 	watch  []*weftv1.WatchResponse
 	drops  []*weftv1.Drop
+	conns  func(*weftv1.ConnectionsRequest) (*weftv1.ConnectionsResponse, error)
 	hits   func(*weftv1.RuleHitsRequest) (*weftv1.RuleHitsResponse, error)
 	verify []*weftv1.HostVerification
 	plug   func(*weftv1.PlugRequest) (*weftv1.PlugResponse, error)
@@ -496,14 +497,16 @@ h3 does not answer
 
 func TestDropsStatusLookupTokenPlug(t *testing.T) {
 	serve(t, &answers{
-		drops: []*weftv1.Drop{{Host: "h1", Port: "red/web-1", Direction: "outbound", Reason: 33, ReasonName: "SPOOFED_CA", Stage: "admit", Class: "security", Packets: 3, Bytes: 180}},
+		drops: []*weftv1.Drop{{Host: "h1", Port: "red/web-1", Direction: "outbound", Reason: 33, ReasonName: "SPOOFED_CA", Stage: "admit", Class: "security", Packets: 3, Bytes: 180},
+			{Host: "h1", Port: "red/web-1", Direction: "inbound", Reason: 40, ReasonName: "ACL_DENIED", Stage: "acl", Class: "policy", Packets: 2, Bytes: 120, List: "red/in", Rule: "no-dns", Source: "a.yaml:7", Last: "10.0.0.9 > 10.0.0.5"}},
 		plug: func(r *weftv1.PlugRequest) (*weftv1.PlugResponse, error) {
 			return &weftv1.PlugResponse{Device: r.GetNetns() + r.GetIfname(), Mac: "02:00:00:00:00:01", Addresses: []string{"10.0.0.5/24"}, Gateways: []string{"10.0.0.1"}, Mtu: 1458}, nil
 		},
 	})
 	weft(t, "", "drops").want(t, ExitDone, `
-HOST   PORT        DIRECTION   REASON       STAGE   CLASS      PACKETS   BYTES   LAST
-h1     red/web-1   outbound    SPOOFED_CA   admit   security   3         180     -
+HOST   PORT        DIRECTION   REASON       STAGE   CLASS      PACKETS   BYTES   RULE                       LAST
+h1     red/web-1   outbound    SPOOFED_CA   admit   security   3         180     -                          -
+h1     red/web-1   inbound     ACL_DENIED   acl     policy     2         120     red/in no-dns (a.yaml:7)   10.0.0.9 > 10.0.0.5
 `, "host h9 does not answer: its drops are not shown\n")
 	weft(t, "", "status").want(t, ExitDone, `
 server v1, store embedded, revision 12, 1 of 2 hosts connected

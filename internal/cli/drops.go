@@ -21,8 +21,8 @@ func (a *app) dropsCommand() *cobra.Command {
 	var o output
 	c := &cobra.Command{
 		Use:   "drops",
-		Short: "Show what is being dropped, why, and by which stage",
-		Long:  "Show the counted drops of the fleet, of one host or of one port. weft explain REASON says what a reason means.\nOn a host that knows no server, the local agent's own.",
+		Short: "Show what is being dropped, why, by which stage and rule",
+		Long:  "Show the counted drops of the fleet, of one host or of one port. weft explain REASON says what a reason means.\nOf ACL_DENIED there is a row for each rule; packets of rules that are gone have none.\nOn a host that knows no server, the local agent's own.",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := o.check(); err != nil {
@@ -141,7 +141,7 @@ func (a *app) watchDrops(ctx context.Context, ask func() (*weftv1.DropsResponse,
 
 // growth is d with what came since it was seen last; nil when nothing did.
 func growth(d *weftv1.Drop, seen map[string]*weftv1.Drop) *weftv1.Drop {
-	key := fmt.Sprintf("%s %s %s %d", d.GetHost(), d.GetPort(), d.GetDirection(), d.GetReason())
+	key := fmt.Sprintf("%s %s %s %d %s %s", d.GetHost(), d.GetPort(), d.GetDirection(), d.GetReason(), d.GetList(), d.GetRule())
 	before := seen[key]
 	seen[key] = d
 	switch {
@@ -151,17 +151,28 @@ func growth(d *weftv1.Drop, seen map[string]*weftv1.Drop) *weftv1.Drop {
 		return nil
 	}
 	return &weftv1.Drop{Host: d.GetHost(), Port: d.GetPort(), Direction: d.GetDirection(), Reason: d.GetReason(),
-		ReasonName: d.GetReasonName(), Stage: d.GetStage(), Class: d.GetClass(), Last: d.GetLast(),
+		ReasonName: d.GetReasonName(), Stage: d.GetStage(), Class: d.GetClass(), Last: d.GetLast(), List: d.GetList(), Rule: d.GetRule(), Source: d.GetSource(),
 		Packets: d.GetPackets() - before.GetPackets(), Bytes: d.GetBytes() - before.GetBytes()}
 }
 
 func newDropTable() *table {
-	return newTable("HOST", "PORT", "DIRECTION", "REASON", "STAGE", "CLASS", "PACKETS", "BYTES", "LAST")
+	return newTable("HOST", "PORT", "DIRECTION", "REASON", "STAGE", "CLASS", "PACKETS", "BYTES", "RULE", "LAST")
 }
 
 func dropCells(d *weftv1.Drop) []string {
 	return []string{d.GetHost(), d.GetPort(), d.GetDirection(), d.GetReasonName(), d.GetStage(), d.GetClass(),
-		strconv.FormatUint(d.GetPackets(), 10), strconv.FormatUint(d.GetBytes(), 10), d.GetLast()}
+		strconv.FormatUint(d.GetPackets(), 10), strconv.FormatUint(d.GetBytes(), 10), ruleCell(d.GetList(), d.GetRule(), d.GetSource()), d.GetLast()}
+}
+
+// ruleCell names a rule, and where it was written.
+func ruleCell(list, rule, source string) string {
+	switch {
+	case rule == "":
+		return ""
+	case source == "":
+		return list + " " + rule
+	}
+	return fmt.Sprintf("%s %s (%s)", list, rule, source)
 }
 
 func (a *app) sayUnreachable(answer *weftv1.DropsResponse) {

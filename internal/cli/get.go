@@ -35,7 +35,9 @@ func (a *app) getCommand() *cobra.Command {
 Kinds: tenants, hosts, pas (ProviderAddress), providerroutes, externals
 (ExternalNetwork), groups (AddressGroup), acls (AccessList), networks (VirtualNetwork), subnets (VirtualSubnet), profiles (PortProfile), ports,
 routes (CustomerRoute), records (LookupRecord); in any case, singular or plural.
--o wide of acls shows every rule with what the hosts have counted.
+-o wide of acls shows every rule with the packets that it has judged, on all hosts: of
+a connection, the one that opened it. connections, which
+are no resources, has flags of its own: weft get connections -h.
 -o yaml can be given back to weft apply; -o name prints KIND TENANT/NAME.`,
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: a.completeKindName,
@@ -69,6 +71,7 @@ routes (CustomerRoute), records (LookupRecord); in any case, singular or plural.
 			return g.list(c, policy)
 		},
 	}
+	c.AddCommand(a.connectionsCommand())
 	c.Flags().StringVarP(&g.tenant, "tenant", "n", "", "only this tenant's")
 	c.Flags().BoolVarP(&all, "all-tenants", "A", false, "every tenant's")
 	c.Flags().BoolVarP(&watch, "watch", "w", false, "go on showing what changes")

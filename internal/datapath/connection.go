@@ -70,6 +70,8 @@ type Connection struct {
 	Inbound               bool          // who opened it
 	Confirmed             bool          // the other side has answered
 	Quiet, Timeout        time.Duration // since the last packet, to an eighth of a second, and how long it may be
+	Rule                  model.RuleID  // that opened it; zero if Stale
+	Stale                 bool          // the port's rules have changed since: its next packet is judged again
 }
 
 // ConnectionCount says how many connections of a port are followed.
@@ -242,14 +244,14 @@ func (s *Switch) Connections(id model.PortID) ([]Connection, ConnectionCount, bo
 	defer s.mu.Unlock()
 	for ifindex, p := range s.have.Ports {
 		if p.ID == id {
-			all, n, err := s.connectionsAt(s.slots[ifindex])
+			all, n, err := s.connectionsAt(s.slots[ifindex], p)
 			return all, n, s.connections[s.slots[ifindex]] != 0, err
 		}
 	}
 	return nil, ConnectionCount{}, false, nil
 }
 
-func (s *Switch) connectionsAt(slot uint32) ([]Connection, ConnectionCount, error) {
+func (s *Switch) connectionsAt(slot uint32, p table.Port) ([]Connection, ConnectionCount, error) {
 	buckets := s.connections[slot]
 	if buckets == 0 {
 		return nil, ConnectionCount{}, nil
@@ -266,6 +268,13 @@ func (s *Switch) connectionsAt(slot uint32) ([]Connection, ConnectionCount, erro
 	}
 	n := ConnectionCount{LostHalfOpen: row.Lost[0], LostConfirmed: row.Lost[1], Limit: int(buckets) * (connWays - connHalf) / 2}
 	var all []Connection
+	openers := map[uint32]bool{}
+	for _, key := range []table.RuleSetKey{p.Inbound, p.Outbound} {
+		for _, number := range s.rules.regions[key].numbers {
+			openers[number] = true
+		}
+	}
+	version := rulesVersion(p)
 	err = readAll(m, func(_ uint32, b connectionBucket) error {
 		for i, tag := range b.Tag {
 			c, ok := decodeConnection(b.Way[i], now)
@@ -276,6 +285,10 @@ func (s *Switch) connectionsAt(slot uint32) ([]Connection, ConnectionCount, erro
 				n.Confirmed++
 			} else {
 				n.HalfOpen++
+			}
+			rule := b.Way[i].Rule
+			if c.Stale = b.Way[i].Version != version; !c.Stale && openers[rule] { // else the number may be another's by now
+				c.Rule = s.rules.id[rule]
 			}
 			all = append(all, c)
 		}

@@ -192,8 +192,14 @@ func (s operateService) Drops(ctx context.Context, req *connect.Request[weftv1.D
 			}
 		}
 	}
+	s.policy.read(func(st *intent.State) {
+		for _, d := range out.Drops {
+			d.Source = sourceOf(st, d.GetList(), d.GetRule())
+		}
+	})
 	slices.SortFunc(out.Drops, func(a, b *weftv1.Drop) int {
-		return cmp.Or(cmp.Compare(a.Host, b.Host), cmp.Compare(a.Port, b.Port), cmp.Compare(a.Reason, b.Reason), cmp.Compare(a.Direction, b.Direction))
+		return cmp.Or(cmp.Compare(a.Host, b.Host), cmp.Compare(a.Port, b.Port), cmp.Compare(a.Reason, b.Reason), cmp.Compare(a.Direction, b.Direction),
+			cmp.Compare(a.List, b.List), cmp.Compare(a.Rule, b.Rule))
 	})
 	return connect.NewResponse(out), nil
 }
@@ -201,7 +207,7 @@ func (s operateService) Drops(ctx context.Context, req *connect.Request[weftv1.D
 func (s operateService) drop(host string, row *hostv1.DropRow) *weftv1.Drop {
 	info := model.Verdict(row.GetReason()).Info()
 	d := &weftv1.Drop{Host: host, Direction: "outbound", Reason: row.GetReason(), ReasonName: info.Name, Stage: info.Stage,
-		Class: info.Class, Packets: row.GetPackets(), Bytes: row.GetBytes(), Last: row.GetLast()}
+		Class: info.Class, Packets: row.GetPackets(), Bytes: row.GetBytes(), Last: row.GetLast(), List: row.GetList(), Rule: row.GetRule()}
 	if row.GetInbound() {
 		d.Direction = "inbound"
 	}

@@ -53,20 +53,21 @@ func (s operateService) placeRules(runs []*weftv1.TraceRun) {
 	s.policy.read(func(st *intent.State) {
 		for _, run := range runs {
 			for _, r := range run.GetRules() {
-				r.Source = sourceOf(st, r)
+				r.Source = sourceOf(st, r.GetList(), r.GetRule())
 			}
 		}
 	})
 }
 
-func sourceOf(st *intent.State, of *weftv1.TraceRule) string {
-	tenant, name, _ := strings.Cut(of.GetList(), "/")
+// sourceOf is where a rule of the list TENANT/NAME was written; empty if that is not known.
+func sourceOf(st *intent.State, list, rule string) string {
+	tenant, name, _ := strings.Cut(list, "/")
 	l, ok := st.Get(model.Key{Kind: model.KindAccessList, Ref: model.Ref{Tenant: tenant, Name: name}})
 	if !ok {
 		return ""
 	}
 	for _, r := range l.(*model.AccessList).Spec.Rules {
-		if r.Name == of.GetRule() {
+		if r.Name == rule {
 			return r.Source
 		}
 	}

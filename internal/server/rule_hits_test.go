@@ -77,7 +77,7 @@ func TestTracedRulesAreNamedWithTheirPlace(t *testing.T) {
 		{Name: "https", Source: "policy.yaml:7"}}}}}, nil, intent.Cursors{}, 1)
 	for rule, want := range map[string]string{"red/in https": "policy.yaml:7", "red/in default inbound": "", "red/gone https": "", "red/web-1 acl[0]": ""} {
 		list, name, _ := strings.Cut(rule, " ")
-		if got := sourceOf(state, &weftv1.TraceRule{List: list, Rule: name}); got != want {
+		if got := sourceOf(state, list, name); got != want {
 			t.Errorf("%s is at %q", rule, got)
 		}
 	}

@@ -36,6 +36,7 @@ func TestPromises(t *testing.T) {
 	w.run(t, "a dry run stores nothing", dryRun)
 	w.run(t, "dependants are named", dependants)
 	w.run(t, "access lists judge", listsJudge)
+	w.run(t, "drops and connections name their rules", rulesAreNamed)
 	w.run(t, "edits do not overwrite each other", conflict)
 	w.run(t, "a token is good once", tokenOnce)
 	w.run(t, "a second agent of one name", secondAgent)
@@ -139,7 +140,7 @@ func listsJudge(w *world) {
 	if n := hits("default inbound"); n != 1 {
 		w.t.Errorf("the default has counted %d packets, not 1", n)
 	}
-	says(w.Weft("drops", "--port", "red/web-2"), "ACL_DENIED", "by red/web-in default inbound")
+	says(w.Weft("drops", "--port", "red/web-2"), "ACL_DENIED", "red/web-in default inbound")
 	says(w.Weft("trace", "red/web-1", "--to", "10.0.0.6"), "red/web-in default inbound denies it")
 
 	apply("kind: Port\nmetadata: {tenant: red, name: web-1, labels: {role: friend}}\nspec: {subnet: web, host: h1}\n")

@@ -356,17 +356,22 @@ func (x *DropsResponse) GetUnreachableHosts() []string {
 }
 
 type Drop struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
-	Port          string                 `protobuf:"bytes,2,opt,name=port,proto3" json:"port,omitempty"`           // TENANT/PORT, or "" where no port was known
-	Direction     string                 `protobuf:"bytes,3,opt,name=direction,proto3" json:"direction,omitempty"` // outbound | inbound, as the VM sees it
-	Reason        uint32                 `protobuf:"varint,4,opt,name=reason,proto3" json:"reason,omitempty"`
-	ReasonName    string                 `protobuf:"bytes,5,opt,name=reason_name,json=reasonName,proto3" json:"reason_name,omitempty"`
-	Stage         string                 `protobuf:"bytes,6,opt,name=stage,proto3" json:"stage,omitempty"`
-	Class         string                 `protobuf:"bytes,7,opt,name=class,proto3" json:"class,omitempty"`
-	Packets       uint64                 `protobuf:"varint,8,opt,name=packets,proto3" json:"packets,omitempty"`
-	Bytes         uint64                 `protobuf:"varint,9,opt,name=bytes,proto3" json:"bytes,omitempty"`
-	Last          string                 `protobuf:"bytes,10,opt,name=last,proto3" json:"last,omitempty"` // one line about the last packet sampled, may be empty
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Host       string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	Port       string                 `protobuf:"bytes,2,opt,name=port,proto3" json:"port,omitempty"`           // TENANT/PORT, or "" where no port was known
+	Direction  string                 `protobuf:"bytes,3,opt,name=direction,proto3" json:"direction,omitempty"` // outbound | inbound, as the VM sees it
+	Reason     uint32                 `protobuf:"varint,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	ReasonName string                 `protobuf:"bytes,5,opt,name=reason_name,json=reasonName,proto3" json:"reason_name,omitempty"`
+	Stage      string                 `protobuf:"bytes,6,opt,name=stage,proto3" json:"stage,omitempty"`
+	Class      string                 `protobuf:"bytes,7,opt,name=class,proto3" json:"class,omitempty"`
+	Packets    uint64                 `protobuf:"varint,8,opt,name=packets,proto3" json:"packets,omitempty"`
+	Bytes      uint64                 `protobuf:"varint,9,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Last       string                 `protobuf:"bytes,10,opt,name=last,proto3" json:"last,omitempty"` // one line about the last packet sampled, may be empty
+	// Of ACL_DENIED, the rule, one row for each: its list (or port, of a basic entry) as TENANT/NAME, its name, and
+	// where it was written, if that is known. Empty: rules that are gone.
+	List          string `protobuf:"bytes,11,opt,name=list,proto3" json:"list,omitempty"`
+	Rule          string `protobuf:"bytes,12,opt,name=rule,proto3" json:"rule,omitempty"`
+	Source        string `protobuf:"bytes,13,opt,name=source,proto3" json:"source,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -471,6 +476,414 @@ func (x *Drop) GetLast() string {
 	return ""
 }
 
+func (x *Drop) GetList() string {
+	if x != nil {
+		return x.List
+	}
+	return ""
+}
+
+func (x *Drop) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *Drop) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+// ConnectionsRequest asks for the connections that rules have opened: of a port (TENANT/PORT), a tenant, a host, or all.
+type ConnectionsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	Port          string                 `protobuf:"bytes,2,opt,name=port,proto3" json:"port,omitempty"`
+	Tenant        string                 `protobuf:"bytes,3,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Limit         uint32                 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"` // rows of each host, those used last; default 1000, at most 10000
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConnectionsRequest) Reset() {
+	*x = ConnectionsRequest{}
+	mi := &file_weft_v1_operate_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConnectionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConnectionsRequest) ProtoMessage() {}
+
+func (x *ConnectionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_operate_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConnectionsRequest.ProtoReflect.Descriptor instead.
+func (*ConnectionsRequest) Descriptor() ([]byte, []int) {
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ConnectionsRequest) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *ConnectionsRequest) GetPort() string {
+	if x != nil {
+		return x.Port
+	}
+	return ""
+}
+
+func (x *ConnectionsRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *ConnectionsRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type ConnectionsResponse struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Connections      []*Connection          `protobuf:"bytes,1,rep,name=connections,proto3" json:"connections,omitempty"`
+	Ports            []*ConnectionCount     `protobuf:"bytes,2,rep,name=ports,proto3" json:"ports,omitempty"` // all that have a table, whatever the limit
+	UnreachableHosts []string               `protobuf:"bytes,3,rep,name=unreachable_hosts,json=unreachableHosts,proto3" json:"unreachable_hosts,omitempty"`
+	LeftOut          uint64                 `protobuf:"varint,4,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"` // connections beyond the limit
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *ConnectionsResponse) Reset() {
+	*x = ConnectionsResponse{}
+	mi := &file_weft_v1_operate_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConnectionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConnectionsResponse) ProtoMessage() {}
+
+func (x *ConnectionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_operate_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConnectionsResponse.ProtoReflect.Descriptor instead.
+func (*ConnectionsResponse) Descriptor() ([]byte, []int) {
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ConnectionsResponse) GetConnections() []*Connection {
+	if x != nil {
+		return x.Connections
+	}
+	return nil
+}
+
+func (x *ConnectionsResponse) GetPorts() []*ConnectionCount {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+func (x *ConnectionsResponse) GetUnreachableHosts() []string {
+	if x != nil {
+		return x.UnreachableHosts
+	}
+	return nil
+}
+
+func (x *ConnectionsResponse) GetLeftOut() uint64 {
+	if x != nil {
+		return x.LeftOut
+	}
+	return 0
+}
+
+// Connection is what a port remembers of packets that its rules allowed.
+type Connection struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	Port          string                 `protobuf:"bytes,2,opt,name=port,proto3" json:"port,omitempty"`           // TENANT/PORT
+	Direction     string                 `protobuf:"bytes,3,opt,name=direction,proto3" json:"direction,omitempty"` // of who opened it: outbound | inbound, as the VM sees it
+	Protocol      uint32                 `protobuf:"varint,4,opt,name=protocol,proto3" json:"protocol,omitempty"`  // IP protocol number
+	Local         string                 `protobuf:"bytes,5,opt,name=local,proto3" json:"local,omitempty"`         // of the guest
+	Remote        string                 `protobuf:"bytes,6,opt,name=remote,proto3" json:"remote,omitempty"`
+	LocalPort     uint32                 `protobuf:"varint,7,opt,name=local_port,json=localPort,proto3" json:"local_port,omitempty"` // of TCP and UDP; the identifier of an echo
+	RemotePort    uint32                 `protobuf:"varint,8,opt,name=remote_port,json=remotePort,proto3" json:"remote_port,omitempty"`
+	Confirmed     bool                   `protobuf:"varint,9,opt,name=confirmed,proto3" json:"confirmed,omitempty"`                   // the other side has answered
+	IdleMs        int64                  `protobuf:"varint,10,opt,name=idle_ms,json=idleMs,proto3" json:"idle_ms,omitempty"`          // since the last packet, to an eighth of a second
+	TimeoutMs     int64                  `protobuf:"varint,11,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"` // how long that may be
+	List          string                 `protobuf:"bytes,12,opt,name=list,proto3" json:"list,omitempty"`                             // of the rule that opened it: TENANT/NAME
+	Rule          string                 `protobuf:"bytes,13,opt,name=rule,proto3" json:"rule,omitempty"`
+	Source        string                 `protobuf:"bytes,14,opt,name=source,proto3" json:"source,omitempty"` // where it was written, if that is known
+	Stale         bool                   `protobuf:"varint,15,opt,name=stale,proto3" json:"stale,omitempty"`  // the port's rules have changed since: its next packet is judged again
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Connection) Reset() {
+	*x = Connection{}
+	mi := &file_weft_v1_operate_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Connection) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Connection) ProtoMessage() {}
+
+func (x *Connection) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_operate_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Connection.ProtoReflect.Descriptor instead.
+func (*Connection) Descriptor() ([]byte, []int) {
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Connection) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *Connection) GetPort() string {
+	if x != nil {
+		return x.Port
+	}
+	return ""
+}
+
+func (x *Connection) GetDirection() string {
+	if x != nil {
+		return x.Direction
+	}
+	return ""
+}
+
+func (x *Connection) GetProtocol() uint32 {
+	if x != nil {
+		return x.Protocol
+	}
+	return 0
+}
+
+func (x *Connection) GetLocal() string {
+	if x != nil {
+		return x.Local
+	}
+	return ""
+}
+
+func (x *Connection) GetRemote() string {
+	if x != nil {
+		return x.Remote
+	}
+	return ""
+}
+
+func (x *Connection) GetLocalPort() uint32 {
+	if x != nil {
+		return x.LocalPort
+	}
+	return 0
+}
+
+func (x *Connection) GetRemotePort() uint32 {
+	if x != nil {
+		return x.RemotePort
+	}
+	return 0
+}
+
+func (x *Connection) GetConfirmed() bool {
+	if x != nil {
+		return x.Confirmed
+	}
+	return false
+}
+
+func (x *Connection) GetIdleMs() int64 {
+	if x != nil {
+		return x.IdleMs
+	}
+	return 0
+}
+
+func (x *Connection) GetTimeoutMs() int64 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+func (x *Connection) GetList() string {
+	if x != nil {
+		return x.List
+	}
+	return ""
+}
+
+func (x *Connection) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *Connection) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *Connection) GetStale() bool {
+	if x != nil {
+		return x.Stale
+	}
+	return false
+}
+
+// ConnectionCount counts the connections of one port.
+type ConnectionCount struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	Port          string                 `protobuf:"bytes,2,opt,name=port,proto3" json:"port,omitempty"`
+	HalfOpen      uint32                 `protobuf:"varint,3,opt,name=half_open,json=halfOpen,proto3" json:"half_open,omitempty"`
+	Confirmed     uint32                 `protobuf:"varint,4,opt,name=confirmed,proto3" json:"confirmed,omitempty"`
+	Limit         uint32                 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`                                     // of confirmed ones
+	LostHalfOpen  uint64                 `protobuf:"varint,6,opt,name=lost_half_open,json=lostHalfOpen,proto3" json:"lost_half_open,omitempty"` // that gave way to others before they had been idle for too long
+	LostConfirmed uint64                 `protobuf:"varint,7,opt,name=lost_confirmed,json=lostConfirmed,proto3" json:"lost_confirmed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConnectionCount) Reset() {
+	*x = ConnectionCount{}
+	mi := &file_weft_v1_operate_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConnectionCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConnectionCount) ProtoMessage() {}
+
+func (x *ConnectionCount) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_operate_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConnectionCount.ProtoReflect.Descriptor instead.
+func (*ConnectionCount) Descriptor() ([]byte, []int) {
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ConnectionCount) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *ConnectionCount) GetPort() string {
+	if x != nil {
+		return x.Port
+	}
+	return ""
+}
+
+func (x *ConnectionCount) GetHalfOpen() uint32 {
+	if x != nil {
+		return x.HalfOpen
+	}
+	return 0
+}
+
+func (x *ConnectionCount) GetConfirmed() uint32 {
+	if x != nil {
+		return x.Confirmed
+	}
+	return 0
+}
+
+func (x *ConnectionCount) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *ConnectionCount) GetLostHalfOpen() uint64 {
+	if x != nil {
+		return x.LostHalfOpen
+	}
+	return 0
+}
+
+func (x *ConnectionCount) GetLostConfirmed() uint64 {
+	if x != nil {
+		return x.LostConfirmed
+	}
+	return 0
+}
+
 type RuleHitsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Tenant        string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
@@ -481,7 +894,7 @@ type RuleHitsRequest struct {
 
 func (x *RuleHitsRequest) Reset() {
 	*x = RuleHitsRequest{}
-	mi := &file_weft_v1_operate_proto_msgTypes[6]
+	mi := &file_weft_v1_operate_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -493,7 +906,7 @@ func (x *RuleHitsRequest) String() string {
 func (*RuleHitsRequest) ProtoMessage() {}
 
 func (x *RuleHitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[6]
+	mi := &file_weft_v1_operate_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -506,7 +919,7 @@ func (x *RuleHitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuleHitsRequest.ProtoReflect.Descriptor instead.
 func (*RuleHitsRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{6}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RuleHitsRequest) GetTenant() string {
@@ -533,7 +946,7 @@ type RuleHitsResponse struct {
 
 func (x *RuleHitsResponse) Reset() {
 	*x = RuleHitsResponse{}
-	mi := &file_weft_v1_operate_proto_msgTypes[7]
+	mi := &file_weft_v1_operate_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -545,7 +958,7 @@ func (x *RuleHitsResponse) String() string {
 func (*RuleHitsResponse) ProtoMessage() {}
 
 func (x *RuleHitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[7]
+	mi := &file_weft_v1_operate_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -558,7 +971,7 @@ func (x *RuleHitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuleHitsResponse.ProtoReflect.Descriptor instead.
 func (*RuleHitsResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{7}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RuleHitsResponse) GetHits() []*RuleHit {
@@ -575,7 +988,8 @@ func (x *RuleHitsResponse) GetUnreachableHosts() []string {
 	return nil
 }
 
-// RuleHit counts what one rule matched, on all hosts since each has it.
+// RuleHit counts what one rule matched when packets were judged, on all hosts since each has it. Packets of a connection
+// after the one that opened it are not judged, and count for no rule.
 type RuleHit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Tenant        string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
@@ -589,7 +1003,7 @@ type RuleHit struct {
 
 func (x *RuleHit) Reset() {
 	*x = RuleHit{}
-	mi := &file_weft_v1_operate_proto_msgTypes[8]
+	mi := &file_weft_v1_operate_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -601,7 +1015,7 @@ func (x *RuleHit) String() string {
 func (*RuleHit) ProtoMessage() {}
 
 func (x *RuleHit) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[8]
+	mi := &file_weft_v1_operate_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -614,7 +1028,7 @@ func (x *RuleHit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuleHit.ProtoReflect.Descriptor instead.
 func (*RuleHit) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{8}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RuleHit) GetTenant() string {
@@ -662,7 +1076,7 @@ type LookupRequest struct {
 
 func (x *LookupRequest) Reset() {
 	*x = LookupRequest{}
-	mi := &file_weft_v1_operate_proto_msgTypes[9]
+	mi := &file_weft_v1_operate_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -674,7 +1088,7 @@ func (x *LookupRequest) String() string {
 func (*LookupRequest) ProtoMessage() {}
 
 func (x *LookupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[9]
+	mi := &file_weft_v1_operate_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -687,7 +1101,7 @@ func (x *LookupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupRequest.ProtoReflect.Descriptor instead.
 func (*LookupRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{9}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *LookupRequest) GetVsid() uint32 {
@@ -721,7 +1135,7 @@ type LookupResponse struct {
 
 func (x *LookupResponse) Reset() {
 	*x = LookupResponse{}
-	mi := &file_weft_v1_operate_proto_msgTypes[10]
+	mi := &file_weft_v1_operate_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -733,7 +1147,7 @@ func (x *LookupResponse) String() string {
 func (*LookupResponse) ProtoMessage() {}
 
 func (x *LookupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[10]
+	mi := &file_weft_v1_operate_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -746,7 +1160,7 @@ func (x *LookupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupResponse.ProtoReflect.Descriptor instead.
 func (*LookupResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{10}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *LookupResponse) GetTenant() string {
@@ -821,7 +1235,7 @@ type VerifyRequest struct {
 
 func (x *VerifyRequest) Reset() {
 	*x = VerifyRequest{}
-	mi := &file_weft_v1_operate_proto_msgTypes[11]
+	mi := &file_weft_v1_operate_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -833,7 +1247,7 @@ func (x *VerifyRequest) String() string {
 func (*VerifyRequest) ProtoMessage() {}
 
 func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[11]
+	mi := &file_weft_v1_operate_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -846,7 +1260,7 @@ func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyRequest.ProtoReflect.Descriptor instead.
 func (*VerifyRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{11}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *VerifyRequest) GetHost() string {
@@ -865,7 +1279,7 @@ type VerifyResponse struct {
 
 func (x *VerifyResponse) Reset() {
 	*x = VerifyResponse{}
-	mi := &file_weft_v1_operate_proto_msgTypes[12]
+	mi := &file_weft_v1_operate_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -877,7 +1291,7 @@ func (x *VerifyResponse) String() string {
 func (*VerifyResponse) ProtoMessage() {}
 
 func (x *VerifyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[12]
+	mi := &file_weft_v1_operate_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -890,7 +1304,7 @@ func (x *VerifyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyResponse.ProtoReflect.Descriptor instead.
 func (*VerifyResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{12}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *VerifyResponse) GetHosts() []*HostVerification {
@@ -912,7 +1326,7 @@ type HostVerification struct {
 
 func (x *HostVerification) Reset() {
 	*x = HostVerification{}
-	mi := &file_weft_v1_operate_proto_msgTypes[13]
+	mi := &file_weft_v1_operate_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -924,7 +1338,7 @@ func (x *HostVerification) String() string {
 func (*HostVerification) ProtoMessage() {}
 
 func (x *HostVerification) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[13]
+	mi := &file_weft_v1_operate_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -937,7 +1351,7 @@ func (x *HostVerification) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostVerification.ProtoReflect.Descriptor instead.
 func (*HostVerification) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{13}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *HostVerification) GetHost() string {
@@ -981,7 +1395,7 @@ type TraceRequest struct {
 
 func (x *TraceRequest) Reset() {
 	*x = TraceRequest{}
-	mi := &file_weft_v1_operate_proto_msgTypes[14]
+	mi := &file_weft_v1_operate_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -993,7 +1407,7 @@ func (x *TraceRequest) String() string {
 func (*TraceRequest) ProtoMessage() {}
 
 func (x *TraceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[14]
+	mi := &file_weft_v1_operate_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1006,7 +1420,7 @@ func (x *TraceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceRequest.ProtoReflect.Descriptor instead.
 func (*TraceRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{14}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *TraceRequest) GetPort() string {
@@ -1057,7 +1471,7 @@ type TraceResponse struct {
 
 func (x *TraceResponse) Reset() {
 	*x = TraceResponse{}
-	mi := &file_weft_v1_operate_proto_msgTypes[15]
+	mi := &file_weft_v1_operate_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1069,7 +1483,7 @@ func (x *TraceResponse) String() string {
 func (*TraceResponse) ProtoMessage() {}
 
 func (x *TraceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[15]
+	mi := &file_weft_v1_operate_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1082,7 +1496,7 @@ func (x *TraceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceResponse.ProtoReflect.Descriptor instead.
 func (*TraceResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{15}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *TraceResponse) GetDelivered() bool {
@@ -1146,7 +1560,7 @@ type TraceRun struct {
 
 func (x *TraceRun) Reset() {
 	*x = TraceRun{}
-	mi := &file_weft_v1_operate_proto_msgTypes[16]
+	mi := &file_weft_v1_operate_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1158,7 +1572,7 @@ func (x *TraceRun) String() string {
 func (*TraceRun) ProtoMessage() {}
 
 func (x *TraceRun) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[16]
+	mi := &file_weft_v1_operate_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1171,7 +1585,7 @@ func (x *TraceRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceRun.ProtoReflect.Descriptor instead.
 func (*TraceRun) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{16}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *TraceRun) GetHost() string {
@@ -1306,7 +1720,7 @@ type TraceRule struct {
 
 func (x *TraceRule) Reset() {
 	*x = TraceRule{}
-	mi := &file_weft_v1_operate_proto_msgTypes[17]
+	mi := &file_weft_v1_operate_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1318,7 +1732,7 @@ func (x *TraceRule) String() string {
 func (*TraceRule) ProtoMessage() {}
 
 func (x *TraceRule) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[17]
+	mi := &file_weft_v1_operate_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1331,7 +1745,7 @@ func (x *TraceRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceRule.ProtoReflect.Descriptor instead.
 func (*TraceRule) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{17}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TraceRule) GetList() string {
@@ -1372,7 +1786,7 @@ type TraceStep struct {
 
 func (x *TraceStep) Reset() {
 	*x = TraceStep{}
-	mi := &file_weft_v1_operate_proto_msgTypes[18]
+	mi := &file_weft_v1_operate_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1384,7 +1798,7 @@ func (x *TraceStep) String() string {
 func (*TraceStep) ProtoMessage() {}
 
 func (x *TraceStep) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[18]
+	mi := &file_weft_v1_operate_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1397,7 +1811,7 @@ func (x *TraceStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceStep.ProtoReflect.Descriptor instead.
 func (*TraceStep) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{18}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *TraceStep) GetStage() string {
@@ -1435,7 +1849,7 @@ type TraceOuter struct {
 
 func (x *TraceOuter) Reset() {
 	*x = TraceOuter{}
-	mi := &file_weft_v1_operate_proto_msgTypes[19]
+	mi := &file_weft_v1_operate_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1447,7 +1861,7 @@ func (x *TraceOuter) String() string {
 func (*TraceOuter) ProtoMessage() {}
 
 func (x *TraceOuter) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[19]
+	mi := &file_weft_v1_operate_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1460,7 +1874,7 @@ func (x *TraceOuter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceOuter.ProtoReflect.Descriptor instead.
 func (*TraceOuter) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{19}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *TraceOuter) GetSource() string {
@@ -1558,7 +1972,7 @@ type CaptureRequest struct {
 
 func (x *CaptureRequest) Reset() {
 	*x = CaptureRequest{}
-	mi := &file_weft_v1_operate_proto_msgTypes[20]
+	mi := &file_weft_v1_operate_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1570,7 +1984,7 @@ func (x *CaptureRequest) String() string {
 func (*CaptureRequest) ProtoMessage() {}
 
 func (x *CaptureRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[20]
+	mi := &file_weft_v1_operate_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1583,7 +1997,7 @@ func (x *CaptureRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureRequest.ProtoReflect.Descriptor instead.
 func (*CaptureRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{20}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CaptureRequest) GetPorts() []string {
@@ -1624,7 +2038,7 @@ type CaptureFilter struct {
 
 func (x *CaptureFilter) Reset() {
 	*x = CaptureFilter{}
-	mi := &file_weft_v1_operate_proto_msgTypes[21]
+	mi := &file_weft_v1_operate_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1636,7 +2050,7 @@ func (x *CaptureFilter) String() string {
 func (*CaptureFilter) ProtoMessage() {}
 
 func (x *CaptureFilter) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[21]
+	mi := &file_weft_v1_operate_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1649,7 +2063,7 @@ func (x *CaptureFilter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureFilter.ProtoReflect.Descriptor instead.
 func (*CaptureFilter) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{21}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CaptureFilter) GetPoints() []string {
@@ -1721,7 +2135,7 @@ type CaptureResponse struct {
 
 func (x *CaptureResponse) Reset() {
 	*x = CaptureResponse{}
-	mi := &file_weft_v1_operate_proto_msgTypes[22]
+	mi := &file_weft_v1_operate_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1733,7 +2147,7 @@ func (x *CaptureResponse) String() string {
 func (*CaptureResponse) ProtoMessage() {}
 
 func (x *CaptureResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[22]
+	mi := &file_weft_v1_operate_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1746,7 +2160,7 @@ func (x *CaptureResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureResponse.ProtoReflect.Descriptor instead.
 func (*CaptureResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{22}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CaptureResponse) GetPackets() []*CapturedPacket {
@@ -1795,7 +2209,7 @@ type CaptureTarget struct {
 
 func (x *CaptureTarget) Reset() {
 	*x = CaptureTarget{}
-	mi := &file_weft_v1_operate_proto_msgTypes[23]
+	mi := &file_weft_v1_operate_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1807,7 +2221,7 @@ func (x *CaptureTarget) String() string {
 func (*CaptureTarget) ProtoMessage() {}
 
 func (x *CaptureTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[23]
+	mi := &file_weft_v1_operate_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1820,7 +2234,7 @@ func (x *CaptureTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureTarget.ProtoReflect.Descriptor instead.
 func (*CaptureTarget) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{23}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CaptureTarget) GetHost() string {
@@ -1867,7 +2281,7 @@ type CapturedPacket struct {
 
 func (x *CapturedPacket) Reset() {
 	*x = CapturedPacket{}
-	mi := &file_weft_v1_operate_proto_msgTypes[24]
+	mi := &file_weft_v1_operate_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1879,7 +2293,7 @@ func (x *CapturedPacket) String() string {
 func (*CapturedPacket) ProtoMessage() {}
 
 func (x *CapturedPacket) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[24]
+	mi := &file_weft_v1_operate_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1892,7 +2306,7 @@ func (x *CapturedPacket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CapturedPacket.ProtoReflect.Descriptor instead.
 func (*CapturedPacket) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{24}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CapturedPacket) GetTimeUnixNano() int64 {
@@ -2039,7 +2453,7 @@ type CaptureCount struct {
 
 func (x *CaptureCount) Reset() {
 	*x = CaptureCount{}
-	mi := &file_weft_v1_operate_proto_msgTypes[25]
+	mi := &file_weft_v1_operate_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2051,7 +2465,7 @@ func (x *CaptureCount) String() string {
 func (*CaptureCount) ProtoMessage() {}
 
 func (x *CaptureCount) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[25]
+	mi := &file_weft_v1_operate_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2064,7 +2478,7 @@ func (x *CaptureCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureCount.ProtoReflect.Descriptor instead.
 func (*CaptureCount) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{25}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CaptureCount) GetPoint() string {
@@ -2097,7 +2511,7 @@ type DoctorRequest struct {
 
 func (x *DoctorRequest) Reset() {
 	*x = DoctorRequest{}
-	mi := &file_weft_v1_operate_proto_msgTypes[26]
+	mi := &file_weft_v1_operate_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2109,7 +2523,7 @@ func (x *DoctorRequest) String() string {
 func (*DoctorRequest) ProtoMessage() {}
 
 func (x *DoctorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[26]
+	mi := &file_weft_v1_operate_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2122,7 +2536,7 @@ func (x *DoctorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorRequest.ProtoReflect.Descriptor instead.
 func (*DoctorRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{26}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *DoctorRequest) GetHost() string {
@@ -2141,7 +2555,7 @@ type DoctorResponse struct {
 
 func (x *DoctorResponse) Reset() {
 	*x = DoctorResponse{}
-	mi := &file_weft_v1_operate_proto_msgTypes[27]
+	mi := &file_weft_v1_operate_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2153,7 +2567,7 @@ func (x *DoctorResponse) String() string {
 func (*DoctorResponse) ProtoMessage() {}
 
 func (x *DoctorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[27]
+	mi := &file_weft_v1_operate_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2166,7 +2580,7 @@ func (x *DoctorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorResponse.ProtoReflect.Descriptor instead.
 func (*DoctorResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{27}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *DoctorResponse) GetFindings() []*Finding {
@@ -2189,7 +2603,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_weft_v1_operate_proto_msgTypes[28]
+	mi := &file_weft_v1_operate_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2201,7 +2615,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[28]
+	mi := &file_weft_v1_operate_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2214,7 +2628,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{28}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Finding) GetHost() string {
@@ -2262,7 +2676,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_weft_v1_operate_proto_msgTypes[29]
+	mi := &file_weft_v1_operate_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2274,7 +2688,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[29]
+	mi := &file_weft_v1_operate_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2287,7 +2701,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{29}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *CreateTokenRequest) GetHost() string {
@@ -2314,7 +2728,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_weft_v1_operate_proto_msgTypes[30]
+	mi := &file_weft_v1_operate_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2326,7 +2740,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[30]
+	mi := &file_weft_v1_operate_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2339,7 +2753,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{30}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -2386,7 +2800,7 @@ const file_weft_v1_operate_proto_rawDesc = "" +
 	"\x04port\x18\x02 \x01(\tR\x04port\"a\n" +
 	"\rDropsResponse\x12#\n" +
 	"\x05drops\x18\x01 \x03(\v2\r.weft.v1.DropR\x05drops\x12+\n" +
-	"\x11unreachable_hosts\x18\x02 \x03(\tR\x10unreachableHosts\"\xf5\x01\n" +
+	"\x11unreachable_hosts\x18\x02 \x03(\tR\x10unreachableHosts\"\xb5\x02\n" +
 	"\x04Drop\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\tR\x04port\x12\x1c\n" +
@@ -2399,7 +2813,49 @@ const file_weft_v1_operate_proto_rawDesc = "" +
 	"\apackets\x18\b \x01(\x04R\apackets\x12\x14\n" +
 	"\x05bytes\x18\t \x01(\x04R\x05bytes\x12\x12\n" +
 	"\x04last\x18\n" +
-	" \x01(\tR\x04last\"=\n" +
+	" \x01(\tR\x04last\x12\x12\n" +
+	"\x04list\x18\v \x01(\tR\x04list\x12\x12\n" +
+	"\x04rule\x18\f \x01(\tR\x04rule\x12\x16\n" +
+	"\x06source\x18\r \x01(\tR\x06source\"j\n" +
+	"\x12ConnectionsRequest\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\tR\x04port\x12\x16\n" +
+	"\x06tenant\x18\x03 \x01(\tR\x06tenant\x12\x14\n" +
+	"\x05limit\x18\x04 \x01(\rR\x05limit\"\xc4\x01\n" +
+	"\x13ConnectionsResponse\x125\n" +
+	"\vconnections\x18\x01 \x03(\v2\x13.weft.v1.ConnectionR\vconnections\x12.\n" +
+	"\x05ports\x18\x02 \x03(\v2\x18.weft.v1.ConnectionCountR\x05ports\x12+\n" +
+	"\x11unreachable_hosts\x18\x03 \x03(\tR\x10unreachableHosts\x12\x19\n" +
+	"\bleft_out\x18\x04 \x01(\x04R\aleftOut\"\x88\x03\n" +
+	"\n" +
+	"Connection\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\tR\x04port\x12\x1c\n" +
+	"\tdirection\x18\x03 \x01(\tR\tdirection\x12\x1a\n" +
+	"\bprotocol\x18\x04 \x01(\rR\bprotocol\x12\x14\n" +
+	"\x05local\x18\x05 \x01(\tR\x05local\x12\x16\n" +
+	"\x06remote\x18\x06 \x01(\tR\x06remote\x12\x1d\n" +
+	"\n" +
+	"local_port\x18\a \x01(\rR\tlocalPort\x12\x1f\n" +
+	"\vremote_port\x18\b \x01(\rR\n" +
+	"remotePort\x12\x1c\n" +
+	"\tconfirmed\x18\t \x01(\bR\tconfirmed\x12\x17\n" +
+	"\aidle_ms\x18\n" +
+	" \x01(\x03R\x06idleMs\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\v \x01(\x03R\ttimeoutMs\x12\x12\n" +
+	"\x04list\x18\f \x01(\tR\x04list\x12\x12\n" +
+	"\x04rule\x18\r \x01(\tR\x04rule\x12\x16\n" +
+	"\x06source\x18\x0e \x01(\tR\x06source\x12\x14\n" +
+	"\x05stale\x18\x0f \x01(\bR\x05stale\"\xd7\x01\n" +
+	"\x0fConnectionCount\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\tR\x04port\x12\x1b\n" +
+	"\thalf_open\x18\x03 \x01(\rR\bhalfOpen\x12\x1c\n" +
+	"\tconfirmed\x18\x04 \x01(\rR\tconfirmed\x12\x14\n" +
+	"\x05limit\x18\x05 \x01(\rR\x05limit\x12$\n" +
+	"\x0elost_half_open\x18\x06 \x01(\x04R\flostHalfOpen\x12%\n" +
+	"\x0elost_confirmed\x18\a \x01(\x04R\rlostConfirmed\"=\n" +
 	"\x0fRuleHitsRequest\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
 	"\x04list\x18\x02 \x01(\tR\x04list\"e\n" +
@@ -2557,10 +3013,11 @@ const file_weft_v1_operate_proto_rawDesc = "" +
 	"ttlSeconds\"E\n" +
 	"\x13CreateTokenResponse\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x18\n" +
-	"\aexpires\x18\x02 \x01(\tR\aexpires2\xc6\x04\n" +
+	"\aexpires\x18\x02 \x01(\tR\aexpires2\x90\x05\n" +
 	"\x0eOperateService\x12H\n" +
 	"\vFleetStatus\x12\x1b.weft.v1.FleetStatusRequest\x1a\x1c.weft.v1.FleetStatusResponse\x126\n" +
-	"\x05Drops\x12\x15.weft.v1.DropsRequest\x1a\x16.weft.v1.DropsResponse\x12?\n" +
+	"\x05Drops\x12\x15.weft.v1.DropsRequest\x1a\x16.weft.v1.DropsResponse\x12H\n" +
+	"\vConnections\x12\x1b.weft.v1.ConnectionsRequest\x1a\x1c.weft.v1.ConnectionsResponse\x12?\n" +
 	"\bRuleHits\x12\x18.weft.v1.RuleHitsRequest\x1a\x19.weft.v1.RuleHitsResponse\x129\n" +
 	"\x06Lookup\x12\x16.weft.v1.LookupRequest\x1a\x17.weft.v1.LookupResponse\x129\n" +
 	"\x06Verify\x12\x16.weft.v1.VerifyRequest\x1a\x17.weft.v1.VerifyResponse\x126\n" +
@@ -2581,7 +3038,7 @@ func file_weft_v1_operate_proto_rawDescGZIP() []byte {
 	return file_weft_v1_operate_proto_rawDescData
 }
 
-var file_weft_v1_operate_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_weft_v1_operate_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_weft_v1_operate_proto_goTypes = []any{
 	(*FleetStatusRequest)(nil),  // 0: weft.v1.FleetStatusRequest
 	(*FleetStatusResponse)(nil), // 1: weft.v1.FleetStatusResponse
@@ -2589,71 +3046,79 @@ var file_weft_v1_operate_proto_goTypes = []any{
 	(*DropsRequest)(nil),        // 3: weft.v1.DropsRequest
 	(*DropsResponse)(nil),       // 4: weft.v1.DropsResponse
 	(*Drop)(nil),                // 5: weft.v1.Drop
-	(*RuleHitsRequest)(nil),     // 6: weft.v1.RuleHitsRequest
-	(*RuleHitsResponse)(nil),    // 7: weft.v1.RuleHitsResponse
-	(*RuleHit)(nil),             // 8: weft.v1.RuleHit
-	(*LookupRequest)(nil),       // 9: weft.v1.LookupRequest
-	(*LookupResponse)(nil),      // 10: weft.v1.LookupResponse
-	(*VerifyRequest)(nil),       // 11: weft.v1.VerifyRequest
-	(*VerifyResponse)(nil),      // 12: weft.v1.VerifyResponse
-	(*HostVerification)(nil),    // 13: weft.v1.HostVerification
-	(*TraceRequest)(nil),        // 14: weft.v1.TraceRequest
-	(*TraceResponse)(nil),       // 15: weft.v1.TraceResponse
-	(*TraceRun)(nil),            // 16: weft.v1.TraceRun
-	(*TraceRule)(nil),           // 17: weft.v1.TraceRule
-	(*TraceStep)(nil),           // 18: weft.v1.TraceStep
-	(*TraceOuter)(nil),          // 19: weft.v1.TraceOuter
-	(*CaptureRequest)(nil),      // 20: weft.v1.CaptureRequest
-	(*CaptureFilter)(nil),       // 21: weft.v1.CaptureFilter
-	(*CaptureResponse)(nil),     // 22: weft.v1.CaptureResponse
-	(*CaptureTarget)(nil),       // 23: weft.v1.CaptureTarget
-	(*CapturedPacket)(nil),      // 24: weft.v1.CapturedPacket
-	(*CaptureCount)(nil),        // 25: weft.v1.CaptureCount
-	(*DoctorRequest)(nil),       // 26: weft.v1.DoctorRequest
-	(*DoctorResponse)(nil),      // 27: weft.v1.DoctorResponse
-	(*Finding)(nil),             // 28: weft.v1.Finding
-	(*CreateTokenRequest)(nil),  // 29: weft.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil), // 30: weft.v1.CreateTokenResponse
+	(*ConnectionsRequest)(nil),  // 6: weft.v1.ConnectionsRequest
+	(*ConnectionsResponse)(nil), // 7: weft.v1.ConnectionsResponse
+	(*Connection)(nil),          // 8: weft.v1.Connection
+	(*ConnectionCount)(nil),     // 9: weft.v1.ConnectionCount
+	(*RuleHitsRequest)(nil),     // 10: weft.v1.RuleHitsRequest
+	(*RuleHitsResponse)(nil),    // 11: weft.v1.RuleHitsResponse
+	(*RuleHit)(nil),             // 12: weft.v1.RuleHit
+	(*LookupRequest)(nil),       // 13: weft.v1.LookupRequest
+	(*LookupResponse)(nil),      // 14: weft.v1.LookupResponse
+	(*VerifyRequest)(nil),       // 15: weft.v1.VerifyRequest
+	(*VerifyResponse)(nil),      // 16: weft.v1.VerifyResponse
+	(*HostVerification)(nil),    // 17: weft.v1.HostVerification
+	(*TraceRequest)(nil),        // 18: weft.v1.TraceRequest
+	(*TraceResponse)(nil),       // 19: weft.v1.TraceResponse
+	(*TraceRun)(nil),            // 20: weft.v1.TraceRun
+	(*TraceRule)(nil),           // 21: weft.v1.TraceRule
+	(*TraceStep)(nil),           // 22: weft.v1.TraceStep
+	(*TraceOuter)(nil),          // 23: weft.v1.TraceOuter
+	(*CaptureRequest)(nil),      // 24: weft.v1.CaptureRequest
+	(*CaptureFilter)(nil),       // 25: weft.v1.CaptureFilter
+	(*CaptureResponse)(nil),     // 26: weft.v1.CaptureResponse
+	(*CaptureTarget)(nil),       // 27: weft.v1.CaptureTarget
+	(*CapturedPacket)(nil),      // 28: weft.v1.CapturedPacket
+	(*CaptureCount)(nil),        // 29: weft.v1.CaptureCount
+	(*DoctorRequest)(nil),       // 30: weft.v1.DoctorRequest
+	(*DoctorResponse)(nil),      // 31: weft.v1.DoctorResponse
+	(*Finding)(nil),             // 32: weft.v1.Finding
+	(*CreateTokenRequest)(nil),  // 33: weft.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil), // 34: weft.v1.CreateTokenResponse
 }
 var file_weft_v1_operate_proto_depIdxs = []int32{
 	2,  // 0: weft.v1.FleetStatusResponse.hosts:type_name -> weft.v1.HostStatus
 	5,  // 1: weft.v1.DropsResponse.drops:type_name -> weft.v1.Drop
-	8,  // 2: weft.v1.RuleHitsResponse.hits:type_name -> weft.v1.RuleHit
-	13, // 3: weft.v1.VerifyResponse.hosts:type_name -> weft.v1.HostVerification
-	16, // 4: weft.v1.TraceResponse.forward:type_name -> weft.v1.TraceRun
-	16, // 5: weft.v1.TraceResponse.reverse:type_name -> weft.v1.TraceRun
-	18, // 6: weft.v1.TraceRun.steps:type_name -> weft.v1.TraceStep
-	19, // 7: weft.v1.TraceRun.outer:type_name -> weft.v1.TraceOuter
-	17, // 8: weft.v1.TraceRun.rules:type_name -> weft.v1.TraceRule
-	21, // 9: weft.v1.CaptureRequest.filter:type_name -> weft.v1.CaptureFilter
-	24, // 10: weft.v1.CaptureResponse.packets:type_name -> weft.v1.CapturedPacket
-	25, // 11: weft.v1.CaptureResponse.counts:type_name -> weft.v1.CaptureCount
-	23, // 12: weft.v1.CaptureResponse.from:type_name -> weft.v1.CaptureTarget
-	18, // 13: weft.v1.CapturedPacket.steps:type_name -> weft.v1.TraceStep
-	28, // 14: weft.v1.DoctorResponse.findings:type_name -> weft.v1.Finding
-	0,  // 15: weft.v1.OperateService.FleetStatus:input_type -> weft.v1.FleetStatusRequest
-	3,  // 16: weft.v1.OperateService.Drops:input_type -> weft.v1.DropsRequest
-	6,  // 17: weft.v1.OperateService.RuleHits:input_type -> weft.v1.RuleHitsRequest
-	9,  // 18: weft.v1.OperateService.Lookup:input_type -> weft.v1.LookupRequest
-	11, // 19: weft.v1.OperateService.Verify:input_type -> weft.v1.VerifyRequest
-	14, // 20: weft.v1.OperateService.Trace:input_type -> weft.v1.TraceRequest
-	20, // 21: weft.v1.OperateService.Capture:input_type -> weft.v1.CaptureRequest
-	26, // 22: weft.v1.OperateService.Doctor:input_type -> weft.v1.DoctorRequest
-	29, // 23: weft.v1.OperateService.CreateToken:input_type -> weft.v1.CreateTokenRequest
-	1,  // 24: weft.v1.OperateService.FleetStatus:output_type -> weft.v1.FleetStatusResponse
-	4,  // 25: weft.v1.OperateService.Drops:output_type -> weft.v1.DropsResponse
-	7,  // 26: weft.v1.OperateService.RuleHits:output_type -> weft.v1.RuleHitsResponse
-	10, // 27: weft.v1.OperateService.Lookup:output_type -> weft.v1.LookupResponse
-	12, // 28: weft.v1.OperateService.Verify:output_type -> weft.v1.VerifyResponse
-	15, // 29: weft.v1.OperateService.Trace:output_type -> weft.v1.TraceResponse
-	22, // 30: weft.v1.OperateService.Capture:output_type -> weft.v1.CaptureResponse
-	27, // 31: weft.v1.OperateService.Doctor:output_type -> weft.v1.DoctorResponse
-	30, // 32: weft.v1.OperateService.CreateToken:output_type -> weft.v1.CreateTokenResponse
-	24, // [24:33] is the sub-list for method output_type
-	15, // [15:24] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	8,  // 2: weft.v1.ConnectionsResponse.connections:type_name -> weft.v1.Connection
+	9,  // 3: weft.v1.ConnectionsResponse.ports:type_name -> weft.v1.ConnectionCount
+	12, // 4: weft.v1.RuleHitsResponse.hits:type_name -> weft.v1.RuleHit
+	17, // 5: weft.v1.VerifyResponse.hosts:type_name -> weft.v1.HostVerification
+	20, // 6: weft.v1.TraceResponse.forward:type_name -> weft.v1.TraceRun
+	20, // 7: weft.v1.TraceResponse.reverse:type_name -> weft.v1.TraceRun
+	22, // 8: weft.v1.TraceRun.steps:type_name -> weft.v1.TraceStep
+	23, // 9: weft.v1.TraceRun.outer:type_name -> weft.v1.TraceOuter
+	21, // 10: weft.v1.TraceRun.rules:type_name -> weft.v1.TraceRule
+	25, // 11: weft.v1.CaptureRequest.filter:type_name -> weft.v1.CaptureFilter
+	28, // 12: weft.v1.CaptureResponse.packets:type_name -> weft.v1.CapturedPacket
+	29, // 13: weft.v1.CaptureResponse.counts:type_name -> weft.v1.CaptureCount
+	27, // 14: weft.v1.CaptureResponse.from:type_name -> weft.v1.CaptureTarget
+	22, // 15: weft.v1.CapturedPacket.steps:type_name -> weft.v1.TraceStep
+	32, // 16: weft.v1.DoctorResponse.findings:type_name -> weft.v1.Finding
+	0,  // 17: weft.v1.OperateService.FleetStatus:input_type -> weft.v1.FleetStatusRequest
+	3,  // 18: weft.v1.OperateService.Drops:input_type -> weft.v1.DropsRequest
+	6,  // 19: weft.v1.OperateService.Connections:input_type -> weft.v1.ConnectionsRequest
+	10, // 20: weft.v1.OperateService.RuleHits:input_type -> weft.v1.RuleHitsRequest
+	13, // 21: weft.v1.OperateService.Lookup:input_type -> weft.v1.LookupRequest
+	15, // 22: weft.v1.OperateService.Verify:input_type -> weft.v1.VerifyRequest
+	18, // 23: weft.v1.OperateService.Trace:input_type -> weft.v1.TraceRequest
+	24, // 24: weft.v1.OperateService.Capture:input_type -> weft.v1.CaptureRequest
+	30, // 25: weft.v1.OperateService.Doctor:input_type -> weft.v1.DoctorRequest
+	33, // 26: weft.v1.OperateService.CreateToken:input_type -> weft.v1.CreateTokenRequest
+	1,  // 27: weft.v1.OperateService.FleetStatus:output_type -> weft.v1.FleetStatusResponse
+	4,  // 28: weft.v1.OperateService.Drops:output_type -> weft.v1.DropsResponse
+	7,  // 29: weft.v1.OperateService.Connections:output_type -> weft.v1.ConnectionsResponse
+	11, // 30: weft.v1.OperateService.RuleHits:output_type -> weft.v1.RuleHitsResponse
+	14, // 31: weft.v1.OperateService.Lookup:output_type -> weft.v1.LookupResponse
+	16, // 32: weft.v1.OperateService.Verify:output_type -> weft.v1.VerifyResponse
+	19, // 33: weft.v1.OperateService.Trace:output_type -> weft.v1.TraceResponse
+	26, // 34: weft.v1.OperateService.Capture:output_type -> weft.v1.CaptureResponse
+	31, // 35: weft.v1.OperateService.Doctor:output_type -> weft.v1.DoctorResponse
+	34, // 36: weft.v1.OperateService.CreateToken:output_type -> weft.v1.CreateTokenResponse
+	27, // [27:37] is the sub-list for method output_type
+	17, // [17:27] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_weft_v1_operate_proto_init() }
@@ -2667,7 +3132,7 @@ func file_weft_v1_operate_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_v1_operate_proto_rawDesc), len(file_weft_v1_operate_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   31,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

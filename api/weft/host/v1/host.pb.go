@@ -2359,6 +2359,7 @@ type Query struct {
 	//	*Query_Examine
 	//	*Query_Capture
 	//	*Query_Hits
+	//	*Query_Connections
 	Query         isQuery_Query `protobuf_oneof:"query"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2462,6 +2463,15 @@ func (x *Query) GetHits() *HitsQuery {
 	return nil
 }
 
+func (x *Query) GetConnections() *ConnectionsQuery {
+	if x != nil {
+		if x, ok := x.Query.(*Query_Connections); ok {
+			return x.Connections
+		}
+	}
+	return nil
+}
+
 type isQuery_Query interface {
 	isQuery_Query()
 }
@@ -2490,6 +2500,10 @@ type Query_Hits struct {
 	Hits *HitsQuery `protobuf:"bytes,20,opt,name=hits,proto3,oneof"`
 }
 
+type Query_Connections struct {
+	Connections *ConnectionsQuery `protobuf:"bytes,21,opt,name=connections,proto3,oneof"`
+}
+
 func (*Query_Drops) isQuery_Query() {}
 
 func (*Query_Verify) isQuery_Query() {}
@@ -2501,6 +2515,8 @@ func (*Query_Examine) isQuery_Query() {}
 func (*Query_Capture) isQuery_Query() {}
 
 func (*Query_Hits) isQuery_Query() {}
+
+func (*Query_Connections) isQuery_Query() {}
 
 // HitsQuery asks how often rules matched, of one list or of all.
 type HitsQuery struct {
@@ -2555,6 +2571,127 @@ func (x *HitsQuery) GetList() string {
 	return ""
 }
 
+// ConnectionsQuery asks for connections of one port, or of all ports of a tenant, or of all; those used last.
+type ConnectionsQuery struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Port          uint32                 `protobuf:"varint,1,opt,name=port,proto3" json:"port,omitempty"`
+	Tenant        string                 `protobuf:"bytes,2,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Limit         uint32                 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConnectionsQuery) Reset() {
+	*x = ConnectionsQuery{}
+	mi := &file_weft_host_v1_host_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConnectionsQuery) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConnectionsQuery) ProtoMessage() {}
+
+func (x *ConnectionsQuery) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_host_v1_host_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConnectionsQuery.ProtoReflect.Descriptor instead.
+func (*ConnectionsQuery) Descriptor() ([]byte, []int) {
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ConnectionsQuery) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *ConnectionsQuery) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *ConnectionsQuery) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type ConnectionsAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Connections   []*v1.Connection       `protobuf:"bytes,1,rep,name=connections,proto3" json:"connections,omitempty"`
+	Ports         []*v1.ConnectionCount  `protobuf:"bytes,2,rep,name=ports,proto3" json:"ports,omitempty"`
+	LeftOut       uint64                 `protobuf:"varint,3,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConnectionsAnswer) Reset() {
+	*x = ConnectionsAnswer{}
+	mi := &file_weft_host_v1_host_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConnectionsAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConnectionsAnswer) ProtoMessage() {}
+
+func (x *ConnectionsAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_host_v1_host_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConnectionsAnswer.ProtoReflect.Descriptor instead.
+func (*ConnectionsAnswer) Descriptor() ([]byte, []int) {
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ConnectionsAnswer) GetConnections() []*v1.Connection {
+	if x != nil {
+		return x.Connections
+	}
+	return nil
+}
+
+func (x *ConnectionsAnswer) GetPorts() []*v1.ConnectionCount {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+func (x *ConnectionsAnswer) GetLeftOut() uint64 {
+	if x != nil {
+		return x.LeftOut
+	}
+	return 0
+}
+
 type HitsAnswer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Hits          []*v1.RuleHit          `protobuf:"bytes,1,rep,name=hits,proto3" json:"hits,omitempty"`
@@ -2564,7 +2701,7 @@ type HitsAnswer struct {
 
 func (x *HitsAnswer) Reset() {
 	*x = HitsAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[33]
+	mi := &file_weft_host_v1_host_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2576,7 +2713,7 @@ func (x *HitsAnswer) String() string {
 func (*HitsAnswer) ProtoMessage() {}
 
 func (x *HitsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[33]
+	mi := &file_weft_host_v1_host_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2589,7 +2726,7 @@ func (x *HitsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HitsAnswer.ProtoReflect.Descriptor instead.
 func (*HitsAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{33}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *HitsAnswer) GetHits() []*v1.RuleHit {
@@ -2608,7 +2745,7 @@ type DropsQuery struct {
 
 func (x *DropsQuery) Reset() {
 	*x = DropsQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[34]
+	mi := &file_weft_host_v1_host_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2620,7 +2757,7 @@ func (x *DropsQuery) String() string {
 func (*DropsQuery) ProtoMessage() {}
 
 func (x *DropsQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[34]
+	mi := &file_weft_host_v1_host_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2633,7 +2770,7 @@ func (x *DropsQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropsQuery.ProtoReflect.Descriptor instead.
 func (*DropsQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{34}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *DropsQuery) GetPort() uint32 {
@@ -2651,7 +2788,7 @@ type VerifyQuery struct {
 
 func (x *VerifyQuery) Reset() {
 	*x = VerifyQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[35]
+	mi := &file_weft_host_v1_host_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2663,7 +2800,7 @@ func (x *VerifyQuery) String() string {
 func (*VerifyQuery) ProtoMessage() {}
 
 func (x *VerifyQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[35]
+	mi := &file_weft_host_v1_host_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2676,7 +2813,7 @@ func (x *VerifyQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyQuery.ProtoReflect.Descriptor instead.
 func (*VerifyQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{35}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{37}
 }
 
 type Answer struct {
@@ -2691,6 +2828,7 @@ type Answer struct {
 	//	*Answer_Examine
 	//	*Answer_Capture
 	//	*Answer_Hits
+	//	*Answer_Connections
 	Answer        isAnswer_Answer `protobuf_oneof:"answer"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2698,7 +2836,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[36]
+	mi := &file_weft_host_v1_host_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2710,7 +2848,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[36]
+	mi := &file_weft_host_v1_host_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2723,7 +2861,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{36}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Answer) GetId() uint64 {
@@ -2801,6 +2939,15 @@ func (x *Answer) GetHits() *HitsAnswer {
 	return nil
 }
 
+func (x *Answer) GetConnections() *ConnectionsAnswer {
+	if x != nil {
+		if x, ok := x.Answer.(*Answer_Connections); ok {
+			return x.Connections
+		}
+	}
+	return nil
+}
+
 type isAnswer_Answer interface {
 	isAnswer_Answer()
 }
@@ -2829,6 +2976,10 @@ type Answer_Hits struct {
 	Hits *HitsAnswer `protobuf:"bytes,20,opt,name=hits,proto3,oneof"`
 }
 
+type Answer_Connections struct {
+	Connections *ConnectionsAnswer `protobuf:"bytes,21,opt,name=connections,proto3,oneof"`
+}
+
 func (*Answer_Drops) isAnswer_Answer() {}
 
 func (*Answer_Verify) isAnswer_Answer() {}
@@ -2841,6 +2992,8 @@ func (*Answer_Capture) isAnswer_Answer() {}
 
 func (*Answer_Hits) isAnswer_Answer() {}
 
+func (*Answer_Connections) isAnswer_Answer() {}
+
 type DropsAnswer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Rows          []*DropRow             `protobuf:"bytes,1,rep,name=rows,proto3" json:"rows,omitempty"`
@@ -2850,7 +3003,7 @@ type DropsAnswer struct {
 
 func (x *DropsAnswer) Reset() {
 	*x = DropsAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[37]
+	mi := &file_weft_host_v1_host_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2862,7 +3015,7 @@ func (x *DropsAnswer) String() string {
 func (*DropsAnswer) ProtoMessage() {}
 
 func (x *DropsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[37]
+	mi := &file_weft_host_v1_host_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2875,7 +3028,7 @@ func (x *DropsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropsAnswer.ProtoReflect.Descriptor instead.
 func (*DropsAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{37}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *DropsAnswer) GetRows() []*DropRow {
@@ -2893,13 +3046,15 @@ type DropRow struct {
 	Packets       uint64                 `protobuf:"varint,4,opt,name=packets,proto3" json:"packets,omitempty"`
 	Bytes         uint64                 `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	Last          string                 `protobuf:"bytes,6,opt,name=last,proto3" json:"last,omitempty"`
+	List          string                 `protobuf:"bytes,7,opt,name=list,proto3" json:"list,omitempty"`
+	Rule          string                 `protobuf:"bytes,8,opt,name=rule,proto3" json:"rule,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DropRow) Reset() {
 	*x = DropRow{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[38]
+	mi := &file_weft_host_v1_host_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2911,7 +3066,7 @@ func (x *DropRow) String() string {
 func (*DropRow) ProtoMessage() {}
 
 func (x *DropRow) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[38]
+	mi := &file_weft_host_v1_host_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2924,7 +3079,7 @@ func (x *DropRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropRow.ProtoReflect.Descriptor instead.
 func (*DropRow) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{38}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *DropRow) GetPort() uint32 {
@@ -2969,6 +3124,20 @@ func (x *DropRow) GetLast() string {
 	return ""
 }
 
+func (x *DropRow) GetList() string {
+	if x != nil {
+		return x.List
+	}
+	return ""
+}
+
+func (x *DropRow) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
 type VerifyAnswer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Revision      int64                  `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
@@ -2979,7 +3148,7 @@ type VerifyAnswer struct {
 
 func (x *VerifyAnswer) Reset() {
 	*x = VerifyAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[39]
+	mi := &file_weft_host_v1_host_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2991,7 +3160,7 @@ func (x *VerifyAnswer) String() string {
 func (*VerifyAnswer) ProtoMessage() {}
 
 func (x *VerifyAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[39]
+	mi := &file_weft_host_v1_host_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3004,7 +3173,7 @@ func (x *VerifyAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyAnswer.ProtoReflect.Descriptor instead.
 func (*VerifyAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{39}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *VerifyAnswer) GetRevision() int64 {
@@ -3035,7 +3204,7 @@ type TraceQuery struct {
 
 func (x *TraceQuery) Reset() {
 	*x = TraceQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[40]
+	mi := &file_weft_host_v1_host_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3047,7 +3216,7 @@ func (x *TraceQuery) String() string {
 func (*TraceQuery) ProtoMessage() {}
 
 func (x *TraceQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[40]
+	mi := &file_weft_host_v1_host_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3060,7 +3229,7 @@ func (x *TraceQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceQuery.ProtoReflect.Descriptor instead.
 func (*TraceQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{40}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *TraceQuery) GetFrom() isTraceQuery_From {
@@ -3122,7 +3291,7 @@ type TracePacket struct {
 
 func (x *TracePacket) Reset() {
 	*x = TracePacket{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[41]
+	mi := &file_weft_host_v1_host_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3134,7 +3303,7 @@ func (x *TracePacket) String() string {
 func (*TracePacket) ProtoMessage() {}
 
 func (x *TracePacket) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[41]
+	mi := &file_weft_host_v1_host_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3147,7 +3316,7 @@ func (x *TracePacket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TracePacket.ProtoReflect.Descriptor instead.
 func (*TracePacket) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{41}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *TracePacket) GetPort() uint32 {
@@ -3216,7 +3385,7 @@ type TraceAnswer struct {
 
 func (x *TraceAnswer) Reset() {
 	*x = TraceAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[42]
+	mi := &file_weft_host_v1_host_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3228,7 +3397,7 @@ func (x *TraceAnswer) String() string {
 func (*TraceAnswer) ProtoMessage() {}
 
 func (x *TraceAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[42]
+	mi := &file_weft_host_v1_host_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3241,7 +3410,7 @@ func (x *TraceAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceAnswer.ProtoReflect.Descriptor instead.
 func (*TraceAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{42}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *TraceAnswer) GetRuns() []*v1.TraceRun {
@@ -3269,7 +3438,7 @@ type ExamineQuery struct {
 
 func (x *ExamineQuery) Reset() {
 	*x = ExamineQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[43]
+	mi := &file_weft_host_v1_host_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3281,7 +3450,7 @@ func (x *ExamineQuery) String() string {
 func (*ExamineQuery) ProtoMessage() {}
 
 func (x *ExamineQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[43]
+	mi := &file_weft_host_v1_host_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3294,7 +3463,7 @@ func (x *ExamineQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExamineQuery.ProtoReflect.Descriptor instead.
 func (*ExamineQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{43}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ExamineQuery) GetClock() bool {
@@ -3314,7 +3483,7 @@ type ExamineAnswer struct {
 
 func (x *ExamineAnswer) Reset() {
 	*x = ExamineAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[44]
+	mi := &file_weft_host_v1_host_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3326,7 +3495,7 @@ func (x *ExamineAnswer) String() string {
 func (*ExamineAnswer) ProtoMessage() {}
 
 func (x *ExamineAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[44]
+	mi := &file_weft_host_v1_host_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3339,7 +3508,7 @@ func (x *ExamineAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExamineAnswer.ProtoReflect.Descriptor instead.
 func (*ExamineAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{44}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ExamineAnswer) GetFindings() []*v1.Finding {
@@ -3369,7 +3538,7 @@ type CaptureQuery struct {
 
 func (x *CaptureQuery) Reset() {
 	*x = CaptureQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[45]
+	mi := &file_weft_host_v1_host_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3381,7 +3550,7 @@ func (x *CaptureQuery) String() string {
 func (*CaptureQuery) ProtoMessage() {}
 
 func (x *CaptureQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[45]
+	mi := &file_weft_host_v1_host_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3394,7 +3563,7 @@ func (x *CaptureQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureQuery.ProtoReflect.Descriptor instead.
 func (*CaptureQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{45}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *CaptureQuery) GetId() string {
@@ -3426,7 +3595,7 @@ type CaptureAnswer struct {
 
 func (x *CaptureAnswer) Reset() {
 	*x = CaptureAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[46]
+	mi := &file_weft_host_v1_host_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3438,7 +3607,7 @@ func (x *CaptureAnswer) String() string {
 func (*CaptureAnswer) ProtoMessage() {}
 
 func (x *CaptureAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[46]
+	mi := &file_weft_host_v1_host_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3451,7 +3620,7 @@ func (x *CaptureAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureAnswer.ProtoReflect.Descriptor instead.
 func (*CaptureAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{46}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{48}
 }
 
 type CaptureUpload struct {
@@ -3464,7 +3633,7 @@ type CaptureUpload struct {
 
 func (x *CaptureUpload) Reset() {
 	*x = CaptureUpload{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[47]
+	mi := &file_weft_host_v1_host_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3476,7 +3645,7 @@ func (x *CaptureUpload) String() string {
 func (*CaptureUpload) ProtoMessage() {}
 
 func (x *CaptureUpload) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[47]
+	mi := &file_weft_host_v1_host_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3489,7 +3658,7 @@ func (x *CaptureUpload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureUpload.ProtoReflect.Descriptor instead.
 func (*CaptureUpload) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{47}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *CaptureUpload) GetId() string {
@@ -3514,7 +3683,7 @@ type CaptureDone struct {
 
 func (x *CaptureDone) Reset() {
 	*x = CaptureDone{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[48]
+	mi := &file_weft_host_v1_host_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3526,7 +3695,7 @@ func (x *CaptureDone) String() string {
 func (*CaptureDone) ProtoMessage() {}
 
 func (x *CaptureDone) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[48]
+	mi := &file_weft_host_v1_host_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3539,7 +3708,7 @@ func (x *CaptureDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureDone.ProtoReflect.Descriptor instead.
 func (*CaptureDone) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{48}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{50}
 }
 
 var File_weft_host_v1_host_proto protoreflect.FileDescriptor
@@ -3728,7 +3897,7 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\x05Route\x12(\n" +
 	"\x03key\x18\x01 \x01(\v2\x16.weft.host.v1.RouteKeyR\x03key\x12\x12\n" +
 	"\x04vsid\x18\x02 \x01(\rR\x04vsid\x12\x19\n" +
-	"\bnext_hop\x18\x03 \x01(\fR\anextHop\"\xd8\x02\n" +
+	"\bnext_hop\x18\x03 \x01(\fR\anextHop\"\x9c\x03\n" +
 	"\x05Query\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x120\n" +
 	"\x05drops\x18\x02 \x01(\v2\x18.weft.host.v1.DropsQueryH\x00R\x05drops\x123\n" +
@@ -3736,18 +3905,27 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\x05trace\x18\x04 \x01(\v2\x18.weft.host.v1.TraceQueryH\x00R\x05trace\x126\n" +
 	"\aexamine\x18\x05 \x01(\v2\x1a.weft.host.v1.ExamineQueryH\x00R\aexamine\x126\n" +
 	"\acapture\x18\x06 \x01(\v2\x1a.weft.host.v1.CaptureQueryH\x00R\acapture\x12-\n" +
-	"\x04hits\x18\x14 \x01(\v2\x17.weft.host.v1.HitsQueryH\x00R\x04hitsB\a\n" +
+	"\x04hits\x18\x14 \x01(\v2\x17.weft.host.v1.HitsQueryH\x00R\x04hits\x12B\n" +
+	"\vconnections\x18\x15 \x01(\v2\x1e.weft.host.v1.ConnectionsQueryH\x00R\vconnectionsB\a\n" +
 	"\x05query\"7\n" +
 	"\tHitsQuery\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
-	"\x04list\x18\x02 \x01(\tR\x04list\"2\n" +
+	"\x04list\x18\x02 \x01(\tR\x04list\"T\n" +
+	"\x10ConnectionsQuery\x12\x12\n" +
+	"\x04port\x18\x01 \x01(\rR\x04port\x12\x16\n" +
+	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x14\n" +
+	"\x05limit\x18\x03 \x01(\rR\x05limit\"\x95\x01\n" +
+	"\x11ConnectionsAnswer\x125\n" +
+	"\vconnections\x18\x01 \x03(\v2\x13.weft.v1.ConnectionR\vconnections\x12.\n" +
+	"\x05ports\x18\x02 \x03(\v2\x18.weft.v1.ConnectionCountR\x05ports\x12\x19\n" +
+	"\bleft_out\x18\x03 \x01(\x04R\aleftOut\"2\n" +
 	"\n" +
 	"HitsAnswer\x12$\n" +
 	"\x04hits\x18\x01 \x03(\v2\x10.weft.v1.RuleHitR\x04hits\" \n" +
 	"\n" +
 	"DropsQuery\x12\x12\n" +
 	"\x04port\x18\x01 \x01(\rR\x04port\"\r\n" +
-	"\vVerifyQuery\"\xf6\x02\n" +
+	"\vVerifyQuery\"\xbb\x03\n" +
 	"\x06Answer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x121\n" +
@@ -3756,17 +3934,20 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\x05trace\x18\x05 \x01(\v2\x19.weft.host.v1.TraceAnswerH\x00R\x05trace\x127\n" +
 	"\aexamine\x18\x06 \x01(\v2\x1b.weft.host.v1.ExamineAnswerH\x00R\aexamine\x127\n" +
 	"\acapture\x18\a \x01(\v2\x1b.weft.host.v1.CaptureAnswerH\x00R\acapture\x12.\n" +
-	"\x04hits\x18\x14 \x01(\v2\x18.weft.host.v1.HitsAnswerH\x00R\x04hitsB\b\n" +
+	"\x04hits\x18\x14 \x01(\v2\x18.weft.host.v1.HitsAnswerH\x00R\x04hits\x12C\n" +
+	"\vconnections\x18\x15 \x01(\v2\x1f.weft.host.v1.ConnectionsAnswerH\x00R\vconnectionsB\b\n" +
 	"\x06answer\"8\n" +
 	"\vDropsAnswer\x12)\n" +
-	"\x04rows\x18\x01 \x03(\v2\x15.weft.host.v1.DropRowR\x04rows\"\x93\x01\n" +
+	"\x04rows\x18\x01 \x03(\v2\x15.weft.host.v1.DropRowR\x04rows\"\xbb\x01\n" +
 	"\aDropRow\x12\x12\n" +
 	"\x04port\x18\x01 \x01(\rR\x04port\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\rR\x06reason\x12\x18\n" +
 	"\ainbound\x18\x03 \x01(\bR\ainbound\x12\x18\n" +
 	"\apackets\x18\x04 \x01(\x04R\apackets\x12\x14\n" +
 	"\x05bytes\x18\x05 \x01(\x04R\x05bytes\x12\x12\n" +
-	"\x04last\x18\x06 \x01(\tR\x04last\"L\n" +
+	"\x04last\x18\x06 \x01(\tR\x04last\x12\x12\n" +
+	"\x04list\x18\a \x01(\tR\x04list\x12\x12\n" +
+	"\x04rule\x18\b \x01(\tR\x04rule\"L\n" +
 	"\fVerifyAnswer\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12 \n" +
 	"\vdifferences\x18\x02 \x03(\tR\vdifferences\"a\n" +
@@ -3823,7 +4004,7 @@ func file_weft_host_v1_host_proto_rawDescGZIP() []byte {
 	return file_weft_host_v1_host_proto_rawDescData
 }
 
-var file_weft_host_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
+var file_weft_host_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
 var file_weft_host_v1_host_proto_goTypes = []any{
 	(*JoinRequest)(nil),             // 0: weft.host.v1.JoinRequest
 	(*RenewRequest)(nil),            // 1: weft.host.v1.RenewRequest
@@ -3858,39 +4039,43 @@ var file_weft_host_v1_host_proto_goTypes = []any{
 	(*Route)(nil),                   // 30: weft.host.v1.Route
 	(*Query)(nil),                   // 31: weft.host.v1.Query
 	(*HitsQuery)(nil),               // 32: weft.host.v1.HitsQuery
-	(*HitsAnswer)(nil),              // 33: weft.host.v1.HitsAnswer
-	(*DropsQuery)(nil),              // 34: weft.host.v1.DropsQuery
-	(*VerifyQuery)(nil),             // 35: weft.host.v1.VerifyQuery
-	(*Answer)(nil),                  // 36: weft.host.v1.Answer
-	(*DropsAnswer)(nil),             // 37: weft.host.v1.DropsAnswer
-	(*DropRow)(nil),                 // 38: weft.host.v1.DropRow
-	(*VerifyAnswer)(nil),            // 39: weft.host.v1.VerifyAnswer
-	(*TraceQuery)(nil),              // 40: weft.host.v1.TraceQuery
-	(*TracePacket)(nil),             // 41: weft.host.v1.TracePacket
-	(*TraceAnswer)(nil),             // 42: weft.host.v1.TraceAnswer
-	(*ExamineQuery)(nil),            // 43: weft.host.v1.ExamineQuery
-	(*ExamineAnswer)(nil),           // 44: weft.host.v1.ExamineAnswer
-	(*CaptureQuery)(nil),            // 45: weft.host.v1.CaptureQuery
-	(*CaptureAnswer)(nil),           // 46: weft.host.v1.CaptureAnswer
-	(*CaptureUpload)(nil),           // 47: weft.host.v1.CaptureUpload
-	(*CaptureDone)(nil),             // 48: weft.host.v1.CaptureDone
-	nil,                             // 49: weft.host.v1.Devices.MtusEntry
-	(*v1.RuleHit)(nil),              // 50: weft.v1.RuleHit
-	(*v1.TraceRun)(nil),             // 51: weft.v1.TraceRun
-	(*v1.Finding)(nil),              // 52: weft.v1.Finding
-	(*v1.CaptureFilter)(nil),        // 53: weft.v1.CaptureFilter
-	(*v1.CaptureResponse)(nil),      // 54: weft.v1.CaptureResponse
+	(*ConnectionsQuery)(nil),        // 33: weft.host.v1.ConnectionsQuery
+	(*ConnectionsAnswer)(nil),       // 34: weft.host.v1.ConnectionsAnswer
+	(*HitsAnswer)(nil),              // 35: weft.host.v1.HitsAnswer
+	(*DropsQuery)(nil),              // 36: weft.host.v1.DropsQuery
+	(*VerifyQuery)(nil),             // 37: weft.host.v1.VerifyQuery
+	(*Answer)(nil),                  // 38: weft.host.v1.Answer
+	(*DropsAnswer)(nil),             // 39: weft.host.v1.DropsAnswer
+	(*DropRow)(nil),                 // 40: weft.host.v1.DropRow
+	(*VerifyAnswer)(nil),            // 41: weft.host.v1.VerifyAnswer
+	(*TraceQuery)(nil),              // 42: weft.host.v1.TraceQuery
+	(*TracePacket)(nil),             // 43: weft.host.v1.TracePacket
+	(*TraceAnswer)(nil),             // 44: weft.host.v1.TraceAnswer
+	(*ExamineQuery)(nil),            // 45: weft.host.v1.ExamineQuery
+	(*ExamineAnswer)(nil),           // 46: weft.host.v1.ExamineAnswer
+	(*CaptureQuery)(nil),            // 47: weft.host.v1.CaptureQuery
+	(*CaptureAnswer)(nil),           // 48: weft.host.v1.CaptureAnswer
+	(*CaptureUpload)(nil),           // 49: weft.host.v1.CaptureUpload
+	(*CaptureDone)(nil),             // 50: weft.host.v1.CaptureDone
+	nil,                             // 51: weft.host.v1.Devices.MtusEntry
+	(*v1.Connection)(nil),           // 52: weft.v1.Connection
+	(*v1.ConnectionCount)(nil),      // 53: weft.v1.ConnectionCount
+	(*v1.RuleHit)(nil),              // 54: weft.v1.RuleHit
+	(*v1.TraceRun)(nil),             // 55: weft.v1.TraceRun
+	(*v1.Finding)(nil),              // 56: weft.v1.Finding
+	(*v1.CaptureFilter)(nil),        // 57: weft.v1.CaptureFilter
+	(*v1.CaptureResponse)(nil),      // 58: weft.v1.CaptureResponse
 }
 var file_weft_host_v1_host_proto_depIdxs = []int32{
 	7,  // 0: weft.host.v1.ReportAddressesResponse.refused:type_name -> weft.host.v1.Refusal
 	11, // 1: weft.host.v1.AgentMessage.hello:type_name -> weft.host.v1.Hello
 	15, // 2: weft.host.v1.AgentMessage.ack:type_name -> weft.host.v1.Ack
-	36, // 3: weft.host.v1.AgentMessage.answer:type_name -> weft.host.v1.Answer
+	38, // 3: weft.host.v1.AgentMessage.answer:type_name -> weft.host.v1.Answer
 	12, // 4: weft.host.v1.AgentMessage.facts:type_name -> weft.host.v1.Facts
 	14, // 5: weft.host.v1.AgentMessage.heartbeat:type_name -> weft.host.v1.Heartbeat
 	9,  // 6: weft.host.v1.AgentMessage.devices:type_name -> weft.host.v1.Devices
 	10, // 7: weft.host.v1.AgentMessage.findings:type_name -> weft.host.v1.Findings
-	49, // 8: weft.host.v1.Devices.mtus:type_name -> weft.host.v1.Devices.MtusEntry
+	51, // 8: weft.host.v1.Devices.mtus:type_name -> weft.host.v1.Devices.MtusEntry
 	16, // 9: weft.host.v1.Findings.findings:type_name -> weft.host.v1.Failure
 	12, // 10: weft.host.v1.Hello.facts:type_name -> weft.host.v1.Facts
 	13, // 11: weft.host.v1.Facts.addresses:type_name -> weft.host.v1.AddressState
@@ -3916,44 +4101,48 @@ var file_weft_host_v1_host_proto_depIdxs = []int32{
 	27, // 31: weft.host.v1.Record.key:type_name -> weft.host.v1.RecordKey
 	26, // 32: weft.host.v1.RouteKey.prefix:type_name -> weft.host.v1.Prefix
 	29, // 33: weft.host.v1.Route.key:type_name -> weft.host.v1.RouteKey
-	34, // 34: weft.host.v1.Query.drops:type_name -> weft.host.v1.DropsQuery
-	35, // 35: weft.host.v1.Query.verify:type_name -> weft.host.v1.VerifyQuery
-	40, // 36: weft.host.v1.Query.trace:type_name -> weft.host.v1.TraceQuery
-	43, // 37: weft.host.v1.Query.examine:type_name -> weft.host.v1.ExamineQuery
-	45, // 38: weft.host.v1.Query.capture:type_name -> weft.host.v1.CaptureQuery
+	36, // 34: weft.host.v1.Query.drops:type_name -> weft.host.v1.DropsQuery
+	37, // 35: weft.host.v1.Query.verify:type_name -> weft.host.v1.VerifyQuery
+	42, // 36: weft.host.v1.Query.trace:type_name -> weft.host.v1.TraceQuery
+	45, // 37: weft.host.v1.Query.examine:type_name -> weft.host.v1.ExamineQuery
+	47, // 38: weft.host.v1.Query.capture:type_name -> weft.host.v1.CaptureQuery
 	32, // 39: weft.host.v1.Query.hits:type_name -> weft.host.v1.HitsQuery
-	50, // 40: weft.host.v1.HitsAnswer.hits:type_name -> weft.v1.RuleHit
-	37, // 41: weft.host.v1.Answer.drops:type_name -> weft.host.v1.DropsAnswer
-	39, // 42: weft.host.v1.Answer.verify:type_name -> weft.host.v1.VerifyAnswer
-	42, // 43: weft.host.v1.Answer.trace:type_name -> weft.host.v1.TraceAnswer
-	44, // 44: weft.host.v1.Answer.examine:type_name -> weft.host.v1.ExamineAnswer
-	46, // 45: weft.host.v1.Answer.capture:type_name -> weft.host.v1.CaptureAnswer
-	33, // 46: weft.host.v1.Answer.hits:type_name -> weft.host.v1.HitsAnswer
-	38, // 47: weft.host.v1.DropsAnswer.rows:type_name -> weft.host.v1.DropRow
-	41, // 48: weft.host.v1.TraceQuery.packet:type_name -> weft.host.v1.TracePacket
-	51, // 49: weft.host.v1.TraceAnswer.runs:type_name -> weft.v1.TraceRun
-	52, // 50: weft.host.v1.ExamineAnswer.findings:type_name -> weft.v1.Finding
-	53, // 51: weft.host.v1.CaptureQuery.filter:type_name -> weft.v1.CaptureFilter
-	54, // 52: weft.host.v1.CaptureUpload.message:type_name -> weft.v1.CaptureResponse
-	0,  // 53: weft.host.v1.HostService.Join:input_type -> weft.host.v1.JoinRequest
-	1,  // 54: weft.host.v1.HostService.Renew:input_type -> weft.host.v1.RenewRequest
-	8,  // 55: weft.host.v1.HostService.Session:input_type -> weft.host.v1.AgentMessage
-	3,  // 56: weft.host.v1.HostService.BindPort:input_type -> weft.host.v1.BindPortRequest
-	3,  // 57: weft.host.v1.HostService.UnbindPort:input_type -> weft.host.v1.BindPortRequest
-	47, // 58: weft.host.v1.HostService.Capture:input_type -> weft.host.v1.CaptureUpload
-	5,  // 59: weft.host.v1.HostService.ReportAddresses:input_type -> weft.host.v1.ReportAddressesRequest
-	2,  // 60: weft.host.v1.HostService.Join:output_type -> weft.host.v1.JoinResponse
-	2,  // 61: weft.host.v1.HostService.Renew:output_type -> weft.host.v1.JoinResponse
-	17, // 62: weft.host.v1.HostService.Session:output_type -> weft.host.v1.ServerMessage
-	4,  // 63: weft.host.v1.HostService.BindPort:output_type -> weft.host.v1.BindPortResponse
-	4,  // 64: weft.host.v1.HostService.UnbindPort:output_type -> weft.host.v1.BindPortResponse
-	48, // 65: weft.host.v1.HostService.Capture:output_type -> weft.host.v1.CaptureDone
-	6,  // 66: weft.host.v1.HostService.ReportAddresses:output_type -> weft.host.v1.ReportAddressesResponse
-	60, // [60:67] is the sub-list for method output_type
-	53, // [53:60] is the sub-list for method input_type
-	53, // [53:53] is the sub-list for extension type_name
-	53, // [53:53] is the sub-list for extension extendee
-	0,  // [0:53] is the sub-list for field type_name
+	33, // 40: weft.host.v1.Query.connections:type_name -> weft.host.v1.ConnectionsQuery
+	52, // 41: weft.host.v1.ConnectionsAnswer.connections:type_name -> weft.v1.Connection
+	53, // 42: weft.host.v1.ConnectionsAnswer.ports:type_name -> weft.v1.ConnectionCount
+	54, // 43: weft.host.v1.HitsAnswer.hits:type_name -> weft.v1.RuleHit
+	39, // 44: weft.host.v1.Answer.drops:type_name -> weft.host.v1.DropsAnswer
+	41, // 45: weft.host.v1.Answer.verify:type_name -> weft.host.v1.VerifyAnswer
+	44, // 46: weft.host.v1.Answer.trace:type_name -> weft.host.v1.TraceAnswer
+	46, // 47: weft.host.v1.Answer.examine:type_name -> weft.host.v1.ExamineAnswer
+	48, // 48: weft.host.v1.Answer.capture:type_name -> weft.host.v1.CaptureAnswer
+	35, // 49: weft.host.v1.Answer.hits:type_name -> weft.host.v1.HitsAnswer
+	34, // 50: weft.host.v1.Answer.connections:type_name -> weft.host.v1.ConnectionsAnswer
+	40, // 51: weft.host.v1.DropsAnswer.rows:type_name -> weft.host.v1.DropRow
+	43, // 52: weft.host.v1.TraceQuery.packet:type_name -> weft.host.v1.TracePacket
+	55, // 53: weft.host.v1.TraceAnswer.runs:type_name -> weft.v1.TraceRun
+	56, // 54: weft.host.v1.ExamineAnswer.findings:type_name -> weft.v1.Finding
+	57, // 55: weft.host.v1.CaptureQuery.filter:type_name -> weft.v1.CaptureFilter
+	58, // 56: weft.host.v1.CaptureUpload.message:type_name -> weft.v1.CaptureResponse
+	0,  // 57: weft.host.v1.HostService.Join:input_type -> weft.host.v1.JoinRequest
+	1,  // 58: weft.host.v1.HostService.Renew:input_type -> weft.host.v1.RenewRequest
+	8,  // 59: weft.host.v1.HostService.Session:input_type -> weft.host.v1.AgentMessage
+	3,  // 60: weft.host.v1.HostService.BindPort:input_type -> weft.host.v1.BindPortRequest
+	3,  // 61: weft.host.v1.HostService.UnbindPort:input_type -> weft.host.v1.BindPortRequest
+	49, // 62: weft.host.v1.HostService.Capture:input_type -> weft.host.v1.CaptureUpload
+	5,  // 63: weft.host.v1.HostService.ReportAddresses:input_type -> weft.host.v1.ReportAddressesRequest
+	2,  // 64: weft.host.v1.HostService.Join:output_type -> weft.host.v1.JoinResponse
+	2,  // 65: weft.host.v1.HostService.Renew:output_type -> weft.host.v1.JoinResponse
+	17, // 66: weft.host.v1.HostService.Session:output_type -> weft.host.v1.ServerMessage
+	4,  // 67: weft.host.v1.HostService.BindPort:output_type -> weft.host.v1.BindPortResponse
+	4,  // 68: weft.host.v1.HostService.UnbindPort:output_type -> weft.host.v1.BindPortResponse
+	50, // 69: weft.host.v1.HostService.Capture:output_type -> weft.host.v1.CaptureDone
+	6,  // 70: weft.host.v1.HostService.ReportAddresses:output_type -> weft.host.v1.ReportAddressesResponse
+	64, // [64:71] is the sub-list for method output_type
+	57, // [57:64] is the sub-list for method input_type
+	57, // [57:57] is the sub-list for extension type_name
+	57, // [57:57] is the sub-list for extension extendee
+	0,  // [0:57] is the sub-list for field type_name
 }
 
 func init() { file_weft_host_v1_host_proto_init() }
@@ -3983,16 +4172,18 @@ func file_weft_host_v1_host_proto_init() {
 		(*Query_Examine)(nil),
 		(*Query_Capture)(nil),
 		(*Query_Hits)(nil),
+		(*Query_Connections)(nil),
 	}
-	file_weft_host_v1_host_proto_msgTypes[36].OneofWrappers = []any{
+	file_weft_host_v1_host_proto_msgTypes[38].OneofWrappers = []any{
 		(*Answer_Drops)(nil),
 		(*Answer_Verify)(nil),
 		(*Answer_Trace)(nil),
 		(*Answer_Examine)(nil),
 		(*Answer_Capture)(nil),
 		(*Answer_Hits)(nil),
+		(*Answer_Connections)(nil),
 	}
-	file_weft_host_v1_host_proto_msgTypes[40].OneofWrappers = []any{
+	file_weft_host_v1_host_proto_msgTypes[42].OneofWrappers = []any{
 		(*TraceQuery_Packet)(nil),
 		(*TraceQuery_Frame)(nil),
 	}
@@ -4002,7 +4193,7 @@ func file_weft_host_v1_host_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_host_v1_host_proto_rawDesc), len(file_weft_host_v1_host_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   50,
+			NumMessages:   52,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

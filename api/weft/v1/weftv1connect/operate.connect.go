@@ -40,6 +40,9 @@ const (
 	OperateServiceFleetStatusProcedure = "/weft.v1.OperateService/FleetStatus"
 	// OperateServiceDropsProcedure is the fully-qualified name of the OperateService's Drops RPC.
 	OperateServiceDropsProcedure = "/weft.v1.OperateService/Drops"
+	// OperateServiceConnectionsProcedure is the fully-qualified name of the OperateService's
+	// Connections RPC.
+	OperateServiceConnectionsProcedure = "/weft.v1.OperateService/Connections"
 	// OperateServiceRuleHitsProcedure is the fully-qualified name of the OperateService's RuleHits RPC.
 	OperateServiceRuleHitsProcedure = "/weft.v1.OperateService/RuleHits"
 	// OperateServiceLookupProcedure is the fully-qualified name of the OperateService's Lookup RPC.
@@ -63,6 +66,8 @@ type OperateServiceClient interface {
 	FleetStatus(context.Context, *connect.Request[v1.FleetStatusRequest]) (*connect.Response[v1.FleetStatusResponse], error)
 	// Drops asks the hosts what they drop.
 	Drops(context.Context, *connect.Request[v1.DropsRequest]) (*connect.Response[v1.DropsResponse], error)
+	// Connections asks the hosts which connections rules have opened, and are followed.
+	Connections(context.Context, *connect.Request[v1.ConnectionsRequest]) (*connect.Response[v1.ConnectionsResponse], error)
 	// RuleHits asks the hosts how often the rules of access lists matched.
 	RuleHits(context.Context, *connect.Request[v1.RuleHitsRequest]) (*connect.Response[v1.RuleHitsResponse], error)
 	// Lookup says what policy holds for a CA in a subnet.
@@ -102,6 +107,12 @@ func NewOperateServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			httpClient,
 			baseURL+OperateServiceDropsProcedure,
 			connect.WithSchema(operateServiceMethods.ByName("Drops")),
+			connect.WithClientOptions(opts...),
+		),
+		connections: connect.NewClient[v1.ConnectionsRequest, v1.ConnectionsResponse](
+			httpClient,
+			baseURL+OperateServiceConnectionsProcedure,
+			connect.WithSchema(operateServiceMethods.ByName("Connections")),
 			connect.WithClientOptions(opts...),
 		),
 		ruleHits: connect.NewClient[v1.RuleHitsRequest, v1.RuleHitsResponse](
@@ -153,6 +164,7 @@ func NewOperateServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 type operateServiceClient struct {
 	fleetStatus *connect.Client[v1.FleetStatusRequest, v1.FleetStatusResponse]
 	drops       *connect.Client[v1.DropsRequest, v1.DropsResponse]
+	connections *connect.Client[v1.ConnectionsRequest, v1.ConnectionsResponse]
 	ruleHits    *connect.Client[v1.RuleHitsRequest, v1.RuleHitsResponse]
 	lookup      *connect.Client[v1.LookupRequest, v1.LookupResponse]
 	verify      *connect.Client[v1.VerifyRequest, v1.VerifyResponse]
@@ -170,6 +182,11 @@ func (c *operateServiceClient) FleetStatus(ctx context.Context, req *connect.Req
 // Drops calls weft.v1.OperateService.Drops.
 func (c *operateServiceClient) Drops(ctx context.Context, req *connect.Request[v1.DropsRequest]) (*connect.Response[v1.DropsResponse], error) {
 	return c.drops.CallUnary(ctx, req)
+}
+
+// Connections calls weft.v1.OperateService.Connections.
+func (c *operateServiceClient) Connections(ctx context.Context, req *connect.Request[v1.ConnectionsRequest]) (*connect.Response[v1.ConnectionsResponse], error) {
+	return c.connections.CallUnary(ctx, req)
 }
 
 // RuleHits calls weft.v1.OperateService.RuleHits.
@@ -213,6 +230,8 @@ type OperateServiceHandler interface {
 	FleetStatus(context.Context, *connect.Request[v1.FleetStatusRequest]) (*connect.Response[v1.FleetStatusResponse], error)
 	// Drops asks the hosts what they drop.
 	Drops(context.Context, *connect.Request[v1.DropsRequest]) (*connect.Response[v1.DropsResponse], error)
+	// Connections asks the hosts which connections rules have opened, and are followed.
+	Connections(context.Context, *connect.Request[v1.ConnectionsRequest]) (*connect.Response[v1.ConnectionsResponse], error)
 	// RuleHits asks the hosts how often the rules of access lists matched.
 	RuleHits(context.Context, *connect.Request[v1.RuleHitsRequest]) (*connect.Response[v1.RuleHitsResponse], error)
 	// Lookup says what policy holds for a CA in a subnet.
@@ -248,6 +267,12 @@ func NewOperateServiceHandler(svc OperateServiceHandler, opts ...connect.Handler
 		OperateServiceDropsProcedure,
 		svc.Drops,
 		connect.WithSchema(operateServiceMethods.ByName("Drops")),
+		connect.WithHandlerOptions(opts...),
+	)
+	operateServiceConnectionsHandler := connect.NewUnaryHandler(
+		OperateServiceConnectionsProcedure,
+		svc.Connections,
+		connect.WithSchema(operateServiceMethods.ByName("Connections")),
 		connect.WithHandlerOptions(opts...),
 	)
 	operateServiceRuleHitsHandler := connect.NewUnaryHandler(
@@ -298,6 +323,8 @@ func NewOperateServiceHandler(svc OperateServiceHandler, opts ...connect.Handler
 			operateServiceFleetStatusHandler.ServeHTTP(w, r)
 		case OperateServiceDropsProcedure:
 			operateServiceDropsHandler.ServeHTTP(w, r)
+		case OperateServiceConnectionsProcedure:
+			operateServiceConnectionsHandler.ServeHTTP(w, r)
 		case OperateServiceRuleHitsProcedure:
 			operateServiceRuleHitsHandler.ServeHTTP(w, r)
 		case OperateServiceLookupProcedure:
@@ -327,6 +354,10 @@ func (UnimplementedOperateServiceHandler) FleetStatus(context.Context, *connect.
 
 func (UnimplementedOperateServiceHandler) Drops(context.Context, *connect.Request[v1.DropsRequest]) (*connect.Response[v1.DropsResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("weft.v1.OperateService.Drops is not implemented"))
+}
+
+func (UnimplementedOperateServiceHandler) Connections(context.Context, *connect.Request[v1.ConnectionsRequest]) (*connect.Response[v1.ConnectionsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("weft.v1.OperateService.Connections is not implemented"))
 }
 
 func (UnimplementedOperateServiceHandler) RuleHits(context.Context, *connect.Request[v1.RuleHitsRequest]) (*connect.Response[v1.RuleHitsResponse], error) {
