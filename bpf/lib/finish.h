@@ -93,16 +93,25 @@ static __always_inline __u32 event_rule(void)
 	return q ? q->rule : RULE_NONE;
 }
 
-/* By which rule. A global function: the verifier walks it once, by itself. */
+/* By which rule. A global function, too; key and row are made in the query, of which only the rule is still needed: the
+ * stack has no room. */
 __noinline int count_denied(__u32 port_id, __u32 direction, __u32 len)
 {
-	struct denied_key k = {.port_id = port_id, .rule = event_rule(), .direction = direction};
-	struct denied zero = {};
-	struct denied *d = bpf_map_lookup_elem(&denied, &k);
+	struct query *q = query_room();
+	struct denied_key *k;
+	struct denied *d;
 
+	if (!q)
+		return 0;
+	k = (struct denied_key *)q->key;
+	k->port_id = port_id;
+	k->rule = q->rule;
+	k->direction = direction;
+	d = bpf_map_lookup_elem(&denied, k);
 	if (!d) {
-		bpf_map_update_elem(&denied, &k, &zero, BPF_NOEXIST);
-		d = bpf_map_lookup_elem(&denied, &k);
+		q->key[2] = q->key[3] = 0;
+		bpf_map_update_elem(&denied, k, &q->key[2], BPF_NOEXIST);
+		d = bpf_map_lookup_elem(&denied, k);
 	}
 	if (!d)
 		return 0;
@@ -124,8 +133,6 @@ __noinline int report_drop(struct __sk_buff *skb, __u64 who, __u64 what)
 		return 0;
 	__sync_fetch_and_add(&d->packets, 1);
 	__sync_fetch_and_add(&d->bytes, (__u32)who);
-	if (k.reason == V_ACL_DENIED)
-		count_denied(k.port_id, k.direction, who);
 	if (now - d->last_event < event_interval)
 		return 0;
 	d->last_event = now;
@@ -148,6 +155,8 @@ __noinline int report_drop(struct __sk_buff *skb, __u64 who, __u64 what)
 static __always_inline void report(struct __sk_buff *skb, const struct pkt *p, __u32 v)
 {
 	report_drop(skb, (__u64)p->port_id << 32 | p->len, (__u64)p->quote << 32 | p->direction << 8 | v);
+	if (v == V_ACL_DENIED)
+		count_denied(p->port_id, p->direction, p->len);
 }
 
 /* A known next hop saves the lookup of a route for each packet. */
