@@ -100,6 +100,8 @@ int from_uplink(struct __sk_buff *skb)
 		bpf_tail_call(skb, &flood_prog, FLOOD_UPLINK);
 		v = V_NO_MEMBER; /* that program is loaded with the first subnet that floods */
 	}
+	if (!v && rewrite_of_link(&p))
+		v = V_PASS;
 	if (v)
 		return finish(skb, &p, rows_checked(skb, &p, v));
 	if (p.rewrite)

@@ -221,6 +221,12 @@ static __always_inline bool rewrite_plain(struct __sk_buff *skb, const struct pk
 	       next == PROTO_FRAGMENT;
 }
 
+/* Neighbours in the underlay ask for a Provider Address itself, or answer: no guest's packet is like that. */
+static __always_inline bool rewrite_of_link(const struct pkt *p)
+{
+	return p->rewrite && p->nd && (p->icmp_type == ND_NS || p->icmp_type == ND_NA);
+}
+
 static __always_inline bool rewrite_apply(struct __sk_buff *skb, const struct pkt *p, const struct rewrite *r)
 {
 	__u32 diff = rewrite_diff(&p->src, r->to, sizeof(r->to)); /* of src, and dst behind it */

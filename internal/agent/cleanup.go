@@ -11,7 +11,7 @@ import (
 )
 
 // Cleanup takes weft off this host: the switch with its pins, the veths that
-// agents made, the detour for taps, the sockets for VXLAN, managed neighbours, provider routes, the local socket and what
+// agents made, the detour for taps, the sockets for VXLAN, managed neighbours, provider routes, addresses that stand for guests' ones, the local socket and what
 // the state directory remembers of the data plane. The host's certificate stays:
 // it is not of this host's kernel. It refuses while an agent runs.
 func Cleanup(cfg Config) error {
@@ -22,7 +22,7 @@ func Cleanup(cfg Config) error {
 		}
 		defer unlock()
 	}
-	errs := []error{downPorts(cfg), deleteVeths(), datapath.Remove(cfg.PinDir), netdev.RemoveDX2(), netdev.RemoveVXLAN(), netdev.RemoveProviderRoutes(), netdev.RemoveShaper(), netdev.RemoveMirror(), unmanageAll()}
+	errs := []error{downPorts(cfg), deleteVeths(), datapath.Remove(cfg.PinDir), netdev.RemoveDX2(), netdev.RemoveVXLAN(), netdev.RemoveProviderRoutes(), netdev.RemoveStandIns(), netdev.RemoveShaper(), netdev.RemoveMirror(), unmanageAll()}
 	for _, path := range []string{cfg.Socket, filepath.Join(cfg.StateDir, goalFile),
 		filepath.Join(cfg.StateDir, plugsFile), filepath.Join(cfg.StateDir, lockFile)} {
 		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {

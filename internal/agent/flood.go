@@ -32,8 +32,8 @@ func renderFloods(set table.Set, g *goal.Goal, devices map[model.PortID]device) 
 			m.PA = r.PA
 		}
 		f, flooded := set.Floods[k.VSID]
-		if flooded && f.Transport != r.Transport {
-			f.Transport = r.Transport // that of the subnet: all its records have it
+		if flooded && r.Transport == model.VXLAN {
+			f.Transport = r.Transport // that of the subnet: all its records have it. Copies of what is rewritten go by NVGRE
 			set.Floods[k.VSID] = f
 		}
 		if flooded && (m.PA.IsValid() || m.IfIndex != 0) {

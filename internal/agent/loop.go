@@ -74,6 +74,8 @@ type loop struct {
 
 	queues map[table.ShapeKey]netdev.Bandwidth // that wait in the kernel; nil: not known
 
+	standsIn bool // the kernel may have stand-ins or unreachable pools of ours; true until it is known to have none
+
 	noDetour   bool // it could not be made, and that was said
 	noListener bool // no socket of ours listens for VXLAN, and the log says so
 }
@@ -99,7 +101,7 @@ func newLoop(ctx context.Context, a *Agent) (*loop, error) {
 		Agent: a, plugs: map[model.Ref]*plug{}, unbind: map[model.Ref]bool{}, orphans: map[uint32]model.PortID{},
 		stale: netdev.ChangeAll, retry: time.NewTimer(0), delay: firstRetry,
 		ears: map[uint32]*ear{}, addresses: recent[netip.Addr]{}, usable: map[netip.Addr]time.Time{}, narrow: map[ends]narrow{}, sources: recent[table.Source]{}, alarm: time.NewTimer(0),
-		joined: map[netip.Addr]membership{},
+		joined: map[netip.Addr]membership{}, standsIn: true,
 	}
 	cached, err := readGoal(a.cfg.StateDir)
 	if err != nil {
@@ -198,6 +200,7 @@ func (l *loop) reconcile() {
 	failures = append(failures, l.shape(want)...)
 	failures = append(failures, l.mirror(want)...)
 	failures = append(failures, l.join(groupsOf(h.goal))...)
+	failures = append(failures, l.standIn(want, h)...)
 	l.trouble = !seen || len(failures) > 0
 	l.counts.reconciled(time.Since(start), l.trouble)
 	l.schedule()

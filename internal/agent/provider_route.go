@@ -23,7 +23,8 @@ type wantedRoute struct {
 // about the ways to other hosts may have changed by that. With sweep, routes that policy
 // does not have are removed; new ones come before.
 func (l *loop) settleRoutes(g *goal.Goal, sweep bool) (changed bool) {
-	if len(g.ProviderRoutes) == 0 && l.unrouted {
+	none := !hasRoutes(g)
+	if none && l.unrouted {
 		l.routes = nil
 		return false
 	}
@@ -54,15 +55,25 @@ func (l *loop) settleRoutes(g *goal.Goal, sweep bool) (changed bool) {
 			failures = append(failures, l.hostFailure(reasonRoute, err.Error()))
 		}
 	}
-	if len(g.ProviderRoutes) == 0 && sweep {
+	if none && sweep {
 		if err := netdev.UseProviderRoutes(false); err != nil {
 			failures = append(failures, l.hostFailure(reasonRoute, err.Error()))
 		}
 		l.unrouted = len(failures) == 0
 	}
 	l.routes = failures
-	l.unrouted = l.unrouted && len(g.ProviderRoutes) == 0
+	l.unrouted = l.unrouted && none
 	return changed
+}
+
+// hasRoutes tells whether g has provider routes that lead somewhere.
+func hasRoutes(g *goal.Goal) bool {
+	for _, r := range g.ProviderRoutes {
+		if !r.Unreachable() {
+			return true
+		}
+	}
+	return false
 }
 
 // wantedRoutes makes routes of what policy says, with all their next hops. What names a device that is not
@@ -72,6 +83,9 @@ func wantedRoutes(routes map[string]goal.ProviderRoute, links map[uint32]netdev.
 	var failures []failure
 	for _, name := range slices.Sorted(maps.Keys(routes)) {
 		r := routes[name]
+		if r.Unreachable() {
+			continue // is the main table's: stand_in.go
+		}
 		hop := netdev.Hop{Via: r.NextHop}
 		if r.Interface != "" {
 			index, up := linkNamed(links, r.Interface)

@@ -12,7 +12,7 @@ func renderRewrites(set table.Set, g *goal.Goal) {
 	networks := networksOf(g)
 	transports := map[model.VSID]model.TransportID{}
 	for k, r := range g.Records {
-		transports[k.VSID] = r.Transport
+		transports[k.VSID] = max(transports[k.VSID], r.Transport) // where one is rewritten, its subnet's is rewrite
 		if !r.Rewrite.IsValid() {
 			continue
 		}

@@ -78,13 +78,14 @@ var fieldDocs = withSettings(map[string]string{
 	"VirtualNetwork.spec.rdid": "Routing Domain ID: a GUID that names the routing domain everywhere. Allocated when absent; cannot change.",
 
 	"VirtualNetwork.spec.useExternalRouter": "Between subnets, packets go to the routers that CustomerRoutes name, guests of the network, and not by the distributed router. Default false.",
+	"VirtualNetwork.spec.rewriteFamilies":   "Families whose addresses the network's rewrite subnets rewrite: [ipv4], [ipv6], or both when absent. Those of the other family go by NVGRE over any Provider Address, so hosts need no rewritePrefixes of it, and guests' MTU leaves room for it.",
 
 	"VirtualSubnet.spec.network":   "Name of the VirtualNetwork, in the same tenant, that the subnet belongs to. Subnets of one network reach each other through its distributed router.",
 	"VirtualSubnet.spec.vsid":      "Virtual Subnet ID on the wire, 4096 to 16777214 (RFC 7637), unique in the fleet. Allocated when absent.",
 	"VirtualSubnet.spec.prefixes":  "Address ranges of the subnet, at most one of IPv4 and one of IPv6; disjoint inside the network, free to repeat in another.",
 	"VirtualSubnet.spec.gateway":   "Addresses of the distributed router in the subnet, one per prefix. The first usable address of each prefix when absent. They answer ARP, Neighbour Discovery and ping.",
 	"VirtualSubnet.spec.mssClamp":  "Lowers the largest segment (MSS) that TCP connections of the subnet's guests agree on to what the path carries, both ways. For guests whose MTU is larger than the port's and that do not hear ICMP. Default false.",
-	"VirtualSubnet.spec.transport": "How packets cross the physical network: nvgre (the default), vxlan or rewrite (no outer headers: each address has a Provider Address of its own out of Host.spec.rewritePrefixes).",
+	"VirtualSubnet.spec.transport": "How packets cross the physical network: nvgre (the default), vxlan or rewrite (no outer headers: each address has a Provider Address of its own out of Host.spec.rewritePrefixes; what flood: l2 copies goes by NVGRE).",
 
 	"VirtualSubnet.spec.flood":            "What reaches every port: l3 (the default) floods nothing, ARP and Neighbour Discovery are answered from policy; l2 floods broadcast, multicast, gratuitous ARP and unsolicited advertisements.",
 	"VirtualSubnet.spec.multicastAddress": "With flood: l2, a multicast address of the physical network that all hosts of the subnet listen to, so that one copy reaches them all; subnets may share it. When absent, the sender's host makes a copy for each host.",
@@ -137,7 +138,7 @@ var fieldDocs = withSettings(map[string]string{
 	"status.addressState":                  "ProviderAddress: what duplicate address detection says: Invalid (not on the host, or its device is down), Tentative, Duplicate, Deprecated or Preferred. Only a Preferred one is used.",
 	"status.duplicateOwner":                "ProviderAddress: MAC of the other machine that has a Duplicate.",
 	"status.index":                         "VirtualNetwork, Port: the dense number by which the data plane knows it.",
-	"status.rewriteAddresses":              "Port of a rewrite subnet: the Provider Addresses that stand for spec.addresses in the underlay, one each and in their order.",
+	"status.rewriteAddresses":              "Port of a rewrite subnet: the Provider Addresses that stand for spec.addresses in the underlay, one each and in their order; none for those of a family that the network does not rewrite.",
 	"status.rewriteInUse":                  "Host: how many addresses of its rewritePrefixes are given to ports.",
 	"status.rule":                          "LookupRecord: Encap (its PA is a host's) or Rewrite (its PA stands for this one address).",
 	"status.learned":                       "Port: addresses that were learned from the guest, the oldest first.",

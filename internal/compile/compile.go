@@ -117,6 +117,7 @@ func (c *Compiler) add(r model.Resource) {
 		c.addAccessList(r)
 	case *model.Host:
 		c.touchHost(r)
+		c.addPools(r)
 	case *model.ExternalNetwork:
 		c.addExternalNetwork(r)
 	case *model.PortProfile:
@@ -146,6 +147,7 @@ func (c *Compiler) remove(r model.Resource) {
 		c.removeAccessList(r)
 	case *model.Host:
 		c.touchHost(r)
+		c.removePools(r)
 	case *model.ExternalNetwork:
 		c.removeExternalNetwork(r)
 	case *model.PortProfile:

@@ -47,6 +47,11 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 			}
 		}
 	}
+	if h, ok := resources[model.Key{Kind: model.KindHost, Ref: model.Ref{Name: host}}].(*model.Host); ok {
+		for _, p := range h.Spec.RewritePrefixes {
+			g.ProviderRoutes["rewrite:"+p.String()] = goal.ProviderRoute{Prefix: p}
+		}
+	}
 	primaryOf := func(host string) netip.Addr {
 		for _, pa := range pasOf(host) {
 			return pa.Spec.Address
@@ -163,12 +168,12 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 				switch {
 				case rival:
 				case l.Spec.Port == "":
-					g.Records[k] = goal.Record{MAC: l.Spec.MAC, PA: l.Spec.ProviderAddress, Transport: transport(subnets[l.Spec.Subnet])}
-					if l.Rewrite && transport(subnets[l.Spec.Subnet]) == model.Rewrite {
+					g.Records[k] = goal.Record{MAC: l.Spec.MAC, PA: l.Spec.ProviderAddress, Transport: transport(n, subnets[l.Spec.Subnet], l.Spec.CustomerAddress, false)}
+					if l.Rewrite && transport(n, subnets[l.Spec.Subnet], l.Spec.CustomerAddress, false) == model.Rewrite {
 						g.Records[k] = withRewrite(g.Records[k], l.Spec.ProviderAddress)
 					}
 				case p != nil && p.Spec.Subnet == l.Spec.Subnet && p.Host() != "" && settle(p).VLAN == nil:
-					g.Records[k] = goal.Record{MAC: p.Spec.MAC, PA: paOf(p), Port: p.ID, Transport: transport(subnets[l.Spec.Subnet]), Trust: trust(settle(p)), Isolation: settle(p).Isolation.ID()}
+					g.Records[k] = goal.Record{MAC: p.Spec.MAC, PA: paOf(p), Port: p.ID, Transport: transport(n, subnets[l.Spec.Subnet], l.Spec.CustomerAddress, false), Trust: trust(settle(p)), Isolation: settle(p).Isolation.ID()}
 				}
 			}
 		}
@@ -193,8 +198,8 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 					if m, is := model.AllowedMAC(ca); is {
 						mac = m
 					}
-					g.Records[k] = goal.Record{MAC: mac, PA: paOf(p), Port: p.ID, Transport: transport(subnets[p.Spec.Subnet]), Trust: trust(settle(p)), Isolation: settle(p).Isolation.ID()}
-					if transport(subnets[p.Spec.Subnet]) == model.Rewrite && i < len(p.RewriteAddresses) {
+					g.Records[k] = goal.Record{MAC: mac, PA: paOf(p), Port: p.ID, Transport: transport(n, subnets[p.Spec.Subnet], ca, false), Trust: trust(settle(p)), Isolation: settle(p).Isolation.ID()}
+					if transport(n, subnets[p.Spec.Subnet], ca, false) == model.Rewrite && i < len(p.RewriteAddresses) {
 						g.Records[k] = withRewrite(g.Records[k], p.RewriteAddresses[i])
 					}
 				}
@@ -220,7 +225,7 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 		}
 		for _, s := range subnets {
 			for _, a := range s.Spec.Gateway {
-				g.Records[goal.RecordKey{VSID: s.Spec.VSID, CA: a}] = goal.Record{MAC: model.RouterMAC(s.Spec.VSID), Router: true, Transport: transport(s)}
+				g.Records[goal.RecordKey{VSID: s.Spec.VSID, CA: a}] = goal.Record{MAC: model.RouterMAC(s.Spec.VSID), Router: true, Transport: transport(n, s, a, true)}
 			}
 			for _, p := range s.Spec.Prefixes {
 				if !n.Spec.UseExternalRouter {
@@ -301,11 +306,11 @@ func expectLists(g *goal.Goal, resources map[model.Key]model.Resource, p goal.Po
 	}
 }
 
-func transport(s *model.VirtualSubnet) model.TransportID {
-	switch s.Spec.Transport {
-	case model.TransportVXLAN:
+func transport(n *model.VirtualNetwork, s *model.VirtualSubnet, ca netip.Addr, router bool) model.TransportID {
+	switch {
+	case s.Spec.Transport == model.TransportVXLAN:
 		return model.VXLAN
-	case model.TransportRewrite:
+	case s.Spec.Transport == model.TransportRewrite && n.Rewrites(ca) && !(router && s.Spec.Flood == model.FloodL2):
 		return model.Rewrite
 	}
 	return model.NVGRE
@@ -340,10 +345,12 @@ func draw(t *rapid.T) model.Resource {
 		}
 		return r
 	case 20:
-		return &model.Host{Metadata: model.Metadata{Name: pick(hosts...), Labels: []map[string]string{nil, {"rack": "a"}, {"rack": "b"}}[number(3)]}}
+		return &model.Host{Metadata: model.Metadata{Name: pick(hosts...), Labels: []map[string]string{nil, {"rack": "a"}, {"rack": "b"}}[number(3)]},
+			Spec: model.HostSpec{RewritePrefixes: [][]netip.Prefix{nil, {prefix("172.31.0.0/16")}, {prefix("172.31.0.0/16"), prefix("fd00:9::/64")}}[number(3)]}}
 	case 0:
 		return &model.VirtualNetwork{Metadata: meta(tenant, pick(nets...)), Index: model.NetworkIndex(1 + number(6)),
-			Spec: model.VirtualNetworkSpec{UseExternalRouter: number(3) == 0, AccessLists: someLists(t)}}
+			Spec: model.VirtualNetworkSpec{UseExternalRouter: number(3) == 0, AccessLists: someLists(t),
+				RewriteFamilies: [][]model.Family{nil, nil, {model.IPv4}, {model.IPv6}, {model.IPv6, model.IPv4}}[number(5)]}}
 	case 1, 2:
 		i := number(3)
 		r := &model.VirtualSubnet{Metadata: meta(tenant, subs[i]), Spec: model.VirtualSubnetSpec{

@@ -16,9 +16,11 @@ type network struct {
 	index       model.NetworkIndex // 0 while there is no resource
 	accessLists []string
 	external    bool // its subnets are joined by customer routes alone
-	subnets     map[*subnet]struct{}
-	candidates  map[netip.Prefix][]*model.CustomerRoute
-	onLink      map[netip.Prefix]*subnet
+
+	rewriteFamilies []model.Family // none: both
+	subnets         map[*subnet]struct{}
+	candidates      map[netip.Prefix][]*model.CustomerRoute
+	onLink          map[netip.Prefix]*subnet
 
 	records map[goal.RecordKey]goal.Record
 	table   map[goal.RouteKey]goal.Route
@@ -49,13 +51,13 @@ func (c *Compiler) forgetNetwork(n *network) {
 
 func (c *Compiler) addVirtualNetwork(r *model.VirtualNetwork) {
 	n := c.network(r.Metadata.Ref())
-	n.external, n.accessLists = r.Spec.UseExternalRouter, r.Spec.AccessLists
+	n.external, n.accessLists, n.rewriteFamilies = r.Spec.UseExternalRouter, r.Spec.AccessLists, r.Spec.RewriteFamilies
 	c.setIndex(n, r.Index)
 }
 
 func (c *Compiler) removeVirtualNetwork(r *model.VirtualNetwork) {
 	n := c.network(r.Metadata.Ref())
-	n.external, n.accessLists = false, nil
+	n.external, n.accessLists, n.rewriteFamilies = false, nil, nil
 	c.setIndex(n, 0)
 }
 

@@ -113,7 +113,7 @@ func (c *Compiler) settleRecord(spot recordSpot) {
 	c.dropRecord(s.network, key)
 	delete(s.rows, spot.ca)
 	record, ok := c.record(s, spot.ca)
-	record.Transport = s.spec.Spec.Transport.ID()
+	record.Transport = s.transport(spot.ca)
 	if !record.Router {
 		record.Rewrite = s.rewrite(spot.ca)
 	}
@@ -127,7 +127,7 @@ func (c *Compiler) settleRecord(spot recordSpot) {
 
 // record decides between the claims of an address.
 func (c *Compiler) record(s *subnet, ca netip.Addr) (goal.Record, bool) {
-	if slices.ContainsFunc(s.spec.Spec.Gateway, func(a netip.Addr) bool { return a.Unmap() == ca }) {
+	if s.isGateway(ca) {
 		return goal.Record{MAC: model.RouterMAC(s.vsid), Router: true}, true
 	}
 	all := s.claims[ca]

@@ -247,7 +247,7 @@ func TestSealedNonsenseIsRefused(t *testing.T) {
 	for name, rows := range map[string][]byte{
 		"provider route twice":        slices.Concat(count(2), way("a"), way("a")),
 		"provider route without name": slices.Concat(count(1), way("")),
-		"provider route by nobody":    slices.Concat(count(1), appendProviderRoute(nil, ProviderRouteRow{"a", ProviderRoute{Prefix: netip.MustParsePrefix("::/0")}})),
+		"metric of what is nowhere":   slices.Concat(count(1), appendProviderRoute(nil, ProviderRouteRow{"a", ProviderRoute{Prefix: netip.MustParsePrefix("::/0"), Metric: 1}})),
 	} {
 		if _, _, err := Decode(seal(slices.Concat(settings, count(0), count(0), count(0), count(0), count(0), rows, count(0), count(0)))); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("%s: %v", name, err)

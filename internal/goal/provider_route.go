@@ -6,13 +6,17 @@ import (
 )
 
 // ProviderRoute is a route of this host in the underlay. Those with the same prefix and
-// metric are one route with several next hops.
+// metric are one route with several next hops. One without next hop and device says that nothing is at the prefix
+// that the host's own table does not know better: a pool of addresses that stand for guests' ones.
 type ProviderRoute struct {
 	Prefix    netip.Prefix
-	NextHop   netip.Addr // invalid: on-link
-	Interface string     // empty: where the next hop is on-link
+	NextHop   netip.Addr // invalid: on-link, or nowhere
+	Interface string     // empty: where the next hop is on-link, or nowhere
 	Metric    uint32
 }
+
+// Unreachable tells whether r leads nowhere.
+func (r ProviderRoute) Unreachable() bool { return !r.NextHop.IsValid() && r.Interface == "" }
 
 // ProviderRouteRow is a ProviderRoute with its name.
 type ProviderRouteRow struct {
@@ -23,7 +27,7 @@ type ProviderRouteRow struct {
 // MaxInterface is how long the name of a device can be, in bytes.
 const MaxInterface = 15
 
-// Check tells whether r may stand in a Goal: a plain prefix, a next hop of its family, a device where there is none.
+// Check tells whether r may stand in a Goal: a plain prefix, a next hop of its family.
 func (r ProviderRouteRow) Check() error {
 	if r.Name == "" || len(r.Name) > MaxName {
 		return wrong("provider route %q: a name has 1 to %d bytes", r.Name, MaxName)
@@ -32,7 +36,7 @@ func (r ProviderRouteRow) Check() error {
 	if !plainPrefix(r.Route.Prefix) || hop.IsValid() && (!plain(hop) || hop.Is4() != r.Route.Prefix.Addr().Is4()) {
 		return wrong("provider route %s: %s by %s", r.Name, r.Route.Prefix, hop)
 	}
-	if len(r.Route.Interface) > MaxInterface || r.Route.Interface == "" && !hop.IsValid() {
+	if len(r.Route.Interface) > MaxInterface || r.Route.Unreachable() && r.Route.Metric != 0 {
 		return wrong("provider route %s: device %q", r.Name, r.Route.Interface)
 	}
 	return nil

@@ -246,7 +246,9 @@ func TestRules(t *testing.T) {
 		{name: "the same prefix in another tenant", puts: []model.Resource{subnet("blue", "s", 0, "10.0.1.0/24")}},
 		{name: "the same prefix in another network of the tenant", puts: []model.Resource{network("red", "test"), with(subnet("red", "s", 0, "10.0.0.0/24"), func(s *model.VirtualSubnet) { s.Spec.Network = "test" })}},
 		{name: "an unknown way to flood", puts: []model.Resource{with(subnet("red", "s", 0, "10.9.0.0/24"), func(s *model.VirtualSubnet) { s.Spec.Flood = "l4" })}, key: "VirtualSubnet red/s", field: "spec.flood", says: "not a way to flood"},
-		{name: "flooding by rewrite", puts: []model.Resource{with(subnet("red", "s", 0, "10.9.0.0/24"), func(s *model.VirtualSubnet) { s.Spec.Flood, s.Spec.Transport = "l2", "rewrite" })}, key: "VirtualSubnet red/s", field: "spec.flood", says: "does not go with transport rewrite"},
+		{name: "flooding by rewrite", puts: []model.Resource{with(subnet("red", "s", 0, "10.9.0.0/24"), func(s *model.VirtualSubnet) { s.Spec.Flood, s.Spec.Transport = "l2", "rewrite" })}},
+		{name: "an unknown family", puts: []model.Resource{with(network("red", "prod"), func(n *model.VirtualNetwork) { n.Spec.RewriteFamilies = []model.Family{"ipv4", "ip"} })}, key: "VirtualNetwork red/prod", field: "spec.rewriteFamilies[1]", says: "not a family"},
+		{name: "a family twice", puts: []model.Resource{with(network("red", "prod"), func(n *model.VirtualNetwork) { n.Spec.RewriteFamilies = []model.Family{"ipv4", "ipv4"} })}, key: "VirtualNetwork red/prod", field: "spec.rewriteFamilies[1]", says: "there twice"},
 		{name: "a storm limit beyond reason", puts: []model.Resource{with(subnet("red", "s", 0, "10.9.0.0/24"), func(s *model.VirtualSubnet) { s.Spec.StormLimit = 1 << 31 })}, key: "VirtualSubnet red/s", field: "spec.stormLimit", says: "packets per second"},
 		{name: "a multicast PA that is none", puts: []model.Resource{with(subnet("red", "s", 0, "10.9.0.0/24"), func(s *model.VirtualSubnet) {
 			s.Spec.Flood, s.Spec.MulticastAddress = "l2", netip.MustParseAddr("192.0.2.9")

@@ -13,11 +13,7 @@ const maxStormLimit = 100_000_000
 func checkFlood(a *admission, s *model.VirtualSubnet) {
 	k := model.KeyOf(s)
 	switch s.Spec.Flood {
-	case model.FloodL3:
-	case model.FloodL2:
-		if s.Spec.Transport == model.TransportRewrite {
-			a.fail(k, "spec.flood", "l2 does not go with transport rewrite, which carries no Ethernet frames; use nvgre or vxlan")
-		}
+	case model.FloodL3, model.FloodL2:
 	default:
 		a.fail(k, "spec.flood", "%.40q is not a way to flood; use l3 or l2", s.Spec.Flood)
 	}

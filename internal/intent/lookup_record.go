@@ -152,7 +152,9 @@ func (s *State) derivedOfPort(p *model.Port) []*model.LookupRecord {
 	pa := s.PAOf(p.Host())
 	out := derive(p, derivedPort, p.Spec.Subnet, p.Spec.Addresses, p.Spec.MAC, pa)
 	for i, own := range p.RewriteAddresses {
-		out[i].Spec.ProviderAddress, out[i].Rewrite = own, true
+		if own.IsValid() {
+			out[i].Spec.ProviderAddress, out[i].Rewrite = own, true
+		}
 	}
 	learned := derive(p, derivedPort, p.Spec.Subnet, p.Learned, p.Spec.MAC, pa)
 	for _, l := range learned {

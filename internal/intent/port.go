@@ -225,7 +225,9 @@ func (portRules) claims(get func(model.Key) model.Resource, r model.Resource) []
 	p := r.(*model.Port)
 	out := []claim{portClaim(p.ID)}
 	for _, pa := range p.RewriteAddresses {
-		out = append(out, paClaim(pa))
+		if pa.IsValid() {
+			out = append(out, paClaim(pa))
+		}
 	}
 	if v := settingsOf(get, p).VLAN; v != nil {
 		return append(out, vlanMACClaim(v.Network, p.Spec.MAC))

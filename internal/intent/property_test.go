@@ -38,7 +38,9 @@ func genResource(t *rapid.T) model.Resource {
 		return &model.ProviderRoute{Metadata: meta("", n), Spec: model.ProviderRouteSpec{Host: genHost.Draw(t, "host"), Metric: 1,
 			Prefix: netip.MustParsePrefix("198.51.100.0/24"), NextHop: netip.MustParseAddr(rapid.SampledFrom([]string{"192.0.2.1", "fd00::1"}).Draw(t, "hop"))}}
 	case model.KindVirtualNetwork:
-		return network(tn, n)
+		v := network(tn, n)
+		v.Spec.RewriteFamilies = rapid.SampledFrom([][]model.Family{nil, {model.IPv4}, {model.IPv6}}).Draw(t, "families")
+		return v
 	case model.KindVirtualSubnet:
 		s := subnet(tn, n, rapid.SampledFrom([]model.VSID{0, 0, 5000, 5001, 4095}).Draw(t, "vsid"), rapid.SliceOfN(genPrefix, 1, 2).Draw(t, "prefixes")...)
 		s.Spec.Network = genName.Draw(t, "network")
@@ -239,8 +241,12 @@ func checkInvariants(rt *rapid.T, s *State) {
 			if sub.Spec.Transport == model.TransportRewrite && r.Host() != "" {
 				given = len(r.Spec.Addresses)
 			}
+			home := find(k, networkKey(k.Tenant, sub.Spec.Network)).(*model.VirtualNetwork)
 			must(len(r.RewriteAddresses) == given, k, "given %v in a subnet with %s, host %q", r.RewriteAddresses, sub.Spec.Transport, r.Host())
 			for i, pa := range r.RewriteAddresses {
+				if must(pa.IsValid() == home.Rewrites(r.Spec.Addresses[i]), k, "%s stands for %s, the network rewrites %v", pa, r.Spec.Addresses[i], home.Spec.RewriteFamilies); !pa.IsValid() {
+					continue
+				}
 				one("PA "+pa.String(), k)
 				must(pa.Is4() == r.Spec.Addresses[i].Is4() && find(k, hostKey(r.Host())).(*model.Host).HasRewrite(pa), k, "%s stands for %s", pa, r.Spec.Addresses[i])
 			}
@@ -269,7 +275,8 @@ func checkInvariants(rt *rapid.T, s *State) {
 				checkCA(must, k, sub, r.Spec.CustomerAddress)
 			}
 			one(fmt.Sprint("CA ", sub.Spec.VSID, r.Spec.CustomerAddress), k)
-			must(r.Rewrite == (sub.Spec.Transport == model.TransportRewrite), k, "rewrite is %v", r.Rewrite)
+			home := find(k, networkKey(k.Tenant, sub.Spec.Network)).(*model.VirtualNetwork)
+			must(r.Rewrite == (r.Spec.Type != model.RecordGatewayWildcard && sub.Spec.Transport == model.TransportRewrite && home.Rewrites(r.Spec.CustomerAddress)), k, "rewrite is %v", r.Rewrite)
 			if r.Rewrite {
 				one("PA "+r.Spec.ProviderAddress.String(), k)
 			}

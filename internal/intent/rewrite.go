@@ -22,7 +22,7 @@ func (a *admission) keepRewrites(p *model.Port, s *model.VirtualSubnet) {
 	}
 	given := make([]netip.Addr, len(p.Spec.Addresses))
 	for i, pa := range p.RewriteAddresses[:min(len(given), len(p.RewriteAddresses))] {
-		if h.HasRewrite(pa) && a.claim(paClaim(pa), p) == nil {
+		if a.rewrites(s, p.Spec.Addresses[i]) && h.HasRewrite(pa) && a.claim(paClaim(pa), p) == nil {
 			given[i] = pa
 		}
 	}
@@ -38,7 +38,7 @@ func (a *admission) allocateRewrites(p *model.Port, s *model.VirtualSubnet) {
 	}
 	given := append(p.RewriteAddresses, make([]netip.Addr, len(p.Spec.Addresses)-len(p.RewriteAddresses))...)
 	for i, ca := range p.Spec.Addresses {
-		if given[i].IsValid() {
+		if given[i].IsValid() || !a.rewrites(s, ca) {
 			continue
 		}
 		if given[i], ok = a.freeRewrite(h, ca, uint64(p.ID)+uint64(i)); !ok {
@@ -48,6 +48,24 @@ func (a *admission) allocateRewrites(p *model.Port, s *model.VirtualSubnet) {
 		a.claim(paClaim(given[i]), p)
 	}
 	p.RewriteAddresses = given
+}
+
+// rewrites tells whether the Customer Address ca of s has a Provider Address of its own.
+func (a *admission) rewrites(s *model.VirtualSubnet, ca netip.Addr) bool {
+	n, ok := a.get(networkKey(s.Metadata.Tenant, s.Spec.Network)).(*model.VirtualNetwork)
+	return s.Spec.Transport == model.TransportRewrite && ok && n.Rewrites(ca)
+}
+
+// checkFamilies checks what the network's rewrite subnets rewrite.
+func checkFamilies(a *admission, n *model.VirtualNetwork) {
+	for i, f := range n.Spec.RewriteFamilies {
+		switch {
+		case f != model.IPv4 && f != model.IPv6:
+			a.fail(model.KeyOf(n), at("spec.rewriteFamilies", i), "%.40q is not a family; use ipv4 or ipv6", f)
+		case slices.Contains(n.Spec.RewriteFamilies[:i], f):
+			a.fail(model.KeyOf(n), at("spec.rewriteFamilies", i), "%s is there twice", f)
+		}
+	}
 }
 
 // rewritesOf is what old was given for the addresses cas, in their order; invalid where it was given none.
@@ -67,7 +85,7 @@ func rewritesOf(cas []netip.Addr, old *model.Port) []netip.Addr {
 // claimRewrite takes the Provider Address of a static record in a rewrite subnet, which stands for
 // that one Customer Address.
 func (a *admission) claimRewrite(s *model.VirtualSubnet, l *model.LookupRecord) {
-	if l.Rewrite = s.Spec.Transport == model.TransportRewrite; !l.Rewrite {
+	if l.Rewrite = a.rewrites(s, l.Spec.CustomerAddress); !l.Rewrite {
 		return
 	}
 	k, pa := model.KeyOf(l), l.Spec.ProviderAddress
@@ -103,30 +121,42 @@ func (a *admission) failPool(p *model.Port, h *model.Host, ca netip.Addr) {
 		family = "IPv4"
 	}
 	if len(poolOf(h, ca)) == 0 {
-		a.fail(k, "spec.addresses", "%s is in a rewrite subnet and needs a Provider Address of its own, and host %q has no %s prefix in spec.rewritePrefixes; add one that the underlay leads to that host",
-			ca, h.Metadata.Name, family)
+		a.fail(k, "spec.addresses", "%s is in a rewrite subnet and needs a Provider Address of its own, and host %q has no %s prefix in spec.rewritePrefixes; add one that the underlay leads to that host, or leave %s out of spec.rewriteFamilies of the network to have it carried by NVGRE",
+			ca, h.Metadata.Name, family, model.FamilyOf(ca))
 		return
 	}
 	a.fail(k, "spec.addresses", "%s is in a rewrite subnet and needs a Provider Address of its own, and none is free in the %s prefixes %s of host %q; add a prefix to its spec.rewritePrefixes, or move or delete ports",
 		ca, family, poolOf(h, ca), h.Metadata.Name)
 }
 
-// pullRewritten takes into the set what a change of a subnet's transport changes: its ports and
-// records, unless they are in the set anyway.
+// pullRewritten takes into the set what a change of a subnet's transport, or of the families that a network
+// rewrites, changes: ports and records, unless they are in the set anyway.
 func (a *admission) pullRewritten() {
 	for _, k := range slices.Clone(a.order) {
-		s, ok := a.puts[k].(*model.VirtualSubnet)
-		if !ok {
-			continue
-		}
-		old, ok := a.base.get(k).(*model.VirtualSubnet)
-		if !ok || (old.Spec.Transport == model.TransportRewrite) == (s.Spec.Transport == model.TransportRewrite) {
-			continue
-		}
-		for _, c := range a.childrenOf(k) {
-			if _, inSet := a.puts[c]; !inSet {
-				a.takePuts([]model.Resource{a.base.get(c)})
+		switch r := a.puts[k].(type) {
+		case *model.VirtualSubnet:
+			old, ok := a.base.get(k).(*model.VirtualSubnet)
+			if ok && (old.Spec.Transport == model.TransportRewrite) != (r.Spec.Transport == model.TransportRewrite) {
+				a.pullChildren(k)
 			}
+		case *model.VirtualNetwork:
+			old, ok := a.base.get(k).(*model.VirtualNetwork)
+			if !ok || slices.Equal(old.Spec.RewriteFamilies, r.Spec.RewriteFamilies) {
+				continue
+			}
+			for _, c := range a.childrenOf(k) {
+				if s, ok := a.get(c).(*model.VirtualSubnet); ok && s.Spec.Transport == model.TransportRewrite {
+					a.pullChildren(c)
+				}
+			}
+		}
+	}
+}
+
+func (a *admission) pullChildren(k model.Key) {
+	for _, c := range a.childrenOf(k) {
+		if _, inSet := a.puts[c]; !inSet {
+			a.takePuts([]model.Resource{a.base.get(c)})
 		}
 	}
 }
@@ -168,7 +198,7 @@ func (a *admission) checkGivenOut(h *model.Host) {
 		if _, inSet := a.puts[c]; !ok || inSet {
 			continue
 		}
-		if slices.ContainsFunc(p.RewriteAddresses, func(pa netip.Addr) bool { return !h.HasRewrite(pa) }) {
+		if slices.ContainsFunc(p.RewriteAddresses, func(pa netip.Addr) bool { return pa.IsValid() && !h.HasRewrite(pa) }) {
 			left = append(left, c)
 		}
 	}
@@ -298,7 +328,11 @@ func (s *State) RewritesInUse(host string) int {
 	n := 0
 	for c := range s.children[hostKey(host)] {
 		if p, ok := s.get(c).(*model.Port); ok {
-			n += len(p.RewriteAddresses)
+			for _, pa := range p.RewriteAddresses {
+				if pa.IsValid() {
+					n++
+				}
+			}
 		}
 	}
 	return n

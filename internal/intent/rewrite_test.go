@@ -171,3 +171,38 @@ func TestAnEmptyPoolNamesItself(t *testing.T) {
 	w.change(nil, portKey("red", "pa"))
 	w.apply(on("h1", port("red", "one-more", "web", "10.0.0.50")))
 }
+
+// A network that rewrites one family needs no Provider Addresses of the other; a change takes ports and records along.
+func TestOneFamilyIsRewritten(t *testing.T) {
+	w := rewriteWorld(t)
+	only := func(f ...model.Family) model.Resource {
+		return with(network("red", "prod"), func(n *model.VirtualNetwork) { n.Spec.RewriteFamilies = f })
+	}
+	w.apply(pooled("h3", "10.9.3.0/28"))
+	both := []model.Resource{on("h3", port("red", "web-3", "web", "10.0.0.7", "fd00:a::7"))}
+	w.refused(`host "h3" has no IPv6 prefix in spec.rewritePrefixes; add one that the underlay leads to that host, or leave ipv6 out of spec.rewriteFamilies`, both)
+	w.apply(only(model.IPv4))
+	w.apply(both...)
+	w.apply(on("h1", port("red", "web-1", "web", "10.0.0.5", "fd00:a::5")), record("red", "far", "web", "fd00:a::9", "02:00:00:00:00:09", "192.0.2.9"))
+	for _, name := range []string{"web-1", "web-3"} {
+		if got := w.given(name); len(got) != 2 || !got[0].Is4() || got[1].IsValid() {
+			t.Errorf("%s was given %v, want one of IPv4 alone", name, got)
+		}
+	}
+	if n := w.state.RewritesInUse("h1"); n != 1 {
+		t.Errorf("%d in use on h1, want 1", n)
+	}
+	w.refused("web-3", []model.Resource{only()}) // there is no IPv6 on h3
+	w.change(nil, portKey("red", "web-3"))
+	w.refused("family", []model.Resource{only(model.IPv6, model.IPv4), record("red", "far", "web", "fd00:a::9", "02:00:00:00:00:09", "192.0.2.9")})
+	w.change(nil, model.Key{Kind: model.KindLookupRecord, Ref: model.Ref{Tenant: "red", Name: "far"}})
+	kept := w.given("web-1")[0]
+	w.apply(only())
+	if got := w.given("web-1"); got[0] != kept || !got[1].Is6() {
+		t.Errorf("given %v, want %s still and one of IPv6", got, kept)
+	}
+	w.apply(only(model.IPv6))
+	if got := w.given("web-1"); got[0].IsValid() || !got[1].Is6() {
+		t.Errorf("given %v, want one of IPv6 alone", got)
+	}
+}

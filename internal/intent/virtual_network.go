@@ -18,7 +18,7 @@ var guidPattern = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}
 func (virtualNetworkRules) clone(r model.Resource) model.Resource {
 	c := *r.(*model.VirtualNetwork)
 	c.Metadata = cloneMeta(c.Metadata)
-	c.Spec.AccessLists = orNil(c.Spec.AccessLists)
+	c.Spec.AccessLists, c.Spec.RewriteFamilies = orNil(c.Spec.AccessLists), orNil(c.Spec.RewriteFamilies)
 	return &c
 }
 
@@ -37,6 +37,7 @@ func (virtualNetworkRules) inherit(r, old model.Resource) {
 func (virtualNetworkRules) check(a *admission, r, old model.Resource) {
 	n, k := r.(*model.VirtualNetwork), model.KeyOf(r)
 	a.checkLists(k, n.Spec.AccessLists)
+	checkFamilies(a, n)
 	if n.Spec.RDID == "" {
 		return
 	}

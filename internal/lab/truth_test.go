@@ -19,28 +19,28 @@ import (
 type carried struct {
 	name, a, b string // transports of the subnets
 	flood      string
+	rewrites   string // families that the network rewrites; "": both
 }
 
 // tenants are all transports with all ways to flood, and networks whose subnets differ.
 func (carried) all() (out []carried) {
 	for _, transport := range []string{"nvgre", "vxlan"} {
 		for _, flood := range []string{"l3", "l2"} {
-			out = append(out, carried{transport + "-" + flood, transport, transport, flood})
+			out = append(out, carried{name: transport + "-" + flood, a: transport, b: transport, flood: flood})
 		}
 	}
-	return append(out, carried{"mixed", "nvgre", "vxlan", "l3"}, carried{"mixed-l2", "vxlan", "nvgre", "l2"}, carried{"rewrite", "rewrite", "rewrite", "l3"},
-		carried{"rewrite-nvgre", "rewrite", "nvgre", "l2"}, carried{"vxlan-rewrite", "vxlan", "rewrite", "l3"})
+	return append(out, carried{"mixed", "nvgre", "vxlan", "l3", ""}, carried{"mixed-l2", "vxlan", "nvgre", "l2", ""},
+		carried{"rewrite", "rewrite", "rewrite", "l3", ""}, carried{"rewrite-l2", "rewrite", "rewrite", "l2", ""},
+		carried{"rewrite-ipv4", "rewrite", "rewrite", "l3", "ipv4"}, carried{"rewrite-ipv6", "rewrite", "rewrite", "l2", "ipv6"},
+		carried{"rewrite-nvgre", "rewrite", "nvgre", "l2", ""}, carried{"vxlan-rewrite", "vxlan", "rewrite", "l2", "ipv6"})
 }
 
 // manifest of the tenant: guests of two subnets on two hosts, so that every pair of same or
 // other host and same or other subnet is there.
 func (c carried) manifest(w *bytes.Buffer) (ports []GuestSpec) {
-	fmt.Fprintf(w, "---\nkind: Tenant\nmetadata: {name: %s}\n---\nkind: VirtualNetwork\nmetadata: {tenant: %s, name: prod}\n", c.name, c.name)
+	fmt.Fprintf(w, "---\nkind: Tenant\nmetadata: {name: %s}\n---\nkind: VirtualNetwork\nmetadata: {tenant: %s, name: prod}\nspec: {rewriteFamilies: [%s]}\n", c.name, c.name, c.rewrites)
 	for i, transport := range []string{c.a, c.b} {
 		subnet, flood := string(rune('a'+i)), c.flood
-		if transport == "rewrite" {
-			flood = "l3" // it has no other
-		}
 		fmt.Fprintf(w, "---\nkind: VirtualSubnet\nmetadata: {tenant: %s, name: %s}\nspec:\n  network: prod\n  prefixes: [10.0.%d.0/24, \"fd00:%s::/64\"]\n  transport: %s\n  flood: %s\n",
 			c.name, subnet, i, subnet, transport, flood)
 		for n, host := range []string{"h1", "h1", "h2"} {
@@ -79,7 +79,12 @@ func truth(t *testing.T, family string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	traceRewritten(t, l, "10.0.0.7", "10.0.1.7", "fd00:a::7", "fd00:b::7")
+	for _, c := range (carried{}).all() {
+		if c.a == "rewrite" && c.b == "rewrite" {
+			traceRewritten(t, l, c)
+		}
+	}
+	hearsFlooded(t, l)
 	rows := 0
 	for line := range strings.Lines(table.String()) {
 		if strings.HasSuffix(line, " ok\n") {
@@ -97,26 +102,98 @@ func truth(t *testing.T, family string) {
 	}
 }
 
-// traceRewritten wants packets from a guest on h1 to those on h2 to go without outer headers, there and back.
-func traceRewritten(t *testing.T, l Lab, to ...string) {
+// traceRewritten wants packets from a guest on h1 to those on h2 to go without outer headers, there and back; those of a
+// family that the network does not rewrite, by NVGRE.
+func traceRewritten(t *testing.T, l Lab, c carried) {
 	t.Helper()
-	for _, ca := range to {
-		answer, err := l.server().Operate().Trace(patience(t), connect.NewRequest(&weftv1.TraceRequest{Port: "rewrite/a1", To: ca}))
+	for to, family := range map[string]string{"10.0.0.7": "ipv4", "10.0.1.7": "ipv4", "fd00:a::7": "ipv6", "fd00:b::7": "ipv6"} {
+		answer, err := l.server().Operate().Trace(patience(t), connect.NewRequest(&weftv1.TraceRequest{Port: c.name + "/a1", To: to}))
 		if err != nil {
-			t.Fatalf("trace to %s: %v", ca, err)
+			t.Fatalf("%s: trace to %s: %v", c.name, to, err)
 		}
 		m := answer.Msg
-		rewritten := 0
+		want := map[bool]int{c.rewrites == "" || c.rewrites == family: 2}
+		got := map[bool]int{}
 		for _, r := range slices.Concat(m.GetForward(), m.GetReverse()) {
 			for _, f := range r.GetFindings() {
-				t.Errorf("trace to %s: %s", ca, f)
+				t.Errorf("%s: trace to %s: %s", c.name, to, f)
 			}
-			if r.GetOuter().GetRewritten() {
-				rewritten++
+			if r.GetOuter() != nil {
+				got[r.GetOuter().GetRewritten()]++
 			}
 		}
-		if !m.GetReturned() || rewritten != 2 {
-			t.Errorf("trace to %s: returned %v, %d rewritten: %s", ca, m.GetReturned(), rewritten, m.GetSummary())
+		if !m.GetReturned() || got[true] != want[true] || got[true]+got[false] < 2 {
+			t.Errorf("%s: trace to %s: returned %v, rewritten or not: %v: %s", c.name, to, m.GetReturned(), got, m.GetSummary())
 		}
+	}
+}
+
+// hearsFlooded has a guest of each tenant say something to everybody, by IPv4, IPv6 and ARP, and wants its neighbours
+// in a subnet that floods to hear it once, and nobody else. All tenants are alike to the last byte.
+func hearsFlooded(t *testing.T, l Lab) {
+	t.Helper()
+	ctx, all := patience(t), (carried{}).all()
+	wires, sent := map[string]*wire{}, map[string][][]byte{}
+	for _, c := range all {
+		for _, port := range []string{"a1", "a2", "a3", "b1", "b3"} {
+			wires[c.name+"/"+port] = l.tap(t, portRef{c.name, port})
+		}
+	}
+	for n, c := range all {
+		sender := wires[c.name+"/a1"]
+		sent[c.name] = floodedKinds(sender, uint32(n+1)<<8)
+		for _, f := range sent[c.name] {
+			sender.send(t, f)
+		}
+	}
+	got := map[string]map[string]int{}
+	err := poll(ctx, func() error {
+		for name, w := range wires {
+			if got[name] == nil {
+				got[name] = map[string]int{}
+			}
+			w.heard(t, got[name])
+		}
+		for _, c := range all {
+			for i, f := range sent[c.name] {
+				for _, to := range []string{"/a2", "/a3"} {
+					if c.flood == "l2" && got[c.name+to][string(f)] == 0 {
+						return fmt.Errorf("%s%s has not heard frame %d", c.name, to, i)
+					}
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	for name := range wires {
+		for _, c := range all {
+			want := 0
+			if c.flood == "l2" && (name == c.name+"/a2" || name == c.name+"/a3") {
+				want = 1
+			}
+			for i, f := range sent[c.name] {
+				if heard := got[name][string(f)]; heard != want {
+					t.Errorf("%s heard frame %d of %s %d times, want %d", name, i, c.name, heard, want)
+				}
+			}
+		}
+	}
+}
+
+// floodedKinds are frames of a1 to everybody, none like another.
+func floodedKinds(w *wire, mark uint32) [][]byte {
+	web1 := [4]byte{10, 0, 0, 5}
+	gratuitous := append([]byte{8, 6, 0, 1, 8, 0, 6, 4, 0, 1}, w.mac[:]...)
+	gratuitous = append(append(append(gratuitous, web1[:]...), make([]byte, 6)...), web1[:]...)
+	hello := []byte{0x86, 0xdd, 0x60, 0, 0, 0, 0, 4, 59, 255, 0xfd, 0, 0, 0x0a, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5,
+		0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xfb}
+	return [][]byte{
+		w.frame([6]byte{255, 255, 255, 255, 255, 255}, udp4(web1, [4]byte{10, 0, 0, 255}), mark),
+		w.frame([6]byte{1, 0, 0x5e, 0, 0, 0xfb}, udp4(web1, [4]byte{224, 0, 0, 251}), mark+1),
+		w.frame([6]byte{255, 255, 255, 255, 255, 255}, gratuitous, mark+2),
+		w.frame([6]byte{0x33, 0x33, 0, 0, 0, 0xfb}, hello, mark+3),
 	}
 }

@@ -81,12 +81,29 @@ func KeyOf(r Resource) Key { return Key{r.Kind(), r.Meta().Ref()} }
 // Transport carries a subnet's packets between hosts.
 type Transport string
 
-// The transports. Rewrite is not admitted yet.
+// The transports.
 const (
 	TransportNVGRE   Transport = "nvgre"
 	TransportVXLAN   Transport = "vxlan"
 	TransportRewrite Transport = "rewrite"
 )
+
+// Family is a family of IP addresses.
+type Family string
+
+// The families.
+const (
+	IPv4 Family = "ipv4"
+	IPv6 Family = "ipv6"
+)
+
+// FamilyOf tells the family of a, which is not IPv4-mapped.
+func FamilyOf(a netip.Addr) Family {
+	if a.Is4() {
+		return IPv4
+	}
+	return IPv6
+}
 
 // TransportID is the dense form of a Transport, which rows carry.
 type TransportID uint8
@@ -155,6 +172,14 @@ type VirtualNetworkSpec struct {
 	UseExternalRouter bool `json:"useExternalRouter,omitempty"`
 	// AccessLists judge the packets of every port of the network.
 	AccessLists []string `json:"accessLists,omitempty"`
+	// RewriteFamilies are those whose Customer Addresses the network's rewrite subnets rewrite; none: both. What is of
+	// another family goes by NVGRE, so it needs no Provider Addresses of its own family.
+	RewriteFamilies []Family `json:"rewriteFamilies,omitempty"`
+}
+
+// Rewrites tells whether rewrite subnets of n rewrite addresses of the family of ca.
+func (n *VirtualNetwork) Rewrites(ca netip.Addr) bool {
+	return len(n.Spec.RewriteFamilies) == 0 || slices.Contains(n.Spec.RewriteFamilies, FamilyOf(ca))
 }
 
 // VirtualSubnet is one broadcast boundary of a virtual network.
@@ -192,7 +217,8 @@ type Port struct {
 	// Learned are the addresses that the guest was seen to use, the oldest first.
 	Learned []netip.Addr `json:"learned,omitempty"`
 	// RewriteAddresses are the Provider Addresses that stand for Spec.Addresses in the underlay,
-	// one each and in their order, while the port is on a host and in a rewrite subnet.
+	// one each and in their order, while the port is on a host and in a rewrite subnet; invalid for those of a family
+	// that the network does not rewrite.
 	// Allocated by the server out of the host's RewritePrefixes.
 	RewriteAddresses []netip.Addr `json:"rewriteAddresses,omitempty"`
 }

@@ -121,16 +121,23 @@ type Address struct {
 	State model.AddressState
 }
 
-// Addresses lists the IPv4 and IPv6 addresses of this namespace.
+// Addresses lists the IPv4 and IPv6 addresses of this namespace, without stand-ins.
 func Addresses() ([]Address, error) {
 	all, err := retryDump(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
+	ours, err := StandIns()
+	if err != nil {
+		return nil, err
+	}
 	out := make([]Address, 0, len(all))
 	for _, a := range all {
 		ip, ok := netip.AddrFromSlice(a.IP)
 		if !ok {
+			continue
+		}
+		if _, standsIn := ours[StandIn{uint32(a.LinkIndex), ip.Unmap()}]; standsIn {
 			continue
 		}
 		bits, _ := a.Mask.Size()

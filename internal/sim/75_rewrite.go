@@ -178,6 +178,9 @@ func (w *walk) uplinkRewrite75() model.Verdict {
 		return model.VerdictContinue
 	}
 	p, to := &w.packet, w.Set.RewriteIn[w.packet.dst]
+	if p.isND(wire.ICMPv6NeighbourSol) || p.isND(wire.ICMPv6NeighbourAdv) {
+		return w.say(model.VerdictPass, "rewrite", "the host's own stack speaks of its addresses with neighbours in the underlay")
+	}
 	port, ok := w.Set.Ports[to.IfIndex]
 	if to.IfIndex == 0 || !ok || port.VSID != to.VSID {
 		return w.say(model.VerdictNotLocal, "rewrite", "%s stands for %s of subnet %d, which no port here has", p.dst, to.CA, to.VSID)

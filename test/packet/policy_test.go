@@ -304,8 +304,11 @@ func (w *world) addRecord(rng *rand.Rand, sub *subnet, r table.Record) {
 		if _, taken := w.set.Records[key]; taken {
 			continue
 		}
+		if sub.transport == model.Rewrite && chance(rng, 15) { // of a family that its network does not rewrite
+			r.Transport = model.NVGRE
+		}
 		w.set.Records[key] = r
-		if sub.transport == model.Rewrite {
+		if r.Transport == model.Rewrite {
 			w.addRewrite(rng, sub, key, r)
 		}
 		sub.members = append(sub.members, member{key.CA, r.MAC, r.PA, r.IfIndex})
@@ -469,10 +472,10 @@ func (w *world) addWays(rng *rand.Rand, pa netip.Addr) {
 
 // addFlood has a subnet flooded, to most of its members and some that are none.
 func (w *world) addFlood(rng *rand.Rand, sub *subnet) {
-	if sub.transport == model.Rewrite {
-		return // admission lets none through
-	}
 	f := table.Flood{L2: chance(rng, 70), Rate: math.MaxUint32, Transport: sub.transport}
+	if sub.transport == model.Rewrite {
+		f.Transport = model.NVGRE
+	}
 	if chance(rng, 5) {
 		f.Rate = 0
 	}

@@ -58,6 +58,21 @@ func rewriting(vsids ...model.VSID) func(*table.Set) {
 	}
 }
 
+// rewritingOnly has the network of red's subnets rewrite one family; the other goes by NVGRE.
+func rewritingOnly(v4 bool) func(*table.Set) {
+	return and(rewriting(red1, red2), func(set *table.Set) {
+		for k, r := range set.Records {
+			if r.Transport != model.Rewrite || k.CA.Is4() == v4 {
+				continue
+			}
+			r.Transport = model.NVGRE
+			set.Records[k] = r
+			delete(set.RewriteOut, table.RecordKey(k))
+			delete(set.RewriteIn, own(k.CA))
+		}
+	})
+}
+
 // and does one change after another.
 func and(changes ...func(*table.Set)) func(*table.Set) {
 	return func(set *table.Set) {
@@ -183,9 +198,18 @@ func rewriteOutStories(s site) []story {
 		e, w := family.mail, family.mail.rewritten()
 		l, lw := family.log, family.log.rewritten()
 		headers := len(e.tcp(64, 0))
+		carried := func(inner []byte) []byte {
+			return nvgre(uplinkNextHop, s.macs[s.uplinks[0]], paHere, paFar, red1, flowOf(e.src, e.dst), 0, inner)
+		}
 		big := e.tcp(64, 1501-headers)
 		all = append(all,
 			out(name("TCP"), e.tcp(64, 30), w.tcp(64, 30)),
+			story{name: "rewrite: " + name("is the family that is rewritten"), in: fromWeb(e.udp(64, 30)), change: rewritingOnly(e.src.Is4()), want: sent(w.udp(64, 30)), port: web.id},
+			story{name: "rewrite: " + name("is the other family"), in: fromWeb(e.udp(64, 30)), change: rewritingOnly(!e.src.Is4()), port: web.id,
+				want: outcome{model.VerdictEncapsulated, s.uplinks[0], carried(ipFrame(mail.mac, web.mac, e.udp(64, 30)))}},
+			story{name: "rewrite: " + name("is the other family, from another host"), change: rewritingOnly(!e.src.Is4()), port: web.id, to: web.id,
+				in:   s.fromUplink(nvgre(s.macs[s.uplinks[0]], uplinkNextHop, paFar, paHere, red1, 0, 0, ipFrame(web.mac, mail.mac, e.back().udp(64, 30)))),
+				want: outcome{model.VerdictDelivered, s.ports[devWeb], ipFrame(web.mac, mail.mac, e.back().udp(64, 30))}},
 			out(name("an odd length"), e.tcp(64, 31), w.tcp(64, 31)),
 			out(name("UDP"), e.udp(64, 30), w.udp(64, 30)),
 			out(name("UDP without a checksum"), dgram(e.src, e.dst, 64, 9), dgram(w.src, w.dst, 64, 9)),
@@ -366,7 +390,9 @@ func rewriteInStories(s site) []story {
 	return append(all,
 		dropped("options", v4(wire.IPv4{TTL: 64, Proto: wire.ProtoUDP, Source: own(mail.v4), Destination: own(web.v4)}, []byte{1, 1, 1, 1}, udp(1, 2, 3)), model.VerdictRewriteNotCarried, web.id),
 		dropped("an extension header", v6(wire.IPv6{HopLimit: 64, Next: wire.ProtoDestOpts, Source: own(mail.v6), Destination: own(web.v6)}, join([]byte{wire.ProtoUDP, 0, 1, 4, 0, 0, 0, 0}, udp(1, 2, 3))), model.VerdictRewriteNotCarried, web.id),
-		dropped("an advertisement", neighbour(own(mail.v6), own(web.v6), wire.Neighbour{Type: wire.ICMPv6NeighbourAdv, Target: mail.v6, MAC: mail.mac, HasMAC: true}), model.VerdictRewriteNotCarried, web.id),
+		dropped("a router advertisement", icmp6(wire.IPv6{HopLimit: 255, Source: own(mail.v6), Destination: own(web.v6)}, 134, 0, 0, zeros(8)), model.VerdictRewriteNotCarried, web.id),
+		pass("a neighbour on the link answers", ipFrame(up, uplinkNextHop, neighbour(own(mail.v6), own(web.v6), wire.Neighbour{Type: wire.ICMPv6NeighbourAdv, Target: own(mail.v6), MAC: mail.mac, HasMAC: true})), both),
+		pass("a neighbour on the link asks", ipFrame(up, uplinkNextHop, neighbour(own(mail.v6), own(web.v6), wire.Neighbour{Type: wire.ICMPv6NeighbourSol, Target: own(web.v6), MAC: uplinkNextHop, HasMAC: true})), both),
 		dropped("longer than its frame", with(ends{own(mail.v4), own(web.v4)}.udp(61, 30), 2, 1), model.VerdictIpMalformed, 0),
 	)
 }

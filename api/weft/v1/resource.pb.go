@@ -559,6 +559,7 @@ type VirtualNetworkSpec struct {
 	Rdid              string                 `protobuf:"bytes,1,opt,name=rdid,proto3" json:"rdid,omitempty"`
 	UseExternalRouter bool                   `protobuf:"varint,2,opt,name=use_external_router,json=useExternalRouter,proto3" json:"use_external_router,omitempty"` // between subnets, customer routes decide and not the distributed router
 	AccessLists       []string               `protobuf:"bytes,3,rep,name=access_lists,json=accessLists,proto3" json:"access_lists,omitempty"`
+	RewriteFamilies   []string               `protobuf:"bytes,4,rep,name=rewrite_families,json=rewriteFamilies,proto3" json:"rewrite_families,omitempty"` // ipv4, ipv6; none: both. CAs of another family go by NVGRE where a subnet's transport is rewrite
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -610,6 +611,13 @@ func (x *VirtualNetworkSpec) GetUseExternalRouter() bool {
 func (x *VirtualNetworkSpec) GetAccessLists() []string {
 	if x != nil {
 		return x.AccessLists
+	}
+	return nil
+}
+
+func (x *VirtualNetworkSpec) GetRewriteFamilies() []string {
+	if x != nil {
+		return x.RewriteFamilies
 	}
 	return nil
 }
@@ -3545,11 +3553,12 @@ const file_weft_v1_resource_proto_rawDesc = "" +
 	"\x06Tenant\x12-\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x11.weft.v1.MetadataR\bmetadata\x12'\n" +
 	"\x04spec\x18\x02 \x01(\v2\x13.weft.v1.TenantSpecR\x04spec\x12'\n" +
-	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"{\n" +
+	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"\xa6\x01\n" +
 	"\x12VirtualNetworkSpec\x12\x12\n" +
 	"\x04rdid\x18\x01 \x01(\tR\x04rdid\x12.\n" +
 	"\x13use_external_router\x18\x02 \x01(\bR\x11useExternalRouter\x12!\n" +
-	"\faccess_lists\x18\x03 \x03(\tR\vaccessLists\"\x99\x01\n" +
+	"\faccess_lists\x18\x03 \x03(\tR\vaccessLists\x12)\n" +
+	"\x10rewrite_families\x18\x04 \x03(\tR\x0frewriteFamilies\"\x99\x01\n" +
 	"\x0eVirtualNetwork\x12-\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x11.weft.v1.MetadataR\bmetadata\x12/\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1b.weft.v1.VirtualNetworkSpecR\x04spec\x12'\n" +

@@ -78,7 +78,7 @@ func (rd *reader) resource(p *weftv1.Resource) model.Resource {
 		m := rd.meta(model.KindVirtualNetwork, k.VirtualNetwork.GetMetadata())
 		return &model.VirtualNetwork{Metadata: m, Spec: model.VirtualNetworkSpec{
 			RDID: k.VirtualNetwork.GetSpec().GetRdid(), UseExternalRouter: k.VirtualNetwork.GetSpec().GetUseExternalRouter(),
-			AccessLists: k.VirtualNetwork.GetSpec().GetAccessLists()}}
+			AccessLists: k.VirtualNetwork.GetSpec().GetAccessLists(), RewriteFamilies: families(k.VirtualNetwork.GetSpec().GetRewriteFamilies())}}
 	case *weftv1.Resource_VirtualSubnet:
 		return rd.virtualSubnet(k.VirtualSubnet)
 	case *weftv1.Resource_AddressGroup:
@@ -244,4 +244,11 @@ func orWord(s, word string) string {
 		return word
 	}
 	return s
+}
+
+func families(in []string) (out []model.Family) {
+	for _, f := range in {
+		out = append(out, model.Family(f))
+	}
+	return out
 }
