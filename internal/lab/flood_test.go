@@ -26,9 +26,17 @@ type wire struct {
 // tap opens the device of a guest.
 func (l Lab) tap(t *testing.T, g portRef) *wire {
 	t.Helper()
-	w := &wire{name: g.String()}
-	err := within(l.guestSpace(g), func() error {
-		device, err := net.InterfaceByName("eth0")
+	w := listen(t, l.guestSpace(g), "eth0")
+	w.name = g.String()
+	return w
+}
+
+// listen opens a device of a namespace.
+func listen(t *testing.T, space, name string) *wire {
+	t.Helper()
+	w := &wire{name: name}
+	err := within(space, func() error {
+		device, err := net.InterfaceByName(name)
 		if err != nil {
 			return err
 		}
@@ -43,7 +51,7 @@ func (l Lab) tap(t *testing.T, g portRef) *wire {
 		return unix.Bind(w.fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: device.Index})
 	})
 	if err != nil {
-		t.Fatalf("device of %s: %v", g, err)
+		t.Fatalf("device %s of %s: %v", name, space, err)
 	}
 	t.Cleanup(func() { unix.Close(w.fd) })
 	return w
