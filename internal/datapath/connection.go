@@ -6,9 +6,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"math/bits"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -112,14 +114,14 @@ func rulesVersion(p table.Port) uint32 {
 
 // dropConnections takes the tables away of ports that will not be what they are.
 func (s *Switch) dropConnections(want table.Set, sweep bool) error {
-	var errs []error
+	gone := map[uint32]uint32{}
 	for ifindex, was := range s.have.Ports {
 		p, ok := want.Ports[ifindex]
-		if !ok && sweep || ok && p.ID != was.ID {
-			errs = append(errs, s.removeConnections(s.slots[ifindex]))
+		if slot := s.slots[ifindex]; s.connections[slot] != 0 && (!ok && sweep || ok && p.ID != was.ID) {
+			gone[slot] = 0
 		}
 	}
-	return errors.Join(errs...)
+	return s.setConnections(gone)
 }
 
 // putConnections gives each port the table that its rules need. One of another size starts anew.
@@ -133,23 +135,61 @@ func (s *Switch) putConnections() error {
 		}
 		return is
 	}
-	var errs []error
+	tables := map[uint32]uint32{}
 	for ifindex, p := range s.have.Ports {
 		slot := s.slots[ifindex]
 		buckets, has := bucketsFor(p, stateful), s.connections[slot]
 		if buckets == has || buckets == fewestBuckets && has != 0 {
 			continue // what rules opened that were stateful is judged by those that are not
 		}
-		if err := s.makeConnections(slot, buckets); err != nil {
-			errs = append(errs, fmt.Errorf("connections of port %d: %w", p.ID, err))
-		}
+		tables[slot] = buckets
 	}
+	return s.setConnections(tables)
+}
+
+// setConnections gives slots tables of so many buckets, or none, and tables that are empty. It sets many at
+// once: after each the kernel waits until no program runs that may have seen the one before.
+func (s *Switch) setConnections(tables map[uint32]uint32) error {
+	var (
+		errs  []error
+		mu    sync.Mutex
+		wg    sync.WaitGroup
+		limit = make(chan struct{}, 32)
+	)
+	for slot, buckets := range tables {
+		limit <- struct{}{}
+		mu.Lock()
+		was := s.connections[slot]
+		mu.Unlock()
+		wg.Go(func() {
+			err := s.setTable(slot, was, buckets)
+			<-limit
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err != nil:
+				errs = append(errs, fmt.Errorf("connections of slot %d: %w", slot, err))
+			case buckets == 0:
+				delete(s.connections, slot)
+			default:
+				s.connections[slot] = buckets
+			}
+		})
+	}
+	wg.Wait()
 	return errors.Join(errs...)
 }
 
-func (s *Switch) makeConnections(slot, buckets uint32) error {
-	if err := s.removeConnections(slot); err != nil || buckets == 0 {
-		return err
+func (s *Switch) setTable(slot, was, buckets uint32) error {
+	putSize := func() error { return s.maps["conn_port"].Put(slot, connPortRow{Buckets: buckets}) }
+	if buckets == 0 {
+		if err := ignoreMissing(s.maps["connection"].Delete(slot)); err != nil {
+			return err
+		}
+		return putSize()
+	}
+	if buckets == was {
+		return errors.Join(s.emptyTable(slot), putSize())
 	}
 	m, err := ebpf.NewMap(&ebpf.MapSpec{Name: "conn_table", Type: ebpf.Array, Flags: unix.BPF_F_INNER_MAP, KeySize: 4,
 		ValueSize: uint32(binary.Size(connectionBucket{})), MaxEntries: buckets})
@@ -157,28 +197,26 @@ func (s *Switch) makeConnections(slot, buckets uint32) error {
 		return err
 	}
 	defer m.Close()
+	// A program that runs meanwhile must not look behind the end of the smaller one.
+	if buckets < was {
+		if err := putSize(); err != nil {
+			return err
+		}
+		return s.maps["connection"].Put(slot, m)
+	}
 	if err := s.maps["connection"].Put(slot, m); err != nil {
 		return err
 	}
-	if err := s.maps["conn_port"].Put(slot, connPortRow{Buckets: buckets}); err != nil {
-		return err
-	}
-	s.connections[slot] = buckets
-	return nil
+	return putSize()
 }
 
-func (s *Switch) removeConnections(slot uint32) error {
-	if s.connections[slot] == 0 {
-		return nil
-	}
-	if err := ignoreMissing(s.maps["connection"].Delete(slot)); err != nil {
+func (s *Switch) emptyTable(slot uint32) error {
+	var m *ebpf.Map
+	if err := s.maps["connection"].Lookup(slot, &m); err != nil {
 		return err
 	}
-	if err := s.maps["conn_port"].Put(slot, connPortRow{}); err != nil {
-		return err
-	}
-	delete(s.connections, slot)
-	return nil
+	defer m.Close()
+	return blank("connection", m)
 }
 
 // recallConnections learns which slots have tables, and takes those of nobody away.
@@ -188,21 +226,18 @@ func (s *Switch) recallConnections() error {
 	for _, slot := range s.slots {
 		used[slot] = true
 	}
-	var stale []uint32
+	stale := map[uint32]uint32{}
 	err := readAll(s.maps["conn_port"], func(slot uint32, row connPortRow) error {
 		if row.Buckets == 0 {
 			return nil
 		}
 		s.connections[slot] = row.Buckets
 		if !used[slot] {
-			stale = append(stale, slot)
+			stale[slot] = 0
 		}
 		return nil
 	})
-	for _, slot := range stale {
-		err = errors.Join(err, s.removeConnections(slot))
-	}
-	return errors.Join(err, s.keepSecret())
+	return errors.Join(err, s.setConnections(stale), s.keepSecret())
 }
 
 // keepSecret makes up by what connections are hashed, once: pinned tables outlive the process.
@@ -341,13 +376,10 @@ func (s *Switch) SetClock(now time.Duration) error {
 	return s.maps["conn_secret"].Put(uint32(0), row)
 }
 
-// ForgetConnections ends all connections: what has no rule that allows it is denied from now on.
+// ForgetConnections ends all connections: what has no rule that allows it is denied from now on. It is for
+// tests: no packet may be under way.
 func (s *Switch) ForgetConnections() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var errs []error
-	for slot, buckets := range s.connections {
-		errs = append(errs, s.makeConnections(slot, buckets))
-	}
-	return errors.Join(errs...)
+	return s.setConnections(maps.Clone(s.connections))
 }
