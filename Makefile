@@ -1,7 +1,8 @@
 # weft. `make help` lists the targets; each line after ## is its help.
 VERSION ?= $(shell git -c safe.directory='*' describe --tags --always --dirty 2>/dev/null || echo unknown)
 export CGO_ENABLED = 0
-export GOFLAGS = -buildvcs=false
+# With -trimpath everywhere, what the programs are made of is compiled once for them and for their tests.
+export GOFLAGS = -buildvcs=false -trimpath
 GO = go
 FUZZ = 10m
 
@@ -12,7 +13,7 @@ help: ## list the targets
 
 build: ## build bin/weft and bin/weftd; needs only Go
 	@mkdir -p bin
-	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/weft ./cmd/weftd
+	$(GO) build -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/weft ./cmd/weftd
 
 demo: build ## bring up two hosts and two tenants with the same addresses, and prove who can talk
 	@$(GO) run ./tools/needs demo
@@ -21,11 +22,17 @@ demo: build ## bring up two hosts and two tenants with the same addresses, and p
 demo-down: build ## remove everything that demo made
 	bin/weftd lab down
 
+# Most tests wait for the kernel and for each other more than they compute: three packages at a time keep two
+# processors busy, the longest first. What times packets or measures has the machine for itself.
+TOGETHER = 3
+LONGEST = ./internal/lab ./internal/datapath ./internal/agent ./test/packet ./test/kernels ./test/acceptance
+ALONE = ./test/bandwidth,./test/chaos
+
 test: ## everything that must pass; installs what it needs; root; about 24 minutes on 2 cores
 	@test "$$(id -u)" = 0 || { echo "make test makes network namespaces and loads eBPF: run it as root" >&2; exit 1; }
 	@$(GO) run ./tools/needs test
 	@$(MAKE) -s --no-print-directory check build
-	@$(GO) run ./tools/testsum -p 2 -alone ./test/... -fuzz 5s ./cmd/... ./internal/... ./tools/...
+	@$(GO) run ./tools/testsum -p $(TOGETHER) -alone $(ALONE) -fuzz 5s $(LONGEST) ./...
 
 test-kernels: ## boot Debian's 6.12 and newest kernel in emulation, run the switch in them; needs Debian's apt
 	@$(GO) run ./tools/needs test-kernels

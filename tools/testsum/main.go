@@ -18,6 +18,9 @@ import (
 	"log"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -27,7 +30,7 @@ func main() {
 	fuzz := flag.Duration("fuzz", 0, "after the tests, fuzz each target for this long")
 	only := flag.Bool("only-fuzz", false, "fuzz, and run nothing else")
 	parallel := flag.String("p", "2", "packages tested at once")
-	alone := flag.String("alone", "", "pattern of packages that are tested one at a time, after the others: they measure or time")
+	alone := flag.String("alone", "", "patterns of packages, with commas between, that are tested one at a time, after the others: they measure or time")
 	timeout := flag.Duration("timeout", 12*time.Minute, "time that one package may take")
 	flag.Parse()
 	packages := flag.Args()
@@ -36,13 +39,19 @@ func main() {
 	}
 	s := &sum{out: os.Stdout, output: map[test][]string{}}
 	if !*only {
-		s.goTest(append([]string{"-vet=off", "-count=1", "-p", *parallel, "-timeout", timeout.String()}, packages...))
-	}
-	if *alone != "" {
-		if !*only {
-			s.goTest([]string{"-vet=off", "-count=1", "-p", "1", "-timeout", timeout.String(), *alone})
+		together, single := packages, []string(nil)
+		if *alone != "" {
+			single = s.list(strings.Split(*alone, ","))
+			together = without(s.list(packages), single)
 		}
-		packages = append(packages, *alone)
+		for _, group := range []struct {
+			parallel string
+			packages []string
+		}{{*parallel, together}, {"1", single}} {
+			if len(group.packages) > 0 {
+				s.goTest(append([]string{"-vet=off", "-count=1", "-p", group.parallel, "-timeout", timeout.String()}, group.packages...))
+			}
+		}
 	}
 	if *fuzz > 0 {
 		if err := s.fuzzAll(packages, *fuzz); err != nil {
@@ -97,6 +106,23 @@ func (s *sum) goTest(args []string) {
 	if err != nil && s.failed == before { // it failed, and no event said why
 		s.complain("go "+strings.Join(cmd.Args[1:], " "), fmt.Errorf("%w\n%s", err, stderr.Bytes()))
 	}
+}
+
+// list gives the packages that patterns match, in their order: the first are tested first.
+func (s *sum) list(patterns []string) []string {
+	out, err := exec.Command("go", append([]string{"list", "--"}, patterns...)...).Output()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		err = fmt.Errorf("%w\n%s", err, exit.Stderr)
+	}
+	if err != nil {
+		s.complain("go list", err)
+	}
+	return strings.Fields(string(out))
+}
+
+func without(all, some []string) []string {
+	return slices.DeleteFunc(all, func(p string) bool { return slices.Contains(some, p) })
 }
 
 func (s *sum) complain(what string, err error) {
@@ -189,11 +215,15 @@ func (s *sum) fail(t test, e event) {
 
 // fuzzAll fuzzes every target of packages for d, one after the other.
 func (s *sum) fuzzAll(packages []string, d time.Duration) error {
-	list, err := exec.Command("go", append([]string{"test", "-vet=off", "-json", "-list", "^Fuzz"}, packages...)...).Output()
+	list, err := exec.Command("go", append([]string{"list", "-json=Dir,ImportPath,TestGoFiles,XTestGoFiles", "--"}, packages...)...).Output()
 	if err != nil {
 		return fmt.Errorf("list: %w", err)
 	}
-	for _, t := range targets(list) {
+	found, err := targets(list)
+	if err != nil {
+		return err
+	}
+	for _, t := range found {
 		fmt.Fprintf(s.out, "fuzz %s %s for %s\n", t.pkg, t.name, d)
 		s.progress = ""
 		s.goTest([]string{"-vet=off", "-run", "^$", "-fuzz", "^" + t.name + "$", "-fuzztime", d.String(), "-timeout", "0", t.pkg})
@@ -202,17 +232,29 @@ func (s *sum) fuzzAll(packages []string, d time.Duration) error {
 	return nil
 }
 
-// targets reads the output of `go test -json -list`.
-func targets(list []byte) []test {
+var fuzzTarget = regexp.MustCompile(`(?m)^func (Fuzz\w*)\(`)
+
+// targets finds those of the packages that `go list -json` has printed. They are read from the source:
+// `go test -list` would link the tests of every package first.
+func targets(list []byte) ([]test, error) {
 	var ts []test
-	for line := range bytes.Lines(list) {
-		var e event
-		if json.Unmarshal(line, &e) != nil || e.Action != "output" {
-			continue
+	for packages := json.NewDecoder(bytes.NewReader(list)); packages.More(); {
+		var p struct {
+			Dir, ImportPath           string
+			TestGoFiles, XTestGoFiles []string
 		}
-		if name := strings.TrimSpace(e.Output); strings.HasPrefix(name, "Fuzz") {
-			ts = append(ts, test{e.Package, name})
+		if err := packages.Decode(&p); err != nil {
+			return nil, fmt.Errorf("list: %w", err)
+		}
+		for _, file := range slices.Concat(p.TestGoFiles, p.XTestGoFiles) {
+			text, err := os.ReadFile(filepath.Join(p.Dir, file))
+			if err != nil {
+				return nil, err
+			}
+			for _, m := range fuzzTarget.FindAllSubmatch(text, -1) {
+				ts = append(ts, test{p.ImportPath, string(m[1])})
+			}
 		}
 	}
-	return ts
+	return ts, nil
 }

@@ -51,7 +51,8 @@ func TestMain(m *testing.M) { os.Exit(3) }`, nil, "0 passed, 1 failed, 0 skipped
 		"nothing ran":         {"package m\n", nil, "0 passed, 0 failed, 0 skipped", false, ""},
 		"fuzz passes":         {header + `func FuzzA(f *testing.F) { f.Fuzz(func(t *testing.T, b []byte) {}) }`, []string{"-only-fuzz", "-fuzz", "1s"}, "1 passed, 0 failed, 0 skipped", true, "execs: "},
 		"fuzz finds":          {header + `func FuzzA(f *testing.F) { f.Fuzz(func(t *testing.T, b []byte) { if len(b) > 2 { t.Fatal("found") } }) }`, []string{"-only-fuzz", "-fuzz", "20s"}, "0 passed, 1 failed, 0 skipped", false, "found"},
-		"alone":               {header + `func TestA(t *testing.T) {}`, []string{"-alone", ".", "m"}, "2 passed, 0 failed, 0 skipped", true, "ok   m"},
+		"alone, and once":     {header + `func TestA(t *testing.T) {}`, []string{"-alone", ".", "./..."}, "1 passed, 0 failed, 0 skipped", true, "ok   m"},
+		"nothing alone":       {header + `func TestA(t *testing.T) {}`, []string{"-alone", "./nowhere", "./..."}, "1 passed, 1 failed, 0 skipped", false, "nowhere"},
 		"no such package":     {header, []string{"./nowhere"}, "0 passed, 1 failed, 0 skipped", false, "nowhere"},
 		"no targets is wrong": {header + `func TestA(t *testing.T) {}`, []string{"-only-fuzz", "-fuzz", "1s"}, "0 passed, 0 failed, 0 skipped", false, ""},
 	}
