@@ -6,6 +6,8 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
+#include "maps/port.h"
+
 /* vlan_port: one device of this host where a VM NIC meets the VLAN switch. A VLAN is a bit of
  * what the port sends and receives; bit 0 is for frames without a tag.
  * key     ifindex of the device
@@ -13,26 +15,18 @@
  * readers vlan
  * miss    the device is being attached or detached: PORT_UNKNOWN or PORT_DOWN
  * full    Apply refuses before it writes anything */
-#define VLAN_SPOOF 1    /* the guest may speak for others */
-#define VLAN_PEER 2     /* veth whose other end is in another namespace */
-#define VLAN_TRUNK 4    /* frames have tags but in the native VLAN */
-#define VLAN_PRIORITY 8 /* 802.1p priorities of the guest pass */
-
 struct vlan_port {
-	__u32 ifindex; /* repeats the key: rows.h says why */
-	__u32 id;      /* model.PortID */
-	__u32 slot;    /* index into traffic and storm */
-	__u32 uplink;  /* the external interface; 0: none */
-	__u8 mac[6];
-	__u16 flags;
-	__u16 native; /* VLAN of what the guest sends without a tag; 0: no tag there either */
-	__u16 mtu;
-	__u32 storm; /* packets per second that the port may have flooded */
+	struct port port; /* what all ports have; no VSID, network and PA */
+	__u32 uplink;     /* the external interface; 0: none */
+	__u32 storm;      /* packets per second that the port may have flooded */
+	__u16 native;     /* VLAN of what the guest sends without a tag; 0: no tag there either */
+	__u16 trunk;      /* 1: frames have tags but in the native VLAN */
+	__u32 held;       /* 1: to the addresses that `allowed` has of it */
 	__u64 sends[64];
 	__u64 receives[64];
 };
 
-_Static_assert(sizeof(struct vlan_port) == 1056, "vlan_port");
+_Static_assert(sizeof(struct vlan_port) == 1136, "vlan_port");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -11,14 +11,20 @@
 #include <bpf/bpf_helpers.h>
 
 #include "gen/verdict.h"
+#include "lib/acl.h"
 #include "lib/config.h"
 #include "lib/ctx.h"
 #include "lib/finish.h"
+#include "lib/guard.h"
 #include "maps/flood.h"
 #include "maps/scratch.h"
 #include "maps/traffic.h"
 #include "maps/vlan.h"
+#include "stage/10_parse.h"
+#include "stage/20_admit.h"
+#include "wire/arp.h"
 #include "wire/ethernet.h"
+#include "wire/icmp.h"
 
 /* Switch frames between ports without a VSID and an external interface, by VLAN.
  *
@@ -32,7 +38,7 @@
 /* One frame. */
 struct vlaned {
 	struct __sk_buff *skb;
-	struct pkt *p; /* for the counters of drops; in scratch, because the stack has no room for it */
+	struct pkt *p; /* what is behind the tag; in scratch, because the stack has no room for it */
 	const struct vlan_port *from;     /* null: it came from the uplink */
 	const struct vlan_member *members;
 	struct eth eth;
@@ -43,7 +49,9 @@ struct vlaned {
 	__u8 tagged;  /* it came with a tag */
 	__u8 doubled; /* and with another one, or one of a service provider */
 	__u8 with_tag; /* the round of copies: those that have one */
+	__u8 bare;     /* its tag is off, and p is read */
 	__u8 action;   /* enum action */
+	enum verdict read; /* what is wrong with what is behind the tag, for ports that look */
 	__u32 out;     /* device it leaves by */
 	__u32 copies;
 };
@@ -61,7 +69,7 @@ static __always_inline bool vlan_is_tag(__be16 type)
 /* Whether a port gets its frames of the VLAN with a tag. */
 static __always_inline bool vlan_keeps_tag(const struct vlan_port *to, __u16 vid)
 {
-	return to->flags & VLAN_TRUNK && vid && vid != to->native;
+	return to->trunk && vid && vid != to->native;
 }
 
 /* Reads addresses and tag. The kernel has taken an outer 802.1Q tag off before, but not in a test run. */
@@ -115,9 +123,45 @@ static __always_inline bool vlan_push(struct __sk_buff *skb, __u16 tci)
 	return bpf_skb_vlan_push(skb, bpf_htons(TYPE_VLAN), tci) == 0;
 }
 
+/* 802.2 with SNAP can carry all that an Ethernet type can, and some receivers look (CVE-2021-27853). */
+static __always_inline bool vlan_is_snap(struct __sk_buff *skb, __u16 type)
+{
+	__be16 saps;
+
+	return type < 0x600 && load(skb, sizeof(struct eth), &saps, sizeof(saps)) && saps == bpf_htons(0xaaaa);
+}
+
+/* What is behind the tag. There is more than IP on a VLAN, which nobody here looks into. */
+static __always_inline enum verdict vlan_parse_payload(struct __sk_buff *skb, struct pkt *p)
+{
+	enum verdict v = parse_payload(skb, p);
+	__u32 start, field;
+
+	if (v != V_NON_IP)
+		return v ? v : parse_pending(skb, p);
+	if (csum_pending(skb, &start, &field) || vlan_is_snap(skb, p->type))
+		return V_NON_IP;
+	return V_CONTINUE;
+}
+
+/* Takes the tag off and reads what is behind it. */
+static __always_inline bool vlan_read(struct vlaned *f)
+{
+	struct pkt *p = f->p;
+
+	if (f->bare)
+		return true;
+	f->bare = 1;
+	if ((f->tagged && bpf_skb_vlan_pop(f->skb)) || !load(f->skb, 0, &p->eth, sizeof(p->eth)))
+		return false;
+	p->end = f->skb->len;
+	f->read = vlan_parse_payload(f->skb, p);
+	return true;
+}
+
 static __always_inline bool vlan_within_rate(const struct vlan_port *from)
 {
-	__u32 slot = from->slot;
+	__u32 slot = from->port.slot;
 	__u64 *used = bpf_map_lookup_elem(&storm, &slot), now = bpf_ktime_get_ns(), start;
 
 	if (!used || !from->storm)
@@ -148,22 +192,103 @@ static __always_inline void vlan_count(__u32 slot, __u32 len, bool out)
 static __always_inline enum verdict vlan_admit(struct vlaned *f)
 {
 	const struct vlan_port *from = f->from;
-	__u16 priority = from->flags & VLAN_PRIORITY ? f->tci & 0xe000 : 0;
+	__u16 priority = from->port.flags & PORT_PRIORITY_TAG ? f->tci & 0xe000 : 0;
 
 	if (f->doubled)
 		return V_VLAN_DOUBLE_TAGGED;
-	if (f->vid && !(from->flags & VLAN_TRUNK))
+	if (f->vid && !(from->trunk))
 		return V_VLAN_TAGGED;
 	if (!f->vid)
 		f->vid = from->native;
 	if (!vlan_has(from->sends, f->vid))
 		return V_VLAN_FILTERED;
-	if (is_group(f->eth.src) || (!(from->flags & VLAN_SPOOF) && !same_mac(f->eth.src, from->mac)))
+	if (is_group(f->eth.src) || (!(from->port.flags & PORT_SPOOF) && !admit_mac(&from->port, f->eth.src)))
 		return V_SPOOFED_MAC;
 	if (vlan_is_reserved(f->eth.dst))
 		return V_VLAN_LINK_LOCAL;
 	f->tci = f->vid | priority;
 	return V_CONTINUE;
+}
+
+/* The address of the link that a MAC makes (RFC 4291 appendix A). */
+static __always_inline bool vlan_is_eui64(const union addr *a, const __u8 *mac)
+{
+	__u8 id[8] = {mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5]};
+	__u64 want;
+
+	__builtin_memcpy(&want, id, sizeof(want));
+	return a->d[0] == bpf_cpu_to_be64(0xfe80ull << 48) && a->d[1] == want;
+}
+
+/* A source that the guest may have: any that somebody can have, unless policy names its own. */
+static __always_inline bool vlan_may_use(const struct vlan_port *from, const union addr *a)
+{
+	bool is4 = addr_is4(a), link = !is4 && addr6_link_local(a);
+
+	if (!link && admit_unusable(a, is4))
+		return false;
+	if (!from->held || (link && vlan_is_eui64(a, from->port.mac)))
+		return true;
+	return allowed_source(from->port.ifindex, a);
+}
+
+static __always_inline enum verdict vlan_admit_arp(const struct vlan_port *from, const struct pkt *p)
+{
+	if (!same_mac(p->claim, p->eth.src))
+		return V_SPOOFED_ARP;
+	if (p->arp_op == ARP_REQUEST && p->src.w[3] == 0)
+		return V_CONTINUE;
+	return vlan_may_use(from, &p->src) ? V_CONTINUE : V_SPOOFED_ARP;
+}
+
+static __always_inline enum verdict vlan_admit_nd(const struct vlan_port *from, const struct pkt *p)
+{
+	if (p->icmp_type == ND_NA && !vlan_may_use(from, &p->hop))
+		return V_SPOOFED_ND;
+	if (p->has_claim && !same_mac(p->claim, p->eth.src))
+		return V_SPOOFED_ND;
+	if (p->has_claim && p->icmp_type != ND_NA && addr_unspecified(&p->src))
+		return V_SPOOFED_ND;
+	return V_CONTINUE;
+}
+
+/* Without an address yet, a guest may only speak to all. */
+static __always_inline bool vlan_is_nobody(const struct pkt *p)
+{
+	if (p->type == TYPE_IPV4)
+		return p->src.w[3] == 0 && bpf_ntohl(p->dst.w[3]) >> 28 >= 14;
+	return addr_unspecified(&p->src) && ((p->nd && p->icmp_type == ND_NS) || addr6_multicast(&p->dst));
+}
+
+/* What is behind the tag: as admit does in a subnet, but that a guest without addresses in policy has any. */
+static __noinline int vlan_admit_payload(struct __sk_buff *skb, const struct vlan_port *from, const struct pkt *p)
+{
+	__u32 asks = guard_of(skb, p);
+
+	if (from->port.flags & asks)
+		return asks == PORT_DHCP_GUARD ? V_DHCP_SERVER_MESSAGE : V_ROUTER_MESSAGE;
+	if (from->port.flags & PORT_SPOOF)
+		return V_CONTINUE;
+	if (p->type == TYPE_ARP)
+		return vlan_admit_arp(from, p);
+	if (p->type != TYPE_IPV4 && p->type != TYPE_IPV6)
+		return V_CONTINUE;
+	if (!vlan_is_nobody(p) && !vlan_may_use(from, &p->src))
+		return V_SPOOFED_CA;
+	return p->nd ? vlan_admit_nd(from, p) : V_CONTINUE;
+}
+
+/* Whether anything looks at what a port sends behind the tag. */
+static __always_inline bool vlan_looks(const struct vlan_port *from)
+{
+	return (from->port.flags & (PORT_SPOOF | PORT_DHCP_GUARD | PORT_ROUTER_GUARD | PORT_RULES)) != PORT_SPOOF;
+}
+
+static __always_inline enum verdict vlan_judge_payload(struct vlaned *f)
+{
+	if (!vlan_looks(f->from))
+		return V_CONTINUE;
+	return f->read ? f->read : vlan_admit_payload(f->skb, f->from, f->p);
 }
 
 /* Into a port of this host. */
@@ -173,20 +298,20 @@ static __always_inline enum verdict vlan_deliver(struct vlaned *f, const struct 
 
 	if (!vlan_has(to->receives, f->vid))
 		return V_VLAN_APART;
-	if (f->size > to->mtu)
+	if (f->size > to->port.mtu)
 		return V_TOO_BIG;
 	keep = vlan_keeps_tag(to, f->vid);
-	if (f->tagged && bpf_skb_vlan_pop(f->skb))
+	if (!vlan_read(f))
 		return V_ENCAP_FAILED;
 	if (keep && !vlan_push(f->skb, f->tci))
 		return V_ENCAP_FAILED;
 	if (keep)
 		f->skb->cb[4] = VLAN_TOLD | f->tci;
-	if (to->ifindex != ifindex)
+	if (to->port.ifindex != ifindex)
 		return V_PORT_DOWN; /* the row went away */
-	vlan_count(to->slot, f->skb->len, false);
+	vlan_count(to->port.slot, f->skb->len, false);
 	f->out = ifindex;
-	f->action = to->flags & VLAN_PEER ? ACT_PEER : ACT_PORT;
+	f->action = to->port.flags & PORT_PEER ? ACT_PEER : ACT_PORT;
 	return V_DELIVERED;
 }
 
@@ -195,9 +320,9 @@ static __always_inline enum verdict vlan_send(struct vlaned *f)
 {
 	if (!f->uplink)
 		return V_NO_UNDERLAY_ROUTE;
-	if (f->size > f->from->mtu)
+	if (f->size > f->from->port.mtu)
 		return V_TOO_BIG;
-	if (f->tagged && bpf_skb_vlan_pop(f->skb))
+	if (!vlan_read(f))
 		return V_ENCAP_FAILED;
 	if (f->vid && !vlan_push(f->skb, f->tci))
 		return V_ENCAP_FAILED;
@@ -249,16 +374,16 @@ static __always_inline enum verdict vlan_copy_to_port(struct vlaned *f, __u32 if
 {
 	const struct vlan_port *to;
 
-	if (f->from && ifindex == f->from->ifindex)
+	if (f->from && ifindex == f->from->port.ifindex)
 		return V_CONTINUE;
 	to = bpf_map_lookup_elem(&vlan_port, &ifindex);
-	if (!to || to->ifindex != ifindex || to->uplink != f->uplink || !vlan_has(to->receives, f->vid))
+	if (!to || to->port.ifindex != ifindex || to->uplink != f->uplink || !vlan_has(to->receives, f->vid))
 		return V_CONTINUE;
 	if (vlan_keeps_tag(to, f->vid) != f->with_tag)
 		return V_CONTINUE;
-	if (f->size > to->mtu)
+	if (f->size > to->port.mtu)
 		return V_TOO_BIG;
-	vlan_count(to->slot, f->skb->len, false);
+	vlan_count(to->port.slot, f->skb->len, false);
 	f->skb->mark = SWITCH_MARK;
 	return vlan_copy(f, ifindex) ? V_CONTINUE : V_COPY_FAILED;
 }
@@ -284,7 +409,7 @@ static __always_inline void vlan_copy_to_uplink(struct vlaned *f)
 {
 	if (!f->uplink)
 		return;
-	if (f->size > f->from->mtu)
+	if (f->size > f->from->port.mtu)
 		return vlan_lose(f, V_TOO_BIG);
 	f->skb->mark = 0;
 	if (!vlan_copy(f, f->uplink))
@@ -297,7 +422,7 @@ static __always_inline bool vlan_flood(struct vlaned *f)
 	f->members = bpf_map_lookup_elem(&vlan_member, &f->uplink);
 	if (!f->members && !f->from)
 		return true;
-	if (f->tagged && bpf_skb_vlan_pop(f->skb))
+	if (!vlan_read(f))
 		return false;
 	if (f->members)
 		bpf_loop(VLAN_MAX_MEMBERS, vlan_each_member, f, 0);
@@ -343,8 +468,13 @@ static __always_inline enum verdict vlan_from_port(struct vlaned *f)
 	if (!f->from)
 		return V_PORT_UNKNOWN;
 	f->uplink = f->from->uplink;
-	p->port_id = f->from->id;
+	p->port_id = f->from->port.id;
 	(v = vlan_parse(f)) || (v = vlan_admit(f));
+	if (v)
+		return v;
+	if (!vlan_read(f))
+		return V_ENCAP_FAILED;
+	v = vlan_judge_payload(f);
 	if (v)
 		return v;
 	if (is_group(f->eth.dst)) {
@@ -380,7 +510,7 @@ static __always_inline enum verdict vlan_from_uplink(struct vlaned *f)
 	to = vlan_find(f->uplink, f->eth.dst, &ifindex);
 	if (!to)
 		return V_PASS;
-	p->port_id = to->id;
+	p->port_id = to->port.id;
 	if (f->doubled)
 		return V_VLAN_DOUBLE_TAGGED;
 	if (is_group(f->eth.src) || vlan_find(f->uplink, f->eth.src, &own))
@@ -392,7 +522,7 @@ static __always_inline enum verdict vlan_from_uplink(struct vlaned *f)
 static __always_inline bool vlan_checked(const struct vlaned *f)
 {
 	barrier();
-	return !f->from || f->from->ifindex == f->skb->ifindex;
+	return !f->from || f->from->port.ifindex == f->skb->ifindex;
 }
 
 static __always_inline int vlan_act(const struct vlaned *f)
@@ -428,7 +558,7 @@ static __always_inline int vlan_finish(struct vlaned *f, enum verdict v)
 		return TC_ACT_SHOT;
 	}
 	if (f->from)
-		vlan_count(f->from->slot, f->p->len, true);
+		vlan_count(f->from->port.slot, f->p->len, true);
 	return vlan_act(f);
 }
 

@@ -27,6 +27,11 @@ func renderAllowed(set table.Set, g *goal.Goal, devices map[model.PortID]device)
 				continue
 			}
 			allowSource(set, table.Allowed{IfIndex: d.ifindex, MAC: mate.MAC})
+			for _, a := range mate.Settings.Allowed {
+				if p.Settings.VLAN != nil {
+					allowSource(set, table.Allowed{IfIndex: d.ifindex, Prefix: a.Prefix})
+				}
+			}
 			for _, ca := range mate.CAs {
 				allowSource(set, table.Allowed{IfIndex: d.ifindex, Prefix: netip.PrefixFrom(ca, ca.BitLen())})
 			}
@@ -36,12 +41,25 @@ func renderAllowed(set table.Set, g *goal.Goal, devices map[model.PortID]device)
 
 func allowSource(set table.Set, a table.Allowed) {
 	set.Allowed[a] = struct{}{}
+	if p, ok := set.VLANPorts[a.IfIndex]; ok {
+		p.Allowed = true
+		set.VLANPorts[a.IfIndex] = p
+		return
+	}
 	p := set.Ports[a.IfIndex]
 	p.Allowed = true
 	set.Ports[a.IfIndex] = p
 }
 
-// teammates are ports of one VM in one subnet that may send as each other.
+// teammates are ports of one VM in one subnet, or on VLANs of one external network, that may send as each other.
 func teammates(p, q goal.Port) bool {
-	return p.ID != q.ID && p.Settings.Team != "" && p.Settings.Team == q.Settings.Team && p.Ref.Tenant == q.Ref.Tenant && p.VSID == q.VSID
+	return p.ID != q.ID && p.Settings.Team != "" && p.Settings.Team == q.Settings.Team && p.Ref.Tenant == q.Ref.Tenant && p.VSID == q.VSID && externalOf(p) == externalOf(q)
+}
+
+// externalOf names the external network of a port on a VLAN; "" of others.
+func externalOf(p goal.Port) string {
+	if p.Settings.VLAN == nil {
+		return ""
+	}
+	return p.Settings.VLAN.Network
 }

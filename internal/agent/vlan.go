@@ -47,8 +47,9 @@ func renderVLANPorts(set table.Set, g *goal.Goal, devices map[model.PortID]devic
 }
 
 func renderVLANPort(p goal.Port, d device, e external) table.VLANPort {
-	row := table.VLANPort{IfIndex: d.ifindex, ID: p.ID, MAC: p.MAC, Uplink: e.index, MTU: uint16(cmp.Or(e.mtu, ethernetMTU)), Spoof: p.Spoof, Peer: d.veth,
-		Priority: p.Settings.PriorityTag, StormRate: cmp.Or(p.Settings.StormLimit, model.DefaultStormLimit)}
+	row := table.VLANPort{Port: renderPort(p, d, cmp.Or(e.mtu, ethernetMTU)), Uplink: e.index, Held: len(p.Settings.Allowed) > 0,
+		StormRate: cmp.Or(p.Settings.StormLimit, model.DefaultStormLimit)}
+	row.StormLimit = 0 // of ports in a subnet
 	switch v := p.Settings.VLAN; v.Mode {
 	case model.VLANUntagged:
 		row.Sends, row.Receives = table.NewVLANs(0), table.NewVLANs(0)

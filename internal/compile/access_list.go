@@ -150,13 +150,15 @@ func hostNames[V any](hosts map[*host]V) []string {
 // uses lists what judges the packets of a port, the widest level first.
 func (p *port) uses() []goal.ListUse {
 	var out []goal.ListUse
-	for _, level := range []struct {
-		of    model.Level
-		names []string
-	}{{model.LevelNetwork, p.subnet.network.accessLists}, {model.LevelSubnet, p.subnet.spec.Spec.AccessLists}, {model.LevelPort, p.settings.AccessLists}} {
-		for _, name := range level.names {
-			out = append(out, goal.ListUse{Level: level.of, List: name})
+	take := func(of model.Level, names []string) {
+		for _, name := range names {
+			out = append(out, goal.ListUse{Level: of, List: name})
 		}
 	}
+	if p.subnet != nil {
+		take(model.LevelNetwork, p.subnet.network.accessLists)
+		take(model.LevelSubnet, p.subnet.spec.Spec.AccessLists)
+	}
+	take(model.LevelPort, p.settings.AccessLists)
 	return out
 }

@@ -60,7 +60,7 @@ func (c *Compiler) touchHost(r *model.Host) {
 func (c *Compiler) vlanRow(p *port) goal.Port {
 	s := p.settings
 	row := goal.Port{Ref: p.ref, ID: p.spec.ID, MAC: p.spec.Spec.MAC, Spoof: s.AllowSpoofing,
-		Settings: goal.PortSettings{PriorityTag: s.IEEEPriorityTag, StormLimit: s.StormLimit, VLAN: s.VLAN}}
+		Settings: p.goalSettings()}
 	if p.external.spec == nil {
 		return row
 	}

@@ -82,8 +82,10 @@ func readSet(maps map[string]*ebpf.Map) (held, error) {
 			return nil
 		}),
 		readAll(maps["vlan_port"], func(ifindex uint32, r vlanPortRow) error {
-			h.set.VLANPorts[ifindex] = decodeVLANPort(r)
-			h.slots[ifindex] = r.Slot
+			p := decodeVLANPort(r)
+			p.Inbound, p.Outbound = h.readRules(maps["rule"], r.Port.Inbound), h.readRules(maps["rule"], r.Port.Outbound)
+			h.set.VLANPorts[ifindex] = p
+			h.slots[ifindex] = r.Port.Slot
 			return nil
 		}),
 		readAll(maps["record"], func(k recordKey, r recordRow) error {

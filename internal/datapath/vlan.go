@@ -17,19 +17,12 @@ const (
 	progVLANUplink = "vlan_uplink"
 )
 
-const (
-	vlanSpoof = 1 << iota
-	vlanPeer
-	vlanTrunk
-	vlanPriority
-)
-
 type vlanPortRow struct {
-	IfIndex, ID, Slot, Uplink uint32
-	MAC                       model.MAC
-	Flags, Native, MTU        uint16
-	Storm                     uint32
-	Sends, Receives           table.VLANs
+	Port            portRow
+	Uplink, Storm   uint32
+	Native, Trunk   uint16
+	Held            uint32
+	Sends, Receives table.VLANs
 }
 
 type vlanMemberRow struct {
@@ -37,15 +30,13 @@ type vlanMemberRow struct {
 	IfIndex   [table.MaxVLANMembers]uint32
 }
 
-func encodeVLANPort(p table.VLANPort, slot uint32) vlanPortRow {
-	return vlanPortRow{IfIndex: p.IfIndex, ID: uint32(p.ID), Slot: slot, Uplink: p.Uplink, MAC: p.MAC, Native: p.Native, MTU: p.MTU,
-		Flags: flag[uint16](p.Spoof, vlanSpoof) | flag[uint16](p.Peer, vlanPeer) | flag[uint16](p.Trunk, vlanTrunk) | flag[uint16](p.Priority, vlanPriority),
-		Storm: p.StormRate, Sends: p.Sends, Receives: p.Receives}
+func (x *ruleStore) encodeVLANPort(p table.VLANPort, slot uint32) vlanPortRow {
+	return vlanPortRow{Port: x.encodePort(p.Port, slot), Uplink: p.Uplink, Storm: p.StormRate, Native: p.Native,
+		Trunk: flag[uint16](p.Trunk, 1), Held: flag[uint32](p.Held, 1), Sends: p.Sends, Receives: p.Receives}
 }
 
 func decodeVLANPort(r vlanPortRow) table.VLANPort {
-	return table.VLANPort{IfIndex: r.IfIndex, ID: model.PortID(r.ID), Uplink: r.Uplink, MAC: r.MAC, Native: r.Native, MTU: r.MTU,
-		Spoof: r.Flags&vlanSpoof != 0, Peer: r.Flags&vlanPeer != 0, Trunk: r.Flags&vlanTrunk != 0, Priority: r.Flags&vlanPriority != 0,
+	return table.VLANPort{Port: decodePort(r.Port), Uplink: r.Uplink, Trunk: r.Trunk != 0, Held: r.Held != 0, Native: r.Native,
 		StormRate: r.Storm, Sends: r.Sends, Receives: r.Receives}
 }
 
@@ -94,7 +85,7 @@ func (s *Switch) putVLANPorts(want map[uint32]table.VLANPort, sweep bool) []erro
 	for _, ifindex := range put {
 		slot, err := s.slot(ifindex, want[ifindex].ID)
 		if err == nil {
-			err = s.maps["vlan_port"].Put(ifindex, encodeVLANPort(want[ifindex], slot))
+			err = s.maps["vlan_port"].Put(ifindex, s.rules.encodeVLANPort(want[ifindex], slot))
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("port of device %d: %w", ifindex, err))

@@ -85,6 +85,11 @@ func (m MAC) IsZero() bool { return m == MAC{} }
 // IsUnicast reports whether the group bit is clear and the address is not zero.
 func (m MAC) IsUnicast() bool { return m[0]&1 == 0 && !m.IsZero() }
 
+// LinkLocal is the IPv6 address of the link that m makes (RFC 4291 appendix A).
+func (m MAC) LinkLocal() netip.Addr {
+	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: m[0] ^ 2, 9: m[1], 10: m[2], 11: 0xff, 12: 0xfe, 13: m[3], 14: m[4], 15: m[5]})
+}
+
 // MarshalText and UnmarshalText give the colon form, so that MACs read well in JSON.
 func (m MAC) MarshalText() ([]byte, error) {
 	if m.IsZero() {

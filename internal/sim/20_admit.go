@@ -62,19 +62,32 @@ func (w *walk) uses(a netip.Addr) bool {
 	if w.own(a) {
 		return true
 	}
+	if !w.port.Allowed {
+		return false
+	}
+	by := w.allowedPrefix(w.port.IfIndex, a)
+	if by.IsValid() {
+		w.say(model.VerdictContinue, "admit", "the port may use %s", by)
+	}
+	return by.IsValid()
+}
+
+// allowedPrefix finds a prefix with a that the guest behind a device may use.
+func (w *walk) allowedPrefix(ifindex uint32, a netip.Addr) netip.Prefix {
 	for s := range w.Set.Allowed {
-		if w.port.Allowed && s.IfIndex == w.port.IfIndex && s.Prefix.IsValid() && s.Prefix.Contains(a) {
-			w.say(model.VerdictContinue, "admit", "the port may use %s", s.Prefix)
-			return true
+		if s.IfIndex == ifindex && s.Prefix.IsValid() && s.Prefix.Contains(a) {
+			return s.Prefix
 		}
 	}
-	return false
+	return netip.Prefix{}
 }
 
 // usesMAC is uses for MACs.
-func (w *walk) usesMAC(m model.MAC) bool {
-	_, allowed := w.Set.Allowed[table.Allowed{IfIndex: w.port.IfIndex, MAC: m}]
-	return m == w.port.MAC || w.port.Allowed && allowed
+func (w *walk) usesMAC(m model.MAC) bool { return w.portUsesMAC(w.port, m) }
+
+func (w *walk) portUsesMAC(p table.Port, m model.MAC) bool {
+	_, allowed := w.Set.Allowed[table.Allowed{IfIndex: p.IfIndex, MAC: m}]
+	return m == p.MAC || p.Allowed && allowed
 }
 
 var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"cmp"
+	"net/netip"
 	"slices"
 
 	"github.com/weft-sdn/weft/internal/model"
@@ -29,6 +30,7 @@ type tagged struct {
 	dst, src       model.MAC
 	has, double    bool
 	vid, tci, size uint16
+	read           model.Verdict // what is wrong with what is behind the tag, for ports that look
 }
 
 func isTag(etherType uint16) bool { return etherType == wire.TypeVLAN || etherType == wire.TypeQinQ }
@@ -112,6 +114,10 @@ func (w *walk) vlanGuest95() model.Verdict {
 	if v := w.vlanAdmit(&t, from); v != model.VerdictContinue {
 		return v
 	}
+	w.vlanParse(&t)
+	if v := w.vlanJudge(t, from); v != model.VerdictContinue {
+		return v
+	}
 	if isGroup(t.dst) {
 		if from.StormRate == 0 {
 			return w.say(model.VerdictStormLimited, "vlan", "the port may have nothing flooded")
@@ -148,17 +154,107 @@ func (w *walk) vlanAdmit(t *tagged, from table.VLANPort) model.Verdict {
 	if !from.Sends.Has(t.vid) {
 		return w.say(model.VerdictVlanFiltered, "vlan", "the port does not send in VLAN %d", t.vid)
 	}
-	if isGroup(t.src) || t.src != from.MAC && !from.Spoof {
+	if isGroup(t.src) || !from.Spoof && !w.portUsesMAC(from.Port, t.src) {
 		return w.say(model.VerdictSpoofedMac, "vlan", "source MAC %s is not the port's %s", t.src, from.MAC)
 	}
 	if isReserved(t.dst) {
 		return w.say(model.VerdictVlanLinkLocal, "vlan", "%s stays on its wire", t.dst)
 	}
 	priority := t.tci & 0xe000
-	if !from.Priority {
+	if !from.PriorityTag {
 		priority = 0
 	}
 	t.tci = t.vid | priority
+	return model.VerdictContinue
+}
+
+// vlanParse reads what is behind the tag. There is more than IP on a VLAN, which nobody here looks into.
+func (w *walk) vlanParse(t *tagged) {
+	w.frame = t.frame
+	w.packet, t.read = parseFrame(t.frame)
+	if t.read == model.VerdictNonIp && !isSNAP(t.frame) {
+		t.read = model.VerdictContinue
+	}
+}
+
+// isSNAP tells 802.2 with SNAP, which can carry all that an Ethernet type can.
+func isSNAP(frame []byte) bool {
+	return word(frame[12:]) < 0x600 && len(frame) >= wire.EthernetLen+2 && word(frame[wire.EthernetLen:]) == 0xaaaa
+}
+
+// vlanJudge looks at what a guest sends behind the tag, as far as its port asks for that.
+func (w *walk) vlanJudge(t tagged, from table.VLANPort) model.Verdict {
+	hasRules := from.Inbound != table.RuleSetKey{} || from.Outbound != table.RuleSetKey{}
+	if from.Spoof && !from.DHCPGuard && !from.RouterGuard && !hasRules {
+		return model.VerdictContinue
+	}
+	p := &w.packet
+	switch {
+	case t.read != model.VerdictContinue:
+		return w.say(t.read, "vlan", "the headers are refused")
+	case from.DHCPGuard && p.isServerMessage(w.frame):
+		return w.say(model.VerdictDhcpServerMessage, "vlan", "the guest is no DHCP server")
+	case from.RouterGuard && p.isRouterMessage():
+		return w.say(model.VerdictRouterMessage, "vlan", "the guest is no router")
+	case from.Spoof:
+		return model.VerdictContinue
+	case p.isARP():
+		return w.vlanARP(from)
+	case p.isIPv4():
+		nobody := p.src.IsUnspecified() && (p.dst.IsMulticast() || p.dst.As4()[0] >= 240)
+		return w.vlanSource(from, nobody)
+	case p.isIPv6():
+		nobody := p.src.IsUnspecified() && (p.dst.IsMulticast() || p.isND(wire.ICMPv6NeighbourSol))
+		if v := w.vlanSource(from, nobody); v != model.VerdictContinue {
+			return v
+		}
+		return w.vlanND(from)
+	}
+	return model.VerdictContinue
+}
+
+// vlanUses tells whether a is a source that the guest may have: any that somebody can have, unless policy
+// names its own.
+func (w *walk) vlanUses(from table.VLANPort, a netip.Addr) bool {
+	link := a.Is6() && a.IsLinkLocalUnicast()
+	switch {
+	case !link && !usable(a):
+		return false
+	case !from.Held, link && a == from.MAC.LinkLocal():
+		return true
+	}
+	return w.allowedPrefix(from.IfIndex, a).IsValid()
+}
+
+func (w *walk) vlanSource(from table.VLANPort, nobody bool) model.Verdict {
+	if nobody || w.vlanUses(from, w.packet.src) {
+		return model.VerdictContinue
+	}
+	return w.say(model.VerdictSpoofedCa, "vlan", "source %s is none that the port may use", w.packet.src)
+}
+
+func (w *walk) vlanARP(from table.VLANPort) model.Verdict {
+	arp, src := &w.packet.arp, w.packet.eth.Src
+	switch {
+	case arp.SenderMAC != src:
+		return w.say(model.VerdictSpoofedArp, "vlan", "ARP sender MAC %s is not the frame's source %s", arp.SenderMAC, src)
+	case arp.Op == wire.ARPRequest && arp.Sender.IsUnspecified() || w.vlanUses(from, arp.Sender):
+		return model.VerdictContinue
+	}
+	return w.say(model.VerdictSpoofedArp, "vlan", "ARP sender %s is none that the port may use", arp.Sender)
+}
+
+func (w *walk) vlanND(from table.VLANPort) model.Verdict {
+	p := &w.packet
+	n, advert := &p.ndp, p.isND(wire.ICMPv6NeighbourAdv)
+	switch {
+	case advert && !w.vlanUses(from, n.Target):
+		return w.say(model.VerdictSpoofedNd, "vlan", "advertises %s, which the port may not use", n.Target)
+	case n.HasMAC && n.MAC != p.eth.Src:
+		return w.say(model.VerdictSpoofedNd, "vlan", "claims MAC %s, the frame's source is %s", n.MAC, p.eth.Src)
+	case !advert && n.HasMAC && p.src.IsUnspecified():
+		return w.say(model.VerdictSpoofedNd, "vlan", "claims a MAC while it has no address yet")
+	}
 	return model.VerdictContinue
 }
 

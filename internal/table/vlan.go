@@ -1,20 +1,12 @@
 package table
 
-import (
-	"github.com/weft-sdn/weft/internal/model"
-)
-
-// VLANPort is a device of this host where a VM NIC meets the VLAN switch.
+// VLANPort is a device of this host where a VM NIC meets the VLAN switch: a Port without VSID, network
+// and PA. Its MTU is that of the external interface.
 type VLANPort struct {
-	IfIndex   uint32 // device on the host; the key
-	ID        model.PortID
-	MAC       model.MAC
+	Port
 	Uplink    uint32 // the external interface; 0: this host has none now
-	MTU       uint16 // of the external interface
-	Spoof     bool   // true: the guest may speak for others
-	Peer      bool   // true: veth whose other end is in another namespace
 	Trunk     bool   // true: frames have tags but in the native VLAN
-	Priority  bool   // true: 802.1p priorities of the guest pass
+	Held      bool   // true: the guest has no addresses but those in Set.Allowed; false: nobody knows which it has
 	Native    uint16 // VLAN of what the guest sends without a tag; 0: it has none there either
 	StormRate uint32 // packets per second that the port may have flooded
 	Sends     VLANs
