@@ -16,26 +16,37 @@ func renderAllowed(set table.Set, g *goal.Goal, devices map[model.PortID]device)
 		if !plugged {
 			continue
 		}
+		allowAddresses(set, d, p)
 		for _, a := range p.Settings.Allowed {
-			allowSource(set, table.Allowed{IfIndex: d.ifindex, Prefix: a.Prefix})
 			if !a.MAC.IsZero() {
 				allowSource(set, table.Allowed{IfIndex: d.ifindex, MAC: a.MAC})
 			}
 		}
 		for _, mate := range g.Ports {
-			if !teammates(p, mate) {
-				continue
-			}
-			allowSource(set, table.Allowed{IfIndex: d.ifindex, MAC: mate.MAC})
-			for _, a := range mate.Settings.Allowed {
+			if teammates(p, mate) {
+				allowSource(set, table.Allowed{IfIndex: d.ifindex, MAC: mate.MAC})
+				allowHosts(set, d, mate.CAs)
 				if p.Settings.VLAN != nil {
-					allowSource(set, table.Allowed{IfIndex: d.ifindex, Prefix: a.Prefix})
+					allowAddresses(set, d, mate)
 				}
 			}
-			for _, ca := range mate.CAs {
-				allowSource(set, table.Allowed{IfIndex: d.ifindex, Prefix: netip.PrefixFrom(ca, ca.BitLen())})
-			}
 		}
+	}
+}
+
+// allowAddresses is what policy allows a port; in a subnet its own addresses have records.
+func allowAddresses(set table.Set, d device, p goal.Port) {
+	for _, a := range p.Settings.Allowed {
+		allowSource(set, table.Allowed{IfIndex: d.ifindex, Prefix: a.Prefix})
+	}
+	if p.Settings.VLAN != nil {
+		allowHosts(set, d, p.CAs)
+	}
+}
+
+func allowHosts(set table.Set, d device, addresses []netip.Addr) {
+	for _, a := range addresses {
+		allowSource(set, table.Allowed{IfIndex: d.ifindex, Prefix: netip.PrefixFrom(a, a.BitLen())})
 	}
 }
 

@@ -47,7 +47,7 @@ func renderVLANPorts(set table.Set, g *goal.Goal, devices map[model.PortID]devic
 }
 
 func renderVLANPort(p goal.Port, d device, e external) table.VLANPort {
-	row := table.VLANPort{Port: renderPort(p, d, cmp.Or(e.mtu, ethernetMTU)), Uplink: e.index, Held: len(p.Settings.Allowed) > 0,
+	row := table.VLANPort{Port: renderPort(p, d, cmp.Or(e.mtu, ethernetMTU)), Uplink: e.index, Held: len(p.CAs)+len(p.Settings.Allowed) > 0,
 		StormRate: cmp.Or(p.Settings.StormLimit, model.DefaultStormLimit)}
 	row.StormLimit = 0 // of ports in a subnet
 	switch v := p.Settings.VLAN; v.Mode {

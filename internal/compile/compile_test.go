@@ -74,6 +74,33 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 	for _, pa := range pasOf(host) {
 		g.PAs[pa.Spec.Address] = struct{}{}
 	}
+	settled := func(row *goal.Port, p *model.Port) {
+		row.Settings.DHCPServer, row.Settings.Router, row.Settings.StormLimit = !settle(p).DHCPGuard, !settle(p).RouterGuard, settle(p).StormLimit
+		row.Settings.Isolation, row.Settings.Allowed = settle(p).Isolation, settle(p).AllowedAddresses
+		for _, l := range settle(p).AccessLists {
+			row.Settings.Lists = append(row.Settings.Lists, goal.ListUse{Level: "port", List: l})
+		}
+		row.Settings.ACL = p.Spec.ACL
+		for _, m := range settle(p).Mirrors {
+			to, ok := resources[model.Key{Kind: model.KindPort, Ref: model.Ref{Tenant: p.Metadata.Tenant, Name: m.Destination}}].(*model.Port)
+			if ok && to != p {
+				row.Settings.Mirrors = append(row.Settings.Mirrors, goal.Mirror{To: to.ID, PA: paOf(to), Outbound: true, Inbound: m.Direction == "", Rate: m.RateLimit, Port: m.Port})
+			}
+		}
+		for _, r := range resources {
+			from, ok := r.(*model.Port)
+			if !ok || from == p || from.Metadata.Tenant != p.Metadata.Tenant || from.Host() == host || !paOf(from).IsValid() {
+				continue
+			}
+			if slices.ContainsFunc(settle(from).Mirrors, func(m model.Mirror) bool { return m.Destination == p.Metadata.Name }) {
+				row.Settings.Watched = append(row.Settings.Watched, paOf(from))
+			}
+		}
+		slices.SortFunc(row.Settings.Watched, netip.Addr.Compare)
+		row.Settings.Watched = slices.Compact(row.Settings.Watched)
+		expectLists(g, resources, *row)
+		slices.SortFunc(row.CAs, netip.Addr.Compare)
+	}
 	local := map[*model.VirtualNetwork]bool{}
 	for _, r := range resources {
 		p, ok := r.(*model.Port)
@@ -81,8 +108,9 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 			continue
 		}
 		if v := settle(p).VLAN; v != nil {
-			row := goal.Port{Ref: p.Metadata.Ref(), ID: p.ID, MAC: p.Spec.MAC, Spoof: settle(p).AllowSpoofing,
-				Settings: goal.PortSettings{StormLimit: settle(p).StormLimit, VLAN: v}}
+			row := goal.Port{Ref: p.Metadata.Ref(), ID: p.ID, MAC: p.Spec.MAC, CAs: slices.Clone(p.Spec.Addresses), Spoof: settle(p).AllowSpoofing,
+				Settings: goal.PortSettings{VLAN: v}}
+			settled(&row, p)
 			if e, ok := resources[model.Key{Kind: model.KindExternalNetwork, Ref: model.Ref{Name: v.Network}}].(*model.ExternalNetwork); ok {
 				rack := ""
 				if h, ok := resources[model.Key{Kind: model.KindHost, Ref: model.Ref{Name: host}}].(*model.Host); ok {
@@ -105,38 +133,14 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 		row := goal.Port{Ref: p.Metadata.Ref(), ID: p.ID, VSID: s.Spec.VSID, Network: n.Index, MAC: p.Spec.MAC,
 			CAs: slices.Clone(p.Spec.Addresses), Prefixes: slices.Clone(s.Spec.Prefixes), PA: paOf(p), Spoof: settle(p).AllowSpoofing, Learn: settle(p).DynamicAddressLimit,
 			Flood:   goal.Flood{L2: s.Spec.Flood == model.FloodL2, Group: s.Spec.MulticastAddress, Rate: s.Spec.StormLimit},
-			Forward: settle(p).Forwarding, External: n.Spec.UseExternalRouter, ClampMSS: s.Spec.MSSClamp,
-			Settings: goal.PortSettings{DHCPServer: !settle(p).DHCPGuard, Router: !settle(p).RouterGuard, StormLimit: settle(p).StormLimit,
-				Isolation: settle(p).Isolation, Allowed: settle(p).AllowedAddresses}}
+			Forward: settle(p).Forwarding, External: n.Spec.UseExternalRouter, ClampMSS: s.Spec.MSSClamp}
 		for _, l := range n.Spec.AccessLists {
 			row.Settings.Lists = append(row.Settings.Lists, goal.ListUse{Level: "network", List: l})
 		}
 		for _, l := range s.Spec.AccessLists {
 			row.Settings.Lists = append(row.Settings.Lists, goal.ListUse{Level: "subnet", List: l})
 		}
-		for _, l := range settle(p).AccessLists {
-			row.Settings.Lists = append(row.Settings.Lists, goal.ListUse{Level: "port", List: l})
-		}
-		row.Settings.ACL = p.Spec.ACL
-		for _, m := range settle(p).Mirrors {
-			to, ok := resources[model.Key{Kind: model.KindPort, Ref: model.Ref{Tenant: p.Metadata.Tenant, Name: m.Destination}}].(*model.Port)
-			if ok && to != p {
-				row.Settings.Mirrors = append(row.Settings.Mirrors, goal.Mirror{To: to.ID, PA: paOf(to), Outbound: true, Inbound: m.Direction == "", Rate: m.RateLimit, Port: m.Port})
-			}
-		}
-		for _, r := range resources {
-			from, ok := r.(*model.Port)
-			if !ok || from == p || from.Metadata.Tenant != p.Metadata.Tenant || from.Host() == host || !paOf(from).IsValid() {
-				continue
-			}
-			if slices.ContainsFunc(settle(from).Mirrors, func(m model.Mirror) bool { return m.Destination == p.Metadata.Name }) {
-				row.Settings.Watched = append(row.Settings.Watched, paOf(from))
-			}
-		}
-		slices.SortFunc(row.Settings.Watched, netip.Addr.Compare)
-		row.Settings.Watched = slices.Compact(row.Settings.Watched)
-		expectLists(g, resources, row)
-		slices.SortFunc(row.CAs, netip.Addr.Compare)
+		settled(&row, p)
 		slices.SortFunc(row.Prefixes, netip.Prefix.Compare)
 		for _, a := range s.Spec.Gateway {
 			if a.Is4() {

@@ -56,11 +56,9 @@ func (c *Compiler) touchHost(r *model.Host) {
 	}
 }
 
-// vlanRow is the row of a port on a VLAN, with the settings that mean something there.
+// vlanRow is the row of a port on a VLAN. Settings that mean nothing there were refused.
 func (c *Compiler) vlanRow(p *port) goal.Port {
-	s := p.settings
-	row := goal.Port{Ref: p.ref, ID: p.spec.ID, MAC: p.spec.Spec.MAC, Spoof: s.AllowSpoofing,
-		Settings: p.goalSettings()}
+	row := goal.Port{Ref: p.ref, ID: p.spec.ID, MAC: p.spec.Spec.MAC, CAs: plain(p.spec.Spec.Addresses), Spoof: p.settings.AllowSpoofing, Settings: p.goalSettings()}
 	if p.external.spec == nil {
 		return row
 	}

@@ -32,7 +32,7 @@ type Port struct {
 	ClampMSS bool       // lower the MSS of TCP connections to what the path carries
 	External bool       // between the subnets of the network only customer routes lead
 	Settings PortSettings
-	// Interface of a port on a VLAN, which has no VSID, network, CAs or PA; "" where the host has none.
+	// Interface of a port on a VLAN, which has no VSID, network or PA; "" where the host has none.
 	Interface string
 }
 

@@ -90,7 +90,7 @@ func (p Port) checkVLAN() error {
 	if p.ID == 0 || !p.MAC.IsUnicast() || len(p.Interface) > maxInterface {
 		return wrong("port %s: id %d and MAC %s must be set, and interface %q short", p.Ref, p.ID, p.MAC, p.Interface)
 	}
-	if p.VSID != 0 || p.Network != 0 || len(p.CAs)+len(p.Prefixes) > 0 || p.Gateway4.IsValid() || p.Gateway6.IsValid() || p.PA.IsValid() || p.Learn > 0 || p.Forward {
+	if p.VSID != 0 || p.Network != 0 || len(p.Prefixes) > 0 || p.Gateway4.IsValid() || p.Gateway6.IsValid() || p.PA.IsValid() || p.Learn > 0 || p.Forward {
 		return wrong("port %s: it is on a VLAN, and has what only ports in a subnet have", p.Ref)
 	}
 	return p.Settings.Check()

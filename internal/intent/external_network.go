@@ -90,11 +90,18 @@ func (a *admission) checkVLANPort(p *model.Port, s model.Settings) {
 	for _, x := range []struct {
 		field string
 		set   bool
-	}{{"subnet", p.Spec.Subnet != ""}, {"addresses", len(p.Spec.Addresses) > 0}, {"dynamicAddressLimit", s.Learns()}, {"forwarding", s.Forwarding},
+	}{{"subnet", p.Spec.Subnet != ""}, {"dynamicAddressLimit", s.Learns()}, {"forwarding", s.Forwarding},
 		{"isolation", s.Isolation != model.Isolation{}}, {"accessLists", len(s.AccessLists) > 0}, {"acl", len(p.Spec.ACL) > 0},
 		{"mirrors", len(s.Mirrors) > 0}, {"bandwidth", s.Bandwidth != nil}} {
 		if x.set {
 			a.fail(k, "spec."+x.field, "does not go with spec.vlan: it is for ports in a virtual subnet")
+		}
+	}
+	for i, ca := range p.Spec.Addresses {
+		if problem := addressProblem(ca); problem != "" {
+			a.fail(k, at("spec.addresses", i), "%s %s", ca, problem)
+		} else if slices.Contains(p.Spec.Addresses[:i], ca) {
+			a.fail(k, at("spec.addresses", i), "%s is listed twice", ca)
 		}
 	}
 	if a.refer(k, "spec.vlan.network", externalKey(s.VLAN.Network)) == nil || a.bad[k] {

@@ -1,6 +1,7 @@
 package intent
 
 import (
+	"net/netip"
 	"testing"
 
 	"github.com/weft-sdn/weft/internal/model"
@@ -45,6 +46,10 @@ func TestPortsOnVLANs(t *testing.T) {
 		{"spec.subnet: does not go with spec.vlan", []model.Resource{onVLAN("x", access(10), func(p *model.Port) { p.Spec.Subnet = "web" })}},
 		{"spec.subnet: is required", []model.Resource{&model.Port{Metadata: meta("red", "x")}}},
 		{"spec.isolation: does not go with spec.vlan", []model.Resource{onVLAN("x", access(10), func(p *model.Port) { p.Spec.Isolation = &model.Isolation{Mode: isolated} })}},
+		{"spec.addresses[0]: 127.0.0.1 is inside", []model.Resource{onVLAN("x", access(10), func(p *model.Port) { p.Spec.Addresses = []netip.Addr{netip.MustParseAddr("127.0.0.1")} })}},
+		{"spec.addresses[1]: 10.1.0.5 is listed twice", []model.Resource{onVLAN("x", access(10), func(p *model.Port) {
+			p.Spec.Addresses = []netip.Addr{netip.MustParseAddr("10.1.0.5"), netip.MustParseAddr("10.1.0.5")}
+		})}},
 		{"spec.vlan.private.secondary: VLAN 101 is the isolated VLAN of primary 100 already", []model.Resource{onVLAN("x", private(isolated, 100, 109))}},
 		{"spec.vlan.private.secondary: VLAN 101 is the isolated VLAN of primary 100 on", []model.Resource{onVLAN("x", private(community, 100, 101))}},
 		{"spec.vlan.private.secondary: VLAN 102 is the community VLAN of primary 100 on", []model.Resource{onVLAN("x", private(community, 200, 102))}},
@@ -61,6 +66,12 @@ func TestPortsOnVLANs(t *testing.T) {
 		{"spec.vlan.network: cannot change", []model.Resource{profile("red", "trunks", model.PortSettings{})}},
 	} {
 		w.refused(c.says, c.puts)
+	}
+	// Addresses are what the guest is held to, and go when they are not said any more.
+	w.apply(onVLAN("a", access(10), func(p *model.Port) { p.Spec.Addresses = []netip.Addr{netip.MustParseAddr("10.1.0.5")} }))
+	w.apply(onVLAN("a", access(10)))
+	if a := w.port("a"); len(a.Spec.Addresses) > 0 {
+		t.Errorf("it still has %s", a.Spec.Addresses)
 	}
 	w.refused("ExternalNetwork lan: is still used by", nil, externalKey("lan"))
 	// What nobody uses any more is free again.

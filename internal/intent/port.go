@@ -38,9 +38,9 @@ func (portRules) inherit(r, old model.Resource) {
 	}
 }
 
-// keepAddresses leaves a port that says no addresses those that it has.
+// keepAddresses leaves a port that says no addresses those that it has; on a VLAN nobody has allocated them.
 func (a *admission) keepAddresses(p, old *model.Port) {
-	if len(p.Spec.Addresses) == 0 && !a.settings(p).Learns() {
+	if s := a.settings(p); len(p.Spec.Addresses) == 0 && !s.Learns() && s.VLAN == nil {
 		p.Spec.Addresses = old.Spec.Addresses
 	}
 	p.RewriteAddresses = rewritesOf(p.Spec.Addresses, old)
