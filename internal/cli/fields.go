@@ -93,7 +93,7 @@ var fieldDocs = withSettings(map[string]string{
 
 	"Port.spec.subnet":    "Name of the VirtualSubnet, in the same tenant, that the port is in.",
 	"Port.spec.mac":       "MAC of the VM's NIC, unicast and not of the range 02:77:66 that routers use. Allocated when absent.",
-	"Port.spec.addresses": "Customer Addresses (CA) of the VM's NIC, inside the subnet's prefixes and unique in it. Allocated when absent.",
+	"Port.spec.addresses": "Customer Addresses (CA) of the VM's NIC, inside the subnet's prefixes and unique in it. Allocated when absent. On a VLAN none are allocated: those that are written, and allowedAddresses, are all that the guest may send from; without any, it may use every address, and ARP and ND are held to its MAC alone.",
 	"Port.spec.profile":   "Name of the PortProfile, in the same tenant, that says what the port leaves out. What the port says itself wins.",
 	"Port.spec.host":      "Host where the port is. When absent, the host of the first plug.",
 
