@@ -20,8 +20,6 @@
 #include "maps/scratch.h"
 #include "maps/traffic.h"
 #include "maps/vlan.h"
-#include "stage/10_parse.h"
-#include "stage/20_admit.h"
 #include "wire/arp.h"
 #include "wire/ethernet.h"
 #include "wire/icmp.h"
