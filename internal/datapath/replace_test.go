@@ -127,6 +127,8 @@ func TestRulesAreReplacedUnderTraffic(t *testing.T) {
 	began := time.Now()
 	for i, h := range f.hosts {
 		all.Go(func() error {
+			runtime.LockOSThread() // the thread ends with this
+			hurry(t)
 			for n := range updates {
 				time.Sleep(time.Until(began.Add(time.Duration(n) * every)))
 				if err := h.sw.Apply(sets[i][(n+1)%2], true); err != nil {
@@ -292,7 +294,7 @@ func (b *burst) send(fd int, first uint64) error {
 	return nil
 }
 
-// hurry puts the thread before what else the machine does, which must not decide how fast packets come.
+// hurry puts the thread before what else the machine does, which must not decide how fast packets and rules come.
 func hurry(t *testing.T) {
 	if err := unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_RR, Priority: 1}, 0); err != nil {
 		t.Error(err)
