@@ -209,7 +209,7 @@ func fullTable(w *world) {
 	for i := range records {
 		many.WriteString(resource("Port", fmt.Sprintf("many-%d", i), "{subnet: db, host: h2}"))
 	}
-	r := w.Apply(many.String(), "--wait", "--timeout", "10s")
+	r := w.Apply(many.String(), "--wait", "--timeout", "4s")
 	if r.Code != 3 || !strings.Contains(r.Words, "records") {
 		w.t.Errorf("a set that does not fit: exit code %d\n%s%s", r.Code, r.Out, r.Words)
 	}
