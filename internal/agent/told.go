@@ -75,7 +75,12 @@ func (l *loop) listenForErrors(ctx context.Context) error {
 
 func (l *loop) tellGuest(set table.Set, s sent, what meaning) {
 	port, p, ok := senderOf(set, s)
-	if !ok || !p.mayBeToldOf() {
+	if !ok {
+		l.counts.told("untold_sender_unknown")
+		return
+	}
+	if !p.mayBeToldOf() {
+		l.counts.told("untold_quote_too_short")
 		return
 	}
 	frame, ok := errorFrame(port, p, what)
@@ -129,8 +134,8 @@ func meaningOf(e netdev.ICMPError, s sent, most uint16) (meaning, bool) {
 }
 
 // senderOf finds the guest that sent what is quoted: where nothing was routed by the guest's MAC, and else
-// by its address, in the routing domain that the subnet of the next hop is of. Who forwards what
-// others send is told in its own subnet only: of a routed packet nobody knows that it came from there.
+// by its address, in the routing domain that the subnet of the next hop is of. A routed packet of somebody
+// else came by a guest that forwards, and back to its source it goes by that one.
 func senderOf(set table.Set, s sent) (table.Port, quotedPacket, bool) {
 	eth, err := wire.ParseEthernet(s.frame)
 	if err != nil {
@@ -151,7 +156,46 @@ func senderOf(set table.Set, s sent) (table.Port, quotedPacket, bool) {
 			return port, p, true
 		}
 	}
+	if routed {
+		port, ok := forwarderOf(set, s.vsid, p.src)
+		return port, p, ok
+	}
 	return table.Port{}, p, false
+}
+
+// forwarderOf finds the guest here that has forwarded a routed packet from src: the one that forwards in the routing domain of
+// the subnet, and of several the one that the way back to src leads to. Where that does not say, nobody is it:
+// the error would go astray.
+func forwarderOf(set table.Set, vsid model.VSID, src netip.Addr) (table.Port, bool) {
+	var all []table.Port
+	for _, port := range set.Ports {
+		if port.Forward && leadsTo(set, port.Network, vsid) {
+			all = append(all, port)
+		}
+	}
+	if len(all) == 1 {
+		return all[0], true
+	}
+	for _, port := range all {
+		if back, ok := routeTo(set, port.Network, src); ok && set.Records[table.RecordKey{VSID: back.VSID, CA: back.NextHop}].IfIndex == port.IfIndex {
+			return port, true
+		}
+	}
+	return table.Port{}, false
+}
+
+// routeTo is where the longest prefix of a in a routing domain leads.
+func routeTo(set table.Set, network model.NetworkIndex, a netip.Addr) (table.Route, bool) {
+	for bits := a.BitLen(); bits >= 0; bits-- {
+		p, err := a.Prefix(bits)
+		if err != nil {
+			return table.Route{}, false
+		}
+		if r, ok := set.Routes[table.RouteKey{Network: network, Prefix: p}]; ok {
+			return r, true
+		}
+	}
+	return table.Route{}, false
 }
 
 // leadsTo tells whether a subnet is of the routing domain.

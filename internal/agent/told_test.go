@@ -120,6 +120,71 @@ func TestUnderlayErrorsAreTheRoutersOwn(t *testing.T) {
 	}
 }
 
+// An error about what a guest has forwarded for another goes into that guest, for the source: it knows the way. Of two such guests
+// the route back decides, and where that leads elsewhere nobody is told.
+func TestForwardersAreToldForOthers(t *testing.T) {
+	local, remote, source := addr("192.0.2.1"), addr("192.0.2.2"), addr("172.16.5.5")
+	back := table.RouteKey{Network: 3, Prefix: netip.MustParsePrefix("172.16.0.0/16")}
+	for name, c := range map[string]struct {
+		change func(set table.Set, port, other table.Port)
+		want   uint32
+	}{
+		"nobody forwards": {func(table.Set, table.Port, table.Port) {}, 0},
+		"one": {func(set table.Set, port, _ table.Port) {
+			port.Forward = true
+			set.Ports[10] = port
+		}, 10},
+		"one of another routing domain": {func(set table.Set, _, other table.Port) {
+			other.Forward, other.Network = true, 4
+			set.Ports[11] = other
+		}, 0},
+		"two, and the way back by the second": {func(set table.Set, port, other table.Port) {
+			port.Forward, other.Forward = true, true
+			set.Ports[10], set.Ports[11] = port, other
+			set.Routes[back] = table.Route{VSID: 5001, NextHop: addr("10.1.0.6")}
+		}, 11},
+		"two, and the way back by neither": {func(set table.Set, port, other table.Port) {
+			port.Forward, other.Forward = true, true
+			set.Ports[10], set.Ports[11] = port, other
+			set.Routes[back] = table.Route{VSID: 5001, NextHop: addr("10.1.0.9")}
+		}, 0},
+	} {
+		set := toldSet(model.NVGRE, local, remote, 9000)
+		port := set.Ports[10]
+		other := port
+		other.IfIndex, other.ID, other.MAC = 11, 8, model.MAC{2, 0, 0, 0, 0, 2}
+		set.Ports[11] = other
+		set.Records[table.RecordKey{VSID: 5001, CA: addr("10.1.0.6")}] = table.Record{MAC: other.MAC, IfIndex: 11, Port: 8}
+		forwards := port
+		forwards.Forward = true
+		set.Ports[10] = forwards
+		frame := sim.Switch{Set: set}.FromPort(10, datagram(source, addr("10.2.0.9"), true, 1340))
+		if frame.Verdict != model.VerdictEncapsulated {
+			t.Fatalf("%s: %v", name, frame.Verdict)
+		}
+		set.Ports[10] = port
+		c.change(set, port, other)
+		s, ok := parseSent(frame.Frame[14:][:500], set.Settings.VXLANPort)
+		if !ok {
+			t.Fatalf("%s: the quote is not read", name)
+		}
+		got, p, ok := senderOf(set, s)
+		if ok != (c.want != 0) || got.IfIndex != c.want {
+			t.Errorf("%s: device %d (%t), want %d", name, got.IfIndex, ok, c.want)
+			continue
+		}
+		if !ok {
+			continue
+		}
+		told, ok := errorFrame(got, p, meaning{mtu: 1400, limit: 1358})
+		ip, err := wire.ParseIPv4(told[wire.EthernetLen:])
+		eth, _ := wire.ParseEthernet(told)
+		if !ok || err != nil || ip.Destination != source || ip.Source != got.Gateway4 || eth.Dst != got.MAC {
+			t.Errorf("%s: told %s by %s to %s (%v)", name, eth.Dst, ip.Source, ip.Destination, err)
+		}
+	}
+}
+
 // Nobody is told anything on the word of an error that quotes what was never sent, or too little.
 func TestForgedUnderlayErrors(t *testing.T) {
 	local, remote := addr("192.0.2.1"), addr("192.0.2.2")
