@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -192,6 +193,74 @@ func TestConditionsTellOfDevicesHostsAndTimes(t *testing.T) {
 	}
 	if at := condition(web1(), "Programmed").GetChangedAt().AsTime(); !at.Equal(changed) {
 		t.Errorf("Programmed since %s, now since %s", changed, at)
+	}
+}
+
+// A restart of the server changes no condition: not in its first moments, when no host is back yet, nor when one is that
+// says the same as before. What is otherwise is so since the restart, at the earliest.
+func TestTimesOfConditionsOutliveTheServer(t *testing.T) {
+	dir := t.TempDir()
+	r := start(t, dir, nil)
+	r.apply(t, world()...)
+	programmed := func() *weftv1.Condition {
+		return condition(r.get(t, "Port", "red", "web-1").GetPort().Status, "Programmed")
+	}
+	h1 := joined(t, r, "h1")
+	attach(t, r, h1, facts("192.0.2.1"))
+	eventually(t, "web-1 is programmed", func() bool { return programmed().Status == "True" })
+	before := programmed().GetChangedAt().AsTime()
+	accepted := condition(r.get(t, "Host", "", "h2").GetHost().Status, "Programmed").GetChangedAt().AsTime()
+	r.stop(t)
+
+	restarted := time.Now()
+	r = start(t, dir, nil)
+	if c := programmed(); c.Status != "True" && c.GetChangedAt().AsTime().Before(restarted) {
+		t.Errorf("while its host is away: %v, restarted at %s", c, restarted)
+	}
+	attach(t, r, h1, facts("192.0.2.1"))
+	eventually(t, "web-1 is programmed again", func() bool { return programmed().Status == "True" })
+	if at := programmed().GetChangedAt().AsTime(); !at.Equal(before) {
+		t.Errorf("Programmed since %s, was so since %s", at, before)
+	}
+	if at := condition(r.get(t, "Host", "", "h2").GetHost().Status, "Programmed").GetChangedAt().AsTime(); !at.Equal(accepted) {
+		t.Errorf("h2 is not programmed since %s, was so since %s", at, accepted)
+	}
+}
+
+// After the first moments, what an earlier server saw counts for nothing where it is otherwise now.
+func TestOldConditionsGiveWay(t *testing.T) {
+	path, key, began := filepath.Join(t.TempDir(), "conditions.json"), model.Key{Kind: model.KindHost, Ref: model.Ref{Name: "h1"}}, time.Unix(1_800_000_000, 0).UTC()
+	at := func(c *changes, status string, now time.Time) time.Time {
+		condition := &weftv1.Condition{Status: status}
+		c.note(key, []*weftv1.Condition{condition}, now)
+		return condition.GetChangedAt().AsTime()
+	}
+	first := &changes{}
+	was := at(first, "True", began.Add(-time.Hour))
+	if err := first.save(path); err != nil {
+		t.Fatal(err)
+	}
+	next := &changes{}
+	if err := next.load(path, began); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		status string
+		after  time.Duration
+		want   time.Time
+	}{
+		{"False", time.Second, began}, {"True", 2 * time.Second, was}, {"False", 3 * time.Second, began},
+		{"False", returnTime + time.Second, began}, {"True", returnTime + 2*time.Second, began.Add(returnTime + 2*time.Second)},
+	} {
+		if got := at(next, c.status, began.Add(c.after)); !got.Equal(c.want) {
+			t.Errorf("%s after %s: since %s, want %s", c.status, c.after, got, c.want)
+		}
+	}
+	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := (&changes{}).load(path, began); err == nil {
+		t.Error("half a file was taken")
 	}
 }
 

@@ -43,9 +43,11 @@ type Server struct {
 	dist       *dist.Distributor
 	problems   factProblems
 	changes    changes
-	captures   room
-	metrics    *metrics
-	closing    context.Context // ends when streams must
+
+	changesFile string // where they outlive the server
+	captures    room
+	metrics     *metrics
+	closing     context.Context // ends when streams must
 }
 
 // Bounds of what clients may do.
@@ -85,6 +87,10 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		Join: s.join, Renew: s.renew, Bind: s.bind, Unbind: s.unbind, Learn: s.learn, Facts: s.takeFacts})
 	s.policy = newPolicy(st, s.dist, log, s.metrics)
 	s.metrics.observe(s)
+	s.changesFile = filepath.Join(cfg.DataDir, "conditions.json")
+	if err := s.changes.load(s.changesFile, time.Now()); err != nil {
+		log.Warn("since when conditions are as they are begins anew", "error", err)
+	}
 
 	faces, addrs, err := s.listen(cfg)
 	if err != nil {
