@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/weft-sdn/weft/internal/classify"
 	"github.com/weft-sdn/weft/internal/model"
 	"github.com/weft-sdn/weft/internal/table"
@@ -144,17 +146,28 @@ func TestManyRulesLoad(t *testing.T) {
 		p.Outbound = table.RuleSetKey{1, byte(n)}
 		w.set.Ports[p.IfIndex], w.set.RuleSets[p.Outbound] = p, set
 	}
-	began := time.Now()
+	began, worked := time.Now(), processorTime(t)
 	w.apply(w.set, true)
 	took := time.Since(began)
+	worked = processorTime(t) - worked
 	used := uint32(0)
 	for _, r := range w.rules.regions {
 		used += r.n
 	}
-	t.Logf("%d rules loaded in %s; their tables take %d KiB", ports*each, took, used*blockBytes>>10)
-	if took > 5*time.Second {
+	t.Logf("%d rules loaded in %s, %s of them computing; their tables take %d KiB", ports*each, took, worked, used*blockBytes>>10)
+	if limit := 5 * time.Second; took > limit && worked > limit || took > 4*limit { // others may have had the processor
 		t.Error("that is too long")
 	}
+}
+
+// processorTime is what this process has used so far.
+func processorTime(t *testing.T) time.Duration {
+	t.Helper()
+	var used unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &used); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
 
 // What a rule logs is told at its pace, and all else of it is counted.

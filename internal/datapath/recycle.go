@@ -48,13 +48,31 @@ func (s *Switch) takeRecycled() (found bool, err error) {
 	}
 	l := free[len(free)-1]
 	recycled.free[s.kind()] = free[:len(free)-1]
+	rules, err := anyRule(l.maps["rule_name"])
+	if err != nil {
+		return false, err
+	}
 	for name, m := range l.maps {
+		if !rules && ofRules[name] {
+			continue
+		}
 		if err := blank(name, m); err != nil {
 			return false, fmt.Errorf("empty map %s: %w", name, err)
 		}
 	}
 	s.programs, s.maps, s.capture.showing = l.programs, l.maps, l.showing
 	return true, nil
+}
+
+// ofRules are maps that nobody writes into before a rule has a number, and hence a name. They are large.
+var ofRules = map[string]bool{"rule": true, "rule_hit": true, "rule_name": true, "rule_pace": true}
+
+func anyRule(names *ebpf.Map) (any bool, err error) {
+	err = readAll(names, func(_ uint32, hash [ruleHashSize]byte) error {
+		any = any || hash != [ruleHashSize]byte{}
+		return nil
+	})
+	return any, err
 }
 
 // leave keeps what is loaded for the next Open.
