@@ -62,7 +62,7 @@ struct {
  * full    cannot be: as many slots as ports */
 struct conn_port {
 	__u32 buckets; /* a power of two */
-	__u32 zero;
+	__u32 limit;   /* what policy says, for datapath.ReadBack; 0: DefaultConnections */
 	__u64 lost[2]; /* half open, confirmed: gave way to another though they were not idle for too long */
 };
 

@@ -579,7 +579,7 @@ func (s *Switch) putPort(ifindex uint32, p table.Port) error {
 	if err != nil {
 		return err
 	}
-	if err := s.putStorm(slot, p); err != nil {
+	if err := errors.Join(s.putStorm(slot, p), s.putLimit(slot, p)); err != nil {
 		return err
 	}
 	if err := s.maps["port"].Put(ifindex, s.rules.encodePort(p, slot)); err != nil {

@@ -55,8 +55,8 @@ type connectionBucket struct {
 }
 
 type connPortRow struct {
-	Buckets, Zero uint32
-	Lost          [2]uint64 // half open, confirmed
+	Buckets, Limit uint32    // Limit is table.Port's, and stands for it without a table, too
+	Lost           [2]uint64 // half open, confirmed
 }
 
 type connSecretRow struct {
@@ -124,6 +124,20 @@ func (s *Switch) dropConnections(want table.Set, sweep bool) error {
 	return s.setConnections(gone)
 }
 
+// putLimit writes down how many connections policy wants to be followed. Another limit is another table, mostly, whose counts begin anew.
+func (s *Switch) putLimit(slot uint32, p table.Port) error {
+	var row connPortRow
+	err := s.maps["conn_port"].Lookup(slot, &row)
+	if err == nil && row.Limit != p.Connections {
+		row.Limit = p.Connections
+		err = s.maps["conn_port"].Put(slot, row)
+	}
+	if err != nil {
+		return fmt.Errorf("limit of connections: %w", err)
+	}
+	return nil
+}
+
 // putConnections gives each port the table that its rules need. One of another size starts anew.
 func (s *Switch) putConnections() error {
 	known := map[table.RuleSetKey]bool{}
@@ -181,7 +195,11 @@ func (s *Switch) setConnections(tables map[uint32]uint32) error {
 }
 
 func (s *Switch) setTable(slot, was, buckets uint32) error {
-	putSize := func() error { return s.maps["conn_port"].Put(slot, connPortRow{Buckets: buckets}) }
+	putSize := func() error {
+		var row connPortRow
+		err := s.maps["conn_port"].Lookup(slot, &row)
+		return errors.Join(err, s.maps["conn_port"].Put(slot, connPortRow{Buckets: buckets, Limit: row.Limit}))
+	}
 	if buckets == 0 {
 		if err := ignoreMissing(s.maps["connection"].Delete(slot)); err != nil {
 			return err

@@ -74,9 +74,13 @@ func readSet(maps map[string]*ebpf.Map) (held, error) {
 			if err := maps["storm"].Lookup(r.Slot, &storm); err != nil {
 				return fmt.Errorf("storm limit: %w", err)
 			}
+			var connections connPortRow
+			if err := maps["conn_port"].Lookup(r.Slot, &connections); err != nil {
+				return fmt.Errorf("limit of connections: %w", err)
+			}
 			p := decodePort(r)
 			p.Inbound, p.Outbound = h.readRules(maps["rule"], r.Inbound), h.readRules(maps["rule"], r.Outbound)
-			p.StormLimit = storm.Limit
+			p.StormLimit, p.Connections = storm.Limit, connections.Limit
 			h.set.Ports[ifindex] = p
 			h.slots[ifindex] = r.Slot
 			return nil

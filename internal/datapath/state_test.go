@@ -56,6 +56,7 @@ func TestApplyIsWhatTheKernelHolds(t *testing.T) {
 	moved := w.policy()
 	p := moved.Ports[a]
 	p.MAC, p.VSID = model.MAC{2, 0, 0, 0, 9, 9}, db
+	p.StormLimit, p.Connections = 7, 300
 	moved.Ports[a] = p
 	moved.Routes[table.RouteKey{Network: red, Prefix: prefix("0.0.0.0/0")}] = table.Route{VSID: web, NextHop: addr("10.0.0.7")}
 	moved.Routes[table.RouteKey{Network: red, Prefix: prefix("::/0")}] = table.Route{VSID: db, NextHop: addr("fd00:b::7")}
