@@ -22,9 +22,11 @@
 #include "stage/95_vlan.h"
 #include "way/short.h"
 #include "lib/capture.h"
+#include "lib/detour.h"
 #include "lib/dx2.h"
 #include "lib/finish.h"
 #include "lib/forget.h"
+#include "lib/gro.h"
 #include "lib/learn.h"
 #include "lib/mirror.h"
 #include "lib/mss.h"
@@ -217,6 +219,32 @@ int from_dx2(struct __sk_buff *skb)
 		return TC_ACT_SHOT; /* somebody else's: it was never a guest's frame */
 	skb->priority = 0;
 	if (!dx2_unwrap(skb)) {
+		p.action = ACT_NONE;
+		return finish(skb, &p, V_DECAP_FAILED);
+	}
+	return act(skb, &p);
+}
+
+/* A frame that comes back from the detour by GRO: see lib/gro.h. */
+SEC("tcx/ingress")
+int from_gro(struct __sk_buff *skb)
+{
+	struct pkt p = {.direction = INBOUND, .out = gro_arrive(skb), .action = ACT_PORT};
+
+	return p.out ? act(skb, &p) : TC_ACT_SHOT;
+}
+
+/* A frame that the kernel's vxlan device has stripped: see lib/vxdev.h. */
+SEC("tcx/ingress")
+int from_vxlan(struct __sk_buff *skb)
+{
+	struct pkt p = {.len = skb->len, .direction = INBOUND, .out = skb->priority, .action = ACT_PORT};
+
+	if (skb->mark != SWITCH_MARK)
+		return TC_ACT_SHOT; /* it came by an address that is none of ours */
+	detour_came();
+	skb->priority = 0;
+	if (!decap_arrived(skb)) {
 		p.action = ACT_NONE;
 		return finish(skb, &p, V_DECAP_FAILED);
 	}

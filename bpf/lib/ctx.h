@@ -27,7 +27,8 @@ enum action {
 	ACT_DEVICE,   /* send it out of a device as it is */
 	ACT_PORT,     /* send it into a port's device, marked as ours */
 	ACT_PEER,     /* receive it at the other end of a port's veth */
-	ACT_DETOUR,   /* leave it to the kernel, which brings it to from_dx2 */
+	ACT_DETOUR,   /* leave it to the kernel, which brings it to from_dx2 or from_vxlan */
+	ACT_MERGE,    /* send it to from_gro by way of GRO */
 	ACT_NEIGHBOUR /* send it to an IP neighbour; the kernel writes the Ethernet header */
 };
 
@@ -79,7 +80,8 @@ struct pkt {
 	__u8 routed : 1;
 	__u8 bare : 1;     /* its outer Ethernet header is ours, not the kernel's neighbour code's */
 	__u8 stripped : 1; /* outer headers were removed at tcx */
-	__u8 detour : 1;   /* lib/dx2.h */
+	__u8 detour : 1;   /* lib/dx2.h, lib/vxdev.h */
+	__u8 merge : 1;    /* lib/gro.h */
 	__u8 to_group : 1; /* the outer destination is a multicast PA */
 	__u8 vxlan : 1;    /* the transport; else NVGRE */
 	__u8 outer6 : 1;   /* its outer IP is IPv6 */

@@ -13,19 +13,15 @@
 #include "gen/verdict.h"
 #include "lib/config.h"
 #include "lib/ctx.h"
-#include "maps/dx2.h"
-#include "maps/port.h"
+#include "lib/detour.h"
 #include "wire/ethernet.h"
 #include "wire/ip.h"
 
-/* The detour for decapsulation. Without ADJ_ROOM_DECAP_L4_GRE a stripped super-packet
- * still counts as a tunnel's, and a tap gets it cut to pieces. The kernel forgets the
- * tunnel itself where it decapsulates, and one such place takes a whole Ethernet frame:
- * the segment routing action End.DX2 (RFC 8986 section 4.9). So decap puts IPv6 in the
- * place of the outer headers, addressed to a segment that only this host knows; the kernel
- * strips it and sends the frame out of a device that leads nowhere, and there from_dx2
- * hands it to its port. All TCP to such a port goes this way, whole or not: what did
- * not would overtake it. */
+/* The detour through segment routing. The kernel forgets a tunnel itself where it
+ * decapsulates, and one such place takes a whole Ethernet frame: the segment routing
+ * action End.DX2 (RFC 8986 section 4.9). So decap puts IPv6 in the place of the outer
+ * headers, addressed to a segment that only this host knows; the kernel strips it and sends
+ * the frame out of a device that leads nowhere, and there from_dx2 hands it to its port. */
 
 /* Must be as in internal/datapath/dx2.go: fd77:6566:7400::1. */
 #define DX2_SEGMENT {bpf_htonl(0xfd776566), bpf_htonl(0x74000000), 0, bpf_htonl(1)}
@@ -45,30 +41,6 @@ struct dx2_outer {
 
 _Static_assert(sizeof(struct dx2_outer) == 68, "headers of the detour");
 
-static __always_inline struct dx2 *dx2_state(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&dx2, &zero);
-}
-
-/* The way leads through the host's own stack, where a packet filter, a lost route or IPv6
- * switched off on the underlay device would swallow it. What was sent comes back on the same
- * CPU, so each CPU sends one packet and waits; when that has come back it sends all, until
- * many in a row stay away. Where the detour is broken a tap gets pieces, as without it. */
-static __always_inline bool dx2_wanted(const struct pkt *p)
-{
-	const struct dx2 *d;
-
-	if (p->proto != PROTO_TCP || p->type == TYPE_ARP)
-		return false;
-	/* A veth takes what counts as a tunnel's; but whoever sends it on puts it into one. */
-	if ((p->dport->flags & (PORT_PEER | PORT_FORWARD)) == PORT_PEER)
-		return false;
-	d = dx2_state();
-	return d && d->ifindex && d->lost < (d->proven ? DX2_MAX_LOST : 1);
-}
-
 /* The outer IP, GRE or UDP and VXLAN become IPv6 alone. */
 static __always_inline enum verdict dx2_wrap(struct __sk_buff *skb, struct pkt *p)
 {
@@ -77,7 +49,6 @@ static __always_inline enum verdict dx2_wrap(struct __sk_buff *skb, struct pkt *
 	 * (RFC 4443 section 2.4 e). */
 	struct ipv6 ip = {.next = PROTO_ETHERNET, .hop_limit = 1, .dst = DX2_SEGMENT};
 	struct dx2_outer o = {};
-	struct dx2 *d;
 
 	if (!load(skb, 0, &o.eth, sizeof(o.eth)))
 		return V_DECAP_FAILED;
@@ -95,10 +66,7 @@ static __always_inline enum verdict dx2_wrap(struct __sk_buff *skb, struct pkt *
 	o.ip = ip;
 	if (bpf_skb_store_bytes(skb, 0, &o, sizeof(o), BPF_F_RECOMPUTE_CSUM))
 		return V_DECAP_FAILED;
-	d = dx2_state();
-	if (d)
-		d->lost++;
-	p->detour = 1;
+	detour_sent(p);
 	return V_CONTINUE;
 }
 
@@ -106,15 +74,11 @@ static __always_inline enum verdict dx2_wrap(struct __sk_buff *skb, struct pkt *
  * that: a second Ethernet header in front, and the removal of the first, puts it right. */
 static __always_inline bool dx2_unwrap(struct __sk_buff *skb)
 {
-	struct dx2 *d = dx2_state();
 	__u64 flags = DX2_FLAGS;
 	struct eth eth;
 	__u8 version;
 
-	if (d) {
-		d->lost = 0;
-		d->proven = 1;
-	}
+	detour_came();
 	if (!load(skb, 0, &eth, sizeof(eth)) || !load(skb, sizeof(eth), &version, sizeof(version)))
 		return false;
 	if (version >> 4 == 4) {

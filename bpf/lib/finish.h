@@ -11,6 +11,7 @@
 #include "lib/capture.h"
 #include "lib/config.h"
 #include "lib/ctx.h"
+#include "lib/gro.h"
 #include "maps/denied.h"
 #include "maps/drop.h"
 #include "maps/event.h"
@@ -194,6 +195,8 @@ static __always_inline int act(struct __sk_buff *skb, const struct pkt *p)
 		skb->mark = SWITCH_MARK;
 		skb->priority = p->out;
 		return TC_ACT_OK;
+	case ACT_MERGE:
+		return gro_send(skb, p);
 	case ACT_PEER:
 		if (skb->pkt_type != PACKET_HOST)
 			bpf_skb_change_type(skb, PACKET_HOST);

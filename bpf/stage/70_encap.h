@@ -14,11 +14,14 @@
 #include "lib/config.h"
 #include "lib/ctx.h"
 #include "lib/offload.h"
+#include "lib/detour.h"
 #include "lib/dx2.h"
 #include "lib/flow.h"
+#include "lib/gro.h"
 #include "lib/icmp.h"
 #include "lib/mss.h"
 #include "lib/tos.h"
+#include "lib/vxdev.h"
 #include "maps/peer.h"
 #include "maps/port.h"
 #include "maps/record.h"
@@ -311,6 +314,20 @@ static __always_inline bool decap_point(struct __sk_buff *skb, const struct pkt 
 	       decap_again(skb, bytes, sizeof(struct ipv4) + 4);
 }
 
+/* The same for what the kernel's vxlan device has stripped. */
+static __always_inline bool decap_arrived(struct __sk_buff *skb)
+{
+	struct pkt p = {};
+	struct eth eth;
+
+	if (!decap_nvgre || !skb->gso_size)
+		return true;
+	if (!load(skb, 0, &eth, sizeof(eth)))
+		return false;
+	p.type = bpf_ntohs(eth.type);
+	return decap_point(skb, &p);
+}
+
 static __always_inline enum verdict decap_strip(struct __sk_buff *skb, struct pkt *p)
 {
 	bool forget = decap_nvgre && (!skb->gso_size || decap_plain(p));
@@ -334,13 +351,20 @@ static __always_inline enum verdict decap_strip(struct __sk_buff *skb, struct pk
 static __always_inline enum verdict decap(struct __sk_buff *skb, struct pkt *p)
 {
 	enum verdict v = tos_arrive(skb, p);
+	const struct detour *d;
 
 	if (v || p->base == 0)
 		return v;
 	v = decap_cut(skb, p);
 	if (v)
 		return v;
-	return dx2_wanted(p) ? dx2_wrap(skb, p) : decap_strip(skb, p);
+	d = detour_wanted(p);
+	if (d && d->by == DETOUR_DX2)
+		return dx2_wrap(skb, p);
+	if (d && d->by == DETOUR_VXLAN && (!decap_nvgre || decap_plain(p)))
+		return vxdev_leave(skb, p);
+	p->merge = d && d->by == DETOUR_VETH && gro_reaches(p->dport->slot);
+	return decap_strip(skb, p);
 }
 
 #endif

@@ -23,6 +23,10 @@ static __always_inline enum verdict deliver(struct pkt *p)
 		p->action = ACT_DETOUR;
 		return V_DELIVERED;
 	}
+	if (p->merge) {
+		p->action = ACT_MERGE;
+		return V_DELIVERED;
+	}
 	p->action = p->dport->flags & PORT_PEER && !by_device ? ACT_PEER : ACT_PORT;
 	return V_DELIVERED;
 }

@@ -62,9 +62,11 @@ type Switch interface {
 	Trace(p datapath.Program, ifindex uint32, frame []byte) (datapath.RunResult, error)
 	Capture(f datapath.CaptureFilter) (*datapath.Capture, error)
 	Limits() datapath.Limits
-	WantsDX2() bool
+	Detour() string
 	AttachDX2(ifindex uint32) error
-	DetachDX2() error
+	AttachVeth(out, in uint32) error
+	AttachVXLAN(devices []uint32) error
+	DetachDetour() error
 	DiscardOn(devices []uint32) error
 	SetShaper(entry, exit uint32) error
 	ShapePorts(keys []table.ShapeKey) error

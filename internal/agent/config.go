@@ -95,7 +95,8 @@ underlay: auto
 # address of each underlay device, IPv4 before IPv6.
 providerAddresses: auto
 
-# How the outer headers are taken off: auto, tcx or xdp.
+# How the outer headers are taken off. auto takes the best of what this kernel and the devices have; doctor says
+# which that is. By force: tcx, xdp, and with detours that keep TCP for taps whole dx2, veth or vxlan.
 decap: auto
 
 # Prometheus metrics; empty switches them off.
@@ -155,7 +156,7 @@ func (c Config) check() error {
 	if !strings.HasPrefix(c.Server, "https://") {
 		return fmt.Errorf("agent configuration: server %q must begin with https://", c.Server)
 	}
-	decaps := []string{datapath.DecapAuto, datapath.DecapTCX, datapath.DecapDX2, datapath.DecapXDP}
+	decaps := []string{datapath.DecapAuto, datapath.DecapTCX, datapath.DecapDX2, datapath.DecapXDP, datapath.DecapVeth, datapath.DecapVXLAN}
 	if !slices.Contains(decaps, c.Decap) {
 		return fmt.Errorf("agent configuration: decap %q is none of %s", c.Decap, strings.Join(decaps, ", "))
 	}

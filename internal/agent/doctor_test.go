@@ -56,6 +56,8 @@ func TestUplinkFindings(t *testing.T) {
 		{"eth0=tcx", tap, severityWarn, "taps get large TCP segments cut"},
 		{"eth0=tcx", veth, severityOK, "veth"},
 		{"eth0=tcx+dx2", tap, severityOK, "detour"},
+		{"eth0=tcx+veth", tap, severityOK, "veth pair"},
+		{"eth0=tcx+vxlan", tap, severityOK, "vxlan device"},
 		{"eth0=tcx+gre", tap, severityOK, "nothing is better"},
 		{"eth0=xdp", tap, severityOK, "before GRO"},
 	} {

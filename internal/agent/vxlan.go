@@ -1,10 +1,12 @@
 package agent
 
 import (
+	"errors"
 	"maps"
 	"net/netip"
 	"slices"
 
+	"github.com/weft-sdn/weft/internal/datapath"
 	"github.com/weft-sdn/weft/internal/model"
 	"github.com/weft-sdn/weft/internal/netdev"
 	"github.com/weft-sdn/weft/internal/table"
@@ -12,14 +14,18 @@ import (
 
 // hear has a socket listen on the port of VXLAN, without which GRO merges none of its packets: that
 // costs a third of what one core receives. The switch takes what comes before the socket does.
-// Where somebody else listens there already, GRO merges as well.
+// Where somebody else listens there already, GRO merges as well. The socket may be that of devices which
+// also strip: the detour of DecapVXLAN.
 func (l *loop) hear(want table.Set) {
 	var addresses []netip.Addr
 	if usesVXLAN(want) {
 		addresses = slices.Collect(maps.Keys(want.LocalPAs))
 	}
-	devices, err := netdev.PrepareVXLAN(want.Settings.VXLANPort, addresses)
-	if err == nil {
+	strip := l.sw.Detour() == datapath.DecapVXLAN
+	devices, err := netdev.PrepareVXLAN(want.Settings.VXLANPort, addresses, strip)
+	if err == nil && strip {
+		err = errors.Join(l.sw.DiscardOn(nil), l.sw.AttachVXLAN(devices))
+	} else if err == nil {
 		err = l.sw.DiscardOn(devices)
 	}
 	for _, index := range devices {

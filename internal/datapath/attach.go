@@ -105,7 +105,7 @@ func (s *Switch) AttachUplink(ifindex uint32) error {
 
 // wantsXDP decides how the uplink decapsulates.
 func (s *Switch) wantsXDP(ifindex uint32) (bool, error) {
-	if s.opts.Decap != DecapAuto || s.gre || s.hasDX2() {
+	if s.opts.Decap != DecapAuto || s.gre || s.detourTaken() != "" {
 		return s.opts.Decap == DecapXDP, nil
 	}
 	ifc, err := net.InterfaceByIndex(int(ifindex))
@@ -186,8 +186,8 @@ func (s *Switch) detach(n linkName) error {
 		delete(s.noXDP, n.ifindex)
 	}
 	var err error
-	if n.program == progDX2 { // nothing may take the detour when nobody waits at its end
-		err = s.setDX2(0)
+	if _, ok := detours[n.program]; ok { // nothing may take the detour when nobody waits at its end
+		err = s.setDetour(0, 0)
 	}
 	if s.opts.PinDir != "" {
 		err = errors.Join(err, l.Unpin())
@@ -235,12 +235,12 @@ func (s *Switch) Attached() (ports, uplinks []uint32, err error) {
 }
 
 // Strategies says for each uplink how it decapsulates: "tcx", "tcx+gre" (the
-// kernel resets the tunnel's GSO state), "tcx+dx2" (by way of AttachDX2 where
-// that matters) or "xdp".
+// kernel resets the tunnel's GSO state), "tcx+dx2", "tcx+veth" or "tcx+vxlan" (by way of AttachDX2 and
+// the like where that matters) or "xdp".
 func (s *Switch) Strategies() map[uint32]string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := map[uint32]string{}
+	out, detour := map[uint32]string{}, s.detourTaken()
 	for n := range s.links {
 		if n.program != progFromUplink {
 			continue
@@ -248,8 +248,8 @@ func (s *Switch) Strategies() map[uint32]string {
 		switch _, xdp := s.links[linkName{progXDP, n.ifindex}]; {
 		case xdp:
 			out[n.ifindex] = "xdp"
-		case s.hasDX2():
-			out[n.ifindex] = "tcx+dx2"
+		case detour != "":
+			out[n.ifindex] = detour
 		case s.gre:
 			out[n.ifindex] = "tcx+gre"
 		default:

@@ -22,7 +22,7 @@ import (
 // Options of a Switch. The zero value of each field means its default.
 type Options struct {
 	PinDir     string // directory in a bpffs (no dots in its name); "": nothing outlives the process
-	Decap      string // DecapAuto, DecapTCX, DecapDX2 or DecapXDP; default auto
+	Decap      string // DecapAuto or another of these; default auto
 	MaxPorts   uint32 // default 4096
 	MaxRecords uint32 // default 262144, at most 4194304
 	MaxRoutes  uint32 // default 65536
@@ -34,10 +34,12 @@ type Options struct {
 
 // How an uplink strips the outer headers (docs/design/pipeline.md, from_uplink).
 const (
-	DecapAuto = "auto" // the best of the others that this kernel and device allow
-	DecapTCX  = "tcx"  // at tcx, after GRO
-	DecapDX2  = "dx2"  // at tcx, and TCP for taps by a detour through the kernel (bpf/lib/dx2.h)
-	DecapXDP  = "xdp"  // at XDP, before GRO, so that GRO merges the inner packets
+	DecapAuto  = "auto"  // the best of tcx, dx2 and xdp that this kernel and device allow
+	DecapTCX   = "tcx"   // at tcx, after GRO
+	DecapDX2   = "dx2"   // at tcx, and TCP for taps by a detour through the kernel (bpf/lib/dx2.h)
+	DecapXDP   = "xdp"   // at XDP, before GRO, so that GRO merges the inner packets
+	DecapVeth  = "veth"  // at tcx, and TCP for taps by a detour through a veth pair, which merges once more (bpf/lib/gro.h)
+	DecapVXLAN = "vxlan" // at tcx, and TCP over VXLAN for taps by the kernel's vxlan device (bpf/lib/vxdev.h)
 )
 
 // Program names one of the switch's programs.

@@ -45,6 +45,14 @@ func (f *fabric) insert(through string) {
 	}
 }
 
+// waysToStrip are those that are told apart for packets of a carriage.
+func waysToStrip(by carriage) []string {
+	if by.transport == model.VXLAN {
+		return []string{DecapTCX, DecapDX2, DecapXDP, DecapVeth, DecapVXLAN}
+	}
+	return []string{DecapTCX, DecapDX2, DecapXDP, DecapVeth}
+}
+
 // Two guests of one host talk through a third on the other, which forwards: whatever way
 // its host strips packets, they can be encapsulated again, super-packets too.
 func TestGuestThatForwards(t *testing.T) { guestThatForwards(t, carriage{}, true) }
@@ -54,7 +62,7 @@ func TestGuestThatForwardsByVXLAN(t *testing.T) {
 }
 
 func guestThatForwards(t *testing.T, by carriage, all bool) {
-	for _, decap := range []string{DecapTCX, DecapDX2, DecapXDP} {
+	for _, decap := range waysToStrip(by) {
 		for name, tap := range map[string]bool{"veth": false, "tap": true} {
 			for _, wire := range []bool{false, true} {
 				if !all && tap == wire {
@@ -62,9 +70,7 @@ func guestThatForwards(t *testing.T, by carriage, all bool) {
 				}
 				t.Run(strings.Join([]string{decap, name, map[bool]string{false: "pass", true: "wire"}[wire]}, "/"), func(t *testing.T) {
 					f := newFabricBy(t, by, Options{Decap: decap}, &guest{name: "web0"}, &guest{name: "web1", tap: tap}, &guest{name: "db2"}, &guest{name: "db3"}, &guest{name: "db4", tap: true})
-					if decap == DecapDX2 {
-						f.detour()
-					}
+					f.detour()
 					if wire {
 						f.wire()
 					}
@@ -97,22 +103,75 @@ func guestThatForwards(t *testing.T, by carriage, all bool) {
 	}
 }
 
-// detour makes the way for TCP that taps, and guests that forward, need.
+// detour makes the way for TCP that taps, and guests that forward, need; none where the switch wants none.
 func (f *fabric) detour() {
+	f.t.Helper()
+	for _, h := range f.hosts {
+		switch h.sw.Detour() {
+		case DecapDX2:
+			f.detourByDX2(h)
+		case DecapVeth:
+			f.detourByVeth(h)
+		case DecapVXLAN:
+			f.detourByVXLAN(h)
+		}
+	}
+}
+
+func (f *fabric) detourByDX2(h *host) {
 	t := f.t
 	t.Helper()
-	for _, h := range f.hosts {
-		ip(t, "-n", h.ns, "link", "add", "name", "dx0", "mtu", "65535", "type", "veth", "peer", "name", "dx1", "mtu", "65535")
-		ip(t, "-n", h.ns, "link", "set", "dev", "dx1", "up")
-		ip(t, "-n", h.ns, "link", "set", "dev", "dx0", "up")
-		ip(t, "-n", h.ns, "-6", "route", "add", DX2Segment.String()+"/128", "encap", "seg6local", "action", "End.DX2", "oif", "dx0", "dev", "dx0")
-		dx0 := deviceIn(t, h.ns, "dx0")
-		inside(t, h.ns, func() {
-			if err := h.sw.AttachDX2(uint32(dx0.Index)); err != nil {
+	ip(t, "-n", h.ns, "link", "add", "name", "dx0", "mtu", "65535", "type", "veth", "peer", "name", "dx1", "mtu", "65535")
+	ip(t, "-n", h.ns, "link", "set", "dev", "dx1", "up")
+	ip(t, "-n", h.ns, "link", "set", "dev", "dx0", "up")
+	ip(t, "-n", h.ns, "-6", "route", "add", DX2Segment.String()+"/128", "encap", "seg6local", "action", "End.DX2", "oif", "dx0", "dev", "dx0")
+	dx0 := deviceIn(t, h.ns, "dx0")
+	inside(t, h.ns, func() {
+		if err := h.sw.AttachDX2(uint32(dx0.Index)); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func (f *fabric) detourByVeth(h *host) {
+	t := f.t
+	t.Helper()
+	ip(t, "-n", h.ns, "link", "add", "name", "gr0", "mtu", "65535", "numtxqueues", "2", "numrxqueues", "2", "txqueuelen", "1000",
+		"type", "veth", "peer", "name", "gr1", "mtu", "65535", "numtxqueues", "2", "numrxqueues", "2")
+	for _, args := range [][]string{{"ethtool", "-K", "gr0", "tso", "off"}, {"ethtool", "-K", "gr1", "gro", "on"}, {"tc", "qdisc", "replace", "dev", "gr0", "root", "mq"}} {
+		if out, err := (&guest{ns: h.ns}).run(t, args...); err != nil {
+			t.Fatalf("%v: %v: %s", args, err, out)
+		}
+	}
+	ip(t, "-n", h.ns, "link", "set", "dev", "gr1", "up")
+	ip(t, "-n", h.ns, "link", "set", "dev", "gr0", "up")
+	out, in := deviceIn(t, h.ns, "gr0"), deviceIn(t, h.ns, "gr1")
+	inside(t, h.ns, func() {
+		for range 2 {
+			if err := h.sw.AttachVeth(uint32(out.Index), uint32(in.Index)); err != nil {
 				t.Error(err)
 			}
-		})
+		}
+	})
+}
+
+func (f *fabric) detourByVXLAN(h *host) {
+	t := f.t
+	t.Helper()
+	device := []string{"-n", h.ns, "link", "add", "name", "vx", "type", "vxlan", "external", "dstport", "4789", "nolearning"}
+	if f.by.v6 {
+		device = append(device, "local", "::", "udp6zerocsumrx")
 	}
+	ip(t, device...)
+	vx := deviceIn(t, h.ns, "vx")
+	inside(t, h.ns, func() {
+		for range 2 {
+			if err := h.sw.AttachVXLAN([]uint32{uint32(vx.Index)}); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	ip(t, "-n", h.ns, "link", "set", "dev", "vx", "up")
 }
 
 // passed counts what a port has sent.

@@ -22,7 +22,7 @@ import (
 
 // layout numbers the meaning of the maps' bytes. A map of another layout is
 // never taken over: raise it with every change of a key or a value in bpf/maps.
-const layout = 6
+const layout = 7
 
 const (
 	maxUplinks  = 256
@@ -108,9 +108,9 @@ func (o Options) withDefaults() (Options, error) {
 	switch o.Decap {
 	case "":
 		o.Decap = DecapAuto
-	case DecapAuto, DecapTCX, DecapDX2, DecapXDP:
+	case DecapAuto, DecapTCX, DecapDX2, DecapXDP, DecapVeth, DecapVXLAN:
 	default:
-		return o, fmt.Errorf("datapath: Decap is %q, must be auto, tcx, dx2 or xdp", o.Decap)
+		return o, fmt.Errorf("datapath: Decap is %q, must be auto, tcx, dx2, xdp, veth or vxlan", o.Decap)
 	}
 	if o.Recycle && o.PinDir != "" {
 		return o, errors.New("datapath: Recycle and PinDir: what is pinned is another process's, too")

@@ -164,17 +164,15 @@ func field(t *testing.T, snmp, group, name string) int {
 func TestTenantsAreBlindToEachOther(t *testing.T) { onEach(t, tenantsAreBlind) }
 
 func tenantsAreBlind(t *testing.T, by carriage) {
-	for _, decap := range []string{DecapTCX, DecapDX2, DecapXDP} {
+	for _, decap := range waysToStrip(by) {
 		t.Run(decap, func(t *testing.T) {
 			f := newFabricBy(t, by, Options{Decap: decap},
 				&guest{name: "web-red0"}, &guest{name: "web-red1", tap: true},
 				&guest{name: "web-blue0", blue: true, as: 1}, &guest{name: "web-blue1", blue: true, as: 2, tap: true},
 				&guest{name: "web-red4"})
-			if decap == DecapDX2 {
-				f.detour()
-			}
+			f.detour()
 			for _, h := range f.hosts {
-				if by.transport == model.VXLAN {
+				if by.transport == model.VXLAN && decap != DecapVXLAN {
 					f.listen(h)
 				}
 			}

@@ -52,8 +52,12 @@ var tunnelOffloads = []string{
 }
 
 // noTunnelOffloads switches tunnelOffloads of a device of the calling thread's
-// namespace off. A feature that the kernel does not know is off.
-func noTunnelOffloads(device string) error {
+// namespace off.
+func noTunnelOffloads(device string) error { return setFeatures(device, tunnelOffloads, false) }
+
+// setFeatures switches features of a device of the calling thread's namespace on or off. One that
+// the kernel does not know is off.
+func setFeatures(device string, features []string, on bool) error {
 	names, err := featureNames(device)
 	if err != nil {
 		return err
@@ -63,8 +67,12 @@ func noTunnelOffloads(device string) error {
 	request := make([]uint32, 2+2*blocks)
 	request[0], request[1] = unix.ETHTOOL_SFEATURES, uint32(blocks)
 	for i, name := range names {
-		if slices.Contains(tunnelOffloads, name) {
-			request[2+i/32*2] |= 1 << (i % 32)
+		if !slices.Contains(features, name) {
+			continue
+		}
+		request[2+i/32*2] |= 1 << (i % 32)
+		if on {
+			request[3+i/32*2] |= 1 << (i % 32)
 		}
 	}
 	return ethtoolCall(device, unsafe.Pointer(&request[0]))

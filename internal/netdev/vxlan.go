@@ -10,7 +10,8 @@ import (
 )
 
 // The devices whose sockets make the kernel's GRO look into VXLAN, one for each family.
-// They carry nothing: their network is the one VNI that RFC 7637 reserves and no subnet has.
+// They carry nothing: their network is the one VNI that RFC 7637 reserves and no subnet has. Or they
+// strip what packets of all networks have in front, and somebody else hands these on.
 const (
 	vxlanDevice4 = "weft-vx4"
 	vxlanDevice6 = "weft-vx6"
@@ -18,13 +19,13 @@ const (
 )
 
 // PrepareVXLAN makes the devices that listen on the UDP port over the families of
-// addresses, and removes those of other ports or families. New ones are down and listen only
-// when SetUp is told their index, so that somebody may be put in front of them before.
-func PrepareVXLAN(port uint16, addresses []netip.Addr) ([]uint32, error) {
+// addresses, and removes those of other ports or families; all says that they receive every VNI. New ones
+// are down and listen only when SetUp is told their index, so that somebody may be put in front of them before.
+func PrepareVXLAN(port uint16, addresses []netip.Addr, all bool) ([]uint32, error) {
 	var out []uint32
 	var problems []error
 	for name, v6 := range map[string]bool{vxlanDevice4: false, vxlanDevice6: true} {
-		index, err := prepareVXLAN(name, v6, port, addresses)
+		index, err := prepareVXLAN(name, v6, port, addresses, all)
 		if index != 0 {
 			out = append(out, index)
 		}
@@ -33,7 +34,7 @@ func PrepareVXLAN(port uint16, addresses []netip.Addr) ([]uint32, error) {
 	return out, errors.Join(problems...)
 }
 
-func prepareVXLAN(name string, v6 bool, port uint16, addresses []netip.Addr) (uint32, error) {
+func prepareVXLAN(name string, v6 bool, port uint16, addresses []netip.Addr, all bool) (uint32, error) {
 	wanted := false
 	for _, a := range addresses {
 		wanted = wanted || a.Is6() == v6
@@ -43,7 +44,7 @@ func prepareVXLAN(name string, v6 bool, port uint16, addresses []netip.Addr) (ui
 		return 0, err
 	}
 	if err == nil {
-		if have, ok := l.(*netlink.Vxlan); ok && wanted && have.Port == int(port) {
+		if have, ok := l.(*netlink.Vxlan); ok && wanted && have.Port == int(port) && have.FlowBased == all {
 			return uint32(have.Index), nil
 		}
 		if err := DeleteLink(name); err != nil {
@@ -53,12 +54,14 @@ func prepareVXLAN(name string, v6 bool, port uint16, addresses []netip.Addr) (ui
 	if !wanted {
 		return 0, nil
 	}
-	return createVXLAN(name, v6, port)
+	return createVXLAN(name, v6, port, all)
 }
 
-func createVXLAN(name string, v6 bool, port uint16) (uint32, error) {
+func createVXLAN(name string, v6 bool, port uint16, all bool) (uint32, error) {
 	l := &netlink.Vxlan{LinkAttrs: netlink.NewLinkAttrs(), VxlanId: vxlanNoVNI, Port: int(port), UDP6ZeroCSumRx: v6, UDP6ZeroCSumTx: v6}
-	l.Name = name
+	if l.Name = name; all {
+		l.VxlanId, l.FlowBased = 0, true
+	}
 	if v6 {
 		l.SrcAddr = net.IPv6unspecified // says the family
 	}

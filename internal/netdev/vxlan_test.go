@@ -19,7 +19,7 @@ func TestVXLANDevicesListen(t *testing.T) {
 	}
 	prepare := func(port uint16, addresses ...netip.Addr) []uint32 {
 		t.Helper()
-		devices, err := PrepareVXLAN(port, addresses)
+		devices, err := PrepareVXLAN(port, addresses, false)
 		if err != nil {
 			t.Fatal(err)
 		}

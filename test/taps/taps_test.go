@@ -54,8 +54,24 @@ const (
 )
 
 func TestATapGetsSuperPacketsWhole(t *testing.T) {
-	w := twohosts.New(t, "wt-", datapath.DecapAuto, []*twohosts.Guest{vm, peer})
-	tap := openTap(t, w)
+	tapGetsWhole(t, datapath.DecapAuto, twohosts.Carrier{}, os.Getenv("WEFT_STRATEGY"))
+}
+
+// The ways that nobody takes by himself, by force.
+func TestATapGetsSuperPacketsWholeByForce(t *testing.T) {
+	vxlan := twohosts.Carrier{Transport: model.VXLAN}
+	for _, c := range []struct {
+		decap string
+		over  twohosts.Carrier
+	}{{datapath.DecapDX2, twohosts.Carrier{}}, {datapath.DecapVeth, twohosts.Carrier{}}, {datapath.DecapVeth, vxlan}, {datapath.DecapVXLAN, vxlan},
+		{datapath.DecapVXLAN, twohosts.Carrier{Transport: model.VXLAN, V6: true}}} {
+		t.Run(c.decap+"/"+c.over.String(), func(t *testing.T) { tapGetsWhole(t, c.decap, c.over, "tcx+"+c.decap) })
+	}
+}
+
+func tapGetsWhole(t *testing.T, decap string, over twohosts.Carrier, strategy string) {
+	w := twohosts.NewOver(t, "wt-", decap, over, []*twohosts.Guest{vm, peer})
+	tap := openTap(t, w, vm)
 	for name, c := range map[string]struct {
 		knobs string
 		most  int // pieces
@@ -64,27 +80,27 @@ func TestATapGetsSuperPacketsWhole(t *testing.T) {
 		// What comes in segments is whole as far as GRO merges it: not always with the last.
 		"cut on the underlay": {"tso off gso off tx off gro on", 2},
 	} {
-		if os.Getenv("WEFT_STRATEGY") == datapath.DecapTCX { // a kernel that has no better way
+		if decap == datapath.DecapVeth { // GRO merges all, whatever came
+			c.most = 2
+		}
+		if strategy == datapath.DecapTCX { // a kernel that has no better way
 			c.most = segments
 		}
 		t.Run(name, func(t *testing.T) {
 			for _, h := range w.Hosts {
-				args := append([]string{"netns", "exec", h.NS, "ethtool", "-K", twohosts.Underlay}, strings.Fields(c.knobs)...)
-				if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
-					t.Fatalf("ethtool %s: %v: %s", c.knobs, err, out)
-				}
+				ethtool(t, h, c.knobs)
 			}
 			for i := range vm.CAs {
-				if err := twohosts.In(w.GuestNS(peer), func() error { return superPackets(t, tap, i, c.most) }); err != nil {
+				if err := twohosts.In(w.GuestNS(peer), func() error { return superPackets(t, tap, i, over.MTU(), c.most) }); err != nil {
 					t.Error(err)
 				}
 			}
 		})
 	}
-	for _, strategy := range w.Hosts[0].Switch.Strategies() {
-		t.Logf("uplinks strip by %s", strategy)
-		if want := os.Getenv("WEFT_STRATEGY"); want != "" && strategy != want {
-			t.Errorf("uplinks strip by %s, want %s", strategy, want)
+	for _, have := range w.Hosts[0].Switch.Strategies() {
+		t.Logf("uplinks strip by %s", have)
+		if strategy != "" && have != strategy {
+			t.Errorf("uplinks strip by %s, want %s", have, strategy)
 		}
 	}
 	for _, h := range w.Hosts {
@@ -100,10 +116,18 @@ func TestATapGetsSuperPacketsWhole(t *testing.T) {
 	}
 }
 
+func ethtool(t *testing.T, h *twohosts.Host, knobs string) {
+	t.Helper()
+	args := append([]string{"netns", "exec", h.NS, "ethtool", "-K", twohosts.Underlay}, strings.Fields(knobs)...)
+	if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+		t.Fatalf("ethtool %s: %v: %s", knobs, err, out)
+	}
+}
+
 // superPackets sends one until it arrives in at most so many pieces, as the detour
 // must prove itself first, and then some more, all of which must. It runs on one CPU, for which alone
 // the proof counts.
-func superPackets(t *testing.T, tap, family, most int) error {
+func superPackets(t *testing.T, tap, family, mtu, most int) error {
 	runtime.LockOSThread()
 	var cpus unix.CPUSet
 	cpus.Set(0)
@@ -117,7 +141,7 @@ func superPackets(t *testing.T, tap, family, most int) error {
 	defer unix.Close(fd)
 	inRow := 0
 	for deadline := time.Now().Add(patience); inRow < tries; {
-		header, frame := superPacket(family)
+		header, frame := superPacket(family, mtu)
 		if _, err := unix.Write(fd, append(header, frame...)); err != nil {
 			return fmt.Errorf("%s: send: %w", vm.CAs[family], err)
 		}
@@ -134,24 +158,34 @@ func superPackets(t *testing.T, tap, family, most int) error {
 
 // superPacket is TCP of several segments and its struct virtio_net_hdr. Its
 // checksum is that of the pseudo header, as a guest leaves it to its device.
-func superPacket(family int) (header, frame []byte) {
+func superPacket(family, mtu int) (header, frame []byte) {
+	network, kind := wire.IPv4Len, gsoTCP4
+	if vm.CAs[family].Is6() {
+		network, kind = wire.IPv6Len, gsoTCP6
+	}
+	mss := mtu - network - 20
+	payload := make([]byte, segments*mss)
+	for i := range payload {
+		payload[i] = byte(i * i >> 3)
+	}
+	return packet(family, 1, kind, mss, payload)
+}
+
+// packet is TCP from peer to vm, and its struct virtio_net_hdr.
+func packet(family int, seq uint32, kind, mss int, payload []byte) (header, frame []byte) {
 	src, dst := peer.CAs[family], vm.CAs[family]
-	network, etherType, kind := wire.IPv4Len, uint16(wire.TypeIPv4), gsoTCP4
+	network, etherType := wire.IPv4Len, uint16(wire.TypeIPv4)
 	if dst.Is6() {
-		network, etherType, kind = wire.IPv6Len, wire.TypeIPv6, gsoTCP6
+		network, etherType = wire.IPv6Len, wire.TypeIPv6
 	}
-	mss := twohosts.GuestMTU - network - 20
-	tcp := make([]byte, 20+segments*mss)
-	for i := range tcp[20:] {
-		tcp[20+i] = byte(i * i >> 3)
-	}
-	copy(tcp, []byte{0x1f, 0x90, 0x1b, 0x5f, 0, 0, 0, 1, 0, 0, 0, 1, 5 << 4, 0x10, 1, 0})
+	tcp := append([]byte{0x1f, 0x90, 0x1b, 0x5f, 0, 0, 0, 0, 0, 0, 0, 1, 5 << 4, 0x10, 1, 0, 0, 0, 0, 0}, payload...)
+	binary.BigEndian.PutUint32(tcp[4:], seq)
 	binary.BigEndian.PutUint16(tcp[16:], ^wire.Checksum(nil, wire.PseudoHeader(src, dst, wire.ProtoTCP, len(tcp))))
 	frame = make([]byte, wire.EthernetLen+network, wire.EthernetLen+network+len(tcp))
 	err := wire.Ethernet{Dst: vm.MAC, Src: peer.MAC, Type: etherType}.Encode(frame)
 	ip := frame[wire.EthernetLen:]
 	if err == nil && dst.Is4() {
-		h := wire.IPv4{HeaderLen: network, TotalLen: uint16(network + len(tcp)), DontFrag: true, TTL: 64, Proto: wire.ProtoTCP, Source: src, Destination: dst}
+		h := wire.IPv4{HeaderLen: network, TotalLen: uint16(network + len(tcp)), ID: uint16(seq / ofSegment), DontFrag: true, TTL: 64, Proto: wire.ProtoTCP, Source: src, Destination: dst}
 		if err = h.Encode(ip); err == nil {
 			err = wire.SealIPv4(ip)
 		}
@@ -208,14 +242,14 @@ func receive(t *testing.T, tap int, header, frame []byte) (pieces int) {
 }
 
 // openTap opens the machine's end of its tap, taking what virtio drivers take.
-func openTap(t *testing.T, w *twohosts.World) (fd int) {
+func openTap(t *testing.T, w *twohosts.World, g *twohosts.Guest) (fd int) {
 	t.Helper()
 	w.In(w.Hosts[0].NS, func() (err error) {
 		if fd, err = unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0); err != nil {
 			return err
 		}
 		t.Cleanup(func() { unix.Close(fd) })
-		request, err := unix.NewIfreq(twohosts.Device(vm))
+		request, err := unix.NewIfreq(twohosts.Device(g))
 		if err != nil {
 			return err
 		}

@@ -310,14 +310,33 @@ func (w *World) open(i int) {
 // detour makes the way of stripped super-packets to taps, as an agent does.
 func (w *World) detour(h *Host, i int) error {
 	onTap := func(g *Guest) bool { return g.Tap && g.Host == i }
-	if !h.Switch.WantsDX2() || !slices.ContainsFunc(w.Guests, onTap) {
+	if !slices.ContainsFunc(w.Guests, onTap) {
 		return nil
 	}
-	index, err := netdev.PrepareDX2(datapath.DX2Segment)
-	if err != nil {
-		return err
+	switch h.Switch.Detour() {
+	case datapath.DecapDX2:
+		index, err := netdev.PrepareDX2(datapath.DX2Segment)
+		if err != nil {
+			return err
+		}
+		return h.Switch.AttachDX2(index)
+	case datapath.DecapVeth:
+		out, in, err := netdev.PrepareMerge()
+		if err != nil {
+			return err
+		}
+		return h.Switch.AttachVeth(out, in)
+	case datapath.DecapVXLAN:
+		devices, err := netdev.PrepareVXLAN(table.DefaultSettings.VXLANPort, []netip.Addr{h.PA}, true)
+		if err != nil {
+			return err
+		}
+		if err := h.Switch.AttachVXLAN(devices); err != nil {
+			return err
+		}
+		return netdev.SetUp(devices[0])
 	}
-	return h.Switch.AttachDX2(index)
+	return nil
 }
 
 // rows renders what host i must contain.

@@ -8,26 +8,43 @@ import (
 
 // detour makes the way by which stripped super-packets reach taps whole, as soon
 // as there is a tap. Where it cannot be made the switch strips as well as it can
-// without, and strategies show it.
+// without, and strategies show it. That of VXLAN is made with its devices, by hear.
 func (l *loop) detour(want table.Set) {
-	if !l.sw.WantsDX2() {
-		// An earlier process may have been configured to take it.
-		if err := l.sw.DetachDX2(); err != nil {
+	var err error
+	switch by := l.sw.Detour(); {
+	case by == "":
+		// An earlier process may have been configured to take one.
+		if err := l.sw.DetachDetour(); err != nil {
 			l.log.Warn("the detour for taps stays", "error", err)
 		}
 		return
-	}
-	if !hasTap(want) {
+	case by == datapath.DecapVXLAN || !hasTap(want):
 		return
-	}
-	index, err := netdev.PrepareDX2(datapath.DX2Segment)
-	if err == nil {
-		err = l.sw.AttachDX2(index)
+	case by == datapath.DecapVeth:
+		err = l.detourByVeth()
+	default:
+		err = l.detourByDX2()
 	}
 	if err != nil && !l.noDetour {
 		l.log.Warn("taps get super-packets cut: the kernel offers no way around", "error", err)
 	}
 	l.noDetour = err != nil
+}
+
+func (l *loop) detourByDX2() error {
+	index, err := netdev.PrepareDX2(datapath.DX2Segment)
+	if err != nil {
+		return err
+	}
+	return l.sw.AttachDX2(index)
+}
+
+func (l *loop) detourByVeth() error {
+	out, in, err := netdev.PrepareMerge()
+	if err != nil {
+		return err
+	}
+	return l.sw.AttachVeth(out, in)
 }
 
 // hasTap reports whether a port's device is anything but a veth.
