@@ -27,8 +27,8 @@ const (
 	vswitchMapConnection    = "connection"
 	vswitchMapCopy          = "copy"
 	vswitchMapDenied        = "denied"
+	vswitchMapDetour        = "detour"
 	vswitchMapDrop          = "drop"
-	vswitchMapDx2           = "dx2"
 	vswitchMapEvent         = "event"
 	vswitchMapFirstPa       = "first_pa"
 	vswitchMapFlood         = "flood"
@@ -76,9 +76,11 @@ const (
 	vswitchProgFloodPort    = "flood_port"
 	vswitchProgFloodUplink  = "flood_uplink"
 	vswitchProgFromDx2      = "from_dx2"
+	vswitchProgFromGro      = "from_gro"
 	vswitchProgFromPort     = "from_port"
 	vswitchProgFromShaper   = "from_shaper"
 	vswitchProgFromUplink   = "from_uplink"
+	vswitchProgFromVxlan    = "from_vxlan"
 	vswitchProgMirrorIn     = "mirror_in"
 	vswitchProgMirrorOut    = "mirror_out"
 	vswitchProgMirrorSend   = "mirror_send"
@@ -144,9 +146,11 @@ type vswitchProgramSpecs struct {
 	FloodPort    *ebpf.ProgramSpec `ebpf:"flood_port"`
 	FloodUplink  *ebpf.ProgramSpec `ebpf:"flood_uplink"`
 	FromDx2      *ebpf.ProgramSpec `ebpf:"from_dx2"`
+	FromGro      *ebpf.ProgramSpec `ebpf:"from_gro"`
 	FromPort     *ebpf.ProgramSpec `ebpf:"from_port"`
 	FromShaper   *ebpf.ProgramSpec `ebpf:"from_shaper"`
 	FromUplink   *ebpf.ProgramSpec `ebpf:"from_uplink"`
+	FromVxlan    *ebpf.ProgramSpec `ebpf:"from_vxlan"`
 	MirrorIn     *ebpf.ProgramSpec `ebpf:"mirror_in"`
 	MirrorOut    *ebpf.ProgramSpec `ebpf:"mirror_out"`
 	MirrorSend   *ebpf.ProgramSpec `ebpf:"mirror_send"`
@@ -175,8 +179,8 @@ type vswitchMapSpecs struct {
 	Connection    *ebpf.MapSpec `ebpf:"connection"`
 	Copy          *ebpf.MapSpec `ebpf:"copy"`
 	Denied        *ebpf.MapSpec `ebpf:"denied"`
+	Detour        *ebpf.MapSpec `ebpf:"detour"`
 	Drop          *ebpf.MapSpec `ebpf:"drop"`
-	Dx2           *ebpf.MapSpec `ebpf:"dx2"`
 	Event         *ebpf.MapSpec `ebpf:"event"`
 	FirstPa       *ebpf.MapSpec `ebpf:"first_pa"`
 	Flood         *ebpf.MapSpec `ebpf:"flood"`
@@ -265,8 +269,8 @@ type vswitchMaps struct {
 	Connection    *ebpf.Map `ebpf:"connection"`
 	Copy          *ebpf.Map `ebpf:"copy"`
 	Denied        *ebpf.Map `ebpf:"denied"`
+	Detour        *ebpf.Map `ebpf:"detour"`
 	Drop          *ebpf.Map `ebpf:"drop"`
-	Dx2           *ebpf.Map `ebpf:"dx2"`
 	Event         *ebpf.Map `ebpf:"event"`
 	FirstPa       *ebpf.Map `ebpf:"first_pa"`
 	Flood         *ebpf.Map `ebpf:"flood"`
@@ -325,8 +329,8 @@ func (m *vswitchMaps) Close() error {
 		m.Connection,
 		m.Copy,
 		m.Denied,
+		m.Detour,
 		m.Drop,
-		m.Dx2,
 		m.Event,
 		m.FirstPa,
 		m.Flood,
@@ -393,9 +397,11 @@ type vswitchPrograms struct {
 	FloodPort    *ebpf.Program `ebpf:"flood_port"`
 	FloodUplink  *ebpf.Program `ebpf:"flood_uplink"`
 	FromDx2      *ebpf.Program `ebpf:"from_dx2"`
+	FromGro      *ebpf.Program `ebpf:"from_gro"`
 	FromPort     *ebpf.Program `ebpf:"from_port"`
 	FromShaper   *ebpf.Program `ebpf:"from_shaper"`
 	FromUplink   *ebpf.Program `ebpf:"from_uplink"`
+	FromVxlan    *ebpf.Program `ebpf:"from_vxlan"`
 	MirrorIn     *ebpf.Program `ebpf:"mirror_in"`
 	MirrorOut    *ebpf.Program `ebpf:"mirror_out"`
 	MirrorSend   *ebpf.Program `ebpf:"mirror_send"`
@@ -415,9 +421,11 @@ func (p *vswitchPrograms) Close() error {
 		p.FloodPort,
 		p.FloodUplink,
 		p.FromDx2,
+		p.FromGro,
 		p.FromPort,
 		p.FromShaper,
 		p.FromUplink,
+		p.FromVxlan,
 		p.MirrorIn,
 		p.MirrorOut,
 		p.MirrorSend,

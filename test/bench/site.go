@@ -50,6 +50,8 @@ const (
 	weftRewrite = "weft-rewrite"
 	weftTCX     = "weft-tcx"
 	weftXDP     = "weft-xdp"
+	weftVeth    = "weft-veth"
+	weftDevice  = "weft-vxlan-device" // VXLAN, stripped by the kernel's device
 )
 
 // records is the cell whose contenders are called by how many records they have.
@@ -61,8 +63,8 @@ var everyCell = []cell{
 	// With XDP on it an underlay passes no super-packets: only on a wire it is worth to be told so.
 	{ports: "veth", underlay: "wire", contenders: []string{bare, routed, vxlan, weft, weftVXLAN, weftRewrite, weftXDP}, metrics: metrics},
 	// What has no guest has no taps: bare is in the cells above.
-	{ports: "tap", underlay: "pass", contenders: []string{routed, vxlan, weft, weftVXLAN, weftRewrite}, metrics: metrics},
-	{ports: "tap", underlay: "wire", contenders: []string{routed, vxlan, weft, weftVXLAN, weftRewrite, weftTCX, weftXDP}, metrics: metrics},
+	{ports: "tap", underlay: "pass", contenders: []string{routed, vxlan, weft, weftVXLAN, weftRewrite, weftVeth, weftDevice}, metrics: metrics},
+	{ports: "tap", underlay: "wire", contenders: []string{routed, vxlan, weft, weftVXLAN, weftRewrite, weftTCX, weftXDP, weftVeth, weftDevice}, metrics: metrics},
 	{ports: "veth", underlay: "pass", tables: true, contenders: []string{"1", "1000", "100000", "1000000"}, metrics: recordMetrics},
 	{ports: "veth", rules: true, contenders: filterNames(byWeft, byNFT, byNFTMap, byNFTRouted), metrics: []metric{connections}},
 	{ports: "veth", underlay: "pass", rules: true, contenders: filterNames(byWeft, byNFT, byNFTMap), metrics: []metric{connections}},
@@ -153,7 +155,7 @@ func build(ctx context.Context, c cell, name string) (*site, error) {
 	switch by {
 	case routed:
 		cas = routedCA
-	case vxlan, vxlanPlain, weftVXLAN, ovsVXLAN, byNFT, byNFTMap:
+	case vxlan, vxlanPlain, weftVXLAN, weftDevice, ovsVXLAN, byNFT, byNFTMap:
 		mtu = vxlanMTU
 	case weftRewrite:
 		mtu = underlayMTU

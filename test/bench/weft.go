@@ -13,6 +13,7 @@ import (
 
 	"github.com/weft-sdn/weft/internal/datapath"
 	"github.com/weft-sdn/weft/internal/model"
+	"github.com/weft-sdn/weft/internal/netdev"
 	"github.com/weft-sdn/weft/internal/table"
 )
 
@@ -30,7 +31,7 @@ var (
 
 // buildWeft puts a switch on each host, as an agent would: every check on.
 func (s *site) buildWeft(ctx context.Context) error {
-	decap := map[string]string{weft: datapath.DecapAuto, weftTCX: datapath.DecapTCX, weftXDP: datapath.DecapXDP}[s.name]
+	decap := map[string]string{weft: datapath.DecapAuto, weftTCX: datapath.DecapTCX, weftXDP: datapath.DecapXDP, weftVeth: datapath.DecapVeth, weftDevice: datapath.DecapVXLAN}[s.name]
 	var (
 		group    errgroup.Group // what takes time is the kernel's verifier, and that on one core
 		switches [2]*datapath.Switch
@@ -112,24 +113,33 @@ func (s *site) openSwitch(i int, decap string, next model.MAC) (*datapath.Switch
 	return sw, nil
 }
 
-// detour makes what the agent makes for datapath.DX2Segment with the first tap.
+// detour makes what the agent makes with the first tap.
 func (s *site) detour(sw *datapath.Switch) error {
-	if s.ports != "tap" || !sw.WantsDX2() {
+	if s.ports != "tap" {
 		return nil
 	}
-	err := sh(context.Background(), fmt.Sprintf(`
-		ip link add dx0 mtu 65535 type veth peer name dx1 mtu 65535
-		ip link set dx0 addrgenmode none up
-		ip link set dx1 addrgenmode none up
-		ip -6 route add %s/128 encap seg6local action End.DX2 oif dx0 dev dx0`, datapath.DX2Segment))
-	if err != nil {
-		return err
+	switch sw.Detour() {
+	case datapath.DecapDX2:
+		dx, err := netdev.PrepareDX2(datapath.DX2Segment)
+		if err != nil {
+			return err
+		}
+		return sw.AttachDX2(dx)
+	case datapath.DecapVeth:
+		out, in, err := netdev.PrepareMerge()
+		if err != nil {
+			return err
+		}
+		return sw.AttachVeth(out, in)
+	case datapath.DecapVXLAN:
+		ours := addrs(hostPA)
+		devices, err := netdev.PrepareVXLAN(table.DefaultSettings.VXLANPort, ours[:1], true)
+		if err != nil {
+			return err
+		}
+		return errors.Join(sw.AttachVXLAN(devices), netdev.SetUp(devices[0]))
 	}
-	dx, err := net.InterfaceByName("dx0")
-	if err != nil {
-		return err
-	}
-	return sw.AttachDX2(uint32(dx.Index))
+	return nil
 }
 
 // rows are the tables of host i.
@@ -139,7 +149,7 @@ func (s *site) rows(i int, port, uplink uint32, source, next model.MAC) table.Se
 	pas := addrs(hostPA)
 	transport, mtu := model.NVGRE, uint16(nvgreMTU)
 	switch s.name {
-	case weftVXLAN:
+	case weftVXLAN, weftDevice:
 		transport, mtu = model.VXLAN, vxlanMTU
 	case weftRewrite:
 		transport, mtu = model.Rewrite, underlayMTU
