@@ -210,6 +210,7 @@ func (a *Agent) run(ctx context.Context) error {
 	group.Go(func() error { return a.logRules(ctx) })
 	group.Go(func() error { return a.guests.watch(ctx) })
 	group.Go(func() error { return a.guests.tell(ctx) })
+	group.Go(func() error { return a.guests.askIdle(ctx) })
 	group.Go(func() error { return a.snoop(ctx) })
 	group.Go(func() error { return a.server.run(ctx) })
 	group.Go(func() error { return local.serve(ctx) })

@@ -29,6 +29,7 @@ type Config struct {
 	Decap             string        `yaml:"decap"`
 	Metrics           string        `yaml:"metrics"`
 	Audit             time.Duration `yaml:"audit"`
+	LearnedTimeout    time.Duration `yaml:"learnedTimeout"`
 	Limits            Limits        `yaml:"limits"`
 }
 
@@ -105,6 +106,10 @@ metrics: 127.0.0.1:9467
 # How often the kernel is read back and compared with policy.
 audit: 1m
 
+# After how long an address that was learned from a guest is forgotten when the guest does not
+# answer for it (ARP, Neighbour Discovery; asked three times meanwhile). 0s: never.
+learnedTimeout: 30m
+
 # Sizes of the switch's tables, in rows. A Goal that does not fit is refused as a
 # whole, with a condition, and what is there keeps forwarding.
 limits:
@@ -162,6 +167,9 @@ func (c Config) check() error {
 	}
 	if c.Audit < time.Second {
 		return fmt.Errorf("agent configuration: audit %s is less than a second", c.Audit)
+	}
+	if c.LearnedTimeout != 0 && c.LearnedTimeout < 3*time.Second {
+		return fmt.Errorf("agent configuration: learnedTimeout %s is less than three seconds; 0s is never", c.LearnedTimeout)
 	}
 	for _, pa := range c.ProviderAddresses {
 		if a, err := netip.ParseAddr(pa); err != nil || a.Is4In6() || a.Zone() != "" {

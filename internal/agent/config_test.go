@@ -33,6 +33,7 @@ func TestConfigRefuses(t *testing.T) {
 		"decap: fast":                           "decap",
 		"providerAddresses: [\"fe80::1%eth0\"]": "providerAddresses",
 		"audit: 1ms":                            "audit",
+		"learnedTimeout: 1s":                    "learnedTimeout",
 		"socket: \"\"":                          "socket",
 		"limits: {ports: 10, gremlins: 11}":     "gremlins",
 	} {

@@ -42,11 +42,17 @@ spec: {subnet: web, mac: "02:00:00:00:00:12", dynamicAddressLimit: 2, host: h2}
 
 func newFleet(t *testing.T, suffix string) *fleet.Fleet {
 	t.Helper()
+	return newFleetWith(t, suffix, nil)
+}
+
+// newFleetWith has agents with settings of their own.
+func newFleetWith(t *testing.T, suffix string, agent map[string]any) *fleet.Fleet {
+	t.Helper()
 	manifest := filepath.Join(t.TempDir(), "policy.yaml")
 	if err := os.WriteFile(manifest, []byte(policy), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return fleet.New(t, suffix, fleet.Options{Spec: lab.Spec{Hosts: []string{"h1", "h2"}, Manifests: []string{manifest},
+	return fleet.New(t, suffix, fleet.Options{Agent: agent, Spec: lab.Spec{Hosts: []string{"h1", "h2"}, Manifests: []string{manifest},
 		Guests: []lab.GuestSpec{{Port: "red/fixed"}, {Port: "red/new-1"}, {Port: "red/new-2"}}}})
 }
 
@@ -156,6 +162,26 @@ func TestGuestsThatConfigureThemselves(t *testing.T) {
 		t.Fatal(err)
 	}
 	learned(f, "new-2", "")
+	f.Verified()
+}
+
+// A guest that stops using an address without a word is asked for it, over IPv4 and IPv6, and loses it; what it still has it keeps,
+// however silent it is.
+func TestSilentAddressesAreForgotten(t *testing.T) {
+	f := newFleetWith(t, "i", map[string]any{"learnedTimeout": "3s"})
+	in(f, "new-1", "ip addr add 10.0.0.21/24 dev eth0; ip addr add fd00:a::21/64 dev eth0; ip link set eth0 up")
+	ping(f, "new-1", "10.0.0.5")
+	learned(f, "new-1", "10.0.0.21 fd00:a::21")
+	in(f, "new-2", "ip addr add 10.0.0.22/24 dev eth0; ip addr add fd00:a::22/64 dev eth0; ip link set eth0 up")
+	ping(f, "new-2", "10.0.0.5")
+	learned(f, "new-2", "10.0.0.22 fd00:a::22")
+	in(f, "new-1", "ip addr del fd00:a::21/64 dev eth0")
+	in(f, "new-2", "ip addr del 10.0.0.22/24 dev eth0")
+	learned(f, "new-1", "10.0.0.21")
+	learned(f, "new-2", "fd00:a::22")
+	in(f, "new-2", "ip link set eth0 down")
+	learned(f, "new-2", "")
+	learned(f, "new-1", "10.0.0.21")
 	f.Verified()
 }
 
