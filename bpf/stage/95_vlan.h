@@ -289,18 +289,64 @@ static __always_inline enum verdict vlan_judge_payload(struct vlaned *f)
 	return f->read ? f->read : vlan_admit_payload(f->skb, f->from, f->p);
 }
 
+/* Of what is neither ARP nor IP, rules see MACs. */
+static __always_inline __u64 vlan_acl_flags(const struct pkt *p)
+{
+	return p->type == TYPE_ARP || p->type == TYPE_IPV4 || p->type == TYPE_IPV6 ? 0 : ACL_ND;
+}
+
+static __always_inline enum verdict vlan_acl_outbound(struct vlaned *f)
+{
+	struct pkt *p = f->p;
+	struct query *q;
+
+	if (!(f->from->port.flags & PORT_RULES))
+		return V_CONTINUE;
+	q = query_room();
+	if (!q)
+		return V_ACL_DENIED;
+	q->local_mac = acl_mac(p->eth.src);
+	q->remote_mac = acl_mac(p->eth.dst);
+	return acl_judge(f->skb, p, q, &f->from->port, vlan_acl_flags(p), &p->src, &p->dst);
+}
+
+static __always_inline enum verdict vlan_acl_inbound(struct vlaned *f, const struct port *to)
+{
+	struct pkt *p = f->p;
+	struct query *q;
+
+	if (!(to->flags & PORT_RULES))
+		return V_CONTINUE;
+	q = query_room();
+	if (!q)
+		return V_ACL_DENIED;
+	if (f->read)
+		return f->read;
+	q->remote_mac = acl_mac(p->eth.src);
+	q->local_mac = acl_mac(p->eth.dst);
+	return acl_judge(f->skb, p, q, to, ACL_INBOUND | vlan_acl_flags(p), &p->src, &p->dst);
+}
+
 /* Into a port of this host. */
 static __always_inline enum verdict vlan_deliver(struct vlaned *f, const struct vlan_port *to, __u32 ifindex)
 {
+	enum verdict v;
 	bool keep;
 
 	if (!vlan_has(to->receives, f->vid))
 		return V_VLAN_APART;
 	if (f->size > to->port.mtu)
 		return V_TOO_BIG;
-	keep = vlan_keeps_tag(to, f->vid);
 	if (!vlan_read(f))
 		return V_ENCAP_FAILED;
+	v = vlan_acl_inbound(f, &to->port);
+	if (v == V_ACL_DENIED) {
+		f->p->direction = INBOUND;
+		f->p->port_id = to->port.id;
+	}
+	if (v)
+		return v;
+	keep = vlan_keeps_tag(to, f->vid);
 	if (keep && !vlan_push(f->skb, f->tci))
 		return V_ENCAP_FAILED;
 	if (keep)
@@ -367,10 +413,25 @@ static __always_inline bool vlan_copy(struct vlaned *f, __u32 ifindex)
 	return true;
 }
 
+/* A copy that the rules of its receiver refuse is a drop of that one's. */
+static __always_inline void vlan_denied(struct vlaned *f, __u32 port_id)
+{
+	struct pkt *p = f->p;
+	__u32 sender = p->port_id;
+	__u8 direction = p->direction;
+
+	p->port_id = port_id;
+	p->direction = INBOUND;
+	report(f->skb, p, V_ACL_DENIED);
+	p->port_id = sender;
+	p->direction = direction;
+}
+
 /* A copy for a port, in the round that its copies have a tag or not. */
 static __always_inline enum verdict vlan_copy_to_port(struct vlaned *f, __u32 ifindex)
 {
 	const struct vlan_port *to;
+	enum verdict v;
 
 	if (f->from && ifindex == f->from->port.ifindex)
 		return V_CONTINUE;
@@ -381,6 +442,13 @@ static __always_inline enum verdict vlan_copy_to_port(struct vlaned *f, __u32 if
 		return V_CONTINUE;
 	if (f->size > to->port.mtu)
 		return V_TOO_BIG;
+	v = vlan_acl_inbound(f, &to->port);
+	if (v == V_ACL_DENIED) {
+		vlan_denied(f, to->port.id);
+		return V_CONTINUE;
+	}
+	if (v)
+		return v;
 	vlan_count(to->port.slot, f->skb->len, false);
 	f->skb->mark = SWITCH_MARK;
 	return vlan_copy(f, ifindex) ? V_CONTINUE : V_COPY_FAILED;
@@ -472,7 +540,7 @@ static __always_inline enum verdict vlan_from_port(struct vlaned *f)
 		return v;
 	if (!vlan_read(f))
 		return V_ENCAP_FAILED;
-	v = vlan_judge_payload(f);
+	(v = vlan_judge_payload(f)) || (v = vlan_acl_outbound(f));
 	if (v)
 		return v;
 	if (is_group(f->eth.dst)) {

@@ -58,10 +58,10 @@ func (r *ruleSets) render(set *table.Set, g *goal.Goal, devices map[model.PortID
 		if missing != "" {
 			out = append(out, failure{model.KindPort, p.Ref, reasonNotProgrammed, missing})
 		}
-		row := set.Ports[d.ifindex]
-		row.Inbound = r.assemble(set, p, lists, model.Inbound)
-		row.Outbound = r.assemble(set, p, lists, model.Outbound)
-		set.Ports[d.ifindex] = row
+		changePort(*set, d.ifindex, func(row *table.Port) {
+			row.Inbound = r.assemble(set, p, lists, model.Inbound)
+			row.Outbound = r.assemble(set, p, lists, model.Outbound)
+		})
 	}
 	r.lists = used
 	r.sets = set.RuleSets

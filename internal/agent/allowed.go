@@ -52,14 +52,7 @@ func allowHosts(set table.Set, d device, addresses []netip.Addr) {
 
 func allowSource(set table.Set, a table.Allowed) {
 	set.Allowed[a] = struct{}{}
-	if p, ok := set.VLANPorts[a.IfIndex]; ok {
-		p.Allowed = true
-		set.VLANPorts[a.IfIndex] = p
-		return
-	}
-	p := set.Ports[a.IfIndex]
-	p.Allowed = true
-	set.Ports[a.IfIndex] = p
+	changePort(set, a.IfIndex, func(p *table.Port) { p.Allowed = true })
 }
 
 // teammates are ports of one VM in one subnet, or on VLANs of one external network, that may send as each other.

@@ -27,9 +27,7 @@ func renderBandwidth(set table.Set, p goal.Port, d device) {
 		}
 	}
 	if b.Inbound.Maximum > 0 {
-		row := set.Ports[d.ifindex]
-		row.Peer = false
-		set.Ports[d.ifindex] = row
+		changePort(set, d.ifindex, func(row *table.Port) { row.Peer = false })
 	}
 }
 

@@ -23,9 +23,7 @@ func renderMirrors(set table.Set, g *goal.Goal, devices map[model.PortID]device,
 		for n, m := range p.Settings.Mirrors {
 			set.Mirrors[table.MirrorKey{IfIndex: d.ifindex, N: uint8(n)}] = renderMirror(p, m, g, devices, u)
 			if m.Inbound {
-				row := set.Ports[d.ifindex]
-				row.Peer = false
-				set.Ports[d.ifindex] = row
+				changePort(set, d.ifindex, func(row *table.Port) { row.Peer = false })
 			}
 		}
 		for _, pa := range p.Settings.Watched {

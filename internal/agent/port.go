@@ -26,3 +26,15 @@ func renderPort(p goal.Port, d device, mtu int) table.Port {
 		Connections: p.Settings.Connections,
 	}
 }
+
+// changePort changes the row of a device's port, on a VLAN or in a subnet.
+func changePort(set table.Set, ifindex uint32, change func(*table.Port)) {
+	if row, ok := set.VLANPorts[ifindex]; ok {
+		change(&row.Port)
+		set.VLANPorts[ifindex] = row
+		return
+	}
+	row := set.Ports[ifindex]
+	change(&row)
+	set.Ports[ifindex] = row
+}

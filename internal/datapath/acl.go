@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -79,7 +80,7 @@ func (x *ruleStore) block(key table.RuleSetKey) uint32 { return x.regions[key].a
 // is elsewhere now are to be written, too.
 func (s *Switch) putRuleSets(want table.Set, d *delta) []error {
 	users := map[table.RuleSetKey][]model.PortID{}
-	for _, p := range want.Ports {
+	for _, p := range allPorts(want) {
 		for _, key := range []table.RuleSetKey{p.Inbound, p.Outbound} {
 			if key != (table.RuleSetKey{}) {
 				users[key] = append(users[key], p.ID)
@@ -105,14 +106,39 @@ func (s *Switch) putRuleSets(want table.Set, d *delta) []error {
 			continue
 		}
 		if was && s.rules.regions[key].at != before.at {
-			for ifindex, p := range want.Ports {
-				if (p.Inbound == key || p.Outbound == key) && !slices.Contains(d.putPorts, ifindex) {
-					d.putPorts = append(d.putPorts, ifindex)
-				}
-			}
+			d.moved(want, key)
 		}
 	}
 	return errs
+}
+
+// moved has the ports with a set written again.
+func (d *delta) moved(want table.Set, key table.RuleSetKey) {
+	for ifindex, p := range allPorts(want) {
+		put := &d.putPorts
+		if _, vlan := want.VLANPorts[ifindex]; vlan {
+			put = &d.putVLANPorts
+		}
+		if (p.Inbound == key || p.Outbound == key) && !slices.Contains(*put, ifindex) {
+			*put = append(*put, ifindex)
+		}
+	}
+}
+
+// allPorts are the ports of both switches, by device.
+func allPorts(s table.Set) iter.Seq2[uint32, table.Port] {
+	return func(yield func(uint32, table.Port) bool) {
+		for ifindex, p := range s.Ports {
+			if !yield(ifindex, p) {
+				return
+			}
+		}
+		for ifindex, p := range s.VLANPorts {
+			if !yield(ifindex, p.Port) {
+				return
+			}
+		}
+	}
 }
 
 func compareKeys(a, b table.RuleSetKey) int { return slices.Compare(a[:], b[:]) }
@@ -202,8 +228,7 @@ func wordBytes(words []uint64) []byte {
 }
 
 // withRules gives a port whose new rules could not be had those that it has.
-func (s *Switch) withRules(p table.Port) (table.Port, error) {
-	old, had := s.have.Ports[p.IfIndex]
+func (s *Switch) withRules(p, old table.Port, had bool) (table.Port, error) {
 	for _, d := range []struct {
 		name string
 		key  *table.RuleSetKey
@@ -226,7 +251,7 @@ func (s *Switch) forgetRuleSets() []error {
 		return nil // a row of local_mac may still lead to one
 	}
 	used := map[table.RuleSetKey]bool{}
-	for _, p := range s.have.Ports {
+	for _, p := range allPorts(s.have) {
 		used[p.Inbound], used[p.Outbound] = true, true
 	}
 	s.rules.grave, s.rules.leaving = append(s.rules.grave, s.rules.leaving...), nil

@@ -57,7 +57,7 @@ func (s *Switch) Apply(want table.Set, sweep bool) error {
 	errs = append(errs, s.putFloods(want, d, sweep)...)
 	errs = append(errs, s.putRuleSets(want, d)...)
 	errs = append(errs, s.putPorts(want, d.putPorts)...)
-	errs = append(errs, s.putVLANPorts(want.VLANPorts, sweep)...)
+	errs = append(errs, s.putVLANPorts(want.VLANPorts, d)...)
 	errs = append(errs, s.putShapes(want, d.putShapes)...)
 	errs = append(errs, s.putConnections())
 	errs = append(errs, s.putMirrors(want, d)...)
@@ -87,7 +87,10 @@ func (s *Switch) Apply(want table.Set, sweep bool) error {
 
 // delta is what separates the maps from a Set.
 type delta struct {
-	putPorts, delPorts     []uint32
+	putPorts, delPorts []uint32
+
+	putVLANPorts, delVLANPorts []uint32
+
 	putRecords             []recordEntry
 	delRecords             []table.RecordKey
 	putRoutes, delRoutes   []table.RouteKey
@@ -111,6 +114,7 @@ type delta struct {
 func diff(have, want table.Set, sweep bool) *delta {
 	d := &delta{}
 	d.putPorts, d.delPorts = diffRows(have.Ports, want.Ports, sweep)
+	d.putVLANPorts, d.delVLANPorts = diffRows(have.VLANPorts, want.VLANPorts, sweep)
 	d.putRecords, d.delRecords = diffEntries(have.Records, want.Records, sweep)
 	d.putRoutes, d.delRoutes = diffRows(have.Routes, want.Routes, sweep)
 	d.putPeers, d.delPeers = diffRows(have.Peers, want.Peers, sweep)
@@ -571,7 +575,8 @@ func (s *Switch) putPort(ifindex uint32, p table.Port) error {
 	if p.IfIndex != ifindex {
 		return fmt.Errorf("the row says device %d", p.IfIndex)
 	}
-	p, err := s.withRules(p)
+	old, had := s.have.Ports[ifindex]
+	p, err := s.withRules(p, old, had)
 	if err != nil {
 		return err
 	}
@@ -585,7 +590,6 @@ func (s *Switch) putPort(ifindex uint32, p table.Port) error {
 	if err := s.maps["port"].Put(ifindex, s.rules.encodePort(p, slot)); err != nil {
 		return err
 	}
-	old, had := s.have.Ports[ifindex]
 	s.have.Ports[ifindex] = p
 	err = s.syncLocalMAC(localMACKey{VSID: uint32(p.VSID), MAC: p.MAC})
 	if had && (old.VSID != p.VSID || old.MAC != p.MAC) {

@@ -114,10 +114,14 @@ func rulesVersion(p table.Port) uint32 {
 
 // dropConnections takes the tables away of ports that will not be what they are.
 func (s *Switch) dropConnections(want table.Set, sweep bool) error {
+	ids := map[uint32]model.PortID{}
+	for ifindex, p := range allPorts(want) {
+		ids[ifindex] = p.ID
+	}
 	gone := map[uint32]uint32{}
-	for ifindex, was := range s.have.Ports {
-		p, ok := want.Ports[ifindex]
-		if slot := s.slots[ifindex]; s.connections[slot] != 0 && (!ok && sweep || ok && p.ID != was.ID) {
+	for ifindex, was := range allPorts(s.have) {
+		id, ok := ids[ifindex]
+		if slot := s.slots[ifindex]; s.connections[slot] != 0 && (!ok && sweep || ok && id != was.ID) {
 			gone[slot] = 0
 		}
 	}
@@ -150,7 +154,7 @@ func (s *Switch) putConnections() error {
 		return is
 	}
 	tables := map[uint32]uint32{}
-	for ifindex, p := range s.have.Ports {
+	for ifindex, p := range allPorts(s.have) {
 		slot := s.slots[ifindex]
 		buckets, has := bucketsFor(p, stateful), s.connections[slot]
 		if buckets == has || buckets == fewestBuckets && has != 0 {
@@ -295,7 +299,7 @@ func copyTables(from, to *ebpf.Map) error {
 func (s *Switch) Connections(id model.PortID) ([]Connection, ConnectionCount, bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for ifindex, p := range s.have.Ports {
+	for ifindex, p := range allPorts(s.have) {
 		if p.ID == id {
 			all, n, err := s.connectionsAt(s.slots[ifindex], p)
 			return all, n, s.connections[s.slots[ifindex]] != 0, err

@@ -74,27 +74,19 @@ func checkVLANPorts(s table.Set) error {
 	return nil
 }
 
-// putVLANPorts writes the rows of ports and, when any has changed, all that is made from them. Without sweep
-// those that there are stay.
-func (s *Switch) putVLANPorts(want map[uint32]table.VLANPort, sweep bool) []error {
-	put, del := diffRows(s.have.VLANPorts, want, sweep)
-	if len(put)+len(del) == 0 {
+// putVLANPorts writes the rows of ports and, when any has changed, all that is made from them.
+func (s *Switch) putVLANPorts(want map[uint32]table.VLANPort, d *delta) []error {
+	if len(d.putVLANPorts)+len(d.delVLANPorts) == 0 {
 		return nil
 	}
 	var errs []error
-	for _, ifindex := range put {
-		slot, err := s.slot(ifindex, want[ifindex].ID)
-		if err == nil {
-			err = s.maps["vlan_port"].Put(ifindex, s.rules.encodeVLANPort(want[ifindex], slot))
-		}
-		if err != nil {
+	for _, ifindex := range d.putVLANPorts {
+		if err := s.putVLANPort(ifindex, want[ifindex]); err != nil {
 			errs = append(errs, fmt.Errorf("port of device %d: %w", ifindex, err))
-			continue
 		}
-		s.have.VLANPorts[ifindex] = want[ifindex]
 	}
 	gone := map[model.PortID]bool{}
-	for _, ifindex := range del {
+	for _, ifindex := range d.delVLANPorts {
 		gone[s.have.VLANPorts[ifindex].ID] = true
 		if err := ignoreMissing(s.maps["vlan_port"].Delete(ifindex)); err != nil {
 			errs = append(errs, fmt.Errorf("port of device %d: %w", ifindex, err))
@@ -113,6 +105,24 @@ func (s *Switch) putVLANPorts(want map[uint32]table.VLANPort, sweep bool) []erro
 		errs = append(errs, s.forgetDrops(gone))
 	}
 	return append(errs, s.syncVLANs())
+}
+
+func (s *Switch) putVLANPort(ifindex uint32, p table.VLANPort) error {
+	old, had := s.have.VLANPorts[ifindex]
+	kept, err := s.withRules(p.Port, old.Port, had)
+	if err != nil {
+		return err
+	}
+	p.Port = kept
+	slot, err := s.slot(ifindex, p.ID)
+	if err != nil {
+		return err
+	}
+	if err := s.maps["vlan_port"].Put(ifindex, s.rules.encodeVLANPort(p, slot)); err != nil {
+		return err
+	}
+	s.have.VLANPorts[ifindex] = p
+	return nil
 }
 
 // syncVLANs makes vlan_mac and vlan_member what the ports say.

@@ -91,7 +91,7 @@ func (a *admission) checkVLANPort(p *model.Port, s model.Settings) {
 		field string
 		set   bool
 	}{{"subnet", p.Spec.Subnet != ""}, {"dynamicAddressLimit", s.Learns()}, {"forwarding", s.Forwarding},
-		{"isolation", s.Isolation != model.Isolation{}}, {"accessLists", len(s.AccessLists) > 0}, {"acl", len(p.Spec.ACL) > 0},
+		{"isolation", s.Isolation != model.Isolation{}},
 		{"mirrors", len(s.Mirrors) > 0}, {"bandwidth", s.Bandwidth != nil}} {
 		if x.set {
 			a.fail(k, "spec."+x.field, "does not go with spec.vlan: it is for ports in a virtual subnet")

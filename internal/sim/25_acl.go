@@ -175,7 +175,7 @@ func (w *walk) deniesCopy(to table.Port) bool {
 // query is the packet in hand as its sender's rules see it.
 func (w *walk) query(p packet, localMAC, remoteMAC model.MAC) table.Query {
 	q := table.Query{LocalMAC: localMAC, RemoteMAC: remoteMAC}
-	if p.isARP() || p.nd {
+	if p.nd || !p.isIPv4() && !p.isIPv6() {
 		return q
 	}
 	q.IP, q.Local, q.Remote, q.Protocol = true, p.src, p.dst, p.proto

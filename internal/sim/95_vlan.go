@@ -118,6 +118,9 @@ func (w *walk) vlanGuest95() model.Verdict {
 	if v := w.vlanJudge(t, from); v != model.VerdictContinue {
 		return v
 	}
+	if v := w.vlanACL(t, from.Port, false); v != model.VerdictContinue {
+		return v
+	}
 	if isGroup(t.dst) {
 		if from.StormRate == 0 {
 			return w.say(model.VerdictStormLimited, "vlan", "the port may have nothing flooded")
@@ -184,8 +187,7 @@ func isSNAP(frame []byte) bool {
 
 // vlanJudge looks at what a guest sends behind the tag, as far as its port asks for that.
 func (w *walk) vlanJudge(t tagged, from table.VLANPort) model.Verdict {
-	hasRules := from.Inbound != table.RuleSetKey{} || from.Outbound != table.RuleSetKey{}
-	if from.Spoof && !from.DHCPGuard && !from.RouterGuard && !hasRules {
+	if from.Spoof && !from.DHCPGuard && !from.RouterGuard && !hasRules(from.Port) {
 		return model.VerdictContinue
 	}
 	p := &w.packet
@@ -211,6 +213,39 @@ func (w *walk) vlanJudge(t tagged, from table.VLANPort) model.Verdict {
 		return w.vlanND(from)
 	}
 	return model.VerdictContinue
+}
+
+func hasRules(p table.Port) bool {
+	return p.Inbound != table.RuleSetKey{} || p.Outbound != table.RuleSetKey{}
+}
+
+// vlanACL asks the rules of a port. Of what is neither ARP nor IP they see MACs.
+func (w *walk) vlanACL(t tagged, p table.Port, inbound bool) model.Verdict {
+	switch {
+	case !hasRules(p):
+		return model.VerdictContinue
+	case t.read != model.VerdictContinue:
+		return w.say(t.read, "vlan", "the headers are refused")
+	case inbound:
+		return w.judgeInbound(p, w.packet, t.src, t.dst)
+	}
+	return w.judge(p, false, w.packet, w.query(w.packet, t.src, t.dst))
+}
+
+// vlanRefusesCopy is vlanACL for a copy; the frame itself goes on.
+func (w *walk) vlanRefusesCopy(t tagged, to table.Port) bool {
+	port, inbound := w.result.Port, w.result.Inbound
+	v := w.vlanACL(t, to, true)
+	w.result.Port, w.result.Inbound = port, inbound
+	switch v {
+	case model.VerdictContinue:
+		return false
+	case model.VerdictAclDenied:
+		w.result.Denied = append(w.result.Denied, to.ID)
+	default:
+		w.lose(v, "port %d has rules, and the headers are refused", to.ID)
+	}
+	return true
 }
 
 // vlanUses tells whether a is a source that the guest may have: any that somebody can have, unless policy
@@ -265,6 +300,9 @@ func (w *walk) vlanDeliver(t tagged, to table.VLANPort) model.Verdict {
 	if t.size > to.MTU {
 		return w.say(model.VerdictTooBig, "vlan", "%d bytes, port %d takes %d", t.size, to.ID, to.MTU)
 	}
+	if v := w.vlanACL(t, to.Port, true); v != model.VerdictContinue {
+		return v
+	}
 	w.result.To = to.ID
 	w.send(to.IfIndex, t.into(to))
 	return w.say(model.VerdictDelivered, "vlan", "into device %d of port %d, from VLAN %d", to.IfIndex, to.ID, t.vid)
@@ -280,6 +318,9 @@ func (w *walk) vlanFlood(t tagged, uplink uint32, from *table.VLANPort) {
 			}
 			if t.size > to.MTU {
 				w.lose(model.VerdictTooBig, "%d bytes, port %d takes %d", t.size, to.ID, to.MTU)
+				continue
+			}
+			if w.vlanRefusesCopy(t, to.Port) {
 				continue
 			}
 			w.result.Copies = append(w.result.Copies, Copy{to.IfIndex, t.into(to), to.ID})
@@ -305,7 +346,10 @@ func (w *walk) vlanUplink95() model.Verdict {
 	_, own := w.behind(w.ifindex, t.src)
 	if isGroup(t.dst) {
 		if !t.double && !isReserved(t.dst) && !own {
+			came := w.frame
+			w.vlanParse(&t)
 			w.vlanFlood(t, w.ifindex, nil)
+			w.frame = came
 		}
 		return w.say(model.VerdictPass, "vlan", "%d copies of VLAN %d; the host gets it, too", len(w.result.Copies), t.vid)
 	}
@@ -320,5 +364,6 @@ func (w *walk) vlanUplink95() model.Verdict {
 	case own || isGroup(t.src):
 		return w.say(model.VerdictSpoofedMac, "vlan", "source MAC %s is that of a port here, or a group's", t.src)
 	}
+	w.vlanParse(&t)
 	return w.vlanDeliver(t, to)
 }
