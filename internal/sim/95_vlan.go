@@ -241,7 +241,7 @@ func (w *walk) vlanRefusesCopy(t tagged, to table.Port) bool {
 	case model.VerdictContinue:
 		return false
 	case model.VerdictAclDenied:
-		w.result.Denied = append(w.result.Denied, to.ID)
+		w.result.Denied, w.result.DeniedBy = append(w.result.Denied, to.ID), append(w.result.DeniedBy, w.result.Rule)
 	default:
 		w.lose(v, "port %d has rules, and the headers are refused", to.ID)
 	}

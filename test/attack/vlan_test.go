@@ -28,9 +28,17 @@ kind: Port
 metadata: {tenant: red, name: alice}
 spec: {vlan: {network: lan, mode: access, id: 10}, mac: "02:00:00:00:00:05", addresses: [10.0.0.5, "fd00:a::5"], host: h1}
 ---
+kind: AccessList
+metadata: {tenant: red, name: victims}
+spec:
+  default: {inbound: deny}
+  rules:
+  - {name: streams, direction: inbound, action: allow, protocol: udp, localPorts: ["20000-30000"], stateful: true}
+  - {name: dhcp, direction: inbound, action: allow, protocol: udp, remotePorts: ["67"]}
+---
 kind: Port
 metadata: {tenant: red, name: bob}
-spec: {vlan: {network: lan, mode: access, id: 10}, mac: "02:00:00:00:00:06", addresses: [10.0.0.6, "fd00:a::6"], host: h2}
+spec: {vlan: {network: lan, mode: access, id: 10}, mac: "02:00:00:00:00:06", addresses: [10.0.0.6, "fd00:a::6"], host: h2, accessLists: [victims]}
 ---
 kind: Port
 metadata: {tenant: red, name: evil}
@@ -146,6 +154,8 @@ func hopping() []attack {
 		{name: "own packets: a DHCP server in a trunk's VLAN", from: trunk, frames: [][]byte{inTrunk(offer, 10)}, reasons: []string{"DHCP_SERVER_MESSAGE"}, least: 10},
 		{name: "own packets: IPv6 in SNAP", from: evil, frames: [][]byte{snap}, reasons: []string{"NON_IP"}, least: 10},
 		{name: "macof: MAC flooding", from: evil, tool: words("macof -i eth0 -n 2000"), reasons: []string{"SPOOFED_MAC"}, least: 2000},
+		{name: "hping3: a SYN flood at what rules protect", from: evil, tool: words("hping3 -q -S -p 80 -i u50 10.0.0.6"), reasons: []string{"ACL_DENIED"}, port: bob, least: 5000},
+		{name: "hping3: a UDP flood at the connections of bob", from: evil, tool: words("hping3 -q -2 -p 29999 -i u50 10.0.0.6"), count: unwanted, least: 5000},
 		{name: "hping3: a broadcast storm", from: evil, tool: words("hping3 -q -2 -i u50 10.0.0.255"), reasons: []string{"STORM_LIMITED"}, least: 1000},
 	}
 }

@@ -24,7 +24,7 @@ func TestStoriesInTheProgram(t *testing.T) {
 				t.Fatalf("%s\ngot  %s\nwant %s", st.in, got, st.want)
 			}
 			said := oracle(site, st.policy(site), st.in)
-			want.add(st.in, sim.Result{Verdict: st.want.verdict, Frame: st.want.frame, Port: st.port, To: st.to, Copies: st.made, Lost: st.lost, Inbound: st.inbound || st.in.inbound(), Hits: said.Hits, Rule: said.Rule})
+			want.add(st.in, sim.Result{Verdict: st.want.verdict, Frame: st.want.frame, Port: st.port, To: st.to, Copies: st.made, Lost: st.lost, Inbound: st.inbound || st.in.inbound(), Hits: said.Hits, Rule: said.Rule, Denied: st.denied, DeniedBy: said.DeniedBy})
 			want.check(t, count(t, sw))
 		})
 	}

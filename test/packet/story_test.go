@@ -23,6 +23,7 @@ type story struct {
 	to     model.PortID // whom it was handed to, if DELIVERED
 	made   []sim.Copy   // of a flooded frame
 	lost   []model.Verdict
+	denied []model.PortID // that get no copy because of their rules
 
 	inbound bool // the drop is the receiver's, though another port sent it
 }
@@ -75,6 +76,9 @@ func TestStoriesInTheOracle(t *testing.T) {
 			}
 			if got.Port != st.port || got.To != st.to || got.Inbound != (st.inbound || st.in.inbound()) {
 				t.Errorf("counts for port %d to %d, inbound %v; want %d to %d", got.Port, got.To, got.Inbound, st.port, st.to)
+			}
+			if !slices.Equal(got.Denied, st.denied) {
+				t.Errorf("copies are denied to %v, want %v", got.Denied, st.denied)
 			}
 			if !slices.Equal(got.Lost, st.lost) {
 				t.Errorf("lost copies %v, want %v", got.Lost, st.lost)

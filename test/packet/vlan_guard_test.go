@@ -3,9 +3,12 @@ package packet
 import (
 	"math/rand/v2"
 	"net/netip"
+	"testing"
+	"time"
 
 	"github.com/weft-sdn/weft/internal/datapath"
 	"github.com/weft-sdn/weft/internal/model"
+	"github.com/weft-sdn/weft/internal/sim"
 	"github.com/weft-sdn/weft/internal/table"
 	"github.com/weft-sdn/weft/internal/wire"
 )
@@ -205,4 +208,130 @@ func randomVLANPayload(rng *rand.Rand, dst, src model.MAC) []byte {
 		f[wire.EthernetLen+rng.IntN(max(1, min(60, len(f)-wire.EthernetLen)))] ^= 1 << rng.IntN(8)
 	}
 	return f
+}
+
+// vlanACLStories tell of rules of ports on VLANs, in both directions.
+func vlanACLStories(s site) []story {
+	f := ipFrame(vlanGuest(vlan10b), vlanGuest(vlan10), dgram(vlanOwn4, vlanFar4, 64, 4))
+	ruled := func(dev int, inbound bool, sections ...table.Section) func(*table.Set) {
+		return func(set *table.Set) {
+			if len(set.VLANPorts) == 0 {
+				onVLANs(s)(set)
+			}
+			key, rules := ruleSet(sections...)
+			p := set.VLANPorts[s.ports[dev]]
+			if inbound {
+				p.Inbound = key
+			} else {
+				p.Outbound = key
+			}
+			set.VLANPorts[p.IfIndex], set.RuleSets[key] = p, rules
+		}
+	}
+	id := func(dev int) model.PortID { return model.PortID(100 + dev) }
+	guest := func(f []byte) packetIn {
+		return packetIn{program: datapath.VLANGuest, ifindex: s.ports[vlan10], frame: f}
+	}
+	uplink := func(f []byte) packetIn {
+		return packetIn{program: datapath.VLANUplink, ifindex: s.uplinks[0], frame: tagged(f, wire.TypeVLAN, 10)}
+	}
+	denied := func(name string, in packetIn, dev int, inbound bool, change ...func(*table.Set)) story {
+		return story{name: "acl on VLANs: " + name, in: in, want: outcome{verdict: model.VerdictAclDenied}, port: id(dev), inbound: inbound, change: together(change...)}
+	}
+	delivered := func(name string, in packetIn, f []byte, change ...func(*table.Set)) story {
+		st := story{name: "acl on VLANs: " + name, in: in, want: outcome{model.VerdictDelivered, s.ports[vlan10b], f}, port: id(vlan10), to: id(vlan10b), change: together(change...)}
+		if in.program == datapath.VLANUplink {
+			st.port = st.to
+		}
+		return st
+	}
+	none := tenant(aclRule("none", table.Deny))
+	from := aclRule("from", table.Deny)
+	from.Remote = []netip.Prefix{netip.PrefixFrom(vlanOwn4, 32)}
+	mac := aclRule("mac", table.Deny)
+	mac.RemoteMAC = vlanFar
+	macs := table.Section{Kind: table.BasicMAC, Rules: []table.Rule{mac}}
+	other := frame(vlanGuest(vlan10b), vlanGuest(vlan10), 0x88cc, letters(40))
+	cut := tagged(f[:30], wire.TypeVLAN, 0)
+	far := ipFrame(vlanGuest(vlan10b), vlanFar, dgram(vlanFar4, vlanOwn4, 64, 4))
+	hello := ipFrame(everyone, vlanGuest(vlan10), dgram(vlanOwn4, broadcast, 64, 4))
+	made := []sim.Copy{{IfIndex: s.ports[vlanTrunk], Frame: tagged(hello, wire.TypeVLAN, 10), To: id(vlanTrunk)}, {IfIndex: s.uplinks[0], Frame: tagged(hello, wire.TypeVLAN, 10)}}
+	flood := story{name: "acl on VLANs: a copy is denied", in: guest(hello), want: outcome{model.VerdictFlooded, 0, copies(made)}, port: id(vlan10), made: made,
+		denied: []model.PortID{id(vlan10b)}, change: ruled(vlan10b, true, none)}
+	farHello := ipFrame(everyone, vlanFar, dgram(vlanFar4, broadcast, 64, 4))
+	farMade := []sim.Copy{{IfIndex: s.ports[vlan10], Frame: farHello, To: id(vlan10)}, {IfIndex: s.ports[vlanTrunk], Frame: tagged(farHello, wire.TypeVLAN, 10), To: id(vlanTrunk)}}
+	comes := story{name: "acl on VLANs: a copy from outside is denied", in: uplink(farHello), want: outcome{model.VerdictPass, 0, join(uplink(farHello).frame, copies(farMade))}, made: farMade,
+		denied: []model.PortID{id(vlan10b)}, change: ruled(vlan10b, true, none)}
+	return []story{
+		delivered("no rule decides", guest(f), f, ruled(vlan10, false, tenant())),
+		delivered("another port's rules", guest(f), f, ruled(vlan20, false, none), ruled(vlan20, true, none)),
+		delivered("another direction", guest(f), f, ruled(vlan10, true, none), ruled(vlan10b, false, none)),
+		delivered("neither ARP nor IP", guest(other), other, ruled(vlan10, false, none), ruled(vlan10b, true, none)),
+		delivered("the first that matches counts", guest(f), f, ruled(vlan10b, true, tenant(aclRule("all", table.Allow), aclRule("rest", table.Deny)))),
+		denied("outbound", guest(f), vlan10, false, ruled(vlan10, false, none)),
+		denied("inbound", guest(f), vlan10b, true, ruled(vlan10b, true, tenant(from))),
+		denied("inbound, from outside", uplink(far), vlan10b, true, ruled(vlan10b, true, none)),
+		denied("a MAC of what is neither ARP nor IP", guest(frame(vlanFar, vlanGuest(vlan10), 0x88cc, letters(40))), vlan10, false, ruled(vlan10, false, macs)),
+		{name: "acl on VLANs: what rules cannot read", in: guest(cut), want: outcome{verdict: model.VerdictFrameTruncated}, port: id(vlan10),
+			change: together(onVLANs(s, func(p *table.VLANPort) { p.Spoof = true }), ruled(vlan10b, true, tenant()))},
+		flood, comes,
+	}
+}
+
+func together(changes ...func(*table.Set)) func(*table.Set) {
+	return func(set *table.Set) {
+		for _, c := range changes {
+			c(set)
+		}
+	}
+}
+
+// TestConnectionsOnVLANs has a guest open connections that its rules follow, to a port here and to the world outside:
+// what belongs to them comes back, and nothing else.
+func TestConnectionsOnVLANs(t *testing.T) {
+	s, sw := newSite(t), load(t)
+	e := newSession(t, s, sw)
+	onVLANs(s)(&e.set)
+	p := e.set.VLANPorts[s.ports[vlan10]]
+	out, outbound := ruleSet(tenant(follow(60*time.Second, aclRule("out", table.Allow))))
+	in, inbound := ruleSet(tenant(aclRule("none", table.Deny)))
+	p.Outbound, p.Inbound = out, in
+	e.set.VLANPorts[p.IfIndex], e.set.RuleSets[out], e.set.RuleSets[in] = p, outbound, inbound
+	if err := sw.Apply(e.set, true); err != nil {
+		t.Fatal(err)
+	}
+	const passes, switched, denied = model.VerdictDelivered, model.VerdictSwitched, model.VerdictAclDenied
+	guest := func(dev int, dst model.MAC, payload []byte) packetIn {
+		return packetIn{program: datapath.VLANGuest, ifindex: s.ports[dev], frame: ipFrame(dst, vlanGuest(dev), payload)}
+	}
+	outside := func(payload []byte) packetIn {
+		return packetIn{program: datapath.VLANUplink, ifindex: s.uplinks[0], frame: tagged(ipFrame(vlanGuest(vlan10), vlanFar, payload), wire.TypeVLAN, 10)}
+	}
+	for _, c := range []talk{{wire.ProtoUDP, 4000, 53}, {wire.ProtoTCP, 4001, 80}, {wire.ProtoICMP, 7, 0}} {
+		for _, a := range [][2]netip.Addr{{vlanOwn4, vlanFar4}, {vlanOwn6, vlanFar6}} {
+			there, back := c.packet(a[0], a[1], false), c.packet(a[1], a[0], true)
+			_, later := pieces(there, 77)
+			for i, leg := range []struct {
+				after time.Duration
+				in    packetIn
+				want  model.Verdict
+			}{
+				{0, outside(back), denied},
+				{0, guest(vlan10, vlanFar, there), switched},
+				{time.Second, outside(back), passes},
+				{0, outside(c.packet(vlanGate4, vlanOwn4, true)), denied},
+				{0, outside(refusal(a[1], a[0], there)), passes},
+				{0, outside(later), denied},
+				{59 * time.Second, guest(vlan10, vlanFar, there), switched},
+				{80 * time.Second, outside(back), denied},
+				{0, guest(vlan10, vlanGuest(vlan10b), there), passes},
+				{0, guest(vlan10b, vlanGuest(vlan10), back), passes},
+				{80 * time.Second, guest(vlan10b, vlanGuest(vlan10), back), denied},
+			} {
+				if got := e.send(t, leg.after, leg.in); got != leg.want {
+					t.Errorf("protocol %d from %s, leg %d: %s, want %s", c.proto, a[0], i, got, leg.want)
+				}
+			}
+		}
+	}
 }

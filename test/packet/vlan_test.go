@@ -1,13 +1,15 @@
 package packet
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"reflect"
+	"slices"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/weft-sdn/weft/internal/datapath"
 	"github.com/weft-sdn/weft/internal/model"
@@ -172,7 +174,7 @@ func vlanStories(s site) []story {
 	}
 	unknown := drop("on VLANs: a device without a port", guest(vlan10, far(vlan10)), model.VerdictPortUnknown, 0)
 	unknown.change = func(set *table.Set) { *set = table.NewSet() }
-	return append(append(append(out10, unknown), privateStories(s)...), vlanGuardStories(s)...)
+	return append(append(append(append(out10, unknown), privateStories(s)...), vlanGuardStories(s)...), vlanACLStories(s)...)
 }
 
 // privateStories go through the truth table of RFC 5517, on one host and from another, whose switch sends the
@@ -251,6 +253,18 @@ func randomVLANs(rng *rand.Rand, s site) table.Set {
 		}
 		set.VLANPorts[ifindex] = p
 	}
+	w := &world{set: set, subnets: []subnet{{p4: netip.MustParsePrefix("192.0.2.0/27"), p6: netip.MustParsePrefix("2001:db8::/120")}}}
+	for _, p := range set.VLANPorts {
+		w.ports = append(w.ports, p.Port)
+	}
+	slices.SortFunc(w.ports, func(a, b table.Port) int { return cmp.Compare(a.IfIndex, b.IfIndex) })
+	w.addRules(rng)
+	for _, p := range w.ports { // which are in no subnet
+		row := set.VLANPorts[p.IfIndex]
+		row.Port = p
+		set.VLANPorts[p.IfIndex] = row
+	}
+	clear(set.Ports)
 	return set
 }
 
@@ -270,9 +284,9 @@ func randomVLANFrame(rng *rand.Rand, s site) packetIn {
 		in.frame = randomVLANPayload(rng, dst, src)
 	}
 	tci := func() uint16 {
-		return pick(rng, []uint16{0, 1, 10, 20, 63, 64, 4094, 4095, uint16(rng.IntN(4096))}) | uint16(rng.IntN(16))<<12
+		return pick(rng, []uint16{0, 0, 1, 10, 10, 20, 20, 63, 64, 4094, 4095, uint16(rng.IntN(4096))}) | uint16(rng.IntN(16))<<12
 	}
-	for range pick(rng, []int{0, 0, 0, 1, 1, 1, 1, 2, 3}) {
+	for range pick(rng, []int{0, 0, 0, 0, 1, 1, 1, 1, 2}) {
 		in.frame = tagged(in.frame, pick(rng, []uint16{wire.TypeVLAN, wire.TypeVLAN, wire.TypeVLAN, wire.TypeQinQ}), tci())
 	}
 	if chance(rng, 3) {
@@ -297,12 +311,13 @@ func TestVLANDifferential(t *testing.T) {
 		set := randomVLANs(rng, s)
 		apply(t, sw, set)
 		if held, err := sw.ReadBack(); err != nil || !reflect.DeepEqual(held, set) {
-			t.Fatalf("seed %d, policy %d: the kernel does not hold the policy (%v):\n%s", seed, policy, err, cmp.Diff(set, held, cmp.Comparer(sameAddr)))
+			t.Fatalf("seed %d, policy %d: the kernel does not hold the policy (%v):\n%s", seed, policy, err, gocmp.Diff(set, held, gocmp.Comparer(sameAddr)))
 		}
 		counted := count(t, sw)
+		conns := &sim.Connections{} // fragments leave something
 		for range 1000 {
 			in := randomVLANFrame(rng, s)
-			result := oracle(s, set, in)
+			result := oracleAt(s, set, in, conns, 0)
 			counted.add(in, result)
 			got, err := run(sw, in)
 			if err != nil {
@@ -320,7 +335,7 @@ func TestVLANDifferential(t *testing.T) {
 	}
 	t.Logf("%d frames, seed %d:\n%s", packets, seed, h)
 	for _, v := range model.Verdicts() {
-		if (v.Stage == "vlan" || v.Stage == "admit" && !inSubnets[v.Verdict]) && h[v.Verdict] == 0 {
+		if (v.Stage == "vlan" || v.Stage == "acl" || v.Stage == "admit" && !inSubnets[v.Verdict]) && h[v.Verdict] == 0 {
 			t.Errorf("no frame met %s", v.Name)
 		}
 	}
