@@ -128,7 +128,8 @@ func TestTheAttacksOnVLANsAreReal(t *testing.T) {
 }
 
 func vlanAttacks() []attack {
-	return slices.Concat(poisoning(), servers(), routers(), hopping())
+	announcers := slices.DeleteFunc(routers(), func(a attack) bool { return strings.HasPrefix(a.name, "redir6") }) // there is no gateway whom it could ask
+	return slices.Concat(poisoning(), servers(), announcers, hopping())
 }
 
 func hopping() []attack {
@@ -144,7 +145,13 @@ func hopping() []attack {
 	}
 	offer := frame(everyone, evilMAC, wire.TypeIPv4, v4(wire.IPv4{Proto: protoUDP, Source: addr("10.0.0.67"), Destination: addr("255.255.255.255")}, datagram(67, 68, 240)))
 	snap := frame(everyone, evilMAC, 100, append([]byte{0xaa, 0xaa, 3, 0, 0, 0, 0x86, 0xdd}, make([]byte, 92)...))
+	message := make([]byte, 40)
+	message[0] = wire.ICMPv6Redirect
+	h := wire.IPv6{Next: wire.ProtoICMPv6, HopLimit: 255, Source: addr("fe80::1"), Destination: alice6}
+	must(wire.SealICMPv6(h, message))
+	redirect := frame(aliceMAC, evilMAC, wire.TypeIPv6, v6(h, message))
 	return []attack{
+		{name: "own packets: a redirect in the gateway's name", from: evil, frames: [][]byte{redirect}, reasons: []string{"ROUTER_MESSAGE"}, least: 10},
 		{name: "yersinia: two VLAN tags", from: evil, tool: words("yersinia dot1q -attack 1 -interface eth0"), reasons: []string{"VLAN_DOUBLE_TAGGED", "SPOOFED_MAC"}},
 		{name: "own packets: two VLAN tags", from: evil, frames: [][]byte{behind(0x81, 0, 0, 10, 0x81, 0, 0, 20)}, reasons: []string{"VLAN_DOUBLE_TAGGED"}, least: 10},
 		{name: "own packets: two VLAN tags, the outer one a priority tag", from: evil, frames: [][]byte{behind(0x81, 0, 0, 0, 0x81, 0, 0, 20)}, reasons: []string{"VLAN_DOUBLE_TAGGED"}, least: 10},
