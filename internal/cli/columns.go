@@ -110,6 +110,9 @@ var kindColumns = map[model.Kind][]column{
 	},
 	model.KindExternalNetwork: {
 		text("INTERFACES", func(r *weftv1.Resource) string { return interfacesOf(r.GetExternalNetwork().GetSpec()) }),
+		text("TENANTS", func(r *weftv1.Resource) string {
+			return strings.Join(r.GetExternalNetwork().GetSpec().GetTenants(), ",")
+		}),
 	},
 	model.KindPortProfile: {
 		text("SETTINGS", func(r *weftv1.Resource) string { return settingNames(r.GetPortProfile().GetSpec()) }),

@@ -22,6 +22,7 @@ var fieldDocs = withSettings(map[string]string{
 	"ProviderAddress.spec.address": "Provider Address (PA): an address of the host on the physical network, to which other hosts send encapsulated packets. Unique in the fleet.",
 
 	"ExternalNetwork.spec.interfaces":           "How hosts are connected to the physical network of VLANs; of a host, the first entry counts that is for it.",
+	"ExternalNetwork.spec.tenants":              "Tenants whose ports may be on the network; \"*\": every tenant's. Without an entry nobody's.",
 	"ExternalNetwork.spec.interfaces.hosts":     "Names of hosts that the entry is for.",
 	"ExternalNetwork.spec.interfaces.labels":    "Labels of hosts that the entry is for; a host must have all of them. With neither hosts nor labels it is for every host.",
 	"ExternalNetwork.spec.interfaces.interface": "Network interface of those hosts. Frames of VLANs go in and out of it; what is for no port stays the host's own.",

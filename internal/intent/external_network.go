@@ -14,7 +14,7 @@ type externalNetworkRules struct{}
 func (externalNetworkRules) clone(r model.Resource) model.Resource {
 	c := *r.(*model.ExternalNetwork)
 	c.Metadata = cloneMeta(c.Metadata)
-	c.Spec.Interfaces = slices.Clone(c.Spec.Interfaces)
+	c.Spec.Interfaces, c.Spec.Tenants = slices.Clone(c.Spec.Interfaces), orNil(c.Spec.Tenants)
 	for i := range c.Spec.Interfaces {
 		x := &c.Spec.Interfaces[i]
 		x.Hosts, x.Labels = orNil(x.Hosts), maps.Clone(x.Labels)
@@ -32,6 +32,7 @@ const maxInterfaces = 1024
 
 func (externalNetworkRules) check(a *admission, r, _ model.Resource) {
 	n, k := r.(*model.ExternalNetwork), model.KeyOf(r)
+	a.checkTenants(k, n.Spec)
 	if len(n.Spec.Interfaces) == 0 || len(n.Spec.Interfaces) > maxInterfaces {
 		a.fail(k, "spec.interfaces", "has %d entries; 1 to %d say by which device hosts are connected", len(n.Spec.Interfaces), maxInterfaces)
 		return
@@ -54,15 +55,69 @@ func (externalNetworkRules) check(a *admission, r, _ model.Resource) {
 	}
 }
 
+// maxTenants bounds the tenants that one external network may list.
+const maxTenants = 1024
+
+func (a *admission) checkTenants(k model.Key, s model.ExternalNetworkSpec) {
+	if len(s.Tenants) > maxTenants {
+		a.fail(k, "spec.tenants", "has %d entries; at most %d are allowed, or %q for every tenant", len(s.Tenants), maxTenants, model.AnyTenant)
+		return
+	}
+	for i, t := range s.Tenants {
+		switch {
+		case slices.Contains(s.Tenants[:i], t):
+			a.fail(k, at("spec.tenants", i), "%.40q is listed twice", t)
+		case t == model.AnyTenant:
+		case !ValidName(t):
+			a.fail(k, at("spec.tenants", i), "%.40q is not the name of a tenant: %s", t, nameRule)
+		default:
+			a.refer(k, at("spec.tenants", i), tenantKey(t))
+		}
+	}
+}
+
 func (externalNetworkRules) allocate(*admission, model.Resource) {}
 
-func (externalNetworkRules) relate(*admission, model.Resource, model.Resource) {}
+// relate refuses to shut out who is there.
+func (externalNetworkRules) relate(a *admission, r, old model.Resource) {
+	n, ok := r.(*model.ExternalNetwork)
+	if !ok || old == nil {
+		return
+	}
+	for _, c := range a.childrenOf(model.KeyOf(n)) {
+		if !n.Spec.Lets(c.Ref.Tenant) {
+			a.fail(model.KeyOf(n), "spec.tenants", "leaves out %q, of whom %s is on the network; delete that first", c.Ref.Tenant, c)
+			return
+		}
+	}
+}
+
+// mayUse refuses a VLAN of an external network that is not for the tenant. It gives whether the network is there.
+func (a *admission) mayUse(k model.Key, network string) bool {
+	n, _ := a.refer(k, "spec.vlan.network", externalKey(network)).(*model.ExternalNetwork)
+	if n == nil {
+		return false
+	}
+	if !n.Spec.Lets(k.Ref.Tenant) {
+		a.fail(k, "spec.vlan.network", "%s is not for tenant %s; have an administrator add it to spec.tenants of the ExternalNetwork", network, k.Ref.Tenant)
+		return false
+	}
+	return true
+}
 
 func (externalNetworkRules) claims(func(model.Key) model.Resource, model.Resource) []claim {
 	return nil
 }
 
-func (externalNetworkRules) parents(model.Resource) []model.Key { return nil }
+func (externalNetworkRules) parents(r model.Resource) []model.Key {
+	var out []model.Key
+	for _, t := range r.(*model.ExternalNetwork).Spec.Tenants {
+		if t != model.AnyTenant {
+			out = append(out, tenantKey(t))
+		}
+	}
+	return out
+}
 
 func (externalNetworkRules) sameSpec(a, b model.Resource) bool {
 	return reflect.DeepEqual(a.(*model.ExternalNetwork).Spec, b.(*model.ExternalNetwork).Spec)
@@ -104,7 +159,7 @@ func (a *admission) checkVLANPort(p *model.Port, s model.Settings) {
 			a.fail(k, at("spec.addresses", i), "%s is listed twice", ca)
 		}
 	}
-	if a.refer(k, "spec.vlan.network", externalKey(s.VLAN.Network)) == nil || a.bad[k] {
+	if !a.mayUse(k, s.VLAN.Network) || a.bad[k] {
 		return
 	}
 	a.planVLAN(p, s.VLAN)

@@ -8,7 +8,7 @@ import (
 )
 
 func external(name string, interfaces ...model.ExternalInterface) *model.ExternalNetwork {
-	return &model.ExternalNetwork{Metadata: meta("", name), Spec: model.ExternalNetworkSpec{Interfaces: interfaces}}
+	return &model.ExternalNetwork{Metadata: meta("", name), Spec: model.ExternalNetworkSpec{Interfaces: interfaces, Tenants: []string{"red"}}}
 }
 
 func onVLAN(name string, v model.VLAN, change ...func(*model.Port)) *model.Port {
@@ -46,6 +46,13 @@ func TestPortsOnVLANs(t *testing.T) {
 		{"spec.subnet: does not go with spec.vlan", []model.Resource{onVLAN("x", access(10), func(p *model.Port) { p.Spec.Subnet = "web" })}},
 		{"spec.subnet: is required", []model.Resource{&model.Port{Metadata: meta("red", "x")}}},
 		{"spec.isolation: does not go with spec.vlan", []model.Resource{onVLAN("x", access(10), func(p *model.Port) { p.Spec.Isolation = &model.Isolation{Mode: isolated} })}},
+		{"spec.vlan.network: guests is not for tenant red", []model.Resource{with(external("guests", model.ExternalInterface{Interface: "eth2"}), func(n *model.ExternalNetwork) { n.Spec.Tenants = nil }),
+			onVLAN("x", access(10), func(p *model.Port) { p.Spec.VLAN.Network = "guests" })}},
+		{"spec.vlan.network: guests is not for tenant red", []model.Resource{with(external("guests", model.ExternalInterface{Interface: "eth2"}), func(n *model.ExternalNetwork) { n.Spec.Tenants = nil }),
+			profile("red", "guests", model.PortSettings{VLAN: &model.VLAN{Network: "guests", Mode: model.VLANAccess, ID: 10}})}},
+		{"spec.tenants: leaves out \"red\", of whom Port", []model.Resource{with(external("lan", model.ExternalInterface{Interface: "eth1"}), func(n *model.ExternalNetwork) { n.Spec.Tenants = nil })}},
+		{"spec.tenants[0]: Tenant nobody does not exist", []model.Resource{with(external("lan", model.ExternalInterface{Interface: "eth1"}), func(n *model.ExternalNetwork) { n.Spec.Tenants = []string{"nobody", "*"} })}},
+		{"spec.tenants[1]: \"red\" is listed twice", []model.Resource{with(external("lan", model.ExternalInterface{Interface: "eth1"}), func(n *model.ExternalNetwork) { n.Spec.Tenants = []string{"red", "red"} })}},
 		{"spec.addresses[0]: 127.0.0.1 is inside", []model.Resource{onVLAN("x", access(10), func(p *model.Port) { p.Spec.Addresses = []netip.Addr{netip.MustParseAddr("127.0.0.1")} })}},
 		{"spec.addresses[1]: 10.1.0.5 is listed twice", []model.Resource{onVLAN("x", access(10), func(p *model.Port) {
 			p.Spec.Addresses = []netip.Addr{netip.MustParseAddr("10.1.0.5"), netip.MustParseAddr("10.1.0.5")}

@@ -22,7 +22,7 @@ func (portProfileRules) check(a *admission, r, old model.Resource) {
 	p := r.(*model.PortProfile)
 	a.checkSettings(model.KeyOf(r), p.Spec.PortSettings)
 	if p.Spec.VLAN != nil {
-		a.refer(model.KeyOf(r), "spec.vlan.network", externalKey(p.Spec.VLAN.Network))
+		a.mayUse(model.KeyOf(r), p.Spec.VLAN.Network)
 	}
 	if old != nil && vlanNetwork(old) != vlanNetwork(r) && len(a.childrenOf(model.KeyOf(r))) > 0 {
 		a.fail(model.KeyOf(r), "spec.vlan.network", "cannot change (it is %q) while ports have the profile: they would leave one switch for another", vlanNetwork(old))

@@ -61,7 +61,7 @@ func TestAProfileThatChangesIsJudgedWithItsPorts(t *testing.T) {
 }
 
 func TestSettingsThatMakeNoSense(t *testing.T) {
-	w := newWorld(t, append(base(), &model.ExternalNetwork{Metadata: meta("", "lan"), Spec: model.ExternalNetworkSpec{Interfaces: []model.ExternalInterface{{Interface: "eth1"}}}})...)
+	w := newWorld(t, append(base(), &model.ExternalNetwork{Metadata: meta("", "lan"), Spec: model.ExternalNetworkSpec{Tenants: []string{"red"}, Interfaces: []model.ExternalInterface{{Interface: "eth1"}}}})...)
 	private := func(p model.PrivateVLAN) model.PortSettings {
 		return model.PortSettings{VLAN: &model.VLAN{Network: "lan", Mode: model.VLANPrivate, Private: &p}}
 	}

@@ -63,7 +63,7 @@ func genResource(t *rapid.T) model.Resource {
 		}
 		return l
 	case model.KindExternalNetwork:
-		return &model.ExternalNetwork{Metadata: meta("", n), Spec: model.ExternalNetworkSpec{Interfaces: []model.ExternalInterface{{Interface: "eth1"}}}}
+		return &model.ExternalNetwork{Metadata: meta("", n), Spec: model.ExternalNetworkSpec{Tenants: []string{model.AnyTenant}, Interfaces: []model.ExternalInterface{{Interface: "eth1"}}}}
 	case model.KindPortProfile:
 		p := &model.PortProfile{Metadata: meta(tn, n)}
 		p.Spec.AccessLists = rapid.SliceOfN(genName, 0, 1).Draw(t, "lists")

@@ -79,7 +79,7 @@ func TestVLANs(t *testing.T) {
 	}
 	l.physicalNetwork(t)
 	policy := &bytes.Buffer{}
-	fmt.Fprintf(policy, "kind: ExternalNetwork\nmetadata: {name: lan}\nspec: {interfaces: [{hosts: [h1, h2], interface: lan0}]}\n")
+	fmt.Fprintf(policy, "kind: ExternalNetwork\nmetadata: {name: lan}\nspec: {interfaces: [{hosts: [h1, h2], interface: lan0}], tenants: [red]}\n")
 	for _, m := range vlanMachines {
 		if m.host != "" {
 			fmt.Fprintf(policy, "---\nkind: Port\nmetadata: {tenant: red, name: %s}\nspec: {host: %s, vlan: %s}\n", m.name, m.host, m.vlan)

@@ -11,6 +11,7 @@ type ExternalNetwork struct {
 // ExternalNetworkSpec is what people say of an external network.
 type ExternalNetworkSpec struct {
 	Interfaces []ExternalInterface `json:"interfaces"`
+	Tenants    []string            `json:"tenants,omitempty"` // whose ports may be on it; AnyTenant: everybody's
 }
 
 // ExternalInterface is the device by which some hosts are connected: those named, those with all of the labels, or,
@@ -19,6 +20,14 @@ type ExternalInterface struct {
 	Hosts     []string          `json:"hosts,omitempty"`
 	Labels    map[string]string `json:"labels,omitempty"`
 	Interface string            `json:"interface"`
+}
+
+// AnyTenant among the tenants of an external network is every tenant.
+const AnyTenant = "*"
+
+// Lets tells whether ports of a tenant may be on the network.
+func (s ExternalNetworkSpec) Lets(tenant string) bool {
+	return slices.Contains(s.Tenants, tenant) || slices.Contains(s.Tenants, AnyTenant)
 }
 
 // InterfaceOf gives the device of a host with the labels: of the first that is for it; "" where none is.

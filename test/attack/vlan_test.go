@@ -22,7 +22,7 @@ metadata: {name: red}
 ---
 kind: ExternalNetwork
 metadata: {name: lan}
-spec: {interfaces: [{interface: lan0}]}
+spec: {interfaces: [{interface: lan0}], tenants: [red]}
 ---
 kind: Port
 metadata: {tenant: red, name: alice}

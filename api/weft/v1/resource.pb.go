@@ -2016,6 +2016,7 @@ func (x *ExternalInterface) GetInterface() string {
 type ExternalNetworkSpec struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Interfaces    []*ExternalInterface   `protobuf:"bytes,1,rep,name=interfaces,proto3" json:"interfaces,omitempty"`
+	Tenants       []string               `protobuf:"bytes,2,rep,name=tenants,proto3" json:"tenants,omitempty"` // whose ports may be on it; "*": every tenant's; none when absent
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2053,6 +2054,13 @@ func (*ExternalNetworkSpec) Descriptor() ([]byte, []int) {
 func (x *ExternalNetworkSpec) GetInterfaces() []*ExternalInterface {
 	if x != nil {
 		return x.Interfaces
+	}
+	return nil
+}
+
+func (x *ExternalNetworkSpec) GetTenants() []string {
+	if x != nil {
+		return x.Tenants
 	}
 	return nil
 }
@@ -3685,11 +3693,12 @@ const file_weft_v1_resource_proto_rawDesc = "" +
 	"\tinterface\x18\x03 \x01(\tR\tinterface\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"Q\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"k\n" +
 	"\x13ExternalNetworkSpec\x12:\n" +
 	"\n" +
 	"interfaces\x18\x01 \x03(\v2\x1a.weft.v1.ExternalInterfaceR\n" +
-	"interfaces\"\x9b\x01\n" +
+	"interfaces\x12\x18\n" +
+	"\atenants\x18\x02 \x03(\tR\atenants\"\x9b\x01\n" +
 	"\x0fExternalNetwork\x12-\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x11.weft.v1.MetadataR\bmetadata\x120\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1c.weft.v1.ExternalNetworkSpecR\x04spec\x12'\n" +

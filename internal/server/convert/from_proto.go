@@ -87,6 +87,7 @@ func (rd *reader) resource(p *weftv1.Resource) model.Resource {
 		return rd.accessList(k.AccessList)
 	case *weftv1.Resource_ExternalNetwork:
 		r := &model.ExternalNetwork{Metadata: rd.meta(model.KindExternalNetwork, k.ExternalNetwork.GetMetadata())}
+		r.Spec.Tenants = k.ExternalNetwork.GetSpec().GetTenants()
 		for _, i := range k.ExternalNetwork.GetSpec().GetInterfaces() {
 			r.Spec.Interfaces = append(r.Spec.Interfaces, model.ExternalInterface{Hosts: i.GetHosts(), Labels: i.GetLabels(), Interface: i.GetInterface()})
 		}

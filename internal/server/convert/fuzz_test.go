@@ -37,7 +37,7 @@ func world(t testing.TB) []*weftv1.Resource {
 			"bandwidth":{"outbound":{"maximum":8000000,"burst":3000}},"mirrors":[{"destination":"web-1","direction":"inbound","snapLength":128,"rateLimit":5,"protocol":"tcp","prefix":"10.0.0.0/24","port":443}]}}},
 		{"port":{"metadata":{"tenant":"red","name":"web-2"},"spec":{"subnet":"web","profile":"vm","mac":"02:00:00:00:00:02","addresses":["10.0.0.6"],"dhcpGuard":false,"accessLists":["in"],
 			"acl":[{"action":"deny","direction":"both","remoteAddress":"any"},{"action":"allow","direction":"inbound","localAddress":"10.0.0.6/32"},{"action":"deny","direction":"outbound","remoteMAC":"02:00:00:00:00:07"}]}}},
-		{"externalNetwork":{"metadata":{"name":"lan"},"spec":{"interfaces":[{"hosts":["h1","h2"],"interface":"eth1"},{"labels":{"rack":"a"},"interface":"eth2"},{"interface":"eth3"}]}}},
+		{"externalNetwork":{"metadata":{"name":"lan"},"spec":{"interfaces":[{"hosts":["h1","h2"],"interface":"eth1"},{"labels":{"rack":"a"},"interface":"eth2"},{"interface":"eth3"}],"tenants":["red","*"]}}},
 		{"portProfile":{"metadata":{"tenant":"red","name":"trunks"},"spec":{"vlan":{"network":"lan","mode":"trunk","allowed":["5","10-20"],"prune":["12"],"native":7}}}},
 		{"port":{"metadata":{"tenant":"red","name":"lan-1"},"spec":{"mac":"02:00:00:00:00:03",
 			"vlan":{"network":"lan","mode":"private","private":{"mode":"promiscuous","primary":100,"secondaries":[101,102]}}}}},

@@ -43,7 +43,7 @@ func WriteResource(r model.Resource, status *weftv1.Status) *weftv1.Resource {
 		return &weftv1.Resource{Kind: &weftv1.Resource_AccessList{AccessList: &weftv1.AccessList{Metadata: m, Status: status,
 			Spec: writeAccessListSpec(r.Spec)}}}
 	case *model.ExternalNetwork:
-		spec := &weftv1.ExternalNetworkSpec{}
+		spec := &weftv1.ExternalNetworkSpec{Tenants: r.Spec.Tenants}
 		for _, i := range r.Spec.Interfaces {
 			spec.Interfaces = append(spec.Interfaces, &weftv1.ExternalInterface{Hosts: i.Hosts, Labels: i.Labels, Interface: i.Interface})
 		}
