@@ -70,9 +70,10 @@ chaos: ## kill everything but the kernel in random order for CHAOS (10m), and lo
 	@$(GO) run ./tools/needs test
 	WEFT_CHAOS_TIME=$(CHAOS) $(GO) test -count=1 -timeout 12h -v -run '^TestLong$$' ./test/chaos
 
-bench: ## measure as docs/design/benchmarks.md says, and print the table
+BENCH =
+bench: ## measure as docs/design/benchmarks.md says, and print the tables; BENCH="-into docs/design/benchmarks.md" puts them there
 	@$(GO) run ./tools/needs bench
-	$(GO) run ./test/bench
+	$(GO) run ./test/bench $(BENCH)
 
 clean: ## remove what build and generate leave behind
 	rm -rf bin

@@ -55,14 +55,14 @@ var standing = map[string][]string{
 // A short run: contenders carry every kind of load, rules let through what they should and nothing else, and the underlay
 // of each cell is what its name says (site.check).
 func TestEveryContenderCarriesTraffic(t *testing.T) {
-	recycle, warm = true, 0.15
+	recycle, warm = true, 0.1
 	unlock, err := exclusive()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer unlock()
 	sweep()
-	o := options{rounds: 1, seconds: 0.1, cells: cellNames(), metrics: "crr1c,udp,udp-hot,cps"}
+	o := options{rounds: 1, seconds: 0.05, cells: cellNames(), metrics: "crr1c,udp,udp-hot,cps"}
 	cells, err := selectCells(o)
 	if err != nil {
 		t.Fatal(err)

@@ -269,7 +269,7 @@ func (s *site) check(ctx context.Context) error {
 	if s.rules {
 		return s.checkRules(ctx)
 	}
-	v, err := s.measured(ctx, tcp1, 0.2)
+	v, err := s.measured(ctx, tcp1, 0.1)
 	if err != nil {
 		return err
 	}
