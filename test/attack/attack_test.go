@@ -75,14 +75,14 @@ const (
 // attack is something done from somewhere, until the switch has counted enough of it.
 type attack struct {
 	name    string
-	from    string   // a guest, or a host
-	tool    []string // that goes on until it is killed, or ends by itself; started again then
-	frames  [][]byte // or these, again and again
-	against func(*field) (stop func())
-	reasons []string         // one of which, at least, counts it
-	port    string           // that it counts for; empty: from's
-	count   func(*field) int // instead of drops
-	least   int              // packets; 0: one
+	from    string                     // a guest, or a host
+	tool    []string                   // that goes on until it is killed, or ends by itself; started again then
+	frames  [][]byte                   // or these, again and again
+	against func(*field) (stop func()) // begins before the attack; or all of it
+	reasons []string                   // one of which, at least, counts it
+	port    string                     // that it counts for; empty: from's
+	count   func(*field) int           // instead of drops
+	least   int                        // packets; 0: one
 }
 
 func TestAttacks(t *testing.T) {
@@ -287,10 +287,13 @@ func (f *field) suffer(t *testing.T, a attack) {
 }
 
 func (f *field) launch(a attack) (stop func()) {
-	if a.tool != nil {
+	switch {
+	case a.tool != nil:
 		return f.start(a.from, a.tool)
+	case a.frames != nil:
+		return f.repeat(a.from, a.frames, time.Millisecond)
 	}
-	return f.repeat(a.from, a.frames, time.Millisecond)
+	return func() {}
 }
 
 // counted is how many packets the switch holds for it.
