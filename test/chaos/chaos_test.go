@@ -19,8 +19,11 @@ import (
 
 func TestMain(m *testing.M) { fleet.Main(m) }
 
-// after is how many datagrams must pass on every stream once something is done.
-const after = 1000
+// between is how many datagrams must pass on every stream after each thing that is done, and after how many once all is.
+const (
+	between = 500
+	after   = 1000
+)
 
 // world is the demo's, with policy in an etcd process of its own.
 type world struct {
@@ -187,7 +190,7 @@ func (w *world) anything(random *rand.Rand) event {
 func (w *world) suffer(t *testing.T, e event) {
 	w.T, w.t = t, t
 	traffic := w.Traffic(pairs...)
-	e.do(w, func() { traffic.More(after) })
+	e.do(w, func() { traffic.More(between) })
 	w.Connected()
 	w.storeIsBack()
 	traffic.More(after)

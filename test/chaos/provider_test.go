@@ -197,7 +197,7 @@ func TestProviderChangesLoseNothing(t *testing.T) {
 		t.Run(e.name, func(t *testing.T) {
 			w.T, w.t = t, t
 			traffic := w.Traffic(pairs[0], pairs[1], pairs[3])
-			e.do(func() { traffic.More(after) })
+			e.do(func() { traffic.More(between) })
 			traffic.More(after)
 			total := traffic.Finish()
 			w.Verified()
