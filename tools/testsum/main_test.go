@@ -9,15 +9,21 @@ import (
 	"testing"
 )
 
-// module writes a module of one package with the given test file and returns
-// what testsum says of it, and whether it exits 0.
-func module(t *testing.T, source string, flags ...string) (string, bool) {
+// build builds testsum.
+func build(t *testing.T) (tool string) {
 	t.Helper()
-	dir := t.TempDir()
-	tool := filepath.Join(dir, "testsum")
+	tool = filepath.Join(t.TempDir(), "testsum")
 	if out, err := exec.Command("go", "build", "-o", tool, ".").CombinedOutput(); err != nil {
 		t.Fatalf("build: %v: %s", err, out)
 	}
+	return tool
+}
+
+// module writes a module of one package with the given test file and returns
+// what the tool says of it, and whether it exits 0.
+func module(t *testing.T, tool, source string, flags ...string) (string, bool) {
+	t.Helper()
+	dir := t.TempDir()
 	for name, content := range map[string]string{"go.mod": "module m\n\ngo 1.24\n", "m.go": "package m\n", "m_test.go": source} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
@@ -56,9 +62,10 @@ func TestMain(m *testing.M) { os.Exit(3) }`, nil, "0 passed, 1 failed, 0 skipped
 		"no such package":     {header, []string{"./nowhere"}, "0 passed, 1 failed, 0 skipped", false, "nowhere"},
 		"no targets is wrong": {header + `func TestA(t *testing.T) {}`, []string{"-only-fuzz", "-fuzz", "1s"}, "0 passed, 0 failed, 0 skipped", false, ""},
 	}
+	tool := build(t)
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			out, ok := module(t, c.source, c.flags...)
+			out, ok := module(t, tool, c.source, c.flags...)
 			lines := strings.Split(strings.TrimSpace(out), "\n")
 			if last := lines[len(lines)-1]; last != c.last || ok != c.ok {
 				t.Fatalf("last line %q, exit 0: %v; want %q, %v\n%s", last, ok, c.last, c.ok, out)
