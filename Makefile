@@ -22,9 +22,9 @@ demo: build ## bring up two hosts and two tenants with the same addresses, and p
 demo-down: build ## remove everything that demo made
 	bin/weftd lab down
 
-# Most tests wait for the kernel and for each other more than they compute: three packages at a time keep two
-# processors busy, the longest first. What times packets or measures has the machine for itself.
-TOGETHER = 3
+# Many tests wait for the kernel, for etcd and for each other more than they compute: four packages at a time keep
+# two processors busy, the longest first. What times packets or measures has the machine for itself.
+TOGETHER = 4
 LONGEST = ./internal/lab ./internal/datapath ./internal/agent ./test/packet ./test/kernels ./test/acceptance
 ALONE = ./test/bandwidth,./test/chaos
 
