@@ -20,6 +20,7 @@
 #include "stage/80_underlay.h"
 #include "stage/90_deliver.h"
 #include "stage/95_vlan.h"
+#include "way/known_in.h"
 #include "way/short.h"
 #include "lib/capture.h"
 #include "lib/detour.h"
@@ -41,10 +42,17 @@ int from_port(struct __sk_buff *skb)
 {
 	struct pkt p = {.len = skb->len, .direction = OUTBOUND};
 
-	if (short_may(skb, &p))
-		return short_send(skb, &p);
-	bpf_tail_call(skb, &walk, WALK_PORT);
-	return short_drop(skb, V_PORT_UNKNOWN, 0, skb->len);
+	int answer = TC_ACT_SHOT;
+	enum verdict v = short_way(skb, &p, &answer);
+
+	if (v && v < V_FIRST_DROP)
+		return answer;
+	if (!v) {
+		bpf_tail_call(skb, &walk, WALK_PORT);
+		v = V_PORT_UNKNOWN;
+		p.port_id = 0;
+	}
+	return short_drop(skb, &p, v);
 }
 
 /* The same, by all stages. */
@@ -93,6 +101,22 @@ int flood_port(struct __sk_buff *skb)
 SEC("tcx/ingress")
 int from_uplink(struct __sk_buff *skb)
 {
+	struct pkt p = {.direction = INBOUND};
+	struct known *k = known_spot_room();
+	int answer = TC_ACT_UNSPEC;
+	enum verdict v = k ? known_way(skb, k, &p, &answer) : V_CONTINUE;
+
+	if (v >= V_FIRST_DROP)
+		return short_drop(skb, &p, v);
+	if (!v)
+		bpf_tail_call(skb, &walk, WALK_UPLINK);
+	return answer;
+}
+
+/* The same, by all stages. */
+SEC("tcx/ingress")
+int walk_uplink(struct __sk_buff *skb)
+{
 	struct pkt p = {.len = skb->len, .direction = INBOUND};
 	enum verdict v;
 
@@ -122,7 +146,9 @@ int from_uplink(struct __sk_buff *skb)
 		|| (v = mss_inbound(skb, &p))
 		|| (v = decap(skb, &p))
 		|| (v = deliver(&p));
-	return finish(skb, &p, rows_checked(skb, &p, v));
+	v = rows_checked(skb, &p, v);
+	known_in_put(&p, v);
+	return finish(skb, &p, v);
 }
 
 /* A frame from the underlay for a group. */

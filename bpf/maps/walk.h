@@ -7,18 +7,19 @@
 #include <bpf/bpf_helpers.h>
 
 /* walk: the programs that walk all stages, by tail call from those that take the short way.
- * key     WALK_PORT
+ * key     WALK_PORT, WALK_UPLINK
  * writer  datapath, before the programs that need it are attached
- * readers from_port
- * miss    cannot be; the packet is dropped as PORT_UNKNOWN
+ * readers from_port, from_uplink
+ * miss    cannot be; a guest's packet is dropped as PORT_UNKNOWN, another is left to the host
  * full    cannot be */
 #define WALK_PORT 0
+#define WALK_UPLINK 1
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
 	__type(key, __u32);
 	__type(value, __u32);
-	__uint(max_entries, 1);
+	__uint(max_entries, 2);
 } walk SEC(".maps");
 
 #endif

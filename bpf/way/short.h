@@ -32,6 +32,7 @@
 #include "stage/70_encap.h"
 #include "stage/80_underlay.h"
 #include "stage/90_deliver.h"
+#include "way/known.h"
 #include "wire/ethernet.h"
 #include "wire/icmp.h"
 #include "wire/ip.h"
@@ -113,12 +114,9 @@ static __always_inline bool short_parse(struct __sk_buff *skb, struct pkt *p)
 {
 	const void *data = (const void *)(long)skb->data, *end = (const void *)(long)skb->data_end;
 	const void *ip = data + sizeof(struct eth);
-	__u32 ifindex = skb->ifindex;
 
-	p->port = bpf_map_lookup_elem(&port, &ifindex);
-	if (!p->port || p->port->flags & ~SHORT_PORT || skb->vlan_present)
+	if (skb->vlan_present)
 		return false;
-	p->port_id = p->port->id;
 	if (ip + sizeof(struct ipv4) + 4 > end)
 		return false;
 	__builtin_memcpy(&p->eth, __builtin_assume_aligned(data, 8), sizeof(p->eth));
@@ -130,6 +128,17 @@ static __always_inline bool short_parse(struct __sk_buff *skb, struct pkt *p)
 	return short_ipv6(p, ip);
 }
 
+static __always_inline bool short_port(const struct __sk_buff *skb, struct pkt *p)
+{
+	__u32 ifindex = skb->ifindex;
+
+	p->port = bpf_map_lookup_elem(&port, &ifindex);
+	if (!p->port || p->port->flags & ~SHORT_PORT)
+		return false;
+	p->port_id = p->port->id;
+	return true;
+}
+
 static __always_inline bool short_admit(const struct pkt *p)
 {
 	if (p->port->flags & PORT_SPOOF)
@@ -137,8 +146,14 @@ static __always_inline bool short_admit(const struct pkt *p)
 	return same_mac(p->eth.src, p->port->mac) && admit_own(p->port, &p->src);
 }
 
+/* What connections of its ports say of a packet. */
+struct follows {
+	__u64 until; /* when the first of them must be seen to be in use */
+	__u32 lost;  /* how many others had given way before */
+};
+
 /* A port without rules, or a packet of a connection that they have allowed, which this packet changes nothing of. */
-static __always_inline bool short_allowed(const struct pkt *p, const struct port *port, bool inbound)
+static __always_inline bool short_allowed(const struct pkt *p, const struct port *port, bool inbound, struct follows *f)
 {
 	bool is6 = p->type == TYPE_IPV6;
 	struct query *q;
@@ -152,7 +167,12 @@ static __always_inline bool short_allowed(const struct pkt *p, const struct port
 	acl_number(q->key, inbound ? &p->dst : &p->src, is6);
 	acl_number(q->key + 2, inbound ? &p->src : &p->dst, is6);
 	q->key[4] = conn_word_of(is6, p->proto, inbound ? p->dport_l4 : p->sport, inbound ? p->sport : p->dport_l4);
-	return conn_see(q) && q->held.version == port->version && (q->held.inbound == inbound || q->way >= CONN_HALF);
+	f->lost += known_lost(port->slot);
+	if (!conn_see(q) || q->held.version != port->version || (q->held.inbound != inbound && q->way < CONN_HALF))
+		return false;
+	if (q->held.seen + CONN_SLACK < f->until)
+		f->until = q->held.seen + CONN_SLACK;
+	return true;
 }
 
 /* A record of the subnet, or of one that is next to it. */
@@ -221,53 +241,96 @@ static __always_inline bool short_room(struct __sk_buff *skb, struct pkt *p)
 	return true;
 }
 
-/* All that must hold before the packet is touched; making room is the last that may fail. */
-static __always_inline bool short_may(struct __sk_buff *skb, struct pkt *p)
+/* What no lookup is needed for. */
+static __always_inline bool short_starts(struct __sk_buff *skb, struct pkt *p)
 {
-	return !capture_on && short_parse(skb, p) && parse_pending(skb, p) == V_CONTINUE && short_admit(p) && short_allowed(p, p->port, false) &&
-	       short_route(p) && short_lookup(p) && (!p->dport || short_allowed(p, p->dport, true)) && isolate(p) == V_CONTINUE && short_fits(skb, p) && short_room(skb, p);
+	return !capture_on && short_parse(skb, p) && parse_pending(skb, p) == V_CONTINUE;
 }
 
-static __always_inline enum verdict short_write(struct __sk_buff *skb, struct pkt *p)
+/* All else that must hold before the packet is touched; making room is the last that may fail. */
+static __always_inline bool short_may(struct __sk_buff *skb, struct pkt *p, struct follows *f)
+{
+	return short_port(skb, p) && short_admit(p) && short_allowed(p, p->port, false, f) && short_route(p) && short_lookup(p) &&
+	       (!p->dport || short_allowed(p, p->dport, true, f)) && isolate(p) == V_CONTINUE && short_fits(skb, p) && short_room(skb, p);
+}
+
+/* Writes what the packet needs in front, and leaves it in e. */
+static __always_inline enum verdict short_write(struct __sk_buff *skb, struct pkt *p, struct known_out *e)
 {
 	__u32 at = p->peer ? outer_len(p->vxlan, p->outer6) : 0;
 	struct eth inner = p->eth;
-	struct outer_frame f;
 
+	e->head_len = 0;
 	__builtin_memcpy(inner.dst, p->rec->mac, MAC_LEN);
 	if (p->routed) {
 		router_mac(inner.src, p->vsid);
 		if (!encap_ttl(skb, p, at))
 			return V_ENCAP_FAILED;
 	}
-	if (p->peer)
-		return encap_write(skb, p, &inner, &f);
-	if (!p->routed && same_mac(inner.dst, p->eth.dst))
+	if (!p->peer && !p->routed && same_mac(inner.dst, p->eth.dst))
 		return V_CONTINUE;
+	e->head_len = at + sizeof(inner);
+	if (p->peer)
+		return encap_write(skb, p, &inner, &e->head);
+	e->head.nvgre4.eth = inner;
 	return bpf_skb_store_bytes(skb, 0, &inner, sizeof(inner), 0) ? V_ENCAP_FAILED : V_CONTINUE;
 }
 
-/* What cannot be made after all, or has lost its port meanwhile. */
-static __always_inline int short_drop(struct __sk_buff *skb, enum verdict v, __u32 port_id, __u32 len)
+/* The largest IP packet that fits. */
+static __always_inline __u32 short_limit(const struct pkt *p)
 {
-	struct pkt p = {.len = len, .direction = OUTBOUND, .port_id = port_id};
+	__u32 room = outer_len(p->vxlan, p->outer6);
 
-	return finish(skb, &p, v);
+	if (!p->peer)
+		return p->dport ? p->dport->mtu : 0;
+	return p->peer->mtu > room ? p->peer->mtu - room : 0;
 }
 
 /* Sends what short_may has let through. */
-static __always_inline int short_send(struct __sk_buff *skb, struct pkt *p)
+static __always_inline enum verdict short_send(struct __sk_buff *skb, struct pkt *p, const struct known *k, const struct follows *f, int *answer)
 {
-	enum verdict v;
+	struct known_out *e = known_out_row(k);
+	enum verdict v = V_ENCAP_FAILED;
 
-	(v = short_write(skb, p))
-	|| (v = underlay(p))
-	|| (v = deliver(p));
+	if (e)
+		(v = short_write(skb, p, e))
+		|| (v = underlay(p))
+		|| (v = deliver(p));
 	v = rows_checked(skb, p, v);
 	skb->cb[3] = 1; /* tells a test run */
 	if (v >= V_FIRST_DROP)
-		return short_drop(skb, v, p->port_id, p->len);
-	return finish_sent(skb, p, v);
+		return v;
+	if (e)
+		known_out_put(k, p, e, short_limit(p), f->until, f->lost);
+	*answer = finish_sent(skb, p, v);
+	return v;
+}
+
+/* The known way, or the short one. V_CONTINUE: neither, and the packet is as it was. A drop is left to the caller. */
+static __always_inline enum verdict short_way(struct __sk_buff *skb, struct pkt *p, int *answer)
+{
+	struct follows f = {.until = ~0ull >> 1};
+	struct known k = {.turn = 1};
+	struct known_out *e;
+	enum verdict v;
+
+	if (!short_starts(skb, p))
+		return V_CONTINUE;
+	e = known_on() ? known_out_find(p, skb->ifindex, &k) : NULL;
+	if (e && known_out_may(skb, p, e)) {
+		v = known_out_send(skb, p, e, answer);
+		if (v)
+			return v;
+	}
+	return short_may(skb, p, &f) ? short_send(skb, p, &k, &f, answer) : V_CONTINUE;
+}
+
+/* What cannot be made after all, or has lost its port meanwhile. */
+static __always_inline int short_drop(struct __sk_buff *skb, struct pkt *p, enum verdict v)
+{
+	p->action = ACT_NONE;
+	p->quote = 0;
+	return finish(skb, p, v);
 }
 
 #endif

@@ -29,6 +29,11 @@ func (s *Switch) Apply(want table.Set, sweep bool) error {
 			return err
 		}
 	}
+	return s.turning(func() error { return s.write(want, d, sweep) })
+}
+
+// write makes the maps equal to want, which differs from them by d.
+func (s *Switch) write(want table.Set, d *delta, sweep bool) error {
 	lost, err := s.disown(want, sweep)
 	if err != nil {
 		return err

@@ -403,5 +403,5 @@ func (s *Switch) SetClock(now time.Duration) error {
 func (s *Switch) ForgetConnections() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.setConnections(maps.Clone(s.connections))
+	return s.turning(func() error { return s.setConnections(maps.Clone(s.connections)) })
 }

@@ -79,6 +79,7 @@ type RunResult struct {
 	IfIndex uint32 // device the frame left by; 0 if it went nowhere
 	Frame   []byte // the frame as the program left it
 	Short   bool   // by the short way (bpf/way/short.h)
+	Known   bool   // by the known way (bpf/way/known.h)
 	Copies  []Copy // of a flooded frame, in the order they were made; of a Switch that rehearses
 }
 

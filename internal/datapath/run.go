@@ -38,6 +38,9 @@ var ErrShort = errors.New("the kernel runs tests only on whole Ethernet and IP h
 // vlanTold, in cb[4] of what a program leaves, says that the frame has a VLAN tag beside its bytes, and which.
 const vlanTold = 0x10000
 
+// The way that a packet went, in cb[3].
+const cameShort, cameKnown = 1, 2
+
 func cutInIP(frame []byte) bool {
 	if len(frame) < 14 {
 		return true
@@ -86,5 +89,5 @@ func runOnce(prog *ebpf.Program, copies *ebpf.Map, p Program, in skb, frame []by
 		o.DataOut = slices.Concat(o.DataOut[:12], []byte{0x81, 0, byte(tag >> 8), byte(tag)}, o.DataOut[12:])
 	}
 	made, err := readCopies(copies, out.CB[2])
-	return RunResult{Verdict: model.Verdict(out.CB[0]), IfIndex: out.CB[1], Frame: o.DataOut, Short: out.CB[3] != 0, Copies: made}, err
+	return RunResult{Verdict: model.Verdict(out.CB[0]), IfIndex: out.CB[1], Frame: o.DataOut, Short: out.CB[3] == cameShort, Known: out.CB[3] == cameKnown, Copies: made}, err
 }

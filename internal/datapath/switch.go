@@ -255,9 +255,9 @@ func rehearse(spec *ebpf.CollectionSpec) error {
 	return spec.Variables["rehearse"].Set(uint8(1))
 }
 
-// pinnable: settings belong to the programs and are made anew with them, and captures
+// pinnable: settings belong to the programs and are made anew with them, as is what these know of flows, and captures
 // end with the process.
-func pinnable(name string) bool { return !ofPrograms(name) && !strings.HasPrefix(name, "capture") }
+func pinnable(name string) bool { return !ofPrograms(name) && !ofFlows(name) && !strings.HasPrefix(name, "capture") }
 
 // ofPrograms tells the maps that each set of programs has its own of.
 func ofPrograms(name string) bool { return name[0] == '.' }
@@ -300,7 +300,7 @@ func closeAll(maps map[string]*ebpf.Map) {
 // takeOver fills new maps from old ones, learns what the maps hold, and puts the
 // new programs in the place of the old ones.
 func (s *Switch) takeOver() error {
-	if err := s.recall(); err != nil {
+	if err := s.turning(s.recall); err != nil {
 		return err
 	}
 	if len(s.have.Floods) > 0 {
@@ -397,7 +397,7 @@ func allZero(b []byte) bool {
 func (s *Switch) Relearn() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.recall()
+	return s.turning(s.recall)
 }
 
 // recall learns from the maps what they hold, indices and slots included.

@@ -74,7 +74,7 @@ func (s *Switch) loadTracer(floods bool) (*ebpf.Collection, error) {
 	}
 	tables := map[string]*ebpf.Map{}
 	for name, m := range s.maps {
-		if pinnable(name) && !counting[name] {
+		if (pinnable(name) || ofFlows(name)) && !counting[name] { // it knows no flows, but has the code
 			tables[name] = m
 		}
 	}

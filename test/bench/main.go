@@ -99,7 +99,7 @@ func measureAll(ctx context.Context, cells []cell, o options, r *report) error {
 	if !o.micro {
 		return nil
 	}
-	if err := errors.Join(hurryAll(), r.addMicro(), r.addFill(), r.addRuleCost()); err != nil {
+	if err := errors.Join(hurryAll(), r.addMicro(), r.addFill(), r.addRuleCost(), r.addEstablished()); err != nil {
 		return fmt.Errorf("micro: %w", err)
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -103,6 +104,7 @@ func (s *site) openSwitch(i int, decap string, next model.MAC) (*datapath.Switch
 	}
 	err = errors.Join(
 		sw.Apply(s.rows(i, uint32(port.Index), uint32(uplink.Index), model.MAC(uplink.HardwareAddr), next), true),
+		sw.Vouch(time.Hour), // an agent does so as long as it lives
 		sw.AttachPort(uint32(port.Index)),
 		s.detour(sw),
 		sw.AttachUplink(uint32(uplink.Index)))

@@ -22,7 +22,8 @@ type session struct {
 	set   table.Set
 	conns *sim.Connections
 	now   time.Duration
-	short int // packets that took the short way
+	short int // packets that took the short way, or the known one
+	known int // the known way
 }
 
 func newSession(t *testing.T, s site, sw *datapath.Switch) *session {
@@ -53,8 +54,11 @@ func (e *session) send(t *testing.T, after time.Duration, in packetIn) model.Ver
 		t.Fatal(err)
 	}
 	got := shown(ran)
-	if ran.Short {
+	if ran.Short || ran.Known {
 		e.short++
+	}
+	if ran.Known {
+		e.known++
 	}
 	r := oracleAt(e.site, e.set, in, e.conns, e.now)
 	if want := outcomeOf(r); !got.equal(want) {
@@ -247,7 +251,7 @@ func TestConnectionsAtRandom(t *testing.T) {
 	seed := diffSeed(t)
 	t.Logf("seed %d", seed)
 	h := histogram{}
-	games, short := uint64(200), 0
+	games, short, known := uint64(200), 0, 0
 	if emulated() {
 		games = 10
 	}
@@ -275,11 +279,18 @@ func TestConnectionsAtRandom(t *testing.T) {
 					}
 				}()
 				h[e.send(t, pause, in)]++
+				for range pick(rng, []int{0, 0, 1, 3}) { // so that its flow becomes known
+					e.send(t, pick(rng, []time.Duration{0, 0, 0, 60 * time.Millisecond}), in)
+				}
 			}()
 		}
 		short += e.short
+		known += e.known
 	}
-	t.Logf("%d games, %d packets by the short way:\n%s", games, short, h)
+	t.Logf("%d games, %d packets by the short way, or of these %d by the known one:\n%s", games, short, known, h)
+	if known*10 < short {
+		t.Error("too few packets take the known way")
+	}
 	if short*50 < h[model.VerdictDelivered] {
 		t.Error("too few packets take the short way")
 	}

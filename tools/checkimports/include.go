@@ -21,7 +21,7 @@ var includes = map[string][]string{
 	"maps":  {"wire", "gen", "maps"},
 	"lib":   {"wire", "gen", "maps", "lib"},
 	"stage": {"wire", "gen", "maps", "lib"},
-	"way":   {"wire", "gen", "maps", "lib", "stage"},
+	"way":   {"wire", "gen", "maps", "lib", "stage", "way"},
 	".":     {"wire", "gen", "maps", "lib", "stage", "way"},
 }
 
