@@ -257,7 +257,9 @@ func rehearse(spec *ebpf.CollectionSpec) error {
 
 // pinnable: settings belong to the programs and are made anew with them, as is what these know of flows, and captures
 // end with the process.
-func pinnable(name string) bool { return !ofPrograms(name) && !ofFlows(name) && !strings.HasPrefix(name, "capture") }
+func pinnable(name string) bool {
+	return !ofPrograms(name) && !ofFlows(name) && !strings.HasPrefix(name, "capture")
+}
 
 // ofPrograms tells the maps that each set of programs has its own of.
 func ofPrograms(name string) bool { return name[0] == '.' }
