@@ -38,6 +38,10 @@ const (
 	vswitchMapGroupReport   = "group_report"
 	vswitchMapIsolation     = "isolation"
 	vswitchMapJudged        = "judged"
+	vswitchMapKnownIn       = "known_in"
+	vswitchMapKnownOut      = "known_out"
+	vswitchMapKnownSpot     = "known_spot"
+	vswitchMapKnownTag      = "known_tag"
 	vswitchMapLearn         = "learn"
 	vswitchMapLearnPace     = "learn_pace"
 	vswitchMapLocalMac      = "local_mac"
@@ -48,6 +52,7 @@ const (
 	vswitchMapOwn           = "own"
 	vswitchMapPath          = "path"
 	vswitchMapPeer          = "peer"
+	vswitchMapPolicyTurn    = "policy_turn"
 	vswitchMapPort          = "port"
 	vswitchMapQuery         = "query"
 	vswitchMapRecord        = "record"
@@ -92,6 +97,7 @@ const (
 	vswitchProgVlanGuest    = "vlan_guest"
 	vswitchProgVlanUplink   = "vlan_uplink"
 	vswitchProgWalkPort     = "walk_port"
+	vswitchProgWalkUplink   = "walk_uplink"
 	vswitchVarCaptureOn     = "capture_on"
 	vswitchVarConnectionsOn = "connections_on"
 	vswitchVarDecapNvgre    = "decap_nvgre"
@@ -162,6 +168,7 @@ type vswitchProgramSpecs struct {
 	VlanGuest    *ebpf.ProgramSpec `ebpf:"vlan_guest"`
 	VlanUplink   *ebpf.ProgramSpec `ebpf:"vlan_uplink"`
 	WalkPort     *ebpf.ProgramSpec `ebpf:"walk_port"`
+	WalkUplink   *ebpf.ProgramSpec `ebpf:"walk_uplink"`
 }
 
 // vswitchMapSpecs contains maps before they are loaded into the kernel.
@@ -190,6 +197,10 @@ type vswitchMapSpecs struct {
 	GroupReport   *ebpf.MapSpec `ebpf:"group_report"`
 	Isolation     *ebpf.MapSpec `ebpf:"isolation"`
 	Judged        *ebpf.MapSpec `ebpf:"judged"`
+	KnownIn       *ebpf.MapSpec `ebpf:"known_in"`
+	KnownOut      *ebpf.MapSpec `ebpf:"known_out"`
+	KnownSpot     *ebpf.MapSpec `ebpf:"known_spot"`
+	KnownTag      *ebpf.MapSpec `ebpf:"known_tag"`
 	Learn         *ebpf.MapSpec `ebpf:"learn"`
 	LearnPace     *ebpf.MapSpec `ebpf:"learn_pace"`
 	LocalMac      *ebpf.MapSpec `ebpf:"local_mac"`
@@ -200,6 +211,7 @@ type vswitchMapSpecs struct {
 	Own           *ebpf.MapSpec `ebpf:"own"`
 	Path          *ebpf.MapSpec `ebpf:"path"`
 	Peer          *ebpf.MapSpec `ebpf:"peer"`
+	PolicyTurn    *ebpf.MapSpec `ebpf:"policy_turn"`
 	Port          *ebpf.MapSpec `ebpf:"port"`
 	Query         *ebpf.MapSpec `ebpf:"query"`
 	Record        *ebpf.MapSpec `ebpf:"record"`
@@ -280,6 +292,10 @@ type vswitchMaps struct {
 	GroupReport   *ebpf.Map `ebpf:"group_report"`
 	Isolation     *ebpf.Map `ebpf:"isolation"`
 	Judged        *ebpf.Map `ebpf:"judged"`
+	KnownIn       *ebpf.Map `ebpf:"known_in"`
+	KnownOut      *ebpf.Map `ebpf:"known_out"`
+	KnownSpot     *ebpf.Map `ebpf:"known_spot"`
+	KnownTag      *ebpf.Map `ebpf:"known_tag"`
 	Learn         *ebpf.Map `ebpf:"learn"`
 	LearnPace     *ebpf.Map `ebpf:"learn_pace"`
 	LocalMac      *ebpf.Map `ebpf:"local_mac"`
@@ -290,6 +306,7 @@ type vswitchMaps struct {
 	Own           *ebpf.Map `ebpf:"own"`
 	Path          *ebpf.Map `ebpf:"path"`
 	Peer          *ebpf.Map `ebpf:"peer"`
+	PolicyTurn    *ebpf.Map `ebpf:"policy_turn"`
 	Port          *ebpf.Map `ebpf:"port"`
 	Query         *ebpf.Map `ebpf:"query"`
 	Record        *ebpf.Map `ebpf:"record"`
@@ -340,6 +357,10 @@ func (m *vswitchMaps) Close() error {
 		m.GroupReport,
 		m.Isolation,
 		m.Judged,
+		m.KnownIn,
+		m.KnownOut,
+		m.KnownSpot,
+		m.KnownTag,
 		m.Learn,
 		m.LearnPace,
 		m.LocalMac,
@@ -350,6 +371,7 @@ func (m *vswitchMaps) Close() error {
 		m.Own,
 		m.Path,
 		m.Peer,
+		m.PolicyTurn,
 		m.Port,
 		m.Query,
 		m.Record,
@@ -413,6 +435,7 @@ type vswitchPrograms struct {
 	VlanGuest    *ebpf.Program `ebpf:"vlan_guest"`
 	VlanUplink   *ebpf.Program `ebpf:"vlan_uplink"`
 	WalkPort     *ebpf.Program `ebpf:"walk_port"`
+	WalkUplink   *ebpf.Program `ebpf:"walk_uplink"`
 }
 
 func (p *vswitchPrograms) Close() error {
@@ -437,6 +460,7 @@ func (p *vswitchPrograms) Close() error {
 		p.VlanGuest,
 		p.VlanUplink,
 		p.WalkPort,
+		p.WalkUplink,
 	)
 }
 
