@@ -151,7 +151,7 @@ func whyStrategy(strategy string) string {
 	case "tcx+dx2":
 		return "TCP for taps takes a detour, since this kernel cannot reset the tunnel's GSO state at tcx"
 	case "tcx+veth":
-		return "TCP for taps is cut and merged once more on a detour through a veth pair, as decap: veth asks for"
+		return "TCP for taps is cut and merged once more on a detour through a veth pair: as decap: veth asks for, or since this kernel lets nothing better be made"
 	case "tcx+vxlan":
 		return "TCP over VXLAN for taps is stripped by the kernel's vxlan device, as decap: vxlan asks for; taps get what comes over NVGRE cut"
 	case "xdp":

@@ -77,6 +77,7 @@ type loop struct {
 	standsIn bool // the kernel may have stand-ins or unreachable pools of ours; true until it is known to have none
 
 	noDetour   bool // it could not be made, and that was said
+	byVeth     bool // it is not the best one, and that was said
 	noListener bool // no socket of ours listens for VXLAN, and the log says so
 }
 

@@ -105,7 +105,7 @@ func (s *Switch) AttachUplink(ifindex uint32) error {
 
 // wantsXDP decides how the uplink decapsulates.
 func (s *Switch) wantsXDP(ifindex uint32) (bool, error) {
-	if s.opts.Decap != DecapAuto || s.gre || s.detourTaken() != "" {
+	if s.opts.Decap != DecapAuto || s.gre || s.detourTaken() == strategies[detours[progDX2]] {
 		return s.opts.Decap == DecapXDP, nil
 	}
 	ifc, err := net.InterfaceByIndex(int(ifindex))

@@ -34,7 +34,7 @@ type Options struct {
 
 // How an uplink strips the outer headers (docs/design/pipeline.md, from_uplink).
 const (
-	DecapAuto  = "auto"  // the best of tcx, dx2 and xdp that this kernel and device allow
+	DecapAuto  = "auto"  // the best of the others that this kernel and device allow, but never vxlan
 	DecapTCX   = "tcx"   // at tcx, after GRO
 	DecapDX2   = "dx2"   // at tcx, and TCP for taps by a detour through the kernel (bpf/lib/dx2.h)
 	DecapXDP   = "xdp"   // at XDP, before GRO, so that GRO merges the inner packets

@@ -75,6 +75,7 @@ func TestKernels(t *testing.T) {
 				test("taps", ".", "", "WEFT_STRATEGY="+target.strategy),
 				test("datapath", "^Test(VerifierBudget|AttachIsIdempotentAndForgetsTheDead|GuestsTalk|TapGuestsTalk|XDPStripsBeforeGRO)$", ""),
 				{Name: "uplinks", Args: []string{"/tests/datapath", "-test.v", "-test.timeout", "10m", "-test.run", "^TestBondsAndVLANs$"}, Env: []string{"WEFT_EMULATED=1"}},
+				{Name: "forwarding", Args: []string{"/tests/datapath", "-test.v", "-test.timeout", "10m", "-test.run", forwarding}, Env: []string{"WEFT_EMULATED=1"}},
 				test("packet", ".", "", "WEFT_EMULATED=1"),
 				test("interop", ".", "", "WEFT_EMULATED=1"),
 				{Name: "demo", Args: []string{"/bin/weftd", "lab", "demo", "-f", "/examples/demo-lab.yaml"}},
@@ -83,6 +84,9 @@ func TestKernels(t *testing.T) {
 		})
 	}
 }
+
+// forwarding is a guest that forwards, on a tap, and a hairpin, by each way to strip.
+const forwarding = "^TestGuestThatForwards(ByVXLAN)?$/^(tcx|dx2|veth|vxlan)$/^tap$/^pass$"
 
 func all() bool { return os.Getenv(envAll) != "" }
 
