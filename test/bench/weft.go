@@ -107,12 +107,26 @@ func (s *site) openSwitch(i int, decap string, next model.MAC) (*datapath.Switch
 		sw.Vouch(time.Hour), // an agent does so as long as it lives
 		sw.AttachPort(uint32(port.Index)),
 		s.detour(sw),
+		s.hear(sw),
 		sw.AttachUplink(uint32(uplink.Index)))
 	if err != nil {
 		sw.Close()
 		return nil, err
 	}
 	return sw, nil
+}
+
+// hear has a socket listen for VXLAN, as the agent does, so that GRO looks into it.
+func (s *site) hear(sw *datapath.Switch) error {
+	if s.name != weftVXLAN {
+		return nil
+	}
+	ours := addrs(hostPA)
+	devices, err := netdev.PrepareVXLAN(table.DefaultSettings.VXLANPort, ours[:1], false)
+	if err != nil {
+		return err
+	}
+	return errors.Join(sw.DiscardOn(devices), netdev.SetUp(devices[0]))
 }
 
 // detour makes what the agent makes with the first tap.
