@@ -46,7 +46,7 @@ var standing = map[string][]string{
 	"veth/pass":  {bare, routed, vxlan, vxlanPlain, ovsGRE, ovsVXLAN, weft, weftVXLAN, weftRewrite},
 	"veth/wire":  {bare, vxlan, weftXDP},
 	"tap/pass":   {weft},
-	"tap/wire":   {routed, weft, weftTCX},
+	"tap/wire":   {routed, weft, weftTCX, weftVeth, weftDevice},
 	records:      {"1000"},
 	rulesLocal:   {filterName(byWeft, 10), filterName(byNFT, 0), filterName(byNFT, 1_000), filterName(byNFTMap, 1_000), filterName(byNFTRouted, 10)},
 	rulesOverlay: {filterName(byWeft, 10), filterName(byNFT, 10), filterName(byNFTMap, 1_000)},
