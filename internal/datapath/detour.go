@@ -29,13 +29,14 @@ var detours = map[string]uint32{progDX2: 0, progFromGRO: 1, progFromVXLAN: 2}
 var strategies = []string{"tcx+dx2", "tcx+veth", "tcx+vxlan"}
 
 // Detour says which detour for taps is asked for, or would help: DecapDX2, DecapVeth,
-// DecapVXLAN, or "" for none. By itself the switch wants one where the kernel lacks the flags
-// that reset the tunnel's GSO state.
+// DecapVXLAN, or "" for none. Where the kernel has the flags that reset the tunnel's GSO state, DecapDX2
+// means those, and by itself the switch wants none.
 func (s *Switch) Detour() string {
 	switch s.opts.Decap {
-	case DecapDX2, DecapVeth, DecapVXLAN:
+	case DecapVeth, DecapVXLAN:
 		return s.opts.Decap
-	case DecapAuto:
+	case DecapAuto, DecapDX2:
+		// Kernels that have the flags drop super-packets on the way through End.DX2.
 		if !s.gre {
 			return DecapDX2
 		}

@@ -20,7 +20,7 @@ import (
 
 // tools of this machine that the tests run, and the demo; they go into the virtual
 // machine with their libraries.
-var tools = []string{"ip", "bridge", "ethtool", "ping", "sysctl", "cat", "sh", "ovsdb-tool", "ovsdb-server", "ovs-vswitchd", "ovs-vsctl", "ovs-ofctl"}
+var tools = []string{"ip", "tc", "bridge", "ethtool", "ping", "sysctl", "cat", "sh", "ovsdb-tool", "ovsdb-server", "ovs-vswitchd", "ovs-vsctl", "ovs-ofctl"}
 
 // modules that the tests need and distributions do not build in.
 var modules = []string{"veth", "tun", "bridge", "vxlan", "ip_gre", "ip6_gre", "openvswitch", "8021q", "bonding"}

@@ -65,7 +65,11 @@ func TestATapGetsSuperPacketsWholeByForce(t *testing.T) {
 		over  twohosts.Carrier
 	}{{datapath.DecapDX2, twohosts.Carrier{}}, {datapath.DecapVeth, twohosts.Carrier{}}, {datapath.DecapVeth, vxlan}, {datapath.DecapVXLAN, vxlan},
 		{datapath.DecapVXLAN, twohosts.Carrier{Transport: model.VXLAN, V6: true}}} {
-		t.Run(c.decap+"/"+c.over.String(), func(t *testing.T) { tapGetsWhole(t, c.decap, c.over, "tcx+"+c.decap) })
+		strategy := "tcx+" + c.decap
+		if has := os.Getenv("WEFT_STRATEGY"); c.decap == datapath.DecapDX2 && has != "" {
+			strategy = has // a kernel that has better
+		}
+		t.Run(c.decap+"/"+c.over.String(), func(t *testing.T) { tapGetsWhole(t, c.decap, c.over, strategy) })
 	}
 }
 
