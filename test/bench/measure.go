@@ -6,8 +6,9 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"strings"
 	"time"
+
+	"github.com/weft-sdn/weft/internal/model"
 )
 
 // metric names one way of loading a site.
@@ -273,8 +274,8 @@ func (s *site) check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if v.Dropped > 0 && strings.HasPrefix(s.name, weft) && s.name != weftTCX { // which loses to its queue
-		return fmt.Errorf("%d packets were dropped", v.Dropped)
+	if err := s.checkSizes(); err != nil {
+		return err
 	}
 	const ethernet = 14
 	if s.underlay == "wire" && v.Frame > underlayMTU+ethernet {
@@ -282,6 +283,22 @@ func (s *site) check(ctx context.Context) error {
 	}
 	if s.underlay == "pass" && v.Frame < 4*underlayMTU && s.name != ovsGRE && s.name != ovsVXLAN {
 		return fmt.Errorf("super-packets do not pass the underlay: frames of %.0f bytes on average", v.Frame)
+	}
+	return nil
+}
+
+// checkSizes proves that guests send what their transport carries: where packets are too big, they go by another one than the name says.
+func (s *site) checkSizes() error {
+	for _, sw := range s.switches {
+		counts, err := sw.Drops()
+		if err != nil {
+			return err
+		}
+		for _, c := range counts {
+			if c.Reason == model.VerdictTooBig {
+				return fmt.Errorf("%d packets were TOO_BIG", c.Packets)
+			}
+		}
 	}
 	return nil
 }
