@@ -40,7 +40,7 @@ func main() {
 	}
 	var o options
 	flag.IntVar(&o.rounds, "rounds", 5, "rounds; every contender is measured once in each")
-	flag.Float64Var(&o.seconds, "seconds", 0.8, "length of one measurement")
+	flag.Float64Var(&o.seconds, "seconds", 0.7, "length of one measurement")
 	flag.StringVar(&o.cells, "cells", cellNames(), "port kind / underlay, or how many records; comma separated")
 	flag.StringVar(&o.only, "contenders", "", "only these contenders, comma separated (default all)")
 	flag.StringVar(&o.metrics, "metrics", "", "only these metrics: tcp1,tcp1c,tcp4,rr1c,crr1c,udp,udp-hot,udp-random,cps (default all)")
