@@ -105,6 +105,9 @@ func (a *Agent) startCapture(port model.PortID, f *weftv1.CaptureFilter) (*captu
 		if !ok {
 			return nil, errors.New("the policy that this host holds does not have the port here (yet)")
 		}
+		if p.Settings.VLAN != nil {
+			return nil, errors.New("the port is on a VLAN, where nothing is captured yet: see what is dropped with weft drops, ask weft trace, or capture in the guest")
+		}
 		c.from.Port = p.Ref.String()
 	}
 	c.capture, err = a.sw.Capture(filter)

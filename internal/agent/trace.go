@@ -39,7 +39,11 @@ func (a *Agent) trace(q *hostv1.TraceQuery) (*hostv1.TraceAnswer, error) {
 	if err != nil {
 		return nil, err
 	}
-	runs, err := a.traceProbe(v, port, p)
+	traceFrom := a.traceProbe
+	if port.Settings.VLAN != nil {
+		traceFrom = a.traceOnVLAN
+	}
+	runs, err := traceFrom(v, port, p)
 	return &hostv1.TraceAnswer{Runs: runs, Source: p.source.AsSlice()}, err
 }
 
@@ -194,6 +198,9 @@ func (a *Agent) traceRun(v *view, program datapath.Program, ifindex uint32, fram
 	if p, ok := v.want.Ports[got.IfIndex]; ok && got.Verdict == model.VerdictDelivered {
 		m.ToPort = v.goal.Ports[p.ID].Ref.String()
 	}
+	if p, ok := v.want.VLANPorts[got.IfIndex]; ok && got.Verdict == model.VerdictDelivered {
+		m.ToPort = v.goal.Ports[p.ID].Ref.String()
+	}
 	return traced{got.Verdict, got.Frame, m}, nil
 }
 
@@ -243,8 +250,11 @@ func leaving(r sim.Result) string {
 
 func simulate(s table.Set, program datapath.Program, ifindex uint32, frame []byte) sim.Result {
 	sw := sim.Switch{Set: s, Explain: true}
-	if program == datapath.FromUplink {
+	switch program {
+	case datapath.FromUplink:
 		return sw.FromUplink(ifindex, frame)
+	case datapath.VLANGuest:
+		return sw.FromVLANGuest(ifindex, frame)
 	}
 	return sw.FromPort(ifindex, frame)
 }

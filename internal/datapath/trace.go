@@ -68,7 +68,7 @@ func (s *Switch) loadTracer(floods bool) (*ebpf.Collection, error) {
 		return nil, err
 	}
 	for name := range spec.Programs {
-		if name != progFromPort && name != progFromUplink && !isTail(name) || !floods && slices.Contains(floodPrograms, name) {
+		if name != progFromPort && name != progFromUplink && name != progVLANGuest && !isTail(name) || !floods && slices.Contains(floodPrograms, name) {
 			delete(spec.Programs, name)
 		}
 	}

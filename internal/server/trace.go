@@ -125,6 +125,8 @@ func (l leg) summary() string {
 		return fmt.Sprintf("dropped on host %s, stage %s: %s", r.GetHost(), v.Info().Stage, r.GetVerdictName())
 	case v == model.VerdictFlooded:
 		return fmt.Sprintf("copied on host %s to the members of the subnet, of whom none is followed", r.GetHost())
+	case v == model.VerdictSwitched:
+		return fmt.Sprintf("sent out of the external interface of host %s: what is there is not followed", r.GetHost())
 	case v == model.VerdictEncapsulated:
 		return fmt.Sprintf("sent to %s, which is no Provider Address of a host in policy: it cannot be followed further", r.GetOuter().GetDestination())
 	}

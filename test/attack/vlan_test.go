@@ -103,6 +103,31 @@ func TestAttacksOnVLANs(t *testing.T) {
 	total := streams.Finish()
 	t.Logf("%d datagrams of the victims, %d lost, the longest gap %s", total.Sent, total.Lost, total.Gap)
 	f.Verified()
+	f.traced()
+}
+
+// traced has weft say what becomes of packets: to a neighbour and back, to another host, and what rules deny there.
+func (f *field) traced() {
+	f.T.Helper()
+	for _, c := range []struct {
+		args string
+		says []string
+		code int
+	}{
+		{evil + " --to 10.0.0.5", []string{"DELIVERED", "the answer comes back"}, 0},
+		{evil + " --to fd00:a::5", []string{"DELIVERED", "the answer comes back"}, 0},
+		{alice + " --to 10.0.0.6", []string{"SWITCHED", "external interface of host h1"}, 1},
+		{bob + " --to 10.0.0.5 --proto udp --dport 20001", []string{"SWITCHED"}, 1},
+		{evil + " --to 255.255.255.255 --proto udp", []string{"FLOODED"}, 0},
+	} {
+		out := f.Weft(append([]string{"trace"}, words(c.args)...)...)
+		for _, says := range c.says {
+			if !strings.Contains(out.Out, says) || out.Code != c.code || strings.Contains(out.Out, "BUG") || strings.Contains(out.Out, "DRIFT") {
+				f.T.Errorf("trace %s: code %d, %v\n%s", c.args, out.Code, out.Err(), out.Out)
+				break
+			}
+		}
+	}
 }
 
 // TestTheAttacksOnVLANsAreReal takes evil's guards off, and what policy knows of its addresses: the same succeeds.
