@@ -43,7 +43,7 @@ static __always_inline void acl_number(__u64 *to, const union addr *a, bool is6)
 }
 
 /* The packet in the trees of ports: of ICMP, type and code are looked up where the remote port is. */
-static __always_inline void acl_ports(struct __sk_buff *skb, struct query *q, __u64 word, __u32 ports, __u32 l4, __u32 l4_len)
+static __always_inline void acl_ports(struct __sk_buff *skb, struct query *q, __u64 word, __u32 ports)
 {
 	__u8 proto = word >> 16;
 	bool has_ports = proto == PROTO_TCP || proto == PROTO_UDP;
@@ -55,7 +55,7 @@ static __always_inline void acl_ports(struct __sk_buff *skb, struct query *q, __
 		q->local_port = q->remote_port = QUERY_OPAQUE | key;
 		return;
 	}
-	if (word & ACL_LATER || l4_len < sizeof(shown)) {
+	if (word & ACL_LATER || q->l4_len < sizeof(shown)) {
 		q->local_port = q->remote_port = QUERY_HIDDEN | key;
 		return;
 	}
@@ -64,7 +64,7 @@ static __always_inline void acl_ports(struct __sk_buff *skb, struct query *q, __
 		q->remote_port = QUERY_SHOWN | key | (word >> 32 & 0xffff);
 		return;
 	}
-	if (word & ACL_FRAGMENT && load(skb, l4, shown, sizeof(shown))) { /* parse does not read them of the first */
+	if (word & ACL_FRAGMENT && load(skb, q->l4, shown, sizeof(shown))) { /* parse does not read them of the first */
 		src = bpf_ntohs(shown[0]);
 		dst = bpf_ntohs(shown[1]);
 	}
@@ -72,19 +72,15 @@ static __always_inline void acl_ports(struct __sk_buff *skb, struct query *q, __
 	q->remote_port = QUERY_SHOWN | key | (word & ACL_INBOUND ? src : dst);
 }
 
-/* Makes the query whole. A global function: the verifier walks it once, by itself.
- * frame is its length and where IP is in it, ports those and where L4 is. */
-__noinline int acl(struct __sk_buff *skb, __u64 frame, __u64 word, __u64 ports, __u32 l4_len)
+/* Makes the query whole and answers it if no search is needed. One global function for all that nearly every packet needs:
+ * the verifier walks it once, by itself, and each call more would cost a packet as much as a lookup. */
+__noinline int acl(struct __sk_buff *skb, __u64 word, __u32 ports)
 {
 	struct query *q = query_room();
 	bool inbound = word & ACL_INBOUND, is6 = (__u16)word == TYPE_IPV6;
 
 	if (!q)
-		return 1;
-	q->len = frame >> 32;
-	q->l3 = frame;
-	q->l4 = ports >> 32;
-	q->l4_len = l4_len;
+		return CONN_DENIED;
 	q->inbound = inbound;
 	q->proto = word >> 16;
 	q->icmp_type = word >> 40;
@@ -95,15 +91,18 @@ __noinline int acl(struct __sk_buff *skb, __u64 frame, __u64 word, __u64 ports, 
 	if (q->ip) {
 		acl_number(q->remote, inbound ? &q->src : &q->dst, is6);
 		acl_number(q->local, inbound ? &q->dst : &q->src, is6);
-		acl_ports(skb, q, word, ports, ports >> 32, l4_len);
+		q->remote4 = q->remote[1];
+		q->local4 = q->local[1];
+		acl_ports(skb, q, word, ports);
 	}
-	return 0;
+	return conn_judge(skb, q);
 }
 
 static __always_inline enum verdict acl_judge(struct __sk_buff *skb, const struct pkt *p, struct query *q, const struct port *port, __u64 flags,
 					       const union addr *src, const union addr *dst)
 {
-	__u32 base = p->stripped ? 0 : p->base, l4 = p->l4 - p->base + base; /* flood strips before it copies */
+	__u32 base = p->stripped ? 0 : p->base; /* flood strips before it copies */
+	int answer;
 
 	q->src = *src;
 	q->dst = *dst;
@@ -112,9 +111,20 @@ static __always_inline enum verdict acl_judge(struct __sk_buff *skb, const struc
 	q->version = port->version;
 	q->sets[0] = port->outbound;
 	q->sets[1] = port->inbound;
-	if (acl(skb, (__u64)p->len << 32 | (base + sizeof(struct eth)), acl_word(p, flags), (__u64)l4 << 32 | (__u32)p->sport << 16 | p->dport_l4, p->l4_len))
-		return V_ACL_DENIED;
-	return conn_denies(skb, q) ? V_ACL_DENIED : V_CONTINUE;
+	q->len = p->len;
+	q->l3 = base + sizeof(struct eth);
+	q->l4 = p->l4 - p->base + base;
+	q->l4_len = p->l4_len;
+	answer = acl(skb, acl_word(p, flags), (__u32)p->sport << 16 | p->dport_l4);
+	if (answer == CONN_SEARCH) {
+		conn_ask_rules(q);
+		answer = conn_said(skb, q);
+	}
+	if (answer == CONN_SEARCH) {
+		conn_ask_rules(q);
+		answer = conn_said(skb, q);
+	}
+	return answer == CONN_ALLOWED ? V_CONTINUE : V_ACL_DENIED;
 }
 
 /* Into a port, from the underlay or as a copy; src and dst are the Customer Addresses, and eth is as the guest gets it. */

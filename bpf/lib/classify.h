@@ -59,6 +59,8 @@ enum rule_tree {
 	TREE_REMOTE_MAC
 };
 
+#define NARROW_TREES 4 /* the first, each of the dimension of its number */
+
 #define NOT_IP (1u << 31) /* in a row: ARP, which other rules judge */
 
 #define NARROW_LEVELS 6 /* of a tree with 16 keys to a block */
@@ -74,6 +76,11 @@ static __always_inline __u64 rule_word(const __u64 *t, __u64 set, __u64 at)
 static __always_inline const __u64 *rule_block(const __u64 *t, __u64 at)
 {
 	return t + (at & (RULE_WORDS - 1) & ~(__u64)(RULE_BLOCK - 1));
+}
+
+static __always_inline const __u64 *rule_pair(const __u64 *t, __u64 at)
+{
+	return t + (at & (RULE_WORDS - 1) & ~1ull);
 }
 
 /* Keeps clang from loading all that it will need at once, for which there are no registers. */
@@ -96,46 +103,54 @@ static __always_inline __u32 count_bits(__u64 x)
 	return (count_pairs(x) + count_pairs(x >> 32)) * 0x01010101 >> 24;
 }
 
-/* The smaller of two, without a branch. */
+/* The smaller of two, without a branch: the verifier would walk both. */
 static __always_inline __u64 least(__u64 a, __u64 b)
 {
-	__u64 below = (a - b) >> 63;
+	__s64 below = (__s64)(a - b) >> 63;
 
 	asm volatile("" : "+r"(below));
-	return b + (a - b) * below;
+	return b + ((a - b) & below);
 }
 
-/* The row of the class that a key of 32 bits is in: found without a branch that depends on it. A global
- * function, as are others here: the verifier walks each once, not once for each call. */
-__noinline __u32 classify_narrow(__u64 set, __u32 tree, __u64 key)
+/* The rows of the classes that the packet's keys of 32 bits are in: found without a branch that
+ * depends on them. A global function, as are others here: the verifier walks each once, not once for each call; and
+ * one for all trees, since a call takes as long as a search. */
+__noinline int classify_narrow(struct query *q)
 {
 	const __u64 *t = rule_words();
-	__u64 d, rows, n, at, i = 0, last;
-	__u32 level;
 
-	if (!t)
-		return 0;
-	d = rule_word(t, set, AT_TREES + 2 * tree);
-	rows = rule_word(t, set, AT_TREES + 2 * tree + 1);
-	n = d >> 32;
-	at = set + (__u32)d;
-	level = rows >> 32;
-	if (!n)
+	if (!t || !q)
 		return 0;
 #pragma clang loop unroll(disable)
-	for (int l = 0; l < NARROW_LEVELS && level; l++) {
-		const __u64 *b = rule_block(t, at + i * RULE_BLOCK);
-		__u64 more = 0;
+	for (__u32 tree = 0; tree < NARROW_TREES; tree++) {
+		__u64 set = (__u64)q->set * RULE_BLOCK, key = q->narrow[tree], i = 0, at, last;
+		const __u64 *d = rule_pair(t, set + AT_TREES + 2 * tree); /* keys; rows */
+		__u32 level = d[1] >> 32;
+
+		if (tree < TREE_LOCAL_PORT && q->is6)
+			continue;
+		asm volatile("" : "+r"(key)); /* knew clang that it has 32 bits, it would compare by branches */
+		at = set + (__u32)d[0];
+		q->row[tree] = 0;
+		if (!level)
+			continue;
+#pragma clang loop unroll(disable)
+		for (int l = 0; l < NARROW_LEVELS && level; l++) {
+			const __u64 *b = rule_block(t, at + i * RULE_BLOCK);
+			__u64 more = 0;
 
 #pragma clang loop unroll(full)
-		for (int j = 0; j < RULE_BLOCK; j++)
-			in_turn(more += ((key - (__u32)b[j]) >> 63) + ((key - (b[j] >> 32)) >> 63));
-		level--;
-		last = (n - 1) >> (4 * level);
-		i = least(i * 16 + 15 - more, last);
-		at += ((last >> 4) + 1) * RULE_BLOCK;
+			for (int j = 0; j < RULE_BLOCK; j++)
+				in_turn(more += ((key - (__u32)b[j]) >> 63) + ((key - (b[j] >> 32)) >> 63));
+			barrier(); /* what follows is read again: the stack has no room for it */
+			level--;
+			last = ((d[0] >> 32) - 1) >> (4 * level);
+			i = least(i * 16 + 15 - more, last);
+			at += ((last >> 4) + 1) * RULE_BLOCK;
+		}
+		q->row[tree] = rule_word(t, at, i / 2) >> (32 * (i & 1)); /* rows are behind the last level */
 	}
-	return rule_word(t, set, (__u32)rows + i / 2) >> (32 * (i & 1));
+	return 0;
 }
 
 /* Whether a < b, as a number, without a branch. */
@@ -144,24 +159,20 @@ static __always_inline __u64 borrow(__u64 a, __u64 b, __u64 d)
 	return ((~a & b) | ((~a | b) & d)) >> 63;
 }
 
-/* The same for a key of 128 bits. */
+/* The same for one tree with keys of 128 bits. A global function: the verifier walks it once, not once for each call. */
 __noinline __u32 classify_wide(__u64 set, __u32 tree, __u64 hi, __u64 lo)
 {
-	const __u64 *t = rule_words();
-	__u64 d, rows, n, at, i = 0, last;
-	__u32 level;
+	const __u64 *t = rule_words(), *d;
+	__u64 at, i = 0, last;
 
 	if (!t)
 		return 0;
-	d = rule_word(t, set, AT_TREES + 2 * tree);
-	rows = rule_word(t, set, AT_TREES + 2 * tree + 1);
-	n = d >> 32;
-	at = set + (__u32)d;
-	level = rows >> 32;
-	if (!n)
+	d = rule_pair(t, set + AT_TREES + 2 * tree);
+	at = set + (__u32)d[0];
+	if (!d[0])
 		return 0;
 #pragma clang loop unroll(disable)
-	for (int l = 0; l < WIDE_LEVELS && level; l++) {
+	for (__u32 l = 1; l <= WIDE_LEVELS && l <= d[1] >> 32; l++) {
 		const __u64 *b = rule_block(t, at + i * RULE_BLOCK);
 		__u64 more = 0, c;
 
@@ -170,38 +181,33 @@ __noinline __u32 classify_wide(__u64 set, __u32 tree, __u64 hi, __u64 lo)
 			c = borrow(lo, b[j + 1], lo - b[j + 1]);
 			in_turn(more += borrow(hi, b[j], hi - b[j] - c));
 		}
-		level--;
-		last = (n - 1) >> (2 * level);
+		barrier();
+		last = ((d[0] >> 32) - 1) >> (2 * ((d[1] >> 32) - l));
 		i = least(i * 4 + 3 - more, last);
 		at += ((last >> 2) + 1) * RULE_BLOCK;
 	}
-	return rule_word(t, set, (__u32)rows + i / 2) >> (32 * (i & 1));
+	return rule_word(t, at, i / 2) >> (32 * (i & 1)); /* rows are behind the last level */
 }
 
 /* The packet's class in each dimension: where its row is; 0: no rule that names the dimension matches. */
 static __always_inline void classify_rows(__u64 set, struct query *q, __u64 head)
 {
 	q->row[DIM_LOCAL_MAC] = 0;
-	q->row[DIM_REMOTE_MAC] = 0;
-	q->row[DIM_REMOTE] = 0;
-	q->row[DIM_LOCAL] = 0;
-	q->row[DIM_LOCAL_PORT] = 0;
-	q->row[DIM_REMOTE_PORT] = 0;
+	q->row[DIM_REMOTE_MAC] = q->ip ? 0 : NOT_IP;
 	if (head >> 16 & HEAD_MACS) {
 		q->row[DIM_LOCAL_MAC] = classify_wide(set, TREE_LOCAL_MAC, 0, q->local_mac);
-		q->row[DIM_REMOTE_MAC] = classify_wide(set, TREE_REMOTE_MAC, 0, q->remote_mac);
+		q->row[DIM_REMOTE_MAC] |= classify_wide(set, TREE_REMOTE_MAC, 0, q->remote_mac);
 	}
-	if (!q->ip)
+	if (!q->ip) {
+		q->rows[0] = 0;
+		q->rows[1] = 0;
 		return;
-	if (q->is6) {
-		q->row[DIM_REMOTE] = classify_wide(set, TREE_REMOTE6, q->remote[0], q->remote[1]);
-		q->row[DIM_LOCAL] = classify_wide(set, TREE_LOCAL6, q->local[0], q->local[1]);
-	} else {
-		q->row[DIM_REMOTE] = classify_narrow(set, TREE_REMOTE4, q->remote[1]);
-		q->row[DIM_LOCAL] = classify_narrow(set, TREE_LOCAL4, q->local[1]);
 	}
-	q->row[DIM_LOCAL_PORT] = classify_narrow(set, TREE_LOCAL_PORT, q->local_port);
-	q->row[DIM_REMOTE_PORT] = classify_narrow(set, TREE_REMOTE_PORT, q->remote_port);
+	classify_narrow(q);
+	if (!q->is6)
+		return;
+	q->row[DIM_REMOTE] = classify_wide(set, TREE_REMOTE6, q->remote[0], q->remote[1]);
+	q->row[DIM_LOCAL] = classify_wide(set, TREE_LOCAL6, q->local[0], q->local[1]);
 }
 
 /* The aggregate words in which every dimension has a chunk that matches, or that does not name it. */
@@ -468,8 +474,9 @@ static __always_inline struct judged *judged_find(const struct query *q, __u32 a
 	return NULL;
 }
 
-static __noinline int judged_again(struct query *q, const struct judged *j)
+static __always_inline void judged_again(struct query *q, const struct judged *j)
 {
+	q->denied = j->denied;
 	q->rule = j->rule;
 	q->opener = j->opener;
 	q->idle = j->idle;
@@ -479,7 +486,6 @@ static __noinline int judged_again(struct query *q, const struct judged *j)
 			break;
 		rule_matched(q, j->hit[i]);
 	}
-	return j->denied;
 }
 
 static __noinline int judged_note(struct query *q)
@@ -492,11 +498,11 @@ static __noinline int judged_note(struct query *q)
 		if (i < q->hits && q->hit[i] & RULE_LOGS)
 			rule_log_packet(q, q->hit[i] & ~RULE_LOGS);
 	if (q->hits > JUDGED_HITS)
-		return q->denied;
+		return 0;
 	at = (q->at ^ (q->turn++ & 1)) & (JUDGED_ROWS - 1);
 	j = bpf_map_lookup_elem(&judged, &at);
 	if (!j)
-		return q->denied;
+		return 0;
 	j->set = q->mark;
 	j->rows[0] = q->rows[0];
 	j->rows[1] = q->rows[1];
@@ -508,34 +514,45 @@ static __noinline int judged_note(struct query *q)
 #pragma clang loop unroll(full)
 	for (__u32 i = 0; i < JUDGED_HITS; i++)
 		j->hit[i] = i < q->hits ? q->hit[i] : RULE_NONE;
-	return q->denied;
+	return 0;
 }
 
-/* Judges by q->set. True: denied. */
-static __always_inline bool classify(struct query *q)
+/* What is remembered of packets like this one in q->set: whether there is anything. */
+static __always_inline bool classify_known(struct query *q)
 {
 	const __u64 *t = rule_words();
 	const struct judged *j;
-	__u64 set, head;
+	__u64 set;
 
 	if (!t)
-		return true;
+		return false;
 	set = (__u64)q->set * RULE_BLOCK;
-	head = rule_word(t, set, AT_HEAD);
 	q->mark = rule_word(t, set, AT_MARK);
-	classify_rows(set, q, head);
-	q->row[DIM_REMOTE_MAC] |= q->ip ? 0 : NOT_IP;
+	classify_rows(set, q, rule_word(t, set, AT_HEAD));
 	q->at = judged_at(q);
 	j = judged_find(q, q->at);
 	if (!j)
 		j = judged_find(q, q->at ^ 1);
-	if (j)
-		return judged_again(q, j);
+	if (!j)
+		return false;
+	judged_again(q, j);
+	return true;
+}
+
+/* Judges by q->set what nothing is remembered of. */
+static __always_inline void classify(struct query *q)
+{
+	const __u64 *t = rule_words();
+	__u64 set = (__u64)q->set * RULE_BLOCK;
+
+	q->denied = 1;
 	q->rule = RULE_NONE;
 	q->opener = RULE_NONE;
 	q->idle = RULE_NONE;
-	classify_search(t, set, q, head);
-	return judged_note(q);
+	if (!t)
+		return;
+	classify_search(t, set, q, rule_word(t, set, AT_HEAD));
+	judged_note(q);
 }
 
 #endif

@@ -125,19 +125,24 @@ __noinline int conn_look(struct query *q)
 }
 
 /* And with that the connection has been seen. */
-__noinline int conn_see(struct query *q)
+static __always_inline bool conn_touch(struct query *q)
 {
-	struct connection *c = q ? conn_read(q) : NULL;
+	struct connection *c = conn_read(q);
 
 	if (!c)
-		return 0;
+		return false;
 	if (q->now - c->seen >= CONN_SLACK)
 		c->seen = q->held.seen = q->now;
-	return 1;
+	return true;
+}
+
+__noinline int conn_see(struct query *q)
+{
+	return q && conn_touch(q);
 }
 
 /* A global function, else what follows would be walked for each try. */
-__noinline int conn_lock(struct conn_bucket *b)
+__noinline int conn_wait(struct conn_bucket *b)
 {
 	if (!b)
 		return false;
@@ -145,6 +150,11 @@ __noinline int conn_lock(struct conn_bucket *b)
 		if (!__sync_val_compare_and_swap(&b->busy, 0, 1))
 			return true;
 	return false;
+}
+
+static __always_inline bool conn_lock(struct conn_bucket *b)
+{
+	return !__sync_val_compare_and_swap(&b->busy, 0, 1) || conn_wait(b);
 }
 
 static __always_inline void conn_unlock(struct conn_bucket *b)
@@ -384,7 +394,6 @@ enum conn_answer {
 
 /* What the rules are searched for. */
 enum conn_phase {
-	CONN_ARRIVED, /* nothing yet */
 	CONN_AGAIN,   /* whether a connection of other rules still holds */
 	CONN_OWN      /* what they say of the packet itself */
 };
@@ -441,28 +450,31 @@ static __always_inline int conn_take(struct __sk_buff *skb, struct query *q)
 static __always_inline int conn_arrived(struct __sk_buff *skb, struct query *q)
 {
 	q->keyed = connections_on && q->ip && conn_key(skb, q);
-	if (q->keyed && conn_see(q))
+	if (q->keyed && conn_touch(q))
 		return conn_take(skb, q);
 	if (connections_on && conn_follows(skb, q))
 		return conn_allow(skb, q);
 	return conn_search(q, q->inbound, CONN_OWN);
 }
 
-/* Judged as a packet of the direction that opened the connection. */
+/* Judged as a packet of the direction that opened the connection. If that is no more allowed, this one is judged for
+ * itself, unless it has been. */
 static __always_inline int conn_again(struct __sk_buff *skb, struct query *q)
 {
-	bool inbound = q->held.inbound;
+	bool inbound = q->held.inbound, itself = inbound == q->inbound;
 
-	if (conn_is_icmp(q, q->proto))
+	if (conn_is_icmp(q, q->proto)) {
+		itself = itself && (!q->denied || q->remote_port == q->shown);
 		q->remote_port = q->shown;
+	}
 	if (!q->denied && q->opener != RULE_NONE) {
 		conn_put(q, inbound, q->confirmed ? CONN_CONFIRMED : 0);
 		return conn_allow(skb, q);
 	}
 	conn_forget(q);
-	if (q->denied)
-		return CONN_DENIED;
-	if (inbound == q->inbound || conn_follows(skb, q))
+	if (itself)
+		return q->denied ? CONN_DENIED : conn_allow(skb, q);
+	if (conn_follows(skb, q))
 		return conn_allow(skb, q);
 	return conn_search(q, q->inbound, CONN_OWN);
 }
@@ -477,47 +489,30 @@ static __always_inline int conn_own(struct __sk_buff *skb, struct query *q)
 	return conn_allow(skb, q);
 }
 
-/* Judges a packet by connections. The rules are searched by the caller, whose stack has room for that. A global
- * function: the verifier walks it once, by itself. */
-__noinline int conn_judge(struct __sk_buff *skb, struct query *q)
+/* What becomes of a packet about whose search there is an answer. A global function: the verifier walks it once, by itself. */
+__noinline int conn_said(struct __sk_buff *skb, struct query *q)
 {
 	if (!skb || !q)
 		return CONN_DENIED;
-	switch (q->phase) {
-	case CONN_ARRIVED:
-		return conn_arrived(skb, q);
-	case CONN_AGAIN:
-		return conn_again(skb, q);
-	}
-	return conn_own(skb, q);
+	return q->phase == CONN_AGAIN ? conn_again(skb, q) : conn_own(skb, q);
 }
 
 __noinline int conn_ask_rules(struct query *q)
 {
-	if (q && q->set)
-		q->denied = classify(q);
+	if (q && q->set && !classify_known(q))
+		classify(q);
 	return 0;
 }
 
-/* Whether connections and rules refuse a packet. A function of its own, which adds nothing to a stack
- * that is full. */
-__noinline int conn_denies(struct __sk_buff *skb, struct query *q)
+/* What becomes of a packet, as far as connections and what is remembered of rules can tell; CONN_SEARCH: ask the
+ * rules, then conn_said. */
+static __always_inline int conn_judge(struct __sk_buff *skb, struct query *q)
 {
-	int answer;
+	int answer = conn_arrived(skb, q);
 
-	if (!skb || !q)
-		return 1;
-	q->phase = CONN_ARRIVED;
-	answer = conn_judge(skb, q);
-	if (answer == CONN_SEARCH) {
-		conn_ask_rules(q);
-		answer = conn_judge(skb, q);
-	}
-	if (answer == CONN_SEARCH) {
-		conn_ask_rules(q);
-		answer = conn_judge(skb, q);
-	}
-	return answer != CONN_ALLOWED;
+	if (answer != CONN_SEARCH || q->phase != CONN_OWN || (q->set && !classify_known(q)))
+		return answer;
+	return conn_own(skb, q);
 }
 
 #endif

@@ -25,7 +25,13 @@ struct query {
 	union addr src, dst;           /* from these stage/25_acl.h makes the next */
 	__u64 remote[2], local[2]; /* an IPv4 address is in [1] */
 	__u64 remote_mac, local_mac;
-	__u32 remote_port, local_port; /* and protocol: QUERY_SHOWN and so on */
+	union {
+		__u32 narrow[4]; /* by tree */
+		struct {
+			__u32 remote4, local4;
+			__u32 local_port, remote_port; /* and protocol: QUERY_SHOWN and so on */
+		};
+	};
 	__u32 set;                     /* where in `rule` it is, in blocks */
 	__u32 len;                     /* of the frame, for counters */
 	__u8 ip;                       /* and not ND: else only MACs count */

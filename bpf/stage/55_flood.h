@@ -52,6 +52,7 @@ struct flooding {
 	const struct flood *row;
 	__u32 scope;
 	bool snooped; /* only ports that have joined the group get a copy */
+	bool found;   /* the sender's host has members */
 	__u32 size;   /* as encap_size counts it */
 	__u32 copies; /* made so far */
 	__u32 pushed; /* outer headers have their room */
@@ -327,18 +328,12 @@ static __always_inline enum verdict flood_from_port(struct flooding *f, enum ver
 	return V_FLOODED;
 }
 
-struct flood_search {
-	const struct pkt *p;
-	const struct flood *row;
-	bool found;
-};
-
-static long flood_each_source(__u32 i, struct flood_search *s)
+static long flood_each_source(__u32 i, struct flooding *f)
 {
-	if (i >= FLOOD_MAX_HOSTS || i >= s->row->hosts)
+	if (i >= FLOOD_MAX_HOSTS || i >= f->row->hosts)
 		return 1;
-	s->found = admit_at(s->p, s->row->host[i].at);
-	return s->found;
+	f->found = admit_at(f->p, f->row->host[i].at);
+	return f->found;
 }
 
 /* What has no address yet, or a link-local one, has no record: there the sender's host
@@ -346,7 +341,6 @@ static long flood_each_source(__u32 i, struct flood_search *s)
 static __always_inline bool flood_source_known(struct flooding *f)
 {
 	const struct pkt *p = f->p;
-	struct flood_search s = {.p = p, .row = f->row};
 	const struct record *r = record_find(p->vsid, &p->src);
 
 	if (r) {
@@ -356,8 +350,8 @@ static __always_inline bool flood_source_known(struct flooding *f)
 	f->from = isolate_by_mac(p);
 	if (!addr_unspecified(&p->src) && !(p->type == TYPE_IPV6 && addr6_link_local(&p->src)))
 		return false;
-	bpf_loop(FLOOD_MAX_HOSTS, flood_each_source, &s, 0);
-	return s.found;
+	bpf_loop(FLOOD_MAX_HOSTS, flood_each_source, f, 0);
+	return f->found;
 }
 
 /* The network of a subnet is that of its first port here. */

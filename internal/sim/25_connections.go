@@ -125,7 +125,8 @@ func index(inbound bool) int {
 	return 0
 }
 
-// belongs tells whether the packet is of a connection that the rules still allow; if not, that is denied.
+// belongs tells whether the packet is of a connection that the rules still allow. If they no longer do, the packet is
+// judged for itself, unless it just has been.
 func (j judged) belongs(k connectionKey) (model.Verdict, bool) {
 	c := j.find(k)
 	if c == nil {
@@ -135,7 +136,10 @@ func (j judged) belongs(k connectionKey) (model.Verdict, bool) {
 		v, idle := j.search(c.inbound, j.asOpener())
 		if idle == nil {
 			delete(j.Connections.of(j.port), k)
-			return v, v == model.VerdictContinue && c.inbound == j.inbound
+			if c.inbound != j.inbound || v != model.VerdictContinue && !j.opens() {
+				return model.VerdictContinue, false
+			}
+			return v, v == model.VerdictContinue
 		}
 		c.idle, c.rules = *idle, j.rules()
 	}
@@ -155,6 +159,12 @@ func (j judged) asOpener() table.Query {
 		}
 	}
 	return q
+}
+
+// opens tells whether asOpener is the packet's own query.
+func (j judged) opens() bool {
+	own, asked := j.q, j.asOpener()
+	return own.ICMPType == asked.ICMPType && own.ICMPCode == asked.ICMPCode
 }
 
 // follows tells whether the packet is let through by what came before it: a later fragment by its

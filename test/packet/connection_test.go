@@ -225,6 +225,14 @@ func TestConnections(t *testing.T) {
 			e.judge(t, devWeb, false, tenant(udpRule("dns", table.Deny, 53, 53), aclRule("out", table.Allow)))
 			return []leg{{0, e.toWeb(back), denied}, {0, e.toDB(there), denied}, {0, e.toWeb(back), denied}}
 		})
+		each("what is no longer of it is judged for itself: "+to.far.String(), guarded, func(e *session) []leg {
+			if v := e.send(t, 0, e.toDB(there)); v != passes {
+				t.Fatal(v)
+			}
+			e.judge(t, devWeb, false, tenant(udpRule("dns", table.Deny, 53, 53), aclRule("out", table.Allow)))
+			e.judge(t, devWeb, true, tenant(aclRule("in", table.Allow)))
+			return []leg{{0, e.toWeb(back), passes}, {0, e.toDB(there), denied}, {0, e.toWeb(back), passes}}
+		})
 		each("rules that still allow it keep it: "+to.far.String(), guarded, func(e *session) []leg {
 			if v := e.send(t, 0, e.toDB(there)); v != passes {
 				t.Fatal(v)
