@@ -80,7 +80,7 @@ func TestKernels(t *testing.T) {
 				test("interop", ".", "", "WEFT_EMULATED=1"),
 				{Name: "demo", Args: []string{"/bin/weftd", "lab", "demo", "-f", "/examples/demo-lab.yaml"}},
 			}
-			judge(t, k, programs, jobs, 30*time.Minute)
+			judge(t, k, programs, jobs, 38*time.Minute)
 		})
 	}
 }
