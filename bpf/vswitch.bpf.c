@@ -32,6 +32,7 @@
 #include "lib/mirror.h"
 #include "lib/mss.h"
 #include "lib/rows.h"
+#include "lib/sample.h"
 #include "lib/shape.h"
 #include "lib/strip.h"
 #include "maps/walk.h"
@@ -80,7 +81,14 @@ int walk_port(struct __sk_buff *skb)
 		skb->cb[1] = p.len;
 		bpf_tail_call(skb, &flood_prog, FLOOD_PORT);
 	}
-	return finish(skb, &p, rows_checked(skb, &p, v));
+	return finish_walk(skb, &p, rows_checked(skb, &p, v));
+}
+
+/* A look at what one of these has sent, of ports that want it. */
+SEC("tcx/ingress")
+int look(struct __sk_buff *skb)
+{
+	return sample(skb);
 }
 
 /* What from_port turned aside, with the verdict it would have had. */
@@ -148,7 +156,7 @@ int walk_uplink(struct __sk_buff *skb)
 		|| (v = deliver(&p));
 	v = rows_checked(skb, &p, v);
 	known_in_put(&p, v);
-	return finish(skb, &p, v);
+	return finish_walk(skb, &p, v);
 }
 
 /* A frame from the underlay for a group. */

@@ -12,6 +12,7 @@
 #include "gen/verdict.h"
 #include "lib/connection.h"
 #include "lib/ctx.h"
+#include "lib/observe.h"
 #include "maps/port.h"
 #include "maps/query.h"
 #include "wire/ethernet.h"
@@ -111,6 +112,8 @@ static __always_inline enum verdict acl_judge(struct __sk_buff *skb, const struc
 	q->version = port->version;
 	q->sets[0] = port->outbound;
 	q->sets[1] = port->inbound;
+	q->sampled = 0;
+	q->now = 0;
 	q->len = p->len;
 	q->l3 = base + sizeof(struct eth);
 	q->l4 = p->l4 - p->base + base;
@@ -124,6 +127,8 @@ static __always_inline enum verdict acl_judge(struct __sk_buff *skb, const struc
 		conn_ask_rules(q);
 		answer = conn_said(skb, q);
 	}
+	if (q->phase == CONN_OWN && q->ip)
+		observe(q);
 	return answer == CONN_ALLOWED ? V_CONTINUE : V_ACL_DENIED;
 }
 

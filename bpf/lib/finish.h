@@ -12,6 +12,7 @@
 #include "lib/config.h"
 #include "lib/ctx.h"
 #include "lib/gro.h"
+#include "lib/sample.h"
 #include "maps/denied.h"
 #include "maps/drop.h"
 #include "maps/event.h"
@@ -25,26 +26,29 @@
 #define FAMILY_INET 2
 #define FAMILY_INET6 10
 
-static __always_inline void count_out(const struct pkt *p)
+/* Counts. True: a look is to be taken at the packet. */
+static __always_inline bool count_out(const struct pkt *p)
 {
 	__u32 slot = p->port->slot;
 	struct traffic *t = bpf_map_lookup_elem(&traffic, &slot);
 
 	if (!t)
-		return;
+		return false;
 	t->out_packets++;
 	t->out_bytes += p->len;
+	return sample_due(p->port, &t->out, t->out_packets);
 }
 
-static __always_inline void count_in(const struct pkt *p, __u32 len)
+static __always_inline bool count_in(const struct pkt *p, __u32 len)
 {
 	__u32 slot = p->dport->slot;
 	struct traffic *t = bpf_map_lookup_elem(&traffic, &slot);
 
 	if (!t)
-		return;
+		return false;
 	t->in_packets++;
 	t->in_bytes += len;
+	return sample_due(p->dport, &t->in, t->in_packets);
 }
 
 /* The row of a drop, made if it is new; the row of port 0 when the map is full. */
@@ -207,20 +211,36 @@ static __always_inline int act(struct __sk_buff *skb, const struct pkt *p)
 	return TC_ACT_SHOT;
 }
 
-/* Of what is delivered, encapsulated or answered. */
-static __always_inline int finish_sent(struct __sk_buff *skb, const struct pkt *p, enum verdict v)
+/* Counts what is delivered, encapsulated or answered. True: a look is to be taken at it. */
+static __always_inline bool finish_count(const struct pkt *p, enum verdict v, __u32 len)
 {
-	skb->cb[0] = v;
-	skb->cb[1] = p->out;
+	bool look = false;
+
 	if (p->port)
-		count_out(p);
+		look |= count_out(p);
 	if (v == V_DELIVERED && p->dport)
-		count_in(p, p->detour ? p->end - p->base : skb->len);
-	return act(skb, p);
+		look |= count_in(p, len);
+	return look;
 }
 
-static __always_inline int finish(struct __sk_buff *skb, const struct pkt *p, enum verdict v)
+/* What the short way sends. */
+static __always_inline int finish_sent(struct __sk_buff *skb, const struct pkt *p, enum verdict v)
 {
+	bool look;
+	int action;
+
+	skb->cb[0] = v;
+	skb->cb[1] = p->out;
+	look = finish_count(p, v, skb->len);
+	action = act(skb, p);
+	return look ? sample_leave(skb, skb->ifindex, 0, action) : action;
+}
+
+static __always_inline int finish_any(struct __sk_buff *skb, const struct pkt *p, enum verdict v, bool may_look)
+{
+	bool look;
+	int action;
+
 	skb->cb[0] = v;
 	skb->cb[1] = p->action == ACT_NONE ? 0 : p->out;
 	if (v == V_PASS)
@@ -230,11 +250,22 @@ static __always_inline int finish(struct __sk_buff *skb, const struct pkt *p, en
 		report(skb, p, v);
 		return act(skb, p); /* an ICMP error, if a stage made one */
 	}
-	if (p->port)
-		count_out(p);
-	if (v == V_DELIVERED && p->dport)
-		count_in(p, p->detour ? p->end - p->base : skb->len);
-	return act(skb, p);
+	look = finish_count(p, v, p->detour ? p->end - p->base : skb->len);
+	action = act(skb, p);
+	if (!may_look || !look || p->rewrite)
+		return action;
+	return sample_leave(skb, p->port ? p->port->ifindex : 0, p->detour ? skb->len - (p->end - p->base) : 0, action);
+}
+
+static __always_inline int finish(struct __sk_buff *skb, const struct pkt *p, enum verdict v)
+{
+	return finish_any(skb, p, v, false);
+}
+
+/* The same where all stages were walked; a look may be taken at the packet. */
+static __always_inline int finish_walk(struct __sk_buff *skb, const struct pkt *p, enum verdict v)
+{
+	return finish_any(skb, p, v, true);
 }
 
 #endif

@@ -62,7 +62,8 @@ struct query {
 	__u32 shown;    /* remote_port, while another is asked for */
 	__u32 denied;
 	__u8 phase, keyed, confirmed;
-	__u8 zero3[3];
+	__u8 sampled;
+	__u8 zero3[2];
 	__be16 id; /* of an echo */
 	union {
 		struct ipv4 quoted4;
@@ -84,6 +85,7 @@ struct query {
 	__u32 turn;
 	__u32 hits;                   /* rules that were counted; of these the first */
 	__u32 hit[JUDGED_HITS];
+	__u64 flow; /* lib/observe.h */
 };
 
 #define RULE_NONE ~0u

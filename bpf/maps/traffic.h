@@ -12,14 +12,20 @@
  * readers datapath.Traffic
  * miss    cannot be: an array
  * full    cannot be: as many slots as ports */
+struct sampling { /* lib/sample.h */
+	__u64 due;      /* the packet that is to be looked at */
+	__u32 step, at; /* how many come between two; when the last was, in 2^20 ns */
+};
+
 struct traffic {
 	__u64 out_packets;
 	__u64 out_bytes;
 	__u64 in_packets;
 	__u64 in_bytes;
+	struct sampling out, in;
 };
 
-_Static_assert(sizeof(struct traffic) == 32, "traffic");
+_Static_assert(sizeof(struct traffic) == 64, "traffic: a cache line");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

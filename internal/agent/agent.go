@@ -50,6 +50,8 @@ type Switch interface {
 	AttachedVLANs() (ports, uplinks []uint32)
 	Drops() ([]datapath.DropCount, error)
 	Connections(id model.PortID) ([]datapath.Connection, datapath.ConnectionCount, bool, error)
+	Flows(ctx context.Context) (<-chan datapath.Flow, error)
+	FlowCounts() (datapath.FlowCounts, error)
 	RuleHits() (map[model.RuleID]datapath.RuleHits, error)
 	Traffic() (map[model.PortID]datapath.TrafficCount, error)
 	Events(ctx context.Context) (<-chan datapath.Event, error)
@@ -151,6 +153,7 @@ type Agent struct {
 	view    atomic.Pointer[view]
 	news    bell
 	samples samples
+	flows   *flowBook
 	guests  *guests
 	counts  counts
 	teller  teller
@@ -181,6 +184,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	}
 	a := &Agent{cfg: cfg, log: log, sw: sw, instance: uuid.NewString()}
 	a.guests = newGuests(a)
+	a.flows = newFlowBook(time.Now())
 	a.held.Store(&held{goal: goal.New()})
 	a.view.Store(&view{held: held{goal: goal.New()}, want: table.NewSet()})
 	return errors.Join(a.run(ctx), sw.Close())
@@ -208,6 +212,7 @@ func (a *Agent) run(ctx context.Context) error {
 	group.Go(func() error { return a.keepCache(ctx) })
 	group.Go(func() error { return a.readEvents(ctx) })
 	group.Go(func() error { return a.logRules(ctx) })
+	group.Go(func() error { return a.keepFlows(ctx) })
 	group.Go(func() error { return a.guests.watch(ctx) })
 	group.Go(func() error { return a.guests.tell(ctx) })
 	group.Go(func() error { return a.guests.askIdle(ctx) })

@@ -483,6 +483,13 @@ func (c *conversation) answer(ctx context.Context, q *hostv1.Query) *hostv1.Agen
 			break
 		}
 		a.Answer = &hostv1.Answer_Connections{Connections: connections}
+	case q.GetTry() != nil:
+		tried, err := c.try(q.GetTry())
+		if err != nil {
+			a.Error = err.Error()
+			break
+		}
+		a.Answer = &hostv1.Answer_Try{Try: tried}
 	case q.GetVerify() != nil:
 		revision, differences, err := c.loop.verify(ctx)
 		if err != nil {

@@ -43,6 +43,7 @@ type answers struct {
 	conns  func(*weftv1.ConnectionsRequest) (*weftv1.ConnectionsResponse, error)
 	hits   func(*weftv1.RuleHitsRequest) (*weftv1.RuleHitsResponse, error)
 	verify []*weftv1.HostVerification
+	try    func(*weftv1.TryRulesRequest) (*weftv1.TryRulesResponse, error)
 	plug   func(*weftv1.PlugRequest) (*weftv1.PlugResponse, error)
 
 	captured []*weftv1.CaptureResponse

@@ -16,10 +16,17 @@ import (
 
 func (a *app) diffCommand() *cobra.Command {
 	var file string
+	var limit uint32
 	c := &cobra.Command{
 		Use:   "diff -f FILE|-",
 		Short: "Show what apply would change (exit code 3 when anything would)",
-		Args:  cobra.NoArgs,
+		Long: `Show what apply would change: resources, what that means for the hosts, and which flows of the
+last hour the rules of access lists would judge otherwise, with the rule that decides before and
+after. A flow is what a port has sent or got between two ends; the port that a client has for
+a while is a star. PACKETS are those that were judged: of a connection the first. With a "+", the
+port has no rules yet, and only some of its packets were looked at. Which flows cannot be known
+is in docs/design/flows.md. Nothing is stored or changed.`,
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			resources, err := a.readManifest(file)
 			if err != nil {
@@ -31,14 +38,15 @@ func (a *app) diffCommand() *cobra.Command {
 			}
 			ctx, cancel := unary(c)
 			defer cancel()
-			return a.diff(ctx, policy, resources)
+			return a.diff(ctx, policy, resources, limit)
 		},
 	}
 	c.Flags().StringVarP(&file, "filename", "f", "", "manifest, or - for standard input")
+	c.Flags().Uint32Var(&limit, "limit", 0, "flows of each host, at most 10000 (default 1000)")
 	return c
 }
 
-func (a *app) diff(ctx context.Context, policy weftv1connect.PolicyServiceClient, resources []*weftv1.Resource) error {
+func (a *app) diff(ctx context.Context, policy weftv1connect.PolicyServiceClient, resources []*weftv1.Resource, limit uint32) error {
 	answer, err := policy.Apply(ctx, connect.NewRequest(&weftv1.ApplyRequest{Resources: resources, DryRun: true}))
 	if err != nil {
 		return err
@@ -63,6 +71,9 @@ func (a *app) diff(ctx context.Context, policy weftv1connect.PolicyServiceClient
 	}
 	a.printHosts(answer.Msg.GetHosts())
 	if differing > 0 {
+		if err := a.diffFlows(ctx, &weftv1.TryRulesRequest{Resources: resources, Limit: limit}); err != nil {
+			return err
+		}
 		return notConverged("%d of %d resources differ", differing, len(resources))
 	}
 	return nil

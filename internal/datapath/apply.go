@@ -630,6 +630,9 @@ func (s *Switch) slot(ifindex uint32, id model.PortID) (uint32, error) {
 	if err := s.maps["traffic"].Put(slot, make([]trafficRow, ebpf.MustPossibleCPU())); err != nil {
 		return 0, fmt.Errorf("clear counters: %w", err)
 	}
+	if err := s.maps["flow_pace"].Put(slot, flowPaceRow{}); err != nil {
+		return 0, fmt.Errorf("clear the pace of flows: %w", err)
+	}
 	if !ok {
 		s.free = s.free[:len(s.free)-1]
 		s.slots[ifindex] = slot

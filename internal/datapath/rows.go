@@ -160,7 +160,29 @@ type uplinkRow struct {
 
 type trafficRow struct {
 	OutPackets, OutBytes, InPackets, InBytes uint64
+	Out, In                                  samplingRow
 }
+
+type samplingRow struct {
+	Due      uint64
+	Step, At uint32
+}
+
+type flowRow struct {
+	ID, Packets                      uint64
+	Remote, Local                    [2]uint64
+	RemoteMAC, LocalMAC              uint64
+	RemotePort, LocalPort, Port, Len uint32
+	Is6, Inbound, Denied, Sampled    uint8
+	Zero                             uint32
+}
+
+type flowSeenRow struct {
+	ID                        uint64
+	Turn, Packets, Slot, Zero uint32
+}
+
+type flowPaceRow struct{ Used, Missed uint64 }
 
 type ruleHitRow struct {
 	Packets, Bytes uint64

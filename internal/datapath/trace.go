@@ -21,7 +21,7 @@ type tracer struct {
 }
 
 // counting are the maps that programs write into, and those that are the programs' own.
-var counting = map[string]bool{"drop": true, "denied": true, "traffic": true, "event": true, "storm": true, "group_report": true, "learn": true, "learn_pace": true, "copy": true, "flood_prog": true, "walk": true, "rule_hit": true, "query": true, "judged": true, "rule_log": true, "rule_pace": true}
+var counting = map[string]bool{"drop": true, "denied": true, "flow": true, "flow_seen": true, "flow_pace": true, "traffic": true, "event": true, "storm": true, "group_report": true, "learn": true, "learn_pace": true, "copy": true, "flood_prog": true, "walk": true, "rule_hit": true, "query": true, "judged": true, "rule_log": true, "rule_pace": true}
 
 // Trace is Run without a mark: no counter moves and no event is told. The first
 // call loads the programs a second time.

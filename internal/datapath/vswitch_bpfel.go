@@ -33,6 +33,9 @@ const (
 	vswitchMapFirstPa       = "first_pa"
 	vswitchMapFlood         = "flood"
 	vswitchMapFloodProg     = "flood_prog"
+	vswitchMapFlow          = "flow"
+	vswitchMapFlowPace      = "flow_pace"
+	vswitchMapFlowSeen      = "flow_seen"
 	vswitchMapForwarder     = "forwarder"
 	vswitchMapGroup         = "group"
 	vswitchMapGroupReport   = "group_report"
@@ -86,6 +89,7 @@ const (
 	vswitchProgFromShaper   = "from_shaper"
 	vswitchProgFromUplink   = "from_uplink"
 	vswitchProgFromVxlan    = "from_vxlan"
+	vswitchProgLook         = "look"
 	vswitchProgMirrorIn     = "mirror_in"
 	vswitchProgMirrorOut    = "mirror_out"
 	vswitchProgMirrorSend   = "mirror_send"
@@ -157,6 +161,7 @@ type vswitchProgramSpecs struct {
 	FromShaper   *ebpf.ProgramSpec `ebpf:"from_shaper"`
 	FromUplink   *ebpf.ProgramSpec `ebpf:"from_uplink"`
 	FromVxlan    *ebpf.ProgramSpec `ebpf:"from_vxlan"`
+	Look         *ebpf.ProgramSpec `ebpf:"look"`
 	MirrorIn     *ebpf.ProgramSpec `ebpf:"mirror_in"`
 	MirrorOut    *ebpf.ProgramSpec `ebpf:"mirror_out"`
 	MirrorSend   *ebpf.ProgramSpec `ebpf:"mirror_send"`
@@ -192,6 +197,9 @@ type vswitchMapSpecs struct {
 	FirstPa       *ebpf.MapSpec `ebpf:"first_pa"`
 	Flood         *ebpf.MapSpec `ebpf:"flood"`
 	FloodProg     *ebpf.MapSpec `ebpf:"flood_prog"`
+	Flow          *ebpf.MapSpec `ebpf:"flow"`
+	FlowPace      *ebpf.MapSpec `ebpf:"flow_pace"`
+	FlowSeen      *ebpf.MapSpec `ebpf:"flow_seen"`
 	Forwarder     *ebpf.MapSpec `ebpf:"forwarder"`
 	Group         *ebpf.MapSpec `ebpf:"group"`
 	GroupReport   *ebpf.MapSpec `ebpf:"group_report"`
@@ -287,6 +295,9 @@ type vswitchMaps struct {
 	FirstPa       *ebpf.Map `ebpf:"first_pa"`
 	Flood         *ebpf.Map `ebpf:"flood"`
 	FloodProg     *ebpf.Map `ebpf:"flood_prog"`
+	Flow          *ebpf.Map `ebpf:"flow"`
+	FlowPace      *ebpf.Map `ebpf:"flow_pace"`
+	FlowSeen      *ebpf.Map `ebpf:"flow_seen"`
 	Forwarder     *ebpf.Map `ebpf:"forwarder"`
 	Group         *ebpf.Map `ebpf:"group"`
 	GroupReport   *ebpf.Map `ebpf:"group_report"`
@@ -352,6 +363,9 @@ func (m *vswitchMaps) Close() error {
 		m.FirstPa,
 		m.Flood,
 		m.FloodProg,
+		m.Flow,
+		m.FlowPace,
+		m.FlowSeen,
 		m.Forwarder,
 		m.Group,
 		m.GroupReport,
@@ -424,6 +438,7 @@ type vswitchPrograms struct {
 	FromShaper   *ebpf.Program `ebpf:"from_shaper"`
 	FromUplink   *ebpf.Program `ebpf:"from_uplink"`
 	FromVxlan    *ebpf.Program `ebpf:"from_vxlan"`
+	Look         *ebpf.Program `ebpf:"look"`
 	MirrorIn     *ebpf.Program `ebpf:"mirror_in"`
 	MirrorOut    *ebpf.Program `ebpf:"mirror_out"`
 	MirrorSend   *ebpf.Program `ebpf:"mirror_send"`
@@ -449,6 +464,7 @@ func (p *vswitchPrograms) Close() error {
 		p.FromShaper,
 		p.FromUplink,
 		p.FromVxlan,
+		p.Look,
 		p.MirrorIn,
 		p.MirrorOut,
 		p.MirrorSend,

@@ -138,6 +138,11 @@ type answer struct {
 // ask puts the same question to several hosts, some at a time; the answers are in
 // the order of the hosts.
 func (s operateService) ask(ctx context.Context, hosts []string, q func() *hostv1.Query) []answer {
+	return s.askEach(ctx, hosts, func(string) *hostv1.Query { return q() })
+}
+
+// askEach is ask with a question for each host.
+func (s operateService) askEach(ctx context.Context, hosts []string, q func(host string) *hostv1.Query) []answer {
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
 	out := make([]answer, len(hosts))
@@ -147,7 +152,7 @@ func (s operateService) ask(ctx context.Context, hosts []string, q func() *hostv
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			msg, err := s.dist.Query(ctx, h, q())
+			msg, err := s.dist.Query(ctx, h, q(h))
 			if err == nil && msg.GetError() != "" {
 				err = errors.New(msg.GetError())
 			}

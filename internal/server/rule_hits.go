@@ -66,7 +66,11 @@ func sourceOf(st *intent.State, list, rule string) string {
 	if !ok {
 		return ""
 	}
-	for _, r := range l.(*model.AccessList).Spec.Rules {
+	return sourceIn(l.(*model.AccessList), rule)
+}
+
+func sourceIn(l *model.AccessList, rule string) string {
+	for _, r := range l.Spec.Rules {
 		if r.Name == rule {
 			return r.Source
 		}

@@ -36,6 +36,7 @@ func TestPromises(t *testing.T) {
 	w.run(t, "a dry run stores nothing", dryRun)
 	w.run(t, "dependants are named", dependants)
 	w.run(t, "access lists judge", listsJudge)
+	w.run(t, "flows are tried", flowsAreTried)
 	w.run(t, "drops and connections name their rules", rulesAreNamed)
 	w.run(t, "edits do not overwrite each other", conflict)
 	w.run(t, "a token is good once", tokenOnce)

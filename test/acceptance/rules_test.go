@@ -78,18 +78,8 @@ func rulesAreNamed(w *world) {
 		w.t.Errorf("%s: %s", r.Line, r.Out)
 	}
 	shown := w.Must("get", "connections", "-p", "red/web-2")
-	for _, words := range [][]string{{"h2", "red/web-2", "inbound", "icmp", "10.0.0.6", "10.0.0.5", "confirmed", "red/guard ping (" + file + ":8)"}} {
-		found := false
-		for line := range strings.Lines(shown) {
-			all := true
-			for _, word := range words {
-				all = all && strings.Contains(line, word)
-			}
-			found = found || all
-		}
-		if !found {
-			w.t.Errorf("no line with %v:\n%s", words, shown)
-		}
+	if words := []string{"h2", "red/web-2", "inbound", "icmp", "10.0.0.6", "10.0.0.5", "confirmed", "red/guard ping (" + file + ":8)"}; !hasLine(shown, words) {
+		w.t.Errorf("no line with %v:\n%s", words, shown)
 	}
 	// Under other rules it is not yet known whether the connection holds.
 	w.done(w.Apply(strings.Replace(guarded, "10}", "11}", 1), "--wait"))

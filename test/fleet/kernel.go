@@ -51,7 +51,7 @@ func (f *Fleet) Kernel() []string {
 }
 
 // mapsOfPackets hold what changes with packets and time and not with policy: counters, paces, reports.
-var mapsOfPackets = map[string]bool{"drop": true, "denied": true, "traffic": true, "event": true, "storm": true, "copy": true, "scratch": true, "detour": true,
+var mapsOfPackets = map[string]bool{"drop": true, "denied": true, "flow": true, "flow_seen": true, "flow_pace": true, "traffic": true, "event": true, "storm": true, "copy": true, "scratch": true, "detour": true,
 	"query": true, "judged": true, "rule_hit": true, "rule_log": true, "rule_pace": true, "connection": true, "conn_port": true, "conn_secret": true, "vouch": true, "policy_turn": true,
 	"learn": true, "learn_pace": true, "group_report": true, "capture": true, "capture_count": true, "capture_rate": true, "capture_view": true,
 	"flood_prog": true, "walk": true, // programs, whose ids are new with each agent

@@ -884,6 +884,445 @@ func (x *ConnectionCount) GetLostConfirmed() uint64 {
 	return 0
 }
 
+type TryRulesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Resources     []*Resource            `protobuf:"bytes,1,rep,name=resources,proto3" json:"resources,omitempty"`
+	Limit         uint32                 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"` // rows of each host, those with the most packets; default 1000, at most 10000
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TryRulesRequest) Reset() {
+	*x = TryRulesRequest{}
+	mi := &file_weft_v1_operate_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TryRulesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TryRulesRequest) ProtoMessage() {}
+
+func (x *TryRulesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_operate_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TryRulesRequest.ProtoReflect.Descriptor instead.
+func (*TryRulesRequest) Descriptor() ([]byte, []int) {
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *TryRulesRequest) GetResources() []*Resource {
+	if x != nil {
+		return x.Resources
+	}
+	return nil
+}
+
+func (x *TryRulesRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type TryRulesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Changes       []*FlowChange          `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	Hosts         []*FlowSummary         `protobuf:"bytes,2,rep,name=hosts,proto3" json:"hosts,omitempty"`                       // that the change concerns
+	NotAsked      []string               `protobuf:"bytes,3,rep,name=not_asked,json=notAsked,proto3" json:"not_asked,omitempty"` // hosts that are away or could not say, and why
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TryRulesResponse) Reset() {
+	*x = TryRulesResponse{}
+	mi := &file_weft_v1_operate_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TryRulesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TryRulesResponse) ProtoMessage() {}
+
+func (x *TryRulesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_operate_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TryRulesResponse.ProtoReflect.Descriptor instead.
+func (*TryRulesResponse) Descriptor() ([]byte, []int) {
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *TryRulesResponse) GetChanges() []*FlowChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *TryRulesResponse) GetHosts() []*FlowSummary {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+func (x *TryRulesResponse) GetNotAsked() []string {
+	if x != nil {
+		return x.NotAsked
+	}
+	return nil
+}
+
+// FlowChange is a flow whose packets the rules of a port would judge otherwise.
+type FlowChange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	Port          string                 `protobuf:"bytes,2,opt,name=port,proto3" json:"port,omitempty"`           // TENANT/PORT whose rules judge it
+	Direction     string                 `protobuf:"bytes,3,opt,name=direction,proto3" json:"direction,omitempty"` // outbound | inbound, as the VM sees it
+	Protocol      uint32                 `protobuf:"varint,4,opt,name=protocol,proto3" json:"protocol,omitempty"`  // IP protocol number
+	Local         string                 `protobuf:"bytes,5,opt,name=local,proto3" json:"local,omitempty"`         // of the guest
+	Remote        string                 `protobuf:"bytes,6,opt,name=remote,proto3" json:"remote,omitempty"`
+	LocalPort     uint32                 `protobuf:"varint,7,opt,name=local_port,json=localPort,proto3" json:"local_port,omitempty"` // of TCP and UDP, of the last packet
+	RemotePort    uint32                 `protobuf:"varint,8,opt,name=remote_port,json=remotePort,proto3" json:"remote_port,omitempty"`
+	AnyLocalPort  bool                   `protobuf:"varint,9,opt,name=any_local_port,json=anyLocalPort,proto3" json:"any_local_port,omitempty"` // the flow has had others, each for a while: it is the one of a client
+	AnyRemotePort bool                   `protobuf:"varint,10,opt,name=any_remote_port,json=anyRemotePort,proto3" json:"any_remote_port,omitempty"`
+	IcmpType      uint32                 `protobuf:"varint,11,opt,name=icmp_type,json=icmpType,proto3" json:"icmp_type,omitempty"` // of ICMP and ICMPv6
+	IcmpCode      uint32                 `protobuf:"varint,12,opt,name=icmp_code,json=icmpCode,proto3" json:"icmp_code,omitempty"`
+	Before        *FlowVerdict           `protobuf:"bytes,13,opt,name=before,proto3" json:"before,omitempty"`
+	After         *FlowVerdict           `protobuf:"bytes,14,opt,name=after,proto3" json:"after,omitempty"`
+	Packets       uint64                 `protobuf:"varint,15,opt,name=packets,proto3" json:"packets,omitempty"`             // seen, when they were judged; of a connection, the first of it
+	IdleMs        int64                  `protobuf:"varint,16,opt,name=idle_ms,json=idleMs,proto3" json:"idle_ms,omitempty"` // since the last of them
+	Sampled       bool                   `protobuf:"varint,17,opt,name=sampled,proto3" json:"sampled,omitempty"`             // the port has no rules now, and only some of its packets were seen
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FlowChange) Reset() {
+	*x = FlowChange{}
+	mi := &file_weft_v1_operate_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FlowChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FlowChange) ProtoMessage() {}
+
+func (x *FlowChange) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_operate_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FlowChange.ProtoReflect.Descriptor instead.
+func (*FlowChange) Descriptor() ([]byte, []int) {
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *FlowChange) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *FlowChange) GetPort() string {
+	if x != nil {
+		return x.Port
+	}
+	return ""
+}
+
+func (x *FlowChange) GetDirection() string {
+	if x != nil {
+		return x.Direction
+	}
+	return ""
+}
+
+func (x *FlowChange) GetProtocol() uint32 {
+	if x != nil {
+		return x.Protocol
+	}
+	return 0
+}
+
+func (x *FlowChange) GetLocal() string {
+	if x != nil {
+		return x.Local
+	}
+	return ""
+}
+
+func (x *FlowChange) GetRemote() string {
+	if x != nil {
+		return x.Remote
+	}
+	return ""
+}
+
+func (x *FlowChange) GetLocalPort() uint32 {
+	if x != nil {
+		return x.LocalPort
+	}
+	return 0
+}
+
+func (x *FlowChange) GetRemotePort() uint32 {
+	if x != nil {
+		return x.RemotePort
+	}
+	return 0
+}
+
+func (x *FlowChange) GetAnyLocalPort() bool {
+	if x != nil {
+		return x.AnyLocalPort
+	}
+	return false
+}
+
+func (x *FlowChange) GetAnyRemotePort() bool {
+	if x != nil {
+		return x.AnyRemotePort
+	}
+	return false
+}
+
+func (x *FlowChange) GetIcmpType() uint32 {
+	if x != nil {
+		return x.IcmpType
+	}
+	return 0
+}
+
+func (x *FlowChange) GetIcmpCode() uint32 {
+	if x != nil {
+		return x.IcmpCode
+	}
+	return 0
+}
+
+func (x *FlowChange) GetBefore() *FlowVerdict {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *FlowChange) GetAfter() *FlowVerdict {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *FlowChange) GetPackets() uint64 {
+	if x != nil {
+		return x.Packets
+	}
+	return 0
+}
+
+func (x *FlowChange) GetIdleMs() int64 {
+	if x != nil {
+		return x.IdleMs
+	}
+	return 0
+}
+
+func (x *FlowChange) GetSampled() bool {
+	if x != nil {
+		return x.Sampled
+	}
+	return false
+}
+
+// FlowVerdict is what rules say: the last that decides, none where no rule does.
+type FlowVerdict struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Denied        bool                   `protobuf:"varint,1,opt,name=denied,proto3" json:"denied,omitempty"`
+	List          string                 `protobuf:"bytes,2,opt,name=list,proto3" json:"list,omitempty"` // TENANT/NAME
+	Rule          string                 `protobuf:"bytes,3,opt,name=rule,proto3" json:"rule,omitempty"`
+	Source        string                 `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"` // where it was or is to be written, if that is known
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FlowVerdict) Reset() {
+	*x = FlowVerdict{}
+	mi := &file_weft_v1_operate_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FlowVerdict) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FlowVerdict) ProtoMessage() {}
+
+func (x *FlowVerdict) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_operate_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FlowVerdict.ProtoReflect.Descriptor instead.
+func (*FlowVerdict) Descriptor() ([]byte, []int) {
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *FlowVerdict) GetDenied() bool {
+	if x != nil {
+		return x.Denied
+	}
+	return false
+}
+
+func (x *FlowVerdict) GetList() string {
+	if x != nil {
+		return x.List
+	}
+	return ""
+}
+
+func (x *FlowVerdict) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *FlowVerdict) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+// FlowSummary says how much of what a host has seen was tried.
+type FlowSummary struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	Flows         uint64                 `protobuf:"varint,2,opt,name=flows,proto3" json:"flows,omitempty"`                                  // of the last hour, at ports whose rules would change
+	Changed       uint64                 `protobuf:"varint,3,opt,name=changed,proto3" json:"changed,omitempty"`                              // of these
+	LeftOut       uint64                 `protobuf:"varint,4,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`               // changed ones beyond the limit
+	Missed        uint64                 `protobuf:"varint,5,opt,name=missed,proto3" json:"missed,omitempty"`                                // packets seen at these ports that no flow above has: there was no room, or too many came at once
+	SinceUnixMs   int64                  `protobuf:"varint,6,opt,name=since_unix_ms,json=sinceUnixMs,proto3" json:"since_unix_ms,omitempty"` // what was before is not known
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FlowSummary) Reset() {
+	*x = FlowSummary{}
+	mi := &file_weft_v1_operate_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FlowSummary) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FlowSummary) ProtoMessage() {}
+
+func (x *FlowSummary) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_operate_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FlowSummary.ProtoReflect.Descriptor instead.
+func (*FlowSummary) Descriptor() ([]byte, []int) {
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *FlowSummary) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *FlowSummary) GetFlows() uint64 {
+	if x != nil {
+		return x.Flows
+	}
+	return 0
+}
+
+func (x *FlowSummary) GetChanged() uint64 {
+	if x != nil {
+		return x.Changed
+	}
+	return 0
+}
+
+func (x *FlowSummary) GetLeftOut() uint64 {
+	if x != nil {
+		return x.LeftOut
+	}
+	return 0
+}
+
+func (x *FlowSummary) GetMissed() uint64 {
+	if x != nil {
+		return x.Missed
+	}
+	return 0
+}
+
+func (x *FlowSummary) GetSinceUnixMs() int64 {
+	if x != nil {
+		return x.SinceUnixMs
+	}
+	return 0
+}
+
 type RuleHitsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Tenant        string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
@@ -894,7 +1333,7 @@ type RuleHitsRequest struct {
 
 func (x *RuleHitsRequest) Reset() {
 	*x = RuleHitsRequest{}
-	mi := &file_weft_v1_operate_proto_msgTypes[10]
+	mi := &file_weft_v1_operate_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -906,7 +1345,7 @@ func (x *RuleHitsRequest) String() string {
 func (*RuleHitsRequest) ProtoMessage() {}
 
 func (x *RuleHitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[10]
+	mi := &file_weft_v1_operate_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -919,7 +1358,7 @@ func (x *RuleHitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuleHitsRequest.ProtoReflect.Descriptor instead.
 func (*RuleHitsRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{10}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RuleHitsRequest) GetTenant() string {
@@ -946,7 +1385,7 @@ type RuleHitsResponse struct {
 
 func (x *RuleHitsResponse) Reset() {
 	*x = RuleHitsResponse{}
-	mi := &file_weft_v1_operate_proto_msgTypes[11]
+	mi := &file_weft_v1_operate_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -958,7 +1397,7 @@ func (x *RuleHitsResponse) String() string {
 func (*RuleHitsResponse) ProtoMessage() {}
 
 func (x *RuleHitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[11]
+	mi := &file_weft_v1_operate_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -971,7 +1410,7 @@ func (x *RuleHitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuleHitsResponse.ProtoReflect.Descriptor instead.
 func (*RuleHitsResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{11}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RuleHitsResponse) GetHits() []*RuleHit {
@@ -1003,7 +1442,7 @@ type RuleHit struct {
 
 func (x *RuleHit) Reset() {
 	*x = RuleHit{}
-	mi := &file_weft_v1_operate_proto_msgTypes[12]
+	mi := &file_weft_v1_operate_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1015,7 +1454,7 @@ func (x *RuleHit) String() string {
 func (*RuleHit) ProtoMessage() {}
 
 func (x *RuleHit) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[12]
+	mi := &file_weft_v1_operate_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1028,7 +1467,7 @@ func (x *RuleHit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuleHit.ProtoReflect.Descriptor instead.
 func (*RuleHit) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{12}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RuleHit) GetTenant() string {
@@ -1076,7 +1515,7 @@ type LookupRequest struct {
 
 func (x *LookupRequest) Reset() {
 	*x = LookupRequest{}
-	mi := &file_weft_v1_operate_proto_msgTypes[13]
+	mi := &file_weft_v1_operate_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1088,7 +1527,7 @@ func (x *LookupRequest) String() string {
 func (*LookupRequest) ProtoMessage() {}
 
 func (x *LookupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[13]
+	mi := &file_weft_v1_operate_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1101,7 +1540,7 @@ func (x *LookupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupRequest.ProtoReflect.Descriptor instead.
 func (*LookupRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{13}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *LookupRequest) GetVsid() uint32 {
@@ -1135,7 +1574,7 @@ type LookupResponse struct {
 
 func (x *LookupResponse) Reset() {
 	*x = LookupResponse{}
-	mi := &file_weft_v1_operate_proto_msgTypes[14]
+	mi := &file_weft_v1_operate_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1147,7 +1586,7 @@ func (x *LookupResponse) String() string {
 func (*LookupResponse) ProtoMessage() {}
 
 func (x *LookupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[14]
+	mi := &file_weft_v1_operate_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1160,7 +1599,7 @@ func (x *LookupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupResponse.ProtoReflect.Descriptor instead.
 func (*LookupResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{14}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *LookupResponse) GetTenant() string {
@@ -1235,7 +1674,7 @@ type VerifyRequest struct {
 
 func (x *VerifyRequest) Reset() {
 	*x = VerifyRequest{}
-	mi := &file_weft_v1_operate_proto_msgTypes[15]
+	mi := &file_weft_v1_operate_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1247,7 +1686,7 @@ func (x *VerifyRequest) String() string {
 func (*VerifyRequest) ProtoMessage() {}
 
 func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[15]
+	mi := &file_weft_v1_operate_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1260,7 +1699,7 @@ func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyRequest.ProtoReflect.Descriptor instead.
 func (*VerifyRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{15}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *VerifyRequest) GetHost() string {
@@ -1279,7 +1718,7 @@ type VerifyResponse struct {
 
 func (x *VerifyResponse) Reset() {
 	*x = VerifyResponse{}
-	mi := &file_weft_v1_operate_proto_msgTypes[16]
+	mi := &file_weft_v1_operate_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1291,7 +1730,7 @@ func (x *VerifyResponse) String() string {
 func (*VerifyResponse) ProtoMessage() {}
 
 func (x *VerifyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[16]
+	mi := &file_weft_v1_operate_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1304,7 +1743,7 @@ func (x *VerifyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyResponse.ProtoReflect.Descriptor instead.
 func (*VerifyResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{16}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *VerifyResponse) GetHosts() []*HostVerification {
@@ -1326,7 +1765,7 @@ type HostVerification struct {
 
 func (x *HostVerification) Reset() {
 	*x = HostVerification{}
-	mi := &file_weft_v1_operate_proto_msgTypes[17]
+	mi := &file_weft_v1_operate_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1338,7 +1777,7 @@ func (x *HostVerification) String() string {
 func (*HostVerification) ProtoMessage() {}
 
 func (x *HostVerification) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[17]
+	mi := &file_weft_v1_operate_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1351,7 +1790,7 @@ func (x *HostVerification) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostVerification.ProtoReflect.Descriptor instead.
 func (*HostVerification) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{17}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *HostVerification) GetHost() string {
@@ -1395,7 +1834,7 @@ type TraceRequest struct {
 
 func (x *TraceRequest) Reset() {
 	*x = TraceRequest{}
-	mi := &file_weft_v1_operate_proto_msgTypes[18]
+	mi := &file_weft_v1_operate_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1407,7 +1846,7 @@ func (x *TraceRequest) String() string {
 func (*TraceRequest) ProtoMessage() {}
 
 func (x *TraceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[18]
+	mi := &file_weft_v1_operate_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1420,7 +1859,7 @@ func (x *TraceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceRequest.ProtoReflect.Descriptor instead.
 func (*TraceRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{18}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *TraceRequest) GetPort() string {
@@ -1471,7 +1910,7 @@ type TraceResponse struct {
 
 func (x *TraceResponse) Reset() {
 	*x = TraceResponse{}
-	mi := &file_weft_v1_operate_proto_msgTypes[19]
+	mi := &file_weft_v1_operate_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1483,7 +1922,7 @@ func (x *TraceResponse) String() string {
 func (*TraceResponse) ProtoMessage() {}
 
 func (x *TraceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[19]
+	mi := &file_weft_v1_operate_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1496,7 +1935,7 @@ func (x *TraceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceResponse.ProtoReflect.Descriptor instead.
 func (*TraceResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{19}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *TraceResponse) GetDelivered() bool {
@@ -1560,7 +1999,7 @@ type TraceRun struct {
 
 func (x *TraceRun) Reset() {
 	*x = TraceRun{}
-	mi := &file_weft_v1_operate_proto_msgTypes[20]
+	mi := &file_weft_v1_operate_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1572,7 +2011,7 @@ func (x *TraceRun) String() string {
 func (*TraceRun) ProtoMessage() {}
 
 func (x *TraceRun) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[20]
+	mi := &file_weft_v1_operate_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1585,7 +2024,7 @@ func (x *TraceRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceRun.ProtoReflect.Descriptor instead.
 func (*TraceRun) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{20}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *TraceRun) GetHost() string {
@@ -1720,7 +2159,7 @@ type TraceRule struct {
 
 func (x *TraceRule) Reset() {
 	*x = TraceRule{}
-	mi := &file_weft_v1_operate_proto_msgTypes[21]
+	mi := &file_weft_v1_operate_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1732,7 +2171,7 @@ func (x *TraceRule) String() string {
 func (*TraceRule) ProtoMessage() {}
 
 func (x *TraceRule) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[21]
+	mi := &file_weft_v1_operate_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1745,7 +2184,7 @@ func (x *TraceRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceRule.ProtoReflect.Descriptor instead.
 func (*TraceRule) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{21}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *TraceRule) GetList() string {
@@ -1786,7 +2225,7 @@ type TraceStep struct {
 
 func (x *TraceStep) Reset() {
 	*x = TraceStep{}
-	mi := &file_weft_v1_operate_proto_msgTypes[22]
+	mi := &file_weft_v1_operate_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1798,7 +2237,7 @@ func (x *TraceStep) String() string {
 func (*TraceStep) ProtoMessage() {}
 
 func (x *TraceStep) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[22]
+	mi := &file_weft_v1_operate_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1811,7 +2250,7 @@ func (x *TraceStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceStep.ProtoReflect.Descriptor instead.
 func (*TraceStep) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{22}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *TraceStep) GetStage() string {
@@ -1849,7 +2288,7 @@ type TraceOuter struct {
 
 func (x *TraceOuter) Reset() {
 	*x = TraceOuter{}
-	mi := &file_weft_v1_operate_proto_msgTypes[23]
+	mi := &file_weft_v1_operate_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1861,7 +2300,7 @@ func (x *TraceOuter) String() string {
 func (*TraceOuter) ProtoMessage() {}
 
 func (x *TraceOuter) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[23]
+	mi := &file_weft_v1_operate_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1874,7 +2313,7 @@ func (x *TraceOuter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceOuter.ProtoReflect.Descriptor instead.
 func (*TraceOuter) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{23}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *TraceOuter) GetSource() string {
@@ -1972,7 +2411,7 @@ type CaptureRequest struct {
 
 func (x *CaptureRequest) Reset() {
 	*x = CaptureRequest{}
-	mi := &file_weft_v1_operate_proto_msgTypes[24]
+	mi := &file_weft_v1_operate_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1984,7 +2423,7 @@ func (x *CaptureRequest) String() string {
 func (*CaptureRequest) ProtoMessage() {}
 
 func (x *CaptureRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[24]
+	mi := &file_weft_v1_operate_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1997,7 +2436,7 @@ func (x *CaptureRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureRequest.ProtoReflect.Descriptor instead.
 func (*CaptureRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{24}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CaptureRequest) GetPorts() []string {
@@ -2038,7 +2477,7 @@ type CaptureFilter struct {
 
 func (x *CaptureFilter) Reset() {
 	*x = CaptureFilter{}
-	mi := &file_weft_v1_operate_proto_msgTypes[25]
+	mi := &file_weft_v1_operate_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2050,7 +2489,7 @@ func (x *CaptureFilter) String() string {
 func (*CaptureFilter) ProtoMessage() {}
 
 func (x *CaptureFilter) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[25]
+	mi := &file_weft_v1_operate_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2063,7 +2502,7 @@ func (x *CaptureFilter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureFilter.ProtoReflect.Descriptor instead.
 func (*CaptureFilter) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{25}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CaptureFilter) GetPoints() []string {
@@ -2135,7 +2574,7 @@ type CaptureResponse struct {
 
 func (x *CaptureResponse) Reset() {
 	*x = CaptureResponse{}
-	mi := &file_weft_v1_operate_proto_msgTypes[26]
+	mi := &file_weft_v1_operate_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2147,7 +2586,7 @@ func (x *CaptureResponse) String() string {
 func (*CaptureResponse) ProtoMessage() {}
 
 func (x *CaptureResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[26]
+	mi := &file_weft_v1_operate_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2160,7 +2599,7 @@ func (x *CaptureResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureResponse.ProtoReflect.Descriptor instead.
 func (*CaptureResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{26}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CaptureResponse) GetPackets() []*CapturedPacket {
@@ -2209,7 +2648,7 @@ type CaptureTarget struct {
 
 func (x *CaptureTarget) Reset() {
 	*x = CaptureTarget{}
-	mi := &file_weft_v1_operate_proto_msgTypes[27]
+	mi := &file_weft_v1_operate_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2221,7 +2660,7 @@ func (x *CaptureTarget) String() string {
 func (*CaptureTarget) ProtoMessage() {}
 
 func (x *CaptureTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[27]
+	mi := &file_weft_v1_operate_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2234,7 +2673,7 @@ func (x *CaptureTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureTarget.ProtoReflect.Descriptor instead.
 func (*CaptureTarget) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{27}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CaptureTarget) GetHost() string {
@@ -2281,7 +2720,7 @@ type CapturedPacket struct {
 
 func (x *CapturedPacket) Reset() {
 	*x = CapturedPacket{}
-	mi := &file_weft_v1_operate_proto_msgTypes[28]
+	mi := &file_weft_v1_operate_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2293,7 +2732,7 @@ func (x *CapturedPacket) String() string {
 func (*CapturedPacket) ProtoMessage() {}
 
 func (x *CapturedPacket) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[28]
+	mi := &file_weft_v1_operate_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2306,7 +2745,7 @@ func (x *CapturedPacket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CapturedPacket.ProtoReflect.Descriptor instead.
 func (*CapturedPacket) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{28}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *CapturedPacket) GetTimeUnixNano() int64 {
@@ -2453,7 +2892,7 @@ type CaptureCount struct {
 
 func (x *CaptureCount) Reset() {
 	*x = CaptureCount{}
-	mi := &file_weft_v1_operate_proto_msgTypes[29]
+	mi := &file_weft_v1_operate_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2465,7 +2904,7 @@ func (x *CaptureCount) String() string {
 func (*CaptureCount) ProtoMessage() {}
 
 func (x *CaptureCount) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[29]
+	mi := &file_weft_v1_operate_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2478,7 +2917,7 @@ func (x *CaptureCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureCount.ProtoReflect.Descriptor instead.
 func (*CaptureCount) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{29}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *CaptureCount) GetPoint() string {
@@ -2511,7 +2950,7 @@ type DoctorRequest struct {
 
 func (x *DoctorRequest) Reset() {
 	*x = DoctorRequest{}
-	mi := &file_weft_v1_operate_proto_msgTypes[30]
+	mi := &file_weft_v1_operate_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2523,7 +2962,7 @@ func (x *DoctorRequest) String() string {
 func (*DoctorRequest) ProtoMessage() {}
 
 func (x *DoctorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[30]
+	mi := &file_weft_v1_operate_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2536,7 +2975,7 @@ func (x *DoctorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorRequest.ProtoReflect.Descriptor instead.
 func (*DoctorRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{30}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *DoctorRequest) GetHost() string {
@@ -2555,7 +2994,7 @@ type DoctorResponse struct {
 
 func (x *DoctorResponse) Reset() {
 	*x = DoctorResponse{}
-	mi := &file_weft_v1_operate_proto_msgTypes[31]
+	mi := &file_weft_v1_operate_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2567,7 +3006,7 @@ func (x *DoctorResponse) String() string {
 func (*DoctorResponse) ProtoMessage() {}
 
 func (x *DoctorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[31]
+	mi := &file_weft_v1_operate_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2580,7 +3019,7 @@ func (x *DoctorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorResponse.ProtoReflect.Descriptor instead.
 func (*DoctorResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{31}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *DoctorResponse) GetFindings() []*Finding {
@@ -2603,7 +3042,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_weft_v1_operate_proto_msgTypes[32]
+	mi := &file_weft_v1_operate_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2615,7 +3054,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[32]
+	mi := &file_weft_v1_operate_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2628,7 +3067,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{32}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Finding) GetHost() string {
@@ -2676,7 +3115,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_weft_v1_operate_proto_msgTypes[33]
+	mi := &file_weft_v1_operate_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2688,7 +3127,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[33]
+	mi := &file_weft_v1_operate_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2701,7 +3140,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{33}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *CreateTokenRequest) GetHost() string {
@@ -2728,7 +3167,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_weft_v1_operate_proto_msgTypes[34]
+	mi := &file_weft_v1_operate_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2740,7 +3179,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_operate_proto_msgTypes[34]
+	mi := &file_weft_v1_operate_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2753,7 +3192,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_operate_proto_rawDescGZIP(), []int{34}
+	return file_weft_v1_operate_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -2774,7 +3213,7 @@ var File_weft_v1_operate_proto protoreflect.FileDescriptor
 
 const file_weft_v1_operate_proto_rawDesc = "" +
 	"\n" +
-	"\x15weft/v1/operate.proto\x12\aweft.v1\"\x14\n" +
+	"\x15weft/v1/operate.proto\x12\aweft.v1\x1a\x16weft/v1/resource.proto\"\x14\n" +
 	"\x12FleetStatusRequest\"\x8c\x01\n" +
 	"\x13FleetStatusResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x14\n" +
@@ -2855,7 +3294,48 @@ const file_weft_v1_operate_proto_rawDesc = "" +
 	"\tconfirmed\x18\x04 \x01(\rR\tconfirmed\x12\x14\n" +
 	"\x05limit\x18\x05 \x01(\rR\x05limit\x12$\n" +
 	"\x0elost_half_open\x18\x06 \x01(\x04R\flostHalfOpen\x12%\n" +
-	"\x0elost_confirmed\x18\a \x01(\x04R\rlostConfirmed\"=\n" +
+	"\x0elost_confirmed\x18\a \x01(\x04R\rlostConfirmed\"X\n" +
+	"\x0fTryRulesRequest\x12/\n" +
+	"\tresources\x18\x01 \x03(\v2\x11.weft.v1.ResourceR\tresources\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\rR\x05limit\"\x8a\x01\n" +
+	"\x10TryRulesResponse\x12-\n" +
+	"\achanges\x18\x01 \x03(\v2\x13.weft.v1.FlowChangeR\achanges\x12*\n" +
+	"\x05hosts\x18\x02 \x03(\v2\x14.weft.v1.FlowSummaryR\x05hosts\x12\x1b\n" +
+	"\tnot_asked\x18\x03 \x03(\tR\bnotAsked\"\x8b\x04\n" +
+	"\n" +
+	"FlowChange\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\tR\x04port\x12\x1c\n" +
+	"\tdirection\x18\x03 \x01(\tR\tdirection\x12\x1a\n" +
+	"\bprotocol\x18\x04 \x01(\rR\bprotocol\x12\x14\n" +
+	"\x05local\x18\x05 \x01(\tR\x05local\x12\x16\n" +
+	"\x06remote\x18\x06 \x01(\tR\x06remote\x12\x1d\n" +
+	"\n" +
+	"local_port\x18\a \x01(\rR\tlocalPort\x12\x1f\n" +
+	"\vremote_port\x18\b \x01(\rR\n" +
+	"remotePort\x12$\n" +
+	"\x0eany_local_port\x18\t \x01(\bR\fanyLocalPort\x12&\n" +
+	"\x0fany_remote_port\x18\n" +
+	" \x01(\bR\ranyRemotePort\x12\x1b\n" +
+	"\ticmp_type\x18\v \x01(\rR\bicmpType\x12\x1b\n" +
+	"\ticmp_code\x18\f \x01(\rR\bicmpCode\x12,\n" +
+	"\x06before\x18\r \x01(\v2\x14.weft.v1.FlowVerdictR\x06before\x12*\n" +
+	"\x05after\x18\x0e \x01(\v2\x14.weft.v1.FlowVerdictR\x05after\x12\x18\n" +
+	"\apackets\x18\x0f \x01(\x04R\apackets\x12\x17\n" +
+	"\aidle_ms\x18\x10 \x01(\x03R\x06idleMs\x12\x18\n" +
+	"\asampled\x18\x11 \x01(\bR\asampled\"e\n" +
+	"\vFlowVerdict\x12\x16\n" +
+	"\x06denied\x18\x01 \x01(\bR\x06denied\x12\x12\n" +
+	"\x04list\x18\x02 \x01(\tR\x04list\x12\x12\n" +
+	"\x04rule\x18\x03 \x01(\tR\x04rule\x12\x16\n" +
+	"\x06source\x18\x04 \x01(\tR\x06source\"\xa8\x01\n" +
+	"\vFlowSummary\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x14\n" +
+	"\x05flows\x18\x02 \x01(\x04R\x05flows\x12\x18\n" +
+	"\achanged\x18\x03 \x01(\x04R\achanged\x12\x19\n" +
+	"\bleft_out\x18\x04 \x01(\x04R\aleftOut\x12\x16\n" +
+	"\x06missed\x18\x05 \x01(\x04R\x06missed\x12\"\n" +
+	"\rsince_unix_ms\x18\x06 \x01(\x03R\vsinceUnixMs\"=\n" +
 	"\x0fRuleHitsRequest\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
 	"\x04list\x18\x02 \x01(\tR\x04list\"e\n" +
@@ -3013,11 +3493,12 @@ const file_weft_v1_operate_proto_rawDesc = "" +
 	"ttlSeconds\"E\n" +
 	"\x13CreateTokenResponse\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x18\n" +
-	"\aexpires\x18\x02 \x01(\tR\aexpires2\x90\x05\n" +
+	"\aexpires\x18\x02 \x01(\tR\aexpires2\xd1\x05\n" +
 	"\x0eOperateService\x12H\n" +
 	"\vFleetStatus\x12\x1b.weft.v1.FleetStatusRequest\x1a\x1c.weft.v1.FleetStatusResponse\x126\n" +
 	"\x05Drops\x12\x15.weft.v1.DropsRequest\x1a\x16.weft.v1.DropsResponse\x12H\n" +
 	"\vConnections\x12\x1b.weft.v1.ConnectionsRequest\x1a\x1c.weft.v1.ConnectionsResponse\x12?\n" +
+	"\bTryRules\x12\x18.weft.v1.TryRulesRequest\x1a\x19.weft.v1.TryRulesResponse\x12?\n" +
 	"\bRuleHits\x12\x18.weft.v1.RuleHitsRequest\x1a\x19.weft.v1.RuleHitsResponse\x129\n" +
 	"\x06Lookup\x12\x16.weft.v1.LookupRequest\x1a\x17.weft.v1.LookupResponse\x129\n" +
 	"\x06Verify\x12\x16.weft.v1.VerifyRequest\x1a\x17.weft.v1.VerifyResponse\x126\n" +
@@ -3038,7 +3519,7 @@ func file_weft_v1_operate_proto_rawDescGZIP() []byte {
 	return file_weft_v1_operate_proto_rawDescData
 }
 
-var file_weft_v1_operate_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_weft_v1_operate_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_weft_v1_operate_proto_goTypes = []any{
 	(*FleetStatusRequest)(nil),  // 0: weft.v1.FleetStatusRequest
 	(*FleetStatusResponse)(nil), // 1: weft.v1.FleetStatusResponse
@@ -3050,75 +3531,88 @@ var file_weft_v1_operate_proto_goTypes = []any{
 	(*ConnectionsResponse)(nil), // 7: weft.v1.ConnectionsResponse
 	(*Connection)(nil),          // 8: weft.v1.Connection
 	(*ConnectionCount)(nil),     // 9: weft.v1.ConnectionCount
-	(*RuleHitsRequest)(nil),     // 10: weft.v1.RuleHitsRequest
-	(*RuleHitsResponse)(nil),    // 11: weft.v1.RuleHitsResponse
-	(*RuleHit)(nil),             // 12: weft.v1.RuleHit
-	(*LookupRequest)(nil),       // 13: weft.v1.LookupRequest
-	(*LookupResponse)(nil),      // 14: weft.v1.LookupResponse
-	(*VerifyRequest)(nil),       // 15: weft.v1.VerifyRequest
-	(*VerifyResponse)(nil),      // 16: weft.v1.VerifyResponse
-	(*HostVerification)(nil),    // 17: weft.v1.HostVerification
-	(*TraceRequest)(nil),        // 18: weft.v1.TraceRequest
-	(*TraceResponse)(nil),       // 19: weft.v1.TraceResponse
-	(*TraceRun)(nil),            // 20: weft.v1.TraceRun
-	(*TraceRule)(nil),           // 21: weft.v1.TraceRule
-	(*TraceStep)(nil),           // 22: weft.v1.TraceStep
-	(*TraceOuter)(nil),          // 23: weft.v1.TraceOuter
-	(*CaptureRequest)(nil),      // 24: weft.v1.CaptureRequest
-	(*CaptureFilter)(nil),       // 25: weft.v1.CaptureFilter
-	(*CaptureResponse)(nil),     // 26: weft.v1.CaptureResponse
-	(*CaptureTarget)(nil),       // 27: weft.v1.CaptureTarget
-	(*CapturedPacket)(nil),      // 28: weft.v1.CapturedPacket
-	(*CaptureCount)(nil),        // 29: weft.v1.CaptureCount
-	(*DoctorRequest)(nil),       // 30: weft.v1.DoctorRequest
-	(*DoctorResponse)(nil),      // 31: weft.v1.DoctorResponse
-	(*Finding)(nil),             // 32: weft.v1.Finding
-	(*CreateTokenRequest)(nil),  // 33: weft.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil), // 34: weft.v1.CreateTokenResponse
+	(*TryRulesRequest)(nil),     // 10: weft.v1.TryRulesRequest
+	(*TryRulesResponse)(nil),    // 11: weft.v1.TryRulesResponse
+	(*FlowChange)(nil),          // 12: weft.v1.FlowChange
+	(*FlowVerdict)(nil),         // 13: weft.v1.FlowVerdict
+	(*FlowSummary)(nil),         // 14: weft.v1.FlowSummary
+	(*RuleHitsRequest)(nil),     // 15: weft.v1.RuleHitsRequest
+	(*RuleHitsResponse)(nil),    // 16: weft.v1.RuleHitsResponse
+	(*RuleHit)(nil),             // 17: weft.v1.RuleHit
+	(*LookupRequest)(nil),       // 18: weft.v1.LookupRequest
+	(*LookupResponse)(nil),      // 19: weft.v1.LookupResponse
+	(*VerifyRequest)(nil),       // 20: weft.v1.VerifyRequest
+	(*VerifyResponse)(nil),      // 21: weft.v1.VerifyResponse
+	(*HostVerification)(nil),    // 22: weft.v1.HostVerification
+	(*TraceRequest)(nil),        // 23: weft.v1.TraceRequest
+	(*TraceResponse)(nil),       // 24: weft.v1.TraceResponse
+	(*TraceRun)(nil),            // 25: weft.v1.TraceRun
+	(*TraceRule)(nil),           // 26: weft.v1.TraceRule
+	(*TraceStep)(nil),           // 27: weft.v1.TraceStep
+	(*TraceOuter)(nil),          // 28: weft.v1.TraceOuter
+	(*CaptureRequest)(nil),      // 29: weft.v1.CaptureRequest
+	(*CaptureFilter)(nil),       // 30: weft.v1.CaptureFilter
+	(*CaptureResponse)(nil),     // 31: weft.v1.CaptureResponse
+	(*CaptureTarget)(nil),       // 32: weft.v1.CaptureTarget
+	(*CapturedPacket)(nil),      // 33: weft.v1.CapturedPacket
+	(*CaptureCount)(nil),        // 34: weft.v1.CaptureCount
+	(*DoctorRequest)(nil),       // 35: weft.v1.DoctorRequest
+	(*DoctorResponse)(nil),      // 36: weft.v1.DoctorResponse
+	(*Finding)(nil),             // 37: weft.v1.Finding
+	(*CreateTokenRequest)(nil),  // 38: weft.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil), // 39: weft.v1.CreateTokenResponse
+	(*Resource)(nil),            // 40: weft.v1.Resource
 }
 var file_weft_v1_operate_proto_depIdxs = []int32{
 	2,  // 0: weft.v1.FleetStatusResponse.hosts:type_name -> weft.v1.HostStatus
 	5,  // 1: weft.v1.DropsResponse.drops:type_name -> weft.v1.Drop
 	8,  // 2: weft.v1.ConnectionsResponse.connections:type_name -> weft.v1.Connection
 	9,  // 3: weft.v1.ConnectionsResponse.ports:type_name -> weft.v1.ConnectionCount
-	12, // 4: weft.v1.RuleHitsResponse.hits:type_name -> weft.v1.RuleHit
-	17, // 5: weft.v1.VerifyResponse.hosts:type_name -> weft.v1.HostVerification
-	20, // 6: weft.v1.TraceResponse.forward:type_name -> weft.v1.TraceRun
-	20, // 7: weft.v1.TraceResponse.reverse:type_name -> weft.v1.TraceRun
-	22, // 8: weft.v1.TraceRun.steps:type_name -> weft.v1.TraceStep
-	23, // 9: weft.v1.TraceRun.outer:type_name -> weft.v1.TraceOuter
-	21, // 10: weft.v1.TraceRun.rules:type_name -> weft.v1.TraceRule
-	25, // 11: weft.v1.CaptureRequest.filter:type_name -> weft.v1.CaptureFilter
-	28, // 12: weft.v1.CaptureResponse.packets:type_name -> weft.v1.CapturedPacket
-	29, // 13: weft.v1.CaptureResponse.counts:type_name -> weft.v1.CaptureCount
-	27, // 14: weft.v1.CaptureResponse.from:type_name -> weft.v1.CaptureTarget
-	22, // 15: weft.v1.CapturedPacket.steps:type_name -> weft.v1.TraceStep
-	32, // 16: weft.v1.DoctorResponse.findings:type_name -> weft.v1.Finding
-	0,  // 17: weft.v1.OperateService.FleetStatus:input_type -> weft.v1.FleetStatusRequest
-	3,  // 18: weft.v1.OperateService.Drops:input_type -> weft.v1.DropsRequest
-	6,  // 19: weft.v1.OperateService.Connections:input_type -> weft.v1.ConnectionsRequest
-	10, // 20: weft.v1.OperateService.RuleHits:input_type -> weft.v1.RuleHitsRequest
-	13, // 21: weft.v1.OperateService.Lookup:input_type -> weft.v1.LookupRequest
-	15, // 22: weft.v1.OperateService.Verify:input_type -> weft.v1.VerifyRequest
-	18, // 23: weft.v1.OperateService.Trace:input_type -> weft.v1.TraceRequest
-	24, // 24: weft.v1.OperateService.Capture:input_type -> weft.v1.CaptureRequest
-	30, // 25: weft.v1.OperateService.Doctor:input_type -> weft.v1.DoctorRequest
-	33, // 26: weft.v1.OperateService.CreateToken:input_type -> weft.v1.CreateTokenRequest
-	1,  // 27: weft.v1.OperateService.FleetStatus:output_type -> weft.v1.FleetStatusResponse
-	4,  // 28: weft.v1.OperateService.Drops:output_type -> weft.v1.DropsResponse
-	7,  // 29: weft.v1.OperateService.Connections:output_type -> weft.v1.ConnectionsResponse
-	11, // 30: weft.v1.OperateService.RuleHits:output_type -> weft.v1.RuleHitsResponse
-	14, // 31: weft.v1.OperateService.Lookup:output_type -> weft.v1.LookupResponse
-	16, // 32: weft.v1.OperateService.Verify:output_type -> weft.v1.VerifyResponse
-	19, // 33: weft.v1.OperateService.Trace:output_type -> weft.v1.TraceResponse
-	26, // 34: weft.v1.OperateService.Capture:output_type -> weft.v1.CaptureResponse
-	31, // 35: weft.v1.OperateService.Doctor:output_type -> weft.v1.DoctorResponse
-	34, // 36: weft.v1.OperateService.CreateToken:output_type -> weft.v1.CreateTokenResponse
-	27, // [27:37] is the sub-list for method output_type
-	17, // [17:27] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	40, // 4: weft.v1.TryRulesRequest.resources:type_name -> weft.v1.Resource
+	12, // 5: weft.v1.TryRulesResponse.changes:type_name -> weft.v1.FlowChange
+	14, // 6: weft.v1.TryRulesResponse.hosts:type_name -> weft.v1.FlowSummary
+	13, // 7: weft.v1.FlowChange.before:type_name -> weft.v1.FlowVerdict
+	13, // 8: weft.v1.FlowChange.after:type_name -> weft.v1.FlowVerdict
+	17, // 9: weft.v1.RuleHitsResponse.hits:type_name -> weft.v1.RuleHit
+	22, // 10: weft.v1.VerifyResponse.hosts:type_name -> weft.v1.HostVerification
+	25, // 11: weft.v1.TraceResponse.forward:type_name -> weft.v1.TraceRun
+	25, // 12: weft.v1.TraceResponse.reverse:type_name -> weft.v1.TraceRun
+	27, // 13: weft.v1.TraceRun.steps:type_name -> weft.v1.TraceStep
+	28, // 14: weft.v1.TraceRun.outer:type_name -> weft.v1.TraceOuter
+	26, // 15: weft.v1.TraceRun.rules:type_name -> weft.v1.TraceRule
+	30, // 16: weft.v1.CaptureRequest.filter:type_name -> weft.v1.CaptureFilter
+	33, // 17: weft.v1.CaptureResponse.packets:type_name -> weft.v1.CapturedPacket
+	34, // 18: weft.v1.CaptureResponse.counts:type_name -> weft.v1.CaptureCount
+	32, // 19: weft.v1.CaptureResponse.from:type_name -> weft.v1.CaptureTarget
+	27, // 20: weft.v1.CapturedPacket.steps:type_name -> weft.v1.TraceStep
+	37, // 21: weft.v1.DoctorResponse.findings:type_name -> weft.v1.Finding
+	0,  // 22: weft.v1.OperateService.FleetStatus:input_type -> weft.v1.FleetStatusRequest
+	3,  // 23: weft.v1.OperateService.Drops:input_type -> weft.v1.DropsRequest
+	6,  // 24: weft.v1.OperateService.Connections:input_type -> weft.v1.ConnectionsRequest
+	10, // 25: weft.v1.OperateService.TryRules:input_type -> weft.v1.TryRulesRequest
+	15, // 26: weft.v1.OperateService.RuleHits:input_type -> weft.v1.RuleHitsRequest
+	18, // 27: weft.v1.OperateService.Lookup:input_type -> weft.v1.LookupRequest
+	20, // 28: weft.v1.OperateService.Verify:input_type -> weft.v1.VerifyRequest
+	23, // 29: weft.v1.OperateService.Trace:input_type -> weft.v1.TraceRequest
+	29, // 30: weft.v1.OperateService.Capture:input_type -> weft.v1.CaptureRequest
+	35, // 31: weft.v1.OperateService.Doctor:input_type -> weft.v1.DoctorRequest
+	38, // 32: weft.v1.OperateService.CreateToken:input_type -> weft.v1.CreateTokenRequest
+	1,  // 33: weft.v1.OperateService.FleetStatus:output_type -> weft.v1.FleetStatusResponse
+	4,  // 34: weft.v1.OperateService.Drops:output_type -> weft.v1.DropsResponse
+	7,  // 35: weft.v1.OperateService.Connections:output_type -> weft.v1.ConnectionsResponse
+	11, // 36: weft.v1.OperateService.TryRules:output_type -> weft.v1.TryRulesResponse
+	16, // 37: weft.v1.OperateService.RuleHits:output_type -> weft.v1.RuleHitsResponse
+	19, // 38: weft.v1.OperateService.Lookup:output_type -> weft.v1.LookupResponse
+	21, // 39: weft.v1.OperateService.Verify:output_type -> weft.v1.VerifyResponse
+	24, // 40: weft.v1.OperateService.Trace:output_type -> weft.v1.TraceResponse
+	31, // 41: weft.v1.OperateService.Capture:output_type -> weft.v1.CaptureResponse
+	36, // 42: weft.v1.OperateService.Doctor:output_type -> weft.v1.DoctorResponse
+	39, // 43: weft.v1.OperateService.CreateToken:output_type -> weft.v1.CreateTokenResponse
+	33, // [33:44] is the sub-list for method output_type
+	22, // [22:33] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_weft_v1_operate_proto_init() }
@@ -3126,13 +3620,14 @@ func file_weft_v1_operate_proto_init() {
 	if File_weft_v1_operate_proto != nil {
 		return
 	}
+	file_weft_v1_resource_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_v1_operate_proto_rawDesc), len(file_weft_v1_operate_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   35,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

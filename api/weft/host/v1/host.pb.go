@@ -2360,6 +2360,7 @@ type Query struct {
 	//	*Query_Capture
 	//	*Query_Hits
 	//	*Query_Connections
+	//	*Query_Try
 	Query         isQuery_Query `protobuf_oneof:"query"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2472,6 +2473,15 @@ func (x *Query) GetConnections() *ConnectionsQuery {
 	return nil
 }
 
+func (x *Query) GetTry() *TryQuery {
+	if x != nil {
+		if x, ok := x.Query.(*Query_Try); ok {
+			return x.Try
+		}
+	}
+	return nil
+}
+
 type isQuery_Query interface {
 	isQuery_Query()
 }
@@ -2504,6 +2514,10 @@ type Query_Connections struct {
 	Connections *ConnectionsQuery `protobuf:"bytes,21,opt,name=connections,proto3,oneof"`
 }
 
+type Query_Try struct {
+	Try *TryQuery `protobuf:"bytes,22,opt,name=try,proto3,oneof"`
+}
+
 func (*Query_Drops) isQuery_Query() {}
 
 func (*Query_Verify) isQuery_Query() {}
@@ -2517,6 +2531,8 @@ func (*Query_Capture) isQuery_Query() {}
 func (*Query_Hits) isQuery_Query() {}
 
 func (*Query_Connections) isQuery_Query() {}
+
+func (*Query_Try) isQuery_Query() {}
 
 // HitsQuery asks how often rules matched, of one list or of all.
 type HitsQuery struct {
@@ -2571,6 +2587,112 @@ func (x *HitsQuery) GetList() string {
 	return ""
 }
 
+// TryQuery asks of which flows that the host has seen a change of its Goal would change the verdict. Of the change only
+// ports, access lists and groups matter.
+type TryQuery struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Change        *Update                `protobuf:"bytes,1,opt,name=change,proto3" json:"change,omitempty"`
+	Limit         uint32                 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TryQuery) Reset() {
+	*x = TryQuery{}
+	mi := &file_weft_host_v1_host_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TryQuery) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TryQuery) ProtoMessage() {}
+
+func (x *TryQuery) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_host_v1_host_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TryQuery.ProtoReflect.Descriptor instead.
+func (*TryQuery) Descriptor() ([]byte, []int) {
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *TryQuery) GetChange() *Update {
+	if x != nil {
+		return x.Change
+	}
+	return nil
+}
+
+func (x *TryQuery) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type TryAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Changes       []*v1.FlowChange       `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	Summary       *v1.FlowSummary        `protobuf:"bytes,2,opt,name=summary,proto3" json:"summary,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TryAnswer) Reset() {
+	*x = TryAnswer{}
+	mi := &file_weft_host_v1_host_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TryAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TryAnswer) ProtoMessage() {}
+
+func (x *TryAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_host_v1_host_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TryAnswer.ProtoReflect.Descriptor instead.
+func (*TryAnswer) Descriptor() ([]byte, []int) {
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *TryAnswer) GetChanges() []*v1.FlowChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *TryAnswer) GetSummary() *v1.FlowSummary {
+	if x != nil {
+		return x.Summary
+	}
+	return nil
+}
+
 // ConnectionsQuery asks for connections of one port, or of all ports of a tenant, or of all; those used last.
 type ConnectionsQuery struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2583,7 +2705,7 @@ type ConnectionsQuery struct {
 
 func (x *ConnectionsQuery) Reset() {
 	*x = ConnectionsQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[33]
+	mi := &file_weft_host_v1_host_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2595,7 +2717,7 @@ func (x *ConnectionsQuery) String() string {
 func (*ConnectionsQuery) ProtoMessage() {}
 
 func (x *ConnectionsQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[33]
+	mi := &file_weft_host_v1_host_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2608,7 +2730,7 @@ func (x *ConnectionsQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectionsQuery.ProtoReflect.Descriptor instead.
 func (*ConnectionsQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{33}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ConnectionsQuery) GetPort() uint32 {
@@ -2643,7 +2765,7 @@ type ConnectionsAnswer struct {
 
 func (x *ConnectionsAnswer) Reset() {
 	*x = ConnectionsAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[34]
+	mi := &file_weft_host_v1_host_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2655,7 +2777,7 @@ func (x *ConnectionsAnswer) String() string {
 func (*ConnectionsAnswer) ProtoMessage() {}
 
 func (x *ConnectionsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[34]
+	mi := &file_weft_host_v1_host_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2668,7 +2790,7 @@ func (x *ConnectionsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectionsAnswer.ProtoReflect.Descriptor instead.
 func (*ConnectionsAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{34}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ConnectionsAnswer) GetConnections() []*v1.Connection {
@@ -2701,7 +2823,7 @@ type HitsAnswer struct {
 
 func (x *HitsAnswer) Reset() {
 	*x = HitsAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[35]
+	mi := &file_weft_host_v1_host_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2713,7 +2835,7 @@ func (x *HitsAnswer) String() string {
 func (*HitsAnswer) ProtoMessage() {}
 
 func (x *HitsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[35]
+	mi := &file_weft_host_v1_host_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2726,7 +2848,7 @@ func (x *HitsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HitsAnswer.ProtoReflect.Descriptor instead.
 func (*HitsAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{35}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *HitsAnswer) GetHits() []*v1.RuleHit {
@@ -2745,7 +2867,7 @@ type DropsQuery struct {
 
 func (x *DropsQuery) Reset() {
 	*x = DropsQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[36]
+	mi := &file_weft_host_v1_host_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2757,7 +2879,7 @@ func (x *DropsQuery) String() string {
 func (*DropsQuery) ProtoMessage() {}
 
 func (x *DropsQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[36]
+	mi := &file_weft_host_v1_host_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2770,7 +2892,7 @@ func (x *DropsQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropsQuery.ProtoReflect.Descriptor instead.
 func (*DropsQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{36}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *DropsQuery) GetPort() uint32 {
@@ -2788,7 +2910,7 @@ type VerifyQuery struct {
 
 func (x *VerifyQuery) Reset() {
 	*x = VerifyQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[37]
+	mi := &file_weft_host_v1_host_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2800,7 +2922,7 @@ func (x *VerifyQuery) String() string {
 func (*VerifyQuery) ProtoMessage() {}
 
 func (x *VerifyQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[37]
+	mi := &file_weft_host_v1_host_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2813,7 +2935,7 @@ func (x *VerifyQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyQuery.ProtoReflect.Descriptor instead.
 func (*VerifyQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{37}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{39}
 }
 
 type Answer struct {
@@ -2829,6 +2951,7 @@ type Answer struct {
 	//	*Answer_Capture
 	//	*Answer_Hits
 	//	*Answer_Connections
+	//	*Answer_Try
 	Answer        isAnswer_Answer `protobuf_oneof:"answer"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2836,7 +2959,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[38]
+	mi := &file_weft_host_v1_host_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2848,7 +2971,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[38]
+	mi := &file_weft_host_v1_host_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2861,7 +2984,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{38}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Answer) GetId() uint64 {
@@ -2948,6 +3071,15 @@ func (x *Answer) GetConnections() *ConnectionsAnswer {
 	return nil
 }
 
+func (x *Answer) GetTry() *TryAnswer {
+	if x != nil {
+		if x, ok := x.Answer.(*Answer_Try); ok {
+			return x.Try
+		}
+	}
+	return nil
+}
+
 type isAnswer_Answer interface {
 	isAnswer_Answer()
 }
@@ -2980,6 +3112,10 @@ type Answer_Connections struct {
 	Connections *ConnectionsAnswer `protobuf:"bytes,21,opt,name=connections,proto3,oneof"`
 }
 
+type Answer_Try struct {
+	Try *TryAnswer `protobuf:"bytes,22,opt,name=try,proto3,oneof"`
+}
+
 func (*Answer_Drops) isAnswer_Answer() {}
 
 func (*Answer_Verify) isAnswer_Answer() {}
@@ -2994,6 +3130,8 @@ func (*Answer_Hits) isAnswer_Answer() {}
 
 func (*Answer_Connections) isAnswer_Answer() {}
 
+func (*Answer_Try) isAnswer_Answer() {}
+
 type DropsAnswer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Rows          []*DropRow             `protobuf:"bytes,1,rep,name=rows,proto3" json:"rows,omitempty"`
@@ -3003,7 +3141,7 @@ type DropsAnswer struct {
 
 func (x *DropsAnswer) Reset() {
 	*x = DropsAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[39]
+	mi := &file_weft_host_v1_host_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3015,7 +3153,7 @@ func (x *DropsAnswer) String() string {
 func (*DropsAnswer) ProtoMessage() {}
 
 func (x *DropsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[39]
+	mi := &file_weft_host_v1_host_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3028,7 +3166,7 @@ func (x *DropsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropsAnswer.ProtoReflect.Descriptor instead.
 func (*DropsAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{39}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *DropsAnswer) GetRows() []*DropRow {
@@ -3054,7 +3192,7 @@ type DropRow struct {
 
 func (x *DropRow) Reset() {
 	*x = DropRow{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[40]
+	mi := &file_weft_host_v1_host_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3066,7 +3204,7 @@ func (x *DropRow) String() string {
 func (*DropRow) ProtoMessage() {}
 
 func (x *DropRow) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[40]
+	mi := &file_weft_host_v1_host_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3079,7 +3217,7 @@ func (x *DropRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropRow.ProtoReflect.Descriptor instead.
 func (*DropRow) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{40}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *DropRow) GetPort() uint32 {
@@ -3148,7 +3286,7 @@ type VerifyAnswer struct {
 
 func (x *VerifyAnswer) Reset() {
 	*x = VerifyAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[41]
+	mi := &file_weft_host_v1_host_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3160,7 +3298,7 @@ func (x *VerifyAnswer) String() string {
 func (*VerifyAnswer) ProtoMessage() {}
 
 func (x *VerifyAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[41]
+	mi := &file_weft_host_v1_host_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3173,7 +3311,7 @@ func (x *VerifyAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyAnswer.ProtoReflect.Descriptor instead.
 func (*VerifyAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{41}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *VerifyAnswer) GetRevision() int64 {
@@ -3204,7 +3342,7 @@ type TraceQuery struct {
 
 func (x *TraceQuery) Reset() {
 	*x = TraceQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[42]
+	mi := &file_weft_host_v1_host_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3216,7 +3354,7 @@ func (x *TraceQuery) String() string {
 func (*TraceQuery) ProtoMessage() {}
 
 func (x *TraceQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[42]
+	mi := &file_weft_host_v1_host_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3229,7 +3367,7 @@ func (x *TraceQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceQuery.ProtoReflect.Descriptor instead.
 func (*TraceQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{42}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *TraceQuery) GetFrom() isTraceQuery_From {
@@ -3291,7 +3429,7 @@ type TracePacket struct {
 
 func (x *TracePacket) Reset() {
 	*x = TracePacket{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[43]
+	mi := &file_weft_host_v1_host_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3303,7 +3441,7 @@ func (x *TracePacket) String() string {
 func (*TracePacket) ProtoMessage() {}
 
 func (x *TracePacket) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[43]
+	mi := &file_weft_host_v1_host_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3316,7 +3454,7 @@ func (x *TracePacket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TracePacket.ProtoReflect.Descriptor instead.
 func (*TracePacket) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{43}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *TracePacket) GetPort() uint32 {
@@ -3385,7 +3523,7 @@ type TraceAnswer struct {
 
 func (x *TraceAnswer) Reset() {
 	*x = TraceAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[44]
+	mi := &file_weft_host_v1_host_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3397,7 +3535,7 @@ func (x *TraceAnswer) String() string {
 func (*TraceAnswer) ProtoMessage() {}
 
 func (x *TraceAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[44]
+	mi := &file_weft_host_v1_host_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3410,7 +3548,7 @@ func (x *TraceAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceAnswer.ProtoReflect.Descriptor instead.
 func (*TraceAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{44}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *TraceAnswer) GetRuns() []*v1.TraceRun {
@@ -3438,7 +3576,7 @@ type ExamineQuery struct {
 
 func (x *ExamineQuery) Reset() {
 	*x = ExamineQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[45]
+	mi := &file_weft_host_v1_host_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3450,7 +3588,7 @@ func (x *ExamineQuery) String() string {
 func (*ExamineQuery) ProtoMessage() {}
 
 func (x *ExamineQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[45]
+	mi := &file_weft_host_v1_host_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3463,7 +3601,7 @@ func (x *ExamineQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExamineQuery.ProtoReflect.Descriptor instead.
 func (*ExamineQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{45}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ExamineQuery) GetClock() bool {
@@ -3483,7 +3621,7 @@ type ExamineAnswer struct {
 
 func (x *ExamineAnswer) Reset() {
 	*x = ExamineAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[46]
+	mi := &file_weft_host_v1_host_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3495,7 +3633,7 @@ func (x *ExamineAnswer) String() string {
 func (*ExamineAnswer) ProtoMessage() {}
 
 func (x *ExamineAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[46]
+	mi := &file_weft_host_v1_host_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3508,7 +3646,7 @@ func (x *ExamineAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExamineAnswer.ProtoReflect.Descriptor instead.
 func (*ExamineAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{46}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ExamineAnswer) GetFindings() []*v1.Finding {
@@ -3538,7 +3676,7 @@ type CaptureQuery struct {
 
 func (x *CaptureQuery) Reset() {
 	*x = CaptureQuery{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[47]
+	mi := &file_weft_host_v1_host_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3550,7 +3688,7 @@ func (x *CaptureQuery) String() string {
 func (*CaptureQuery) ProtoMessage() {}
 
 func (x *CaptureQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[47]
+	mi := &file_weft_host_v1_host_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3563,7 +3701,7 @@ func (x *CaptureQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureQuery.ProtoReflect.Descriptor instead.
 func (*CaptureQuery) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{47}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *CaptureQuery) GetId() string {
@@ -3595,7 +3733,7 @@ type CaptureAnswer struct {
 
 func (x *CaptureAnswer) Reset() {
 	*x = CaptureAnswer{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[48]
+	mi := &file_weft_host_v1_host_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3607,7 +3745,7 @@ func (x *CaptureAnswer) String() string {
 func (*CaptureAnswer) ProtoMessage() {}
 
 func (x *CaptureAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[48]
+	mi := &file_weft_host_v1_host_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3620,7 +3758,7 @@ func (x *CaptureAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureAnswer.ProtoReflect.Descriptor instead.
 func (*CaptureAnswer) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{48}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{50}
 }
 
 type CaptureUpload struct {
@@ -3633,7 +3771,7 @@ type CaptureUpload struct {
 
 func (x *CaptureUpload) Reset() {
 	*x = CaptureUpload{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[49]
+	mi := &file_weft_host_v1_host_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3645,7 +3783,7 @@ func (x *CaptureUpload) String() string {
 func (*CaptureUpload) ProtoMessage() {}
 
 func (x *CaptureUpload) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[49]
+	mi := &file_weft_host_v1_host_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3658,7 +3796,7 @@ func (x *CaptureUpload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureUpload.ProtoReflect.Descriptor instead.
 func (*CaptureUpload) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{49}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *CaptureUpload) GetId() string {
@@ -3683,7 +3821,7 @@ type CaptureDone struct {
 
 func (x *CaptureDone) Reset() {
 	*x = CaptureDone{}
-	mi := &file_weft_host_v1_host_proto_msgTypes[50]
+	mi := &file_weft_host_v1_host_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3695,7 +3833,7 @@ func (x *CaptureDone) String() string {
 func (*CaptureDone) ProtoMessage() {}
 
 func (x *CaptureDone) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_host_v1_host_proto_msgTypes[50]
+	mi := &file_weft_host_v1_host_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3708,7 +3846,7 @@ func (x *CaptureDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureDone.ProtoReflect.Descriptor instead.
 func (*CaptureDone) Descriptor() ([]byte, []int) {
-	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{50}
+	return file_weft_host_v1_host_proto_rawDescGZIP(), []int{52}
 }
 
 var File_weft_host_v1_host_proto protoreflect.FileDescriptor
@@ -3897,7 +4035,7 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\x05Route\x12(\n" +
 	"\x03key\x18\x01 \x01(\v2\x16.weft.host.v1.RouteKeyR\x03key\x12\x12\n" +
 	"\x04vsid\x18\x02 \x01(\rR\x04vsid\x12\x19\n" +
-	"\bnext_hop\x18\x03 \x01(\fR\anextHop\"\x9c\x03\n" +
+	"\bnext_hop\x18\x03 \x01(\fR\anextHop\"\xc8\x03\n" +
 	"\x05Query\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x120\n" +
 	"\x05drops\x18\x02 \x01(\v2\x18.weft.host.v1.DropsQueryH\x00R\x05drops\x123\n" +
@@ -3906,11 +4044,18 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\aexamine\x18\x05 \x01(\v2\x1a.weft.host.v1.ExamineQueryH\x00R\aexamine\x126\n" +
 	"\acapture\x18\x06 \x01(\v2\x1a.weft.host.v1.CaptureQueryH\x00R\acapture\x12-\n" +
 	"\x04hits\x18\x14 \x01(\v2\x17.weft.host.v1.HitsQueryH\x00R\x04hits\x12B\n" +
-	"\vconnections\x18\x15 \x01(\v2\x1e.weft.host.v1.ConnectionsQueryH\x00R\vconnectionsB\a\n" +
+	"\vconnections\x18\x15 \x01(\v2\x1e.weft.host.v1.ConnectionsQueryH\x00R\vconnections\x12*\n" +
+	"\x03try\x18\x16 \x01(\v2\x16.weft.host.v1.TryQueryH\x00R\x03tryB\a\n" +
 	"\x05query\"7\n" +
 	"\tHitsQuery\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
-	"\x04list\x18\x02 \x01(\tR\x04list\"T\n" +
+	"\x04list\x18\x02 \x01(\tR\x04list\"N\n" +
+	"\bTryQuery\x12,\n" +
+	"\x06change\x18\x01 \x01(\v2\x14.weft.host.v1.UpdateR\x06change\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\rR\x05limit\"j\n" +
+	"\tTryAnswer\x12-\n" +
+	"\achanges\x18\x01 \x03(\v2\x13.weft.v1.FlowChangeR\achanges\x12.\n" +
+	"\asummary\x18\x02 \x01(\v2\x14.weft.v1.FlowSummaryR\asummary\"T\n" +
 	"\x10ConnectionsQuery\x12\x12\n" +
 	"\x04port\x18\x01 \x01(\rR\x04port\x12\x16\n" +
 	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x14\n" +
@@ -3925,7 +4070,7 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\n" +
 	"DropsQuery\x12\x12\n" +
 	"\x04port\x18\x01 \x01(\rR\x04port\"\r\n" +
-	"\vVerifyQuery\"\xbb\x03\n" +
+	"\vVerifyQuery\"\xe8\x03\n" +
 	"\x06Answer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x121\n" +
@@ -3935,7 +4080,8 @@ const file_weft_host_v1_host_proto_rawDesc = "" +
 	"\aexamine\x18\x06 \x01(\v2\x1b.weft.host.v1.ExamineAnswerH\x00R\aexamine\x127\n" +
 	"\acapture\x18\a \x01(\v2\x1b.weft.host.v1.CaptureAnswerH\x00R\acapture\x12.\n" +
 	"\x04hits\x18\x14 \x01(\v2\x18.weft.host.v1.HitsAnswerH\x00R\x04hits\x12C\n" +
-	"\vconnections\x18\x15 \x01(\v2\x1f.weft.host.v1.ConnectionsAnswerH\x00R\vconnectionsB\b\n" +
+	"\vconnections\x18\x15 \x01(\v2\x1f.weft.host.v1.ConnectionsAnswerH\x00R\vconnections\x12+\n" +
+	"\x03try\x18\x16 \x01(\v2\x17.weft.host.v1.TryAnswerH\x00R\x03tryB\b\n" +
 	"\x06answer\"8\n" +
 	"\vDropsAnswer\x12)\n" +
 	"\x04rows\x18\x01 \x03(\v2\x15.weft.host.v1.DropRowR\x04rows\"\xbb\x01\n" +
@@ -4004,7 +4150,7 @@ func file_weft_host_v1_host_proto_rawDescGZIP() []byte {
 	return file_weft_host_v1_host_proto_rawDescData
 }
 
-var file_weft_host_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
+var file_weft_host_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
 var file_weft_host_v1_host_proto_goTypes = []any{
 	(*JoinRequest)(nil),             // 0: weft.host.v1.JoinRequest
 	(*RenewRequest)(nil),            // 1: weft.host.v1.RenewRequest
@@ -4039,43 +4185,47 @@ var file_weft_host_v1_host_proto_goTypes = []any{
 	(*Route)(nil),                   // 30: weft.host.v1.Route
 	(*Query)(nil),                   // 31: weft.host.v1.Query
 	(*HitsQuery)(nil),               // 32: weft.host.v1.HitsQuery
-	(*ConnectionsQuery)(nil),        // 33: weft.host.v1.ConnectionsQuery
-	(*ConnectionsAnswer)(nil),       // 34: weft.host.v1.ConnectionsAnswer
-	(*HitsAnswer)(nil),              // 35: weft.host.v1.HitsAnswer
-	(*DropsQuery)(nil),              // 36: weft.host.v1.DropsQuery
-	(*VerifyQuery)(nil),             // 37: weft.host.v1.VerifyQuery
-	(*Answer)(nil),                  // 38: weft.host.v1.Answer
-	(*DropsAnswer)(nil),             // 39: weft.host.v1.DropsAnswer
-	(*DropRow)(nil),                 // 40: weft.host.v1.DropRow
-	(*VerifyAnswer)(nil),            // 41: weft.host.v1.VerifyAnswer
-	(*TraceQuery)(nil),              // 42: weft.host.v1.TraceQuery
-	(*TracePacket)(nil),             // 43: weft.host.v1.TracePacket
-	(*TraceAnswer)(nil),             // 44: weft.host.v1.TraceAnswer
-	(*ExamineQuery)(nil),            // 45: weft.host.v1.ExamineQuery
-	(*ExamineAnswer)(nil),           // 46: weft.host.v1.ExamineAnswer
-	(*CaptureQuery)(nil),            // 47: weft.host.v1.CaptureQuery
-	(*CaptureAnswer)(nil),           // 48: weft.host.v1.CaptureAnswer
-	(*CaptureUpload)(nil),           // 49: weft.host.v1.CaptureUpload
-	(*CaptureDone)(nil),             // 50: weft.host.v1.CaptureDone
-	nil,                             // 51: weft.host.v1.Devices.MtusEntry
-	(*v1.Connection)(nil),           // 52: weft.v1.Connection
-	(*v1.ConnectionCount)(nil),      // 53: weft.v1.ConnectionCount
-	(*v1.RuleHit)(nil),              // 54: weft.v1.RuleHit
-	(*v1.TraceRun)(nil),             // 55: weft.v1.TraceRun
-	(*v1.Finding)(nil),              // 56: weft.v1.Finding
-	(*v1.CaptureFilter)(nil),        // 57: weft.v1.CaptureFilter
-	(*v1.CaptureResponse)(nil),      // 58: weft.v1.CaptureResponse
+	(*TryQuery)(nil),                // 33: weft.host.v1.TryQuery
+	(*TryAnswer)(nil),               // 34: weft.host.v1.TryAnswer
+	(*ConnectionsQuery)(nil),        // 35: weft.host.v1.ConnectionsQuery
+	(*ConnectionsAnswer)(nil),       // 36: weft.host.v1.ConnectionsAnswer
+	(*HitsAnswer)(nil),              // 37: weft.host.v1.HitsAnswer
+	(*DropsQuery)(nil),              // 38: weft.host.v1.DropsQuery
+	(*VerifyQuery)(nil),             // 39: weft.host.v1.VerifyQuery
+	(*Answer)(nil),                  // 40: weft.host.v1.Answer
+	(*DropsAnswer)(nil),             // 41: weft.host.v1.DropsAnswer
+	(*DropRow)(nil),                 // 42: weft.host.v1.DropRow
+	(*VerifyAnswer)(nil),            // 43: weft.host.v1.VerifyAnswer
+	(*TraceQuery)(nil),              // 44: weft.host.v1.TraceQuery
+	(*TracePacket)(nil),             // 45: weft.host.v1.TracePacket
+	(*TraceAnswer)(nil),             // 46: weft.host.v1.TraceAnswer
+	(*ExamineQuery)(nil),            // 47: weft.host.v1.ExamineQuery
+	(*ExamineAnswer)(nil),           // 48: weft.host.v1.ExamineAnswer
+	(*CaptureQuery)(nil),            // 49: weft.host.v1.CaptureQuery
+	(*CaptureAnswer)(nil),           // 50: weft.host.v1.CaptureAnswer
+	(*CaptureUpload)(nil),           // 51: weft.host.v1.CaptureUpload
+	(*CaptureDone)(nil),             // 52: weft.host.v1.CaptureDone
+	nil,                             // 53: weft.host.v1.Devices.MtusEntry
+	(*v1.FlowChange)(nil),           // 54: weft.v1.FlowChange
+	(*v1.FlowSummary)(nil),          // 55: weft.v1.FlowSummary
+	(*v1.Connection)(nil),           // 56: weft.v1.Connection
+	(*v1.ConnectionCount)(nil),      // 57: weft.v1.ConnectionCount
+	(*v1.RuleHit)(nil),              // 58: weft.v1.RuleHit
+	(*v1.TraceRun)(nil),             // 59: weft.v1.TraceRun
+	(*v1.Finding)(nil),              // 60: weft.v1.Finding
+	(*v1.CaptureFilter)(nil),        // 61: weft.v1.CaptureFilter
+	(*v1.CaptureResponse)(nil),      // 62: weft.v1.CaptureResponse
 }
 var file_weft_host_v1_host_proto_depIdxs = []int32{
 	7,  // 0: weft.host.v1.ReportAddressesResponse.refused:type_name -> weft.host.v1.Refusal
 	11, // 1: weft.host.v1.AgentMessage.hello:type_name -> weft.host.v1.Hello
 	15, // 2: weft.host.v1.AgentMessage.ack:type_name -> weft.host.v1.Ack
-	38, // 3: weft.host.v1.AgentMessage.answer:type_name -> weft.host.v1.Answer
+	40, // 3: weft.host.v1.AgentMessage.answer:type_name -> weft.host.v1.Answer
 	12, // 4: weft.host.v1.AgentMessage.facts:type_name -> weft.host.v1.Facts
 	14, // 5: weft.host.v1.AgentMessage.heartbeat:type_name -> weft.host.v1.Heartbeat
 	9,  // 6: weft.host.v1.AgentMessage.devices:type_name -> weft.host.v1.Devices
 	10, // 7: weft.host.v1.AgentMessage.findings:type_name -> weft.host.v1.Findings
-	51, // 8: weft.host.v1.Devices.mtus:type_name -> weft.host.v1.Devices.MtusEntry
+	53, // 8: weft.host.v1.Devices.mtus:type_name -> weft.host.v1.Devices.MtusEntry
 	16, // 9: weft.host.v1.Findings.findings:type_name -> weft.host.v1.Failure
 	12, // 10: weft.host.v1.Hello.facts:type_name -> weft.host.v1.Facts
 	13, // 11: weft.host.v1.Facts.addresses:type_name -> weft.host.v1.AddressState
@@ -4101,48 +4251,53 @@ var file_weft_host_v1_host_proto_depIdxs = []int32{
 	27, // 31: weft.host.v1.Record.key:type_name -> weft.host.v1.RecordKey
 	26, // 32: weft.host.v1.RouteKey.prefix:type_name -> weft.host.v1.Prefix
 	29, // 33: weft.host.v1.Route.key:type_name -> weft.host.v1.RouteKey
-	36, // 34: weft.host.v1.Query.drops:type_name -> weft.host.v1.DropsQuery
-	37, // 35: weft.host.v1.Query.verify:type_name -> weft.host.v1.VerifyQuery
-	42, // 36: weft.host.v1.Query.trace:type_name -> weft.host.v1.TraceQuery
-	45, // 37: weft.host.v1.Query.examine:type_name -> weft.host.v1.ExamineQuery
-	47, // 38: weft.host.v1.Query.capture:type_name -> weft.host.v1.CaptureQuery
+	38, // 34: weft.host.v1.Query.drops:type_name -> weft.host.v1.DropsQuery
+	39, // 35: weft.host.v1.Query.verify:type_name -> weft.host.v1.VerifyQuery
+	44, // 36: weft.host.v1.Query.trace:type_name -> weft.host.v1.TraceQuery
+	47, // 37: weft.host.v1.Query.examine:type_name -> weft.host.v1.ExamineQuery
+	49, // 38: weft.host.v1.Query.capture:type_name -> weft.host.v1.CaptureQuery
 	32, // 39: weft.host.v1.Query.hits:type_name -> weft.host.v1.HitsQuery
-	33, // 40: weft.host.v1.Query.connections:type_name -> weft.host.v1.ConnectionsQuery
-	52, // 41: weft.host.v1.ConnectionsAnswer.connections:type_name -> weft.v1.Connection
-	53, // 42: weft.host.v1.ConnectionsAnswer.ports:type_name -> weft.v1.ConnectionCount
-	54, // 43: weft.host.v1.HitsAnswer.hits:type_name -> weft.v1.RuleHit
-	39, // 44: weft.host.v1.Answer.drops:type_name -> weft.host.v1.DropsAnswer
-	41, // 45: weft.host.v1.Answer.verify:type_name -> weft.host.v1.VerifyAnswer
-	44, // 46: weft.host.v1.Answer.trace:type_name -> weft.host.v1.TraceAnswer
-	46, // 47: weft.host.v1.Answer.examine:type_name -> weft.host.v1.ExamineAnswer
-	48, // 48: weft.host.v1.Answer.capture:type_name -> weft.host.v1.CaptureAnswer
-	35, // 49: weft.host.v1.Answer.hits:type_name -> weft.host.v1.HitsAnswer
-	34, // 50: weft.host.v1.Answer.connections:type_name -> weft.host.v1.ConnectionsAnswer
-	40, // 51: weft.host.v1.DropsAnswer.rows:type_name -> weft.host.v1.DropRow
-	43, // 52: weft.host.v1.TraceQuery.packet:type_name -> weft.host.v1.TracePacket
-	55, // 53: weft.host.v1.TraceAnswer.runs:type_name -> weft.v1.TraceRun
-	56, // 54: weft.host.v1.ExamineAnswer.findings:type_name -> weft.v1.Finding
-	57, // 55: weft.host.v1.CaptureQuery.filter:type_name -> weft.v1.CaptureFilter
-	58, // 56: weft.host.v1.CaptureUpload.message:type_name -> weft.v1.CaptureResponse
-	0,  // 57: weft.host.v1.HostService.Join:input_type -> weft.host.v1.JoinRequest
-	1,  // 58: weft.host.v1.HostService.Renew:input_type -> weft.host.v1.RenewRequest
-	8,  // 59: weft.host.v1.HostService.Session:input_type -> weft.host.v1.AgentMessage
-	3,  // 60: weft.host.v1.HostService.BindPort:input_type -> weft.host.v1.BindPortRequest
-	3,  // 61: weft.host.v1.HostService.UnbindPort:input_type -> weft.host.v1.BindPortRequest
-	49, // 62: weft.host.v1.HostService.Capture:input_type -> weft.host.v1.CaptureUpload
-	5,  // 63: weft.host.v1.HostService.ReportAddresses:input_type -> weft.host.v1.ReportAddressesRequest
-	2,  // 64: weft.host.v1.HostService.Join:output_type -> weft.host.v1.JoinResponse
-	2,  // 65: weft.host.v1.HostService.Renew:output_type -> weft.host.v1.JoinResponse
-	17, // 66: weft.host.v1.HostService.Session:output_type -> weft.host.v1.ServerMessage
-	4,  // 67: weft.host.v1.HostService.BindPort:output_type -> weft.host.v1.BindPortResponse
-	4,  // 68: weft.host.v1.HostService.UnbindPort:output_type -> weft.host.v1.BindPortResponse
-	50, // 69: weft.host.v1.HostService.Capture:output_type -> weft.host.v1.CaptureDone
-	6,  // 70: weft.host.v1.HostService.ReportAddresses:output_type -> weft.host.v1.ReportAddressesResponse
-	64, // [64:71] is the sub-list for method output_type
-	57, // [57:64] is the sub-list for method input_type
-	57, // [57:57] is the sub-list for extension type_name
-	57, // [57:57] is the sub-list for extension extendee
-	0,  // [0:57] is the sub-list for field type_name
+	35, // 40: weft.host.v1.Query.connections:type_name -> weft.host.v1.ConnectionsQuery
+	33, // 41: weft.host.v1.Query.try:type_name -> weft.host.v1.TryQuery
+	19, // 42: weft.host.v1.TryQuery.change:type_name -> weft.host.v1.Update
+	54, // 43: weft.host.v1.TryAnswer.changes:type_name -> weft.v1.FlowChange
+	55, // 44: weft.host.v1.TryAnswer.summary:type_name -> weft.v1.FlowSummary
+	56, // 45: weft.host.v1.ConnectionsAnswer.connections:type_name -> weft.v1.Connection
+	57, // 46: weft.host.v1.ConnectionsAnswer.ports:type_name -> weft.v1.ConnectionCount
+	58, // 47: weft.host.v1.HitsAnswer.hits:type_name -> weft.v1.RuleHit
+	41, // 48: weft.host.v1.Answer.drops:type_name -> weft.host.v1.DropsAnswer
+	43, // 49: weft.host.v1.Answer.verify:type_name -> weft.host.v1.VerifyAnswer
+	46, // 50: weft.host.v1.Answer.trace:type_name -> weft.host.v1.TraceAnswer
+	48, // 51: weft.host.v1.Answer.examine:type_name -> weft.host.v1.ExamineAnswer
+	50, // 52: weft.host.v1.Answer.capture:type_name -> weft.host.v1.CaptureAnswer
+	37, // 53: weft.host.v1.Answer.hits:type_name -> weft.host.v1.HitsAnswer
+	36, // 54: weft.host.v1.Answer.connections:type_name -> weft.host.v1.ConnectionsAnswer
+	34, // 55: weft.host.v1.Answer.try:type_name -> weft.host.v1.TryAnswer
+	42, // 56: weft.host.v1.DropsAnswer.rows:type_name -> weft.host.v1.DropRow
+	45, // 57: weft.host.v1.TraceQuery.packet:type_name -> weft.host.v1.TracePacket
+	59, // 58: weft.host.v1.TraceAnswer.runs:type_name -> weft.v1.TraceRun
+	60, // 59: weft.host.v1.ExamineAnswer.findings:type_name -> weft.v1.Finding
+	61, // 60: weft.host.v1.CaptureQuery.filter:type_name -> weft.v1.CaptureFilter
+	62, // 61: weft.host.v1.CaptureUpload.message:type_name -> weft.v1.CaptureResponse
+	0,  // 62: weft.host.v1.HostService.Join:input_type -> weft.host.v1.JoinRequest
+	1,  // 63: weft.host.v1.HostService.Renew:input_type -> weft.host.v1.RenewRequest
+	8,  // 64: weft.host.v1.HostService.Session:input_type -> weft.host.v1.AgentMessage
+	3,  // 65: weft.host.v1.HostService.BindPort:input_type -> weft.host.v1.BindPortRequest
+	3,  // 66: weft.host.v1.HostService.UnbindPort:input_type -> weft.host.v1.BindPortRequest
+	51, // 67: weft.host.v1.HostService.Capture:input_type -> weft.host.v1.CaptureUpload
+	5,  // 68: weft.host.v1.HostService.ReportAddresses:input_type -> weft.host.v1.ReportAddressesRequest
+	2,  // 69: weft.host.v1.HostService.Join:output_type -> weft.host.v1.JoinResponse
+	2,  // 70: weft.host.v1.HostService.Renew:output_type -> weft.host.v1.JoinResponse
+	17, // 71: weft.host.v1.HostService.Session:output_type -> weft.host.v1.ServerMessage
+	4,  // 72: weft.host.v1.HostService.BindPort:output_type -> weft.host.v1.BindPortResponse
+	4,  // 73: weft.host.v1.HostService.UnbindPort:output_type -> weft.host.v1.BindPortResponse
+	52, // 74: weft.host.v1.HostService.Capture:output_type -> weft.host.v1.CaptureDone
+	6,  // 75: weft.host.v1.HostService.ReportAddresses:output_type -> weft.host.v1.ReportAddressesResponse
+	69, // [69:76] is the sub-list for method output_type
+	62, // [62:69] is the sub-list for method input_type
+	62, // [62:62] is the sub-list for extension type_name
+	62, // [62:62] is the sub-list for extension extendee
+	0,  // [0:62] is the sub-list for field type_name
 }
 
 func init() { file_weft_host_v1_host_proto_init() }
@@ -4173,8 +4328,9 @@ func file_weft_host_v1_host_proto_init() {
 		(*Query_Capture)(nil),
 		(*Query_Hits)(nil),
 		(*Query_Connections)(nil),
+		(*Query_Try)(nil),
 	}
-	file_weft_host_v1_host_proto_msgTypes[38].OneofWrappers = []any{
+	file_weft_host_v1_host_proto_msgTypes[40].OneofWrappers = []any{
 		(*Answer_Drops)(nil),
 		(*Answer_Verify)(nil),
 		(*Answer_Trace)(nil),
@@ -4182,8 +4338,9 @@ func file_weft_host_v1_host_proto_init() {
 		(*Answer_Capture)(nil),
 		(*Answer_Hits)(nil),
 		(*Answer_Connections)(nil),
+		(*Answer_Try)(nil),
 	}
-	file_weft_host_v1_host_proto_msgTypes[42].OneofWrappers = []any{
+	file_weft_host_v1_host_proto_msgTypes[44].OneofWrappers = []any{
 		(*TraceQuery_Packet)(nil),
 		(*TraceQuery_Frame)(nil),
 	}
@@ -4193,7 +4350,7 @@ func file_weft_host_v1_host_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_host_v1_host_proto_rawDesc), len(file_weft_host_v1_host_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   52,
+			NumMessages:   54,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

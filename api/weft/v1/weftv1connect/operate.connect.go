@@ -43,6 +43,8 @@ const (
 	// OperateServiceConnectionsProcedure is the fully-qualified name of the OperateService's
 	// Connections RPC.
 	OperateServiceConnectionsProcedure = "/weft.v1.OperateService/Connections"
+	// OperateServiceTryRulesProcedure is the fully-qualified name of the OperateService's TryRules RPC.
+	OperateServiceTryRulesProcedure = "/weft.v1.OperateService/TryRules"
 	// OperateServiceRuleHitsProcedure is the fully-qualified name of the OperateService's RuleHits RPC.
 	OperateServiceRuleHitsProcedure = "/weft.v1.OperateService/RuleHits"
 	// OperateServiceLookupProcedure is the fully-qualified name of the OperateService's Lookup RPC.
@@ -68,6 +70,9 @@ type OperateServiceClient interface {
 	Drops(context.Context, *connect.Request[v1.DropsRequest]) (*connect.Response[v1.DropsResponse], error)
 	// Connections asks the hosts which connections rules have opened, and are followed.
 	Connections(context.Context, *connect.Request[v1.ConnectionsRequest]) (*connect.Response[v1.ConnectionsResponse], error)
+	// TryRules says of which flows that hosts have seen in the last hour a set of resources, if it were applied, would
+	// change the verdict. Nothing is stored or changed.
+	TryRules(context.Context, *connect.Request[v1.TryRulesRequest]) (*connect.Response[v1.TryRulesResponse], error)
 	// RuleHits asks the hosts how often the rules of access lists matched.
 	RuleHits(context.Context, *connect.Request[v1.RuleHitsRequest]) (*connect.Response[v1.RuleHitsResponse], error)
 	// Lookup says what policy holds for a CA in a subnet.
@@ -113,6 +118,12 @@ func NewOperateServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			httpClient,
 			baseURL+OperateServiceConnectionsProcedure,
 			connect.WithSchema(operateServiceMethods.ByName("Connections")),
+			connect.WithClientOptions(opts...),
+		),
+		tryRules: connect.NewClient[v1.TryRulesRequest, v1.TryRulesResponse](
+			httpClient,
+			baseURL+OperateServiceTryRulesProcedure,
+			connect.WithSchema(operateServiceMethods.ByName("TryRules")),
 			connect.WithClientOptions(opts...),
 		),
 		ruleHits: connect.NewClient[v1.RuleHitsRequest, v1.RuleHitsResponse](
@@ -165,6 +176,7 @@ type operateServiceClient struct {
 	fleetStatus *connect.Client[v1.FleetStatusRequest, v1.FleetStatusResponse]
 	drops       *connect.Client[v1.DropsRequest, v1.DropsResponse]
 	connections *connect.Client[v1.ConnectionsRequest, v1.ConnectionsResponse]
+	tryRules    *connect.Client[v1.TryRulesRequest, v1.TryRulesResponse]
 	ruleHits    *connect.Client[v1.RuleHitsRequest, v1.RuleHitsResponse]
 	lookup      *connect.Client[v1.LookupRequest, v1.LookupResponse]
 	verify      *connect.Client[v1.VerifyRequest, v1.VerifyResponse]
@@ -187,6 +199,11 @@ func (c *operateServiceClient) Drops(ctx context.Context, req *connect.Request[v
 // Connections calls weft.v1.OperateService.Connections.
 func (c *operateServiceClient) Connections(ctx context.Context, req *connect.Request[v1.ConnectionsRequest]) (*connect.Response[v1.ConnectionsResponse], error) {
 	return c.connections.CallUnary(ctx, req)
+}
+
+// TryRules calls weft.v1.OperateService.TryRules.
+func (c *operateServiceClient) TryRules(ctx context.Context, req *connect.Request[v1.TryRulesRequest]) (*connect.Response[v1.TryRulesResponse], error) {
+	return c.tryRules.CallUnary(ctx, req)
 }
 
 // RuleHits calls weft.v1.OperateService.RuleHits.
@@ -232,6 +249,9 @@ type OperateServiceHandler interface {
 	Drops(context.Context, *connect.Request[v1.DropsRequest]) (*connect.Response[v1.DropsResponse], error)
 	// Connections asks the hosts which connections rules have opened, and are followed.
 	Connections(context.Context, *connect.Request[v1.ConnectionsRequest]) (*connect.Response[v1.ConnectionsResponse], error)
+	// TryRules says of which flows that hosts have seen in the last hour a set of resources, if it were applied, would
+	// change the verdict. Nothing is stored or changed.
+	TryRules(context.Context, *connect.Request[v1.TryRulesRequest]) (*connect.Response[v1.TryRulesResponse], error)
 	// RuleHits asks the hosts how often the rules of access lists matched.
 	RuleHits(context.Context, *connect.Request[v1.RuleHitsRequest]) (*connect.Response[v1.RuleHitsResponse], error)
 	// Lookup says what policy holds for a CA in a subnet.
@@ -273,6 +293,12 @@ func NewOperateServiceHandler(svc OperateServiceHandler, opts ...connect.Handler
 		OperateServiceConnectionsProcedure,
 		svc.Connections,
 		connect.WithSchema(operateServiceMethods.ByName("Connections")),
+		connect.WithHandlerOptions(opts...),
+	)
+	operateServiceTryRulesHandler := connect.NewUnaryHandler(
+		OperateServiceTryRulesProcedure,
+		svc.TryRules,
+		connect.WithSchema(operateServiceMethods.ByName("TryRules")),
 		connect.WithHandlerOptions(opts...),
 	)
 	operateServiceRuleHitsHandler := connect.NewUnaryHandler(
@@ -325,6 +351,8 @@ func NewOperateServiceHandler(svc OperateServiceHandler, opts ...connect.Handler
 			operateServiceDropsHandler.ServeHTTP(w, r)
 		case OperateServiceConnectionsProcedure:
 			operateServiceConnectionsHandler.ServeHTTP(w, r)
+		case OperateServiceTryRulesProcedure:
+			operateServiceTryRulesHandler.ServeHTTP(w, r)
 		case OperateServiceRuleHitsProcedure:
 			operateServiceRuleHitsHandler.ServeHTTP(w, r)
 		case OperateServiceLookupProcedure:
@@ -358,6 +386,10 @@ func (UnimplementedOperateServiceHandler) Drops(context.Context, *connect.Reques
 
 func (UnimplementedOperateServiceHandler) Connections(context.Context, *connect.Request[v1.ConnectionsRequest]) (*connect.Response[v1.ConnectionsResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("weft.v1.OperateService.Connections is not implemented"))
+}
+
+func (UnimplementedOperateServiceHandler) TryRules(context.Context, *connect.Request[v1.TryRulesRequest]) (*connect.Response[v1.TryRulesResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("weft.v1.OperateService.TryRules is not implemented"))
 }
 
 func (UnimplementedOperateServiceHandler) RuleHits(context.Context, *connect.Request[v1.RuleHitsRequest]) (*connect.Response[v1.RuleHitsResponse], error) {
