@@ -55,8 +55,8 @@ func (s *Switch) write(want table.Set, d *delta, sweep bool) error {
 	errs = append(errs, s.putSources(d.putSources)...)
 	s.forgetSources(d.delSources)
 	errs = append(errs, s.putPeers(want, d.putPeers)...)
-	errs = append(errs, s.deleteSources(d.delSources)...)
 	errs = append(errs, s.putRecords(want, d.putRecords)...)
+	errs = append(errs, s.deleteSources(d.delSources)...) // after records that a host is named otherwise in
 	errs = append(errs, s.putRewrites(want, d)...)
 	errs = append(errs, s.putRoutes(want, d.putRoutes)...)
 	errs = append(errs, s.putFloods(want, d, sweep)...)

@@ -2,6 +2,8 @@ package datapath
 
 import (
 	"encoding/binary"
+	"errors"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -73,6 +75,52 @@ func TestReplacedRowsMixNoTenants(t *testing.T) {
 		t.Error("no packet came through")
 	}
 	t.Logf("%d packets went right", right)
+}
+
+// A host that loses its first Provider Address is named by its second from then on, and sends by that one
+// before, after, and while the tables say so: no packet comes between the rows.
+func TestAHostIsNamedOtherwise(t *testing.T) {
+	w := newWorld(t, Options{})
+	first := addr("192.0.2.99")
+	named := func(pa netip.Addr) table.Set {
+		s := w.policy()
+		for k, r := range s.Records {
+			if r.PA.IsValid() {
+				r.PA = pa
+				s.Records[k] = r
+			}
+		}
+		s.Peers[pa] = s.Peers[paR]
+		return s
+	}
+	both, second := named(first), named(paR)
+	delete(both.Peers, paR)
+	both.Sources[table.Source{Peer: first, PA: first}] = struct{}{}
+	both.Sources[table.Source{Peer: first, PA: paR}] = struct{}{}
+	done := make(chan error, 1)
+	go func() {
+		var err error
+		for range 300 {
+			err = errors.Join(err, w.Apply(both, true), w.Apply(second, true))
+		}
+		done <- err
+	}()
+	in := w.outerFrame(web, eth(macA, macR, 0x0800, ip4("10.0.0.6", "10.0.0.5", 17, 64, udp(1, 2, 10))))
+	for n := 1; ; n++ {
+		got, err := w.Run(FromUplink, uint32(w.u.Index), in)
+		if err != nil || got.Verdict != model.VerdictDelivered {
+			t.Errorf("packet %d: %s, %v", n, got.Verdict, err)
+		}
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+			t.Logf("%d packets", n)
+			return
+		default:
+		}
+	}
 }
 
 // Whoever deletes a port row may die before it deletes the row of local_mac: the next

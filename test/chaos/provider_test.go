@@ -200,6 +200,9 @@ func TestProviderChangesLoseNothing(t *testing.T) {
 			e.do(func() { traffic.More(between) })
 			traffic.More(after)
 			total := traffic.Finish()
+			if total.Lost > 0 {
+				t.Logf("drops:\n%s", w.Must("drops"))
+			}
 			w.Verified()
 			t.Logf("%s: %d streams, %d datagrams, %d lost, %d doubled, longest gap %s", e.name,
 				total.Streams, total.Sent, total.Lost, total.Doubled, total.Gap.Round(time.Millisecond))
