@@ -28,7 +28,7 @@ TOGETHER = 4
 LONGEST = ./internal/lab ./internal/datapath ./internal/agent ./test/packet ./test/kernels ./test/acceptance
 ALONE = ./test/bandwidth,./test/chaos
 
-test: ## everything that must pass; installs what it needs; root; about 24 minutes on 2 cores
+test: ## everything that must pass; installs what it needs; root; about 12 minutes on 2 cores
 	@test "$$(id -u)" = 0 || { echo "make test makes network namespaces and loads eBPF: run it as root" >&2; exit 1; }
 	@$(GO) run ./tools/needs test
 	@$(MAKE) -s --no-print-directory check build
