@@ -29,22 +29,11 @@ func (s operateService) Connections(ctx context.Context, req *connect.Request[we
 	if req.Msg.GetLimit() > maxConnections {
 		return nil, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("limit: %d; at most %d rows of each host can be shown: ask for one port", req.Msg.GetLimit(), maxConnections))
 	}
-	host := req.Msg.GetHost()
-	query := &hostv1.ConnectionsQuery{Tenant: req.Msg.GetTenant(), Limit: cmp.Or(req.Msg.GetLimit(), defaultConnections)}
-	if name := req.Msg.GetPort(); name != "" {
-		p, err := s.portNamed(name)
-		if err != nil {
-			return nil, err
-		}
-		if query.Port = uint32(p.ID); host == "" && p.Host() == "" {
-			return connect.NewResponse(&weftv1.ConnectionsResponse{}), nil
-		}
-		host = cmp.Or(host, p.Host())
-	}
-	hosts, err := s.hostsAsked(host)
+	port, hosts, err := s.portAsked(req.Msg.GetPort(), req.Msg.GetHost())
 	if err != nil {
 		return nil, err
 	}
+	query := &hostv1.ConnectionsQuery{Port: port, Tenant: req.Msg.GetTenant(), Limit: cmp.Or(req.Msg.GetLimit(), defaultConnections)}
 	out := &weftv1.ConnectionsResponse{}
 	for _, a := range s.ask(ctx, hosts, func() *hostv1.Query { return &hostv1.Query{Query: &hostv1.Query_Connections{Connections: query}} }) {
 		if a.err != nil {

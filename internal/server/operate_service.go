@@ -163,28 +163,33 @@ func (s operateService) askEach(ctx context.Context, hosts []string, q func(host
 	return out
 }
 
+// portAsked says which port is asked about, and where: of a port, only its host is asked, and nobody where it has none.
+func (s operateService) portAsked(name, host string) (uint32, []string, error) {
+	var id uint32
+	if name != "" {
+		p, err := s.portNamed(name)
+		if err != nil {
+			return 0, nil, err
+		}
+		if id = uint32(p.ID); host == "" && p.Host() == "" {
+			return id, nil, nil
+		}
+		host = cmp.Or(host, p.Host())
+	}
+	hosts, err := s.hostsAsked(host)
+	return id, hosts, err
+}
+
 // Drops asks hosts what they drop. Of a port, only its host is asked.
 func (s operateService) Drops(ctx context.Context, req *connect.Request[weftv1.DropsRequest]) (*connect.Response[weftv1.DropsResponse], error) {
 	if err := s.allow(ctx, identity.VerbOperate, model.Key{}); err != nil {
 		return nil, err
 	}
-	host := req.Msg.GetHost()
-	query := &hostv1.DropsQuery{}
-	if name := req.Msg.GetPort(); name != "" {
-		p, err := s.portNamed(name)
-		if err != nil {
-			return nil, err
-		}
-		query.Port = uint32(p.ID)
-		if host == "" && p.Host() == "" {
-			return connect.NewResponse(&weftv1.DropsResponse{}), nil
-		}
-		host = cmp.Or(host, p.Host())
-	}
-	hosts, err := s.hostsAsked(host)
+	port, hosts, err := s.portAsked(req.Msg.GetPort(), req.Msg.GetHost())
 	if err != nil {
 		return nil, err
 	}
+	query := &hostv1.DropsQuery{Port: port}
 	out := &weftv1.DropsResponse{}
 	for _, a := range s.ask(ctx, hosts, func() *hostv1.Query { return &hostv1.Query{Query: &hostv1.Query_Drops{Drops: query}} }) {
 		if a.err != nil {
