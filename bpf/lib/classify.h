@@ -305,6 +305,17 @@ static __noinline int rule_log_packet(const struct query *q, __u32 number)
 	return 0;
 }
 
+/* Counts a packet for rules that are not asked of it: their numbers and 1, until 0. */
+static __always_inline void rules_count(const __u32 *rules, __u32 len)
+{
+#pragma clang loop unroll(full)
+	for (int i = 0; i < CONN_RULES; i++) {
+		if (!rules[i])
+			break;
+		rule_count(rules[i] - 1, len);
+	}
+}
+
 /* Counts, and logs. */
 static __always_inline void rule_matched(const struct query *q, __u32 number)
 {
@@ -480,10 +491,13 @@ static __always_inline void judged_again(struct query *q, const struct judged *j
 	q->rule = j->rule;
 	q->opener = j->opener;
 	q->idle = j->idle;
+	q->hits = 0;
 #pragma clang loop unroll(full)
 	for (int i = 0; i < JUDGED_HITS; i++) {
 		if (j->hit[i] == RULE_NONE)
 			break;
+		q->hit[i] = j->hit[i];
+		q->hits = i + 1;
 		rule_matched(q, j->hit[i]);
 	}
 }

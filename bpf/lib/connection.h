@@ -112,8 +112,7 @@ static __always_inline struct connection *conn_read(struct query *q)
 	q->held.seen = c->seen;
 	q->held.rule = c->rule;
 	q->held.version = c->version;
-	q->held.idle = c->idle;
-	q->held.inbound = c->inbound;
+	q->held.terms = c->terms;
 	barrier();
 	return conn_same(c, q->key) && b->tag[i] == q->tag && !conn_expired(&q->held, q->now) ? c : NULL;
 }
@@ -192,6 +191,36 @@ static __always_inline __u32 conn_choose(const struct conn_bucket *b, struct que
 	return q->way;
 }
 
+/* Which rules count what is held: of q->hit those that there is room for, the opener first. If there are more, the opener. */
+static __always_inline void conn_counting(struct query *q)
+{
+	__u64 others = 0, at = 0;
+	bool first = false;
+
+	q->held.rule = RULE_NONE;
+#pragma clang loop unroll(full)
+	for (__u32 i = 0; i < JUDGED_HITS; i++) {
+		__u32 n = q->hit[i] & ~RULE_LOGS;
+
+		if (i >= q->hits)
+			break;
+		if (!first && (n == q->opener || q->opener == RULE_NONE)) {
+			q->held.rule = n;
+			first = true;
+			continue;
+		}
+		others |= (__u64)(n + 1) << at;
+		at += 20;
+	}
+	q->held.second = others;
+	q->held.third = others >> 20;
+	if (q->hits <= JUDGED_HITS && at <= 40)
+		return;
+	q->held.rule = q->opener;
+	q->held.second = 0;
+	q->held.third = CONN_MANY;
+}
+
 #define CONN_NEW 1       /* it is seen now */
 #define CONN_CONFIRMED 2
 
@@ -208,7 +237,7 @@ __noinline int conn_put(struct query *q, __u32 inbound, __u32 how)
 		q->held.key[i] = q->key[i];
 	if (how & CONN_NEW)
 		q->held.seen = q->now;
-	q->held.rule = q->opener;
+	conn_counting(q);
 	q->held.version = q->version;
 	q->held.idle = q->idle;
 	q->held.inbound = inbound;
@@ -404,7 +433,35 @@ static __always_inline int conn_search(struct query *q, bool inbound, enum conn_
 	q->set = inbound ? q->sets[1] : q->sets[0];
 	q->opener = RULE_NONE;
 	q->denied = 0;
+	q->hits = 0;
 	return CONN_SEARCH;
+}
+
+/* The rules that count what is held, as rules_count takes them. */
+static __always_inline void conn_rules(const struct query *q, __u32 *rules)
+{
+	rules[0] = q->held.rule + 1;
+	rules[1] = q->held.second;
+	rules[2] = q->held.third == CONN_MANY ? 0 : q->held.third;
+}
+
+/* Counts the packet for the rules that what is held is counted by, as if they had been asked. A global function: the
+ * verifier walks it once. */
+__noinline int conn_count(struct query *q)
+{
+	__u32 n = 0;
+
+	if (!q)
+		return 0;
+	conn_rules(q, q->counts[0]);
+	rules_count(q->counts[0], q->len);
+#pragma clang loop unroll(full)
+	for (__u32 i = 0; i < CONN_RULES; i++) {
+		q->hit[i] = q->counts[0][i] - 1;
+		n += q->hit[i] != RULE_NONE && n == i;
+	}
+	q->hits = q->held.third == CONN_MANY ? JUDGED_HITS + 1 : n;
+	return 0;
 }
 
 /* What is let through by what came before it: a later fragment, or an error about a connection. */
@@ -412,7 +469,10 @@ static __always_inline bool conn_follows(struct __sk_buff *skb, struct query *q)
 {
 	if (!q->ip || !(q->later ? conn_fragment_key(skb, q) : conn_is_error(q) && conn_quoted_key(skb, q)))
 		return false;
-	return conn_look(q) && q->held.version == q->version;
+	if (!conn_look(q) || q->held.version != q->version)
+		return false;
+	conn_count(q);
+	return true;
 }
 
 /* Allowed: the later fragments of a first one will follow it. */
@@ -420,7 +480,6 @@ static __always_inline int conn_allow(struct __sk_buff *skb, struct query *q)
 {
 	if (!connections_on || !q->fragment || q->later || !q->ip || !(q->inbound ? q->sets[1] : q->sets[0]) || !conn_fragment_key(skb, q))
 		return CONN_ALLOWED;
-	q->opener = RULE_NONE;
 	q->idle = CONN_FRAGMENT_IDLE;
 	conn_put(q, q->inbound, CONN_NEW);
 	return CONN_ALLOWED;
@@ -432,15 +491,16 @@ static __always_inline int conn_take(struct __sk_buff *skb, struct query *q)
 	bool back = q->held.inbound != q->inbound;
 
 	q->confirmed = back || q->way >= CONN_HALF;
-	if (q->held.version != q->version) {
+	if (q->held.version != q->version || q->held.third == CONN_MANY) {
 		if (conn_is_icmp(q, q->proto)) {
 			q->shown = q->remote_port;
 			q->remote_port = QUERY_SHOWN | (__u32)q->proto << 16 | (q->is6 ? ICMPV6_ECHO : ICMP_ECHO) << 8;
 		}
 		return conn_search(q, q->held.inbound, CONN_AGAIN);
 	}
+	q->opener = q->held.rule;
+	conn_count(q);
 	if (back && q->way < CONN_HALF) {
-		q->opener = q->held.rule;
 		q->idle = q->held.idle;
 		conn_put(q, q->held.inbound, CONN_CONFIRMED);
 	}

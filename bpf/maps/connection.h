@@ -21,12 +21,20 @@
 struct connection {
 	__u64 key[5];  /* local, remote; CONN_USED, protocol, ports */
 	__u64 seen;    /* last packet, ns; written down when it is CONN_SLACK old */
-	__u32 rule;    /* number of the one that opened it; RULE_NONE */
+	__u32 rule;    /* number of the one that opened it; of a fragment, of one that counts it; RULE_NONE */
 	__u32 version; /* of the port's rule sets, when it was judged */
-	__u16 idle;    /* s */
-	__u8 inbound;  /* the direction that opened it */
-	__u8 zero[5];
+	union {
+		struct {
+			__u64 idle : 16, /* s */
+				inbound : 8, /* the direction that opened it */
+				second : 20, third : 20; /* numbers of other rules that count its packets, and 1; 0: none */
+		};
+		__u64 terms;
+	};
 };
+
+#define CONN_RULES 3               /* that are remembered of a connection */
+#define CONN_MANY ((1u << 20) - 1) /* as the third: there are more. Then each packet is judged */
 
 _Static_assert(sizeof(struct connection) == 64, "connection: a cache line");
 

@@ -6,6 +6,7 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
+#include "maps/connection.h"
 #include "wire/outer.h"
 
 /* policy_turn: changes with everything that Apply writes: odd while it writes, another even number after.
@@ -58,9 +59,10 @@ struct known_out {
 	__u16 sum;              /* of the words of the outer IPv4 header that do not change */
 	__u32 zero;
 	struct outer_frame head;
+	__u32 follows[CONN_RULES], enters[CONN_RULES]; /* rules that count its packets: numbers and 1; 0: no more */
 };
 
-_Static_assert(sizeof(struct known_out) == 192, "known_out");
+_Static_assert(sizeof(struct known_out) == 216, "known_out");
 
 struct known_in {
 	__u64 turn, until;
@@ -68,10 +70,11 @@ struct known_in {
 	__u32 out, slot;
 	__u32 port_id; /* of the receiver's */
 	__u32 lost;
-	__u32 flags, zero;
+	__u32 flags;
+	__u32 enters[CONN_RULES];
 };
 
-_Static_assert(sizeof(struct known_in) == 136, "known_in");
+_Static_assert(sizeof(struct known_in) == 144, "known_in");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -86,6 +86,7 @@ struct query {
 	__u32 hits;                   /* rules that were counted; of these the first */
 	__u32 hit[JUDGED_HITS];
 	__u64 flow; /* lib/observe.h */
+	__u32 counts[2][CONN_RULES]; /* way/short.h: rules that count the packet, outbound and inbound: numbers and 1 */
 };
 
 #define RULE_NONE ~0u

@@ -251,6 +251,14 @@ static __always_inline void known_count_out(__u32 slot, __u32 len)
 	t->out_bytes += len;
 }
 
+static __always_inline void known_count_rules(const struct known_out *e, __u32 len)
+{
+	if (e->flags & KNOWN_FOLLOWS)
+		rules_count(e->follows, len);
+	if (e->flags & KNOWN_ENTERS)
+		rules_count(e->enters, len);
+}
+
 #define KNOWN_SENT 2 /* in cb[3], for a test run; 1 is the short way */
 
 static __always_inline int known_deliver(struct __sk_buff *skb, __u32 flags, __u32 out)
@@ -274,6 +282,7 @@ static __always_inline enum verdict known_out_send(struct __sk_buff *skb, struct
 	skb->cb[1] = e->out;
 	skb->cb[3] = KNOWN_SENT;
 	p->port_id = e->port_id;
+	known_count_rules(e, p->len);
 	if (known_out_write(skb, p, e, room))
 		return V_ENCAP_FAILED;
 	known_count_out(e->slot, p->len);
@@ -310,6 +319,18 @@ static __always_inline __u32 known_out_remote(const struct pkt *p, struct known_
 	return KNOWN_REMOTE | (p->outer6 ? KNOWN_OUTER6 : 0) | (p->vxlan ? KNOWN_VXLAN : 0);
 }
 
+/* Which rules count the packets of the flow: those that way/short.h has found. */
+static __always_inline void known_note_rules(bool any, __u32 *rules, __u32 direction)
+{
+	const struct query *q = any ? query_room() : NULL;
+
+	if (!q)
+		return;
+#pragma clang loop unroll(full)
+	for (int i = 0; i < CONN_RULES; i++)
+		rules[i] = q->counts[direction & 1][i];
+}
+
 /* Puts what the short way has found out of a packet that is about to be sent with e->head before it. */
 static __always_inline void known_out_put(const struct known *k, const struct pkt *p, struct known_out *e, __u32 limit, __u64 until, __u32 lost)
 {
@@ -334,6 +355,8 @@ static __always_inline void known_out_put(const struct known *k, const struct pk
 		flags |= (p->dport->flags & PORT_PEER ? KNOWN_PEER : 0) | (p->dport->flags & PORT_RULES ? KNOWN_ENTERS : 0);
 	}
 	e->flags = flags;
+	known_note_rules(flags & KNOWN_FOLLOWS, e->follows, 0);
+	known_note_rules(flags & KNOWN_ENTERS, e->enters, 1);
 	barrier();
 	e->turn = k->turn;
 }

@@ -210,6 +210,8 @@ static __always_inline enum verdict known_way(struct __sk_buff *skb, struct know
 	skb->cb[0] = V_DELIVERED;
 	skb->cb[1] = e->out;
 	skb->cb[3] = KNOWN_SENT;
+	if (e->flags & KNOWN_ENTERS)
+		rules_count(e->enters, f.len);
 	if (bpf_skb_store_bytes(skb, 0, &p->eth, sizeof(p->eth), 0))
 		return V_DECAP_FAILED;
 	known_count_in(e->slot, skb->len);
@@ -245,6 +247,7 @@ static __always_inline void known_in_put(const struct pkt *p, enum verdict v)
 	e->until = follows.until;
 	e->lost = follows.lost;
 	e->flags = (p->dport->flags & PORT_PEER ? KNOWN_PEER : 0) | (p->dport->flags & PORT_RULES ? KNOWN_ENTERS : 0);
+	known_note_rules(e->flags & KNOWN_ENTERS, e->enters, 1);
 	barrier();
 	e->turn = k->turn;
 }

@@ -168,8 +168,10 @@ static __always_inline bool short_allowed(const struct pkt *p, const struct port
 	acl_number(q->key + 2, inbound ? &p->src : &p->dst, is6);
 	q->key[4] = conn_word_of(is6, p->proto, inbound ? p->dport_l4 : p->sport, inbound ? p->sport : p->dport_l4);
 	f->lost += known_lost(port->slot);
-	if (!conn_see(q) || q->held.version != port->version || (q->held.inbound != inbound && q->way < CONN_HALF))
+	if (!conn_see(q) || q->held.version != port->version || (q->held.inbound != inbound && q->way < CONN_HALF) ||
+	    q->held.third == CONN_MANY)
 		return false;
+	conn_rules(q, q->counts[inbound]);
 	if (q->held.seen + CONN_SLACK < f->until)
 		f->until = q->held.seen + CONN_SLACK;
 	return true;
@@ -286,12 +288,29 @@ static __always_inline __u32 short_limit(const struct pkt *p)
 	return p->peer->mtu > room ? p->peer->mtu - room : 0;
 }
 
+/* Counts the packet for the rules of its connections. A global function: the verifier walks it once. */
+__noinline int short_count(__u32 out, __u32 in, __u32 len)
+{
+	const struct query *q = query_room();
+
+	if (!q)
+		return 0;
+	if (out & PORT_RULES)
+		rules_count(q->counts[0], len);
+	if (in & PORT_RULES)
+		rules_count(q->counts[1], len);
+	return 0;
+}
+
 /* Sends what short_may has let through. */
 static __always_inline enum verdict short_send(struct __sk_buff *skb, struct pkt *p, const struct known *k, const struct follows *f, int *answer)
 {
 	struct known_out *e = known_out_row(k);
+	__u32 out = p->port->flags, in = p->dport ? p->dport->flags : 0;
 	enum verdict v = V_ENCAP_FAILED;
 
+	if ((out | in) & PORT_RULES)
+		short_count(out, in, p->len);
 	if (e)
 		(v = short_write(skb, p, e))
 		|| (v = underlay(p))

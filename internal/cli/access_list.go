@@ -19,7 +19,7 @@ func (g *getter) printRules(ctx context.Context, lists []*weftv1.Resource) error
 	if err != nil {
 		g.say("the hosts' counters are not shown: %v", err)
 	}
-	t := newTable("TENANT", "LIST", "TIER", "MODE", "RULE", "DIRECTION", "ACTION", "PROTOCOL", "LOCAL", "REMOTE", "JUDGED", "BYTES", "SOURCE")
+	t := newTable("TENANT", "LIST", "TIER", "MODE", "RULE", "DIRECTION", "ACTION", "PROTOCOL", "LOCAL", "REMOTE", "PACKETS", "BYTES", "SOURCE")
 	for _, r := range lists {
 		spec, ref := r.GetAccessList().GetSpec(), refOf(r)
 		add := func(rule, direction, action, protocol, local, remote, source string) {

@@ -39,10 +39,10 @@ func TestWideListsShowEveryRuleWithItsCounters(t *testing.T) {
 	}
 	serve(t, f)
 	weft(t, "", "get", "acl", "-n", "red", "-o", "wide").want(t, ExitDone, `
-TENANT   LIST     TIER     MODE      RULE              DIRECTION   ACTION   PROTOCOL      LOCAL               REMOTE                      JUDGED   BYTES   SOURCE
-red      web-in   tenant   enforce   https             inbound     allow    tcp           any:443,8000-8100   10.0.0.0/24 groups office   7        700     policy.yaml:7
-red      web-in   tenant   enforce   ping              both        meter    icmp type 8   any                 any                         -        -       -
-red      web-in   tenant   enforce   default inbound   inbound     deny     any           any                 any                         1        60      -
+TENANT   LIST     TIER     MODE      RULE              DIRECTION   ACTION   PROTOCOL      LOCAL               REMOTE                      PACKETS   BYTES   SOURCE
+red      web-in   tenant   enforce   https             inbound     allow    tcp           any:443,8000-8100   10.0.0.0/24 groups office   7         700     policy.yaml:7
+red      web-in   tenant   enforce   ping              both        meter    icmp type 8   any                 any                         -         -       -
+red      web-in   tenant   enforce   default inbound   inbound     deny     any           any                 any                         1         60      -
 `, "host h2 does not answer: what it counts is not shown\n")
 	weft(t, "", "get", "accesslists", "-n", "red").want(t, ExitDone, `
 TENANT   NAME     TIER     MODE      RULES   INBOUND   OUTBOUND   STATE   AGE

@@ -35,8 +35,8 @@ func (a *app) getCommand() *cobra.Command {
 Kinds: tenants, hosts, pas (ProviderAddress), providerroutes, externals
 (ExternalNetwork), groups (AddressGroup), acls (AccessList), networks (VirtualNetwork), subnets (VirtualSubnet), profiles (PortProfile), ports,
 routes (CustomerRoute), records (LookupRecord); in any case, singular or plural.
--o wide of acls shows every rule with the packets that it has judged, on all hosts: of
-a connection, the one that opened it. connections, which
+-o wide of acls shows every rule with the packets that it matched, on all hosts, and all
+of the connections that it opened. connections, which
 are no resources, has flags of its own: weft get connections -h.
 -o yaml can be given back to weft apply; -o name prints KIND TENANT/NAME.`,
 		Args:              cobra.MinimumNArgs(1),

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"iter"
 	"maps"
 	"math/rand/v2"
@@ -50,9 +51,10 @@ type extent struct{ at, n uint32 }
 // region is where a rule set is.
 type region struct {
 	extent
-	numbers []uint32          // of its rules' counters, each once
-	sum     [sha256.Size]byte // of its tables
-	proved  bool              // they are what the set says, and not only what an earlier process left
+	numbers   []uint32          // of its rules' counters, each once
+	numbering uint32            // changes with them
+	sum       [sha256.Size]byte // of its tables
+	proved    bool              // they are what the set says, and not only what an earlier process left
 }
 
 // ruleStore knows what is where in `rule`, and which number each rule has.
@@ -168,6 +170,7 @@ func (s *Switch) putRuleSet(key table.RuleSetKey, set *table.RuleSet) error {
 		return err
 	}
 	fresh, err := s.rules.take(t, set, &r)
+	r.numbering = numberingOf(r.numbers)
 	if err == nil {
 		err = s.writeRules(key, t, set, r, fresh)
 	}
@@ -370,6 +373,14 @@ func (x *ruleStore) take(t *classify.Tables, set *table.RuleSet, r *region) (fre
 	return fresh, nil
 }
 
+func numberingOf(numbers []uint32) uint32 {
+	h := fnv.New32a()
+	for _, n := range numbers {
+		h.Write(binary.NativeEndian.AppendUint32(nil, n))
+	}
+	return h.Sum32()
+}
+
 // nameRules learns which rules the numbers of a set found in the map are of.
 func (x *ruleStore) nameRules(t *classify.Tables, set *table.RuleSet) {
 	for _, at := range t.Rules {
@@ -499,6 +510,7 @@ func readRegion(m *ebpf.Map, at uint32) (table.RuleSetKey, region, error) {
 	}
 	clear(b[classify.AtOwner*8 : (classify.AtOwner+4)*8])
 	r.sum = sha256.Sum256(b)
+	r.numbering = numberingOf(r.numbers)
 	return key, r, nil
 }
 

@@ -222,3 +222,65 @@ func TestRulesLog(t *testing.T) {
 		t.Errorf("%d packets: %d are told, and %d suppressed", sent, lines, suppressed)
 	}
 }
+
+// Whatever way the packets of a connection take, its rule counts each: through a restart, under other rules that still allow
+// it, and under the first again, when its number has been another's.
+func TestConnectionsCountForTheirRule(t *testing.T) {
+	pins := pinDir(t)
+	w := newWorld(t, Options{PinDir: pins})
+	allow := func(name string) table.Rule {
+		r := portRule(name, table.Allow, 53)
+		r.Stateful, r.Idle = true, time.Minute
+		return r
+	}
+	numbers, known := map[uint32]bool{}, 0
+	run := func(times int) {
+		t.Helper()
+		if err := w.Vouch(time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		for range times {
+			r, err := w.Run(FromPort, uint32(w.a.Index), dns())
+			if err != nil || r.Verdict != model.VerdictEncapsulated {
+				t.Fatalf("%s (%v)", r.Verdict, err)
+			}
+			if r.Known {
+				known++
+			}
+		}
+	}
+	counts := func(rule string, want uint64) {
+		t.Helper()
+		numbers[w.rules.number[ruleHash(ruleID(rule))]] = true
+		if n := w.hits(rule); n != want {
+			t.Errorf("rule %s counts %d packets, want %d", rule, n, want)
+		}
+	}
+	w.judge(uint32(w.a.Index), allow("first"))
+	w.apply(w.set, true)
+	run(7)
+	counts("first", 7)
+	w.Close()
+	w.Switch = open(t, Options{PinDir: pins})
+	run(7) // under the rules that it finds
+	w.apply(w.set, true)
+	run(7)
+	counts("first", 21)
+	w.judge(uint32(w.a.Index), allow("second"), allow("third"))
+	w.apply(w.set, true)
+	run(7)
+	counts("second", 7)
+	w.judge(uint32(w.a.Index), allow("first"))
+	w.apply(w.set, true)
+	run(7)
+	counts("first", 7)
+	if known < 10 {
+		t.Errorf("%d packets took the known way", known)
+	}
+	if len(numbers) != 3 {
+		t.Errorf("the rules had %d numbers; a rule that comes back is to have another", len(numbers))
+	}
+	if n := w.hits("second") + w.hits("third"); n != 0 {
+		t.Errorf("rules that are gone count %d packets", n)
+	}
+}

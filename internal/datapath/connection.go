@@ -44,7 +44,7 @@ type connectionRow struct {
 	Rule, Version uint32
 	Idle          uint16
 	Inbound       uint8
-	Zero          [5]uint8
+	Others        [5]uint8 // numbers of rules that count it beside
 }
 
 type connectionBucket struct {
@@ -105,11 +105,39 @@ func hasStateful(set *table.RuleSet) bool {
 	})
 }
 
-// rulesVersion changes with the rule sets of a port: keys are made of what they say. And with the port, so that what
+// rulesVersion changes with the rule sets of a port: keys are made of what they say. With the numbers of their rules, which
+// connections remember, and which are others where a set has been away for a while. And with the port, so that what
 // a packet notes late, when its port's slot is another's already, means nothing there.
-func rulesVersion(p table.Port) uint32 {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%x %x %d", p.Outbound, p.Inbound, p.ID))
+func (x *ruleStore) rulesVersion(p table.Port) uint32 {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%x %x %d %x %x", p.Outbound, p.Inbound, p.ID, x.regions[p.Outbound].numbering, x.regions[p.Inbound].numbering))
 	return binary.NativeEndian.Uint32(sum[:])
+}
+
+// mendVersion is for rows of ports that an older release has written: it reckoned their version otherwise.
+func (s *Switch) mendVersion(ifindex uint32, p table.Port) error {
+	var row portRow
+	if err := s.maps["port"].Lookup(ifindex, &row); err != nil {
+		return err
+	}
+	version := s.rules.rulesVersion(p)
+	if row.Version == version {
+		return nil
+	}
+	row.Version = version
+	return s.maps["port"].Put(ifindex, row)
+}
+
+func (s *Switch) mendVLANVersion(ifindex uint32, p table.VLANPort) error {
+	var row vlanPortRow
+	if err := s.maps["vlan_port"].Lookup(ifindex, &row); err != nil {
+		return err
+	}
+	version := s.rules.rulesVersion(p.Port)
+	if row.Port.Version == version {
+		return nil
+	}
+	row.Port.Version = version
+	return s.maps["vlan_port"].Put(ifindex, row)
 }
 
 // dropConnections takes the tables away of ports that will not be what they are.
@@ -331,7 +359,7 @@ func (s *Switch) connectionsAt(slot uint32, p table.Port) ([]Connection, Connect
 			openers[number] = true
 		}
 	}
-	version := rulesVersion(p)
+	version := s.rules.rulesVersion(p)
 	err = readAll(m, func(_ uint32, b connectionBucket) error {
 		for i, tag := range b.Tag {
 			c, ok := decodeConnection(b.Way[i], now)

@@ -222,13 +222,19 @@ func (x *ruleStore) oddLocalMACs(m *ebpf.Map, ports map[uint32]table.Port, slots
 }
 
 // mend deletes rows that make no sense, such as a former process leaves that died
-// between two writes, and makes local_mac what the ports say. It writes no policy:
+// between two writes, and makes versions and local_mac what the ports say. It writes no policy:
 // a row that Apply has to write again is not in the set.
 func (s *Switch) mend(h held) error {
 	var errs []error
 	for _, r := range h.odd {
 		s.log.Warn("deleting a row that makes no sense", "error", r.why)
 		errs = append(errs, ignoreMissing(s.maps[r.table].Delete(r.key)))
+	}
+	for ifindex, p := range h.set.Ports {
+		errs = append(errs, s.mendVersion(ifindex, p))
+	}
+	for ifindex, p := range h.set.VLANPorts {
+		errs = append(errs, s.mendVLANVersion(ifindex, p))
 	}
 	odd, err := s.rules.oddLocalMACs(s.maps["local_mac"], h.set.Ports, h.slots)
 	for _, r := range odd {

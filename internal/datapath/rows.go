@@ -262,7 +262,7 @@ func (x *ruleStore) encodePort(p table.Port, slot uint32) portRow {
 			flag[uint32](p.Inbound != p.Outbound || p.Inbound != table.RuleSetKey{}, portRules) | flag[uint32](p.Teaming, portTeaming) | flag[uint32](p.PriorityTag, portPriorityTag) |
 			flag[uint32](p.Transport == model.VXLAN, portVXLAN) | flag[uint32](p.Transport == model.Rewrite, portRewrite),
 		PA: addr16(p.PA), Gateway4: addr16(p.Gateway4), Gateway6: addr16(p.Gateway6), Isolation: uint32(p.Isolation),
-		Inbound: x.block(p.Inbound), Outbound: x.block(p.Outbound), Version: rulesVersion(p),
+		Inbound: x.block(p.Inbound), Outbound: x.block(p.Outbound), Version: x.rulesVersion(p),
 	}
 }
 

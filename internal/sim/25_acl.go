@@ -14,8 +14,8 @@ type Judgement struct {
 	Denied bool
 	By     *table.RuleAt  // the rule that decided; nil: none did
 	Hits   []table.RuleAt // rules that matched and were asked
-	// Follow says that a stateful rule is among those that decided, and Idle the smallest timeout of them.
-	Follow bool
+	// Opener is the first stateful rule among those that decided, and Idle the smallest timeout of such; nil: there is none.
+	Opener *table.RuleAt
 	Idle   time.Duration
 }
 
@@ -37,10 +37,12 @@ func Judge(set table.RuleSet, q table.Query) Judgement {
 			return j
 		}
 		if r := section.Rules[at.Rule]; r.Stateful {
-			if !j.Follow || r.Idle < j.Idle {
+			if j.Opener == nil || r.Idle < j.Idle {
 				j.Idle = r.Idle
 			}
-			j.Follow = true
+			if j.Opener == nil {
+				j.Opener = at
+			}
 		}
 		if section.Kind == table.Administrator {
 			return j
@@ -193,28 +195,32 @@ func (w *walk) query(p packet, localMAC, remoteMAC model.MAC) table.Query {
 	return q
 }
 
-// search asks the rules of a direction; of what they allow, it gives the timeout of the connection that begins.
-func (j judged) search(inbound bool, q table.Query) (model.Verdict, *time.Duration) {
+// search asks the rules of a direction; of what they allow, it gives the timeout of the connection that begins, and what
+// counts all that follows.
+func (j judged) search(inbound bool, q table.Query) (model.Verdict, *time.Duration, counting) {
 	set, ok := j.Set.RuleSets[j.rules()[index(inbound)]]
 	if !ok {
-		return model.VerdictContinue, nil // no set, no rules
+		return model.VerdictContinue, nil, counting{} // no set, no rules
 	}
 	found := Judge(*set, q)
-	j.result.Hits = append(j.result.Hits, hitsOf(set, found)...)
+	by := counting{rules: hitsOf(set, found)}
+	j.result.Hits = append(j.result.Hits, by.rules...)
 	if found.By == nil {
-		return j.say(model.VerdictContinue, "acl", "%s of port %d: no rule decides", j.direction(), j.port.ID), nil
+		return j.say(model.VerdictContinue, "acl", "%s of port %d: no rule decides", j.direction(), j.port.ID), nil, by
 	}
 	section := set.Sections[found.By.Section]
 	r := section.Rules[found.By.Rule]
 	if found.Denied {
 		j.result.Rule = r.ID // of a flooded frame, the last copy's
-		return j.say(model.VerdictAclDenied, "acl", "%s of port %d: denied by %s of the %s section", j.direction(), j.port.ID, r.ID, section.Kind), nil
+		return j.say(model.VerdictAclDenied, "acl", "%s of port %d: denied by %s of the %s section", j.direction(), j.port.ID, r.ID, section.Kind), nil, by
 	}
 	j.say(model.VerdictContinue, "acl", "%s of port %d: allowed, at last by %s of the %s section", j.direction(), j.port.ID, r.ID, section.Kind)
-	if !found.Follow {
-		return model.VerdictContinue, nil
+	if found.Opener == nil {
+		return model.VerdictContinue, nil, by
 	}
-	return model.VerdictContinue, &found.Idle
+	opener := set.Sections[found.Opener.Section].Rules[found.Opener.Rule].ID
+	by.opener = &opener
+	return model.VerdictContinue, &found.Idle, by
 }
 
 func hitsOf(set *table.RuleSet, j Judgement) []model.RuleID {

@@ -42,6 +42,29 @@ type connection struct {
 	seen    time.Duration
 	idle    time.Duration
 	rules   [2]table.RuleSetKey // of the port, when it was judged
+	by      counting
+}
+
+// counting are the rules that count a packet, and what follows it.
+type counting struct {
+	rules  []model.RuleID
+	opener *model.RuleID // the first stateful one that allowed it
+}
+
+// remembered is how many rules a switch remembers of a connection. Where there are more each packet is judged, and what
+// cannot be, fragments and errors, counts for the opener alone.
+const remembered = 3
+
+func (c counting) many() bool { return len(c.rules) > remembered }
+
+func (c counting) followed() []model.RuleID {
+	switch {
+	case !c.many():
+		return c.rules
+	case c.opener != nil:
+		return []model.RuleID{*c.opener}
+	}
+	return nil
 }
 
 // of gives what is remembered of a port.
@@ -94,26 +117,26 @@ func (w *walk) judge(port table.Port, inbound bool, p packet, q table.Query) mod
 		return model.VerdictContinue
 	}
 	if w.Connections == nil || !q.IP {
-		v, _ := j.search(inbound, q)
+		v, _, _ := j.search(inbound, q)
 		return v
 	}
 	k, ok := j.key()
-	v, belongs := model.VerdictContinue, false
+	v, belongs, by := model.VerdictContinue, false, counting{}
 	if ok {
-		v, belongs = j.belongs(k)
+		v, belongs, by = j.belongs(k)
 	}
 	if v == model.VerdictContinue && !belongs {
 		belongs = j.follows()
 	}
 	if v == model.VerdictContinue && !belongs {
 		var idle *time.Duration
-		if v, idle = j.search(inbound, q); idle != nil && ok {
-			j.Connections.of(port)[k] = &connection{inbound: inbound, seen: w.Now, idle: *idle, rules: j.rules()}
+		if v, idle, by = j.search(inbound, q); idle != nil && ok {
+			j.Connections.of(port)[k] = &connection{inbound: inbound, seen: w.Now, idle: *idle, rules: j.rules(), by: by}
 			w.say(v, "acl", "a connection begins")
 		}
 	}
 	if v == model.VerdictContinue && p.fragment && !p.later && j.rules()[index(inbound)] != (table.RuleSetKey{}) {
-		j.Connections.of(port)[j.fragmentKey()] = &connection{inbound: inbound, seen: w.Now, idle: fragmentIdle, rules: j.rules()}
+		j.Connections.of(port)[j.fragmentKey()] = &connection{inbound: inbound, seen: w.Now, idle: fragmentIdle, rules: j.rules(), by: by}
 	}
 	return v
 }
@@ -127,26 +150,28 @@ func index(inbound bool) int {
 
 // belongs tells whether the packet is of a connection that the rules still allow. If they no longer do, the packet is
 // judged for itself, unless it just has been.
-func (j judged) belongs(k connectionKey) (model.Verdict, bool) {
+func (j judged) belongs(k connectionKey) (model.Verdict, bool, counting) {
 	c := j.find(k)
 	if c == nil {
-		return model.VerdictContinue, false
+		return model.VerdictContinue, false, counting{}
 	}
-	if c.rules != j.rules() {
-		v, idle := j.search(c.inbound, j.asOpener())
+	if c.rules != j.rules() || c.by.many() {
+		v, idle, by := j.search(c.inbound, j.asOpener())
 		if idle == nil {
 			delete(j.Connections.of(j.port), k)
 			if c.inbound != j.inbound || v != model.VerdictContinue && !j.opens() {
-				return model.VerdictContinue, false
+				return model.VerdictContinue, false, by
 			}
-			return v, v == model.VerdictContinue
+			return v, v == model.VerdictContinue, by
 		}
-		c.idle, c.rules = *idle, j.rules()
+		c.idle, c.rules, c.by = *idle, j.rules(), by
+	} else {
+		j.result.Hits = append(j.result.Hits, c.by.rules...)
 	}
 	if j.Now-c.seen >= idleSlack {
 		c.seen = j.Now
 	}
-	return j.say(model.VerdictContinue, "acl", "%s of port %d: belongs to a connection", j.direction(), j.port.ID), true
+	return j.say(model.VerdictContinue, "acl", "%s of port %d: belongs to a connection", j.direction(), j.port.ID), true, c.by
 }
 
 // asOpener is the query as it was when the connection began.
@@ -182,6 +207,7 @@ func (j judged) follows() bool {
 		return false
 	}
 	j.say(model.VerdictContinue, "acl", "%s of port %d: follows what was allowed", j.direction(), j.port.ID)
+	j.result.Hits = append(j.result.Hits, c.by.followed()...)
 	return true
 }
 

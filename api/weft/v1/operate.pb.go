@@ -1427,8 +1427,8 @@ func (x *RuleHitsResponse) GetUnreachableHosts() []string {
 	return nil
 }
 
-// RuleHit counts what one rule matched when packets were judged, on all hosts since each has it. Packets of a connection
-// after the one that opened it are not judged, and count for no rule.
+// RuleHit counts what one rule matched, on all hosts since each has it, and all packets of the connections that it took
+// part in opening.
 type RuleHit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Tenant        string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
