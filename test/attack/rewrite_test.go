@@ -37,7 +37,6 @@ spec: {subnet: web, mac: "02:00:00:00:00:05", addresses: [10.0.0.5, "fd00:a::5"]
 
 // TestAttacksOnRewriting has evil, and the host h3, write to addresses of the underlay that stand for guests.
 func TestAttacksOnRewriting(t *testing.T) {
-	all := t
 	manifest := filepath.Join(t.TempDir(), "policy.yaml")
 	if err := os.WriteFile(manifest, []byte(rewritePolicy), 0o600); err != nil {
 		t.Fatal(err)
@@ -45,7 +44,6 @@ func TestAttacksOnRewriting(t *testing.T) {
 	f := &field{fleet.New(t, "w", fleet.Options{Spec: lab.Spec{Hosts: []string{"h1", "h2", "h3"}, Manifests: []string{manifest},
 		Guests: []lab.GuestSpec{{Port: alice}, {Port: bob}, {Port: evil}, {Port: "blue/mallory"}}}})}
 	f.Verified()
-	streams := f.Traffic(fleet.Pair{A: alice, B: bob, A4: addr("10.0.0.5"), A6: addr("fd00:a::5"), B4: addr("10.0.0.6"), B6: addr("fd00:a::6")})
 	aliceAt, bobAt, evilAt, malloryAt := f.standsAt(alice), f.standsAt(bob), f.standsAt(evil), f.standsAt("blue/mallory")
 	own := f.address("h3")
 	hello := datagram(4000, 53, 8)
@@ -53,34 +51,21 @@ func TestAttacksOnRewriting(t *testing.T) {
 		return v4(wire.IPv4{Proto: proto, Source: src, Destination: dst}, payload)
 	}
 	policy, carried := []string{"SOURCE_NOT_IN_POLICY"}, []string{"REWRITE_NOT_CARRIED"}
-	for _, a := range []attack{
+	attacks := []attack{
 		{name: "a guest writes to another's Provider Address", from: evil, frames: [][]byte{fromEvil(bobAt, protoUDP, hello)}, reasons: []string{"NO_ROUTE"}},
 		{name: "a guest writes in the name of a neighbour's Provider Address", from: evil, frames: [][]byte{ipFrame(aliceAt, addr("10.0.0.6"), protoUDP, hello)}, reasons: []string{"SPOOFED_CA"}},
 		{name: "a guest speaks to the underlay's routers by options", from: evil, frames: [][]byte{frame(bobMAC, evilMAC, wire.TypeIPv4, withOptions(packet(evil4, addr("10.0.0.6"), protoUDP, hello)))}, reasons: carried},
-		{name: "a host writes to a guest", from: "h3", frames: [][]byte{packet(own, aliceAt, protoUDP, hello)}, reasons: policy, port: alice},
-		{name: "a host writes in the name of another tenant's guest", from: "h3", frames: [][]byte{packet(malloryAt, aliceAt, protoUDP, hello)}, reasons: policy, port: alice},
-		{name: "a host writes in the name of a guest of the one it writes to", from: "h3", frames: [][]byte{packet(evilAt, aliceAt, protoUDP, hello)}, reasons: policy, port: alice},
-		{name: "a host tells a guest that another tenant's is unreachable", from: "h3", frames: [][]byte{packet(own, aliceAt, wire.ProtoICMP, unreachable(packet(aliceAt, malloryAt, protoUDP, hello)))}, reasons: policy, port: alice},
-		{name: "a host redirects a guest", from: "h3", frames: [][]byte{packet(own, aliceAt, wire.ProtoICMP, redirect4(5)[wire.EthernetLen+wire.IPv4Len:])}, reasons: append(carried, policy...), port: alice},
-		{name: "a host speaks by options", from: "h3", frames: [][]byte{withOptions(packet(malloryAt, aliceAt, protoUDP, hello))}, reasons: carried, port: alice},
-	} {
-		a.least = 10
-		t.Run(a.name, func(t *testing.T) {
-			f.T = t
-			defer func() { f.T = all }()
-			before := f.beliefs()
-			if packet := a.frames[0]; a.from == "h3" {
-				a.against, a.frames = func(f *field) func() { return f.forge(packet) }, nil
-			}
-			f.suffer(t, a)
-			streams.More(20)
-			if now := f.beliefs(); now != before {
-				t.Errorf("the victims believe\n%s\nand believed\n%s", now, before)
-			}
-		})
+		{name: "a host writes to a guest", from: "h3", against: forging(packet(own, aliceAt, protoUDP, hello)), reasons: policy, port: alice},
+		{name: "a host writes in the name of another tenant's guest", from: "h3", against: forging(packet(malloryAt, aliceAt, protoUDP, hello)), reasons: policy, port: alice},
+		{name: "a host writes in the name of a guest of the one it writes to", from: "h3", against: forging(packet(evilAt, aliceAt, protoUDP, hello)), reasons: policy, port: alice},
+		{name: "a host tells a guest that another tenant's is unreachable", from: "h3", against: forging(packet(own, aliceAt, wire.ProtoICMP, unreachable(packet(aliceAt, malloryAt, protoUDP, hello)))), reasons: policy, port: alice},
+		{name: "a host redirects a guest", from: "h3", against: forging(packet(own, aliceAt, wire.ProtoICMP, redirect4(5)[wire.EthernetLen+wire.IPv4Len:])), reasons: append(carried, policy...), port: alice},
+		{name: "a host speaks by options", from: "h3", against: forging(withOptions(packet(malloryAt, aliceAt, protoUDP, hello))), reasons: carried, port: alice},
 	}
-	total := streams.Finish()
-	t.Logf("%d datagrams of the victims, %d lost, the longest gap %s", total.Sent, total.Lost, total.Gap)
+	for i := range attacks {
+		attacks[i].least = 10
+	}
+	f.withstands(t, attacks)
 	f.Verified()
 }
 
@@ -113,6 +98,11 @@ func unreachable(about []byte) []byte {
 	must(wire.ICMP{Type: 3, Code: 1}.Encode(b))
 	must(wire.SealICMP(b))
 	return b
+}
+
+// forging is forge against a field.
+func forging(packet []byte) func(*field) (stop func()) {
+	return func(f *field) func() { return f.forge(packet) }
 }
 
 // forge has h3 send an IP packet, with whatever source it names, again and again until it is stopped.

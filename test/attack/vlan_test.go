@@ -85,23 +85,8 @@ func (f *field) do(where, command string) {
 
 // TestAttacksOnVLANs has evil do on a VLAN what it does in a subnet.
 func TestAttacksOnVLANs(t *testing.T) {
-	all := t
 	f := newVLANField(t, vlanPolicy, alice, bob, evil, trunk)
-	streams := f.Traffic(fleet.Pair{A: alice, B: bob, A4: addr("10.0.0.5"), A6: addr("fd00:a::5"), B4: addr("10.0.0.6"), B6: addr("fd00:a::6")})
-	before := f.beliefs()
-	for _, a := range vlanAttacks() {
-		t.Run(a.name, func(t *testing.T) {
-			f.T = t
-			defer func() { f.T = all }()
-			f.suffer(t, a)
-			streams.More(20)
-			if now := f.beliefs(); now != before {
-				t.Errorf("the victims believe\n%s\nand believed\n%s", now, before)
-			}
-		})
-	}
-	total := streams.Finish()
-	t.Logf("%d datagrams of the victims, %d lost, the longest gap %s", total.Sent, total.Lost, total.Gap)
+	f.withstands(t, vlanAttacks())
 	f.Verified()
 	f.traced()
 }
