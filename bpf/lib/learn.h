@@ -15,6 +15,7 @@
 #include "maps/learn.h"
 #include "maps/port.h"
 #include "wire/arp.h"
+#include "wire/ethernet.h"
 #include "wire/icmp.h"
 #include "wire/ip.h"
 
@@ -40,7 +41,8 @@ enum learn_kind {
 	LEARN_SAID,     /* by a guest that may learn addresses: is it about one that it has not? */
 	LEARN_DEFENDED, /* to a guest that looked whether an address is free: the switch's answer, whose it is */
 	LEARN_LEASED,   /* to a guest that may learn addresses: by a DHCP server? */
-	LEARN_SOUGHT    /* by a guest: an address that nobody has */
+	LEARN_SOUGHT,   /* by a guest: an address that nobody has */
+	LEARN_TEAMED    /* by a guest that teams its ports: anything, as another one of them */
 };
 
 #define LEARN_NO_SLOT ~0u /* not held to a pace */
@@ -98,7 +100,7 @@ static __always_inline bool learn_matters(const struct __sk_buff *skb, __u64 wor
 	__u16 type = word;
 	bool udp = type == TYPE_IPV4 && proto == PROTO_UDP;
 
-	if (kind == LEARN_SOUGHT)
+	if (kind == LEARN_SOUGHT || kind == LEARN_TEAMED)
 		return true;
 	if (kind == LEARN_DEFENDED)
 		return learn_to_anonymous(skb, type);
@@ -148,12 +150,28 @@ static __always_inline void learn_tell(struct __sk_buff *skb, const struct pkt *
 	learn_heard(skb, word, (__u64)slot << 32 | id, (__u64)vsid << 32 | p->base, learn_ports(p));
 }
 
+/* A port speaks as another one of its team. */
+static __always_inline bool learn_is_teamed(const struct port *port, const __u8 *mac, enum verdict v)
+{
+	return !v && port->flags & PORT_TEAMING && !same_mac(mac, port->mac);
+}
+
 /* After admit. */
 static __always_inline enum verdict learn_said(struct __sk_buff *skb, struct pkt *p, enum verdict v)
 {
-	if (p->port->flags & PORT_LEARN)
-		learn_tell(skb, p, learn_word(p, LEARN_SAID, v), p->port->slot, p->port->id, p->port->vsid);
+	bool teamed = learn_is_teamed(p->port, p->eth.src, v);
+
+	if (teamed || p->port->flags & PORT_LEARN)
+		learn_tell(skb, p, learn_word(p, teamed ? LEARN_TEAMED : LEARN_SAID, v), p->port->slot, p->port->id, p->port->vsid);
 	return v;
+}
+
+/* After what admits a guest on a VLAN. */
+static __always_inline enum verdict learn_teamed(struct __sk_buff *skb, const struct pkt *p, const struct port *port, const __u8 *mac)
+{
+	if (learn_is_teamed(port, mac, V_CONTINUE))
+		learn_tell(skb, p, learn_word(p, LEARN_TEAMED, V_CONTINUE), port->slot, port->id, 0);
+	return V_CONTINUE;
 }
 
 /* After respond. */

@@ -16,6 +16,7 @@
 #include "lib/ctx.h"
 #include "lib/finish.h"
 #include "lib/guard.h"
+#include "lib/learn.h"
 #include "maps/flood.h"
 #include "maps/scratch.h"
 #include "maps/traffic.h"
@@ -540,7 +541,7 @@ static __always_inline enum verdict vlan_from_port(struct vlaned *f)
 		return v;
 	if (!vlan_read(f))
 		return V_ENCAP_FAILED;
-	(v = vlan_judge_payload(f)) || (v = vlan_acl_outbound(f));
+	(v = vlan_judge_payload(f)) || (v = learn_teamed(f->skb, p, &f->from->port, f->eth.src)) || (v = vlan_acl_outbound(f));
 	if (v)
 		return v;
 	if (is_group(f->eth.dst)) {

@@ -155,6 +155,7 @@ type Agent struct {
 	samples samples
 	flows   *flowBook
 	guests  *guests
+	teams   teams
 	counts  counts
 	teller  teller
 	plugMu  sync.Mutex // one plug or unplug at a time

@@ -34,7 +34,7 @@ const (
 // sighted takes a frame that speaks of addresses.
 func (g *guests) sighted(s datapath.Sighting) {
 	p, ok := g.portOf(s)
-	if !ok {
+	if !ok || g.moved(p, s) {
 		return
 	}
 	g.mu.Lock()

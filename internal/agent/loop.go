@@ -184,6 +184,7 @@ func (l *loop) reconcile() {
 	l.nameOrphans(h)
 	l.under.externals = l.externals(h.goal)
 	now := pass{goal: h.goal, synced: h.synced, devices: l.devices(h.goal), ours: l.ours(), under: l.under}
+	defer func() { l.teams.placed(time.Now()) }()
 	if seen && now.equal(l.last) && !l.trouble && l.view.Load().settled {
 		l.publish(h, l.view.Load().want, append(standing, l.crowded...))
 		return

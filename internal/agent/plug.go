@@ -99,7 +99,7 @@ func (l *loop) stateOf(p *plug, h held, want table.Set) plugState {
 }
 
 // devices finds the plugged devices that are present, by the port that they
-// serve in the Goal, and notices when one was recreated.
+// serve in the Goal, and notices when one was recreated. Ports of a team may serve each other's.
 func (l *loop) devices(g *goal.Goal) map[model.PortID]device {
 	byName := make(map[string]netdev.Link, len(l.links))
 	for _, link := range l.links {
@@ -121,7 +121,27 @@ func (l *loop) devices(g *goal.Goal) map[model.PortID]device {
 			out[id] = device{ifindex: link.Index, veth: link.PeerElsewhere}
 		}
 	}
+	if l.last.goal == nil {
+		l.recallTeams(g, out)
+	}
+	l.teams.place(g.Ports, out)
 	return out
+}
+
+// recallTeams finds which ports had changed places before this process.
+func (l *loop) recallTeams(g *goal.Goal, devices map[model.PortID]device) {
+	for id := range devices {
+		if g.Ports[id].Settings.Team == "" {
+			continue
+		}
+		have, err := l.sw.ReadBack()
+		if err != nil {
+			l.log.Warn("ports that have changed places are on their own devices again", "error", err)
+			return
+		}
+		l.teams.recall(have, g.Ports, devices)
+		return
+	}
 }
 
 // ours are the plugged devices and the orphans, as far as they are present.

@@ -83,6 +83,11 @@ func TestWhatIsSighted(t *testing.T) {
 	unguarded(s, devWeb)(&set)
 	unguarded(s, devDB)(&set)
 	trustFar(mail, table.Trust{DHCP: true})(&set)
+	mate := set.Ports[s.ports[devFW]]
+	mate.Teaming, mate.Allowed = true, true
+	set.Ports[mate.IfIndex] = mate
+	set.Allowed[table.Allowed{IfIndex: mate.IfIndex, MAC: web.mac}] = struct{}{}
+	set.Allowed[table.Allowed{IfIndex: mate.IfIndex, Prefix: netip.PrefixFrom(web.v4, 32)}] = struct{}{}
 	apply(t, sw, set)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
@@ -131,6 +136,8 @@ func TestWhatIsSighted(t *testing.T) {
 		{"DHCP discovery", s.fromPort(devDB, dhcpFrame(everyone, newcomer, none4, broadcast, 68, 67)), model.VerdictMulticast, db.id},
 		{"DHCP release", s.fromPort(devDB, dhcpFrame(web.mac, newcomer, own, web.v4, 68, 67)), model.VerdictContinue, db.id},
 		{"DHCP by a port that does not learn", s.fromPort(devWeb, dhcpFrame(everyone, web.mac, none4, broadcast, 68, 67)), model.VerdictNoRecord, 0},
+		{"another port of its team", s.fromPort(devFW, ipFrame(db.mac, web.mac, dgram(web.v4, db.v4, 64, 4))), model.VerdictContinue, fw.id},
+		{"a port that may team, as itself", s.fromPort(devFW, ipFrame(db.mac, fw.mac, dgram(fw.v4, db.v4, 64, 4))), model.VerdictNoRecord, 0},
 		{"a lease from here", s.fromPort(devWeb, dhcpFrame(newcomer, web.mac, web.v4, foreign, 67, 68)), model.VerdictContinue, db.id},
 		{"a lease from far away", up(red1, ack), model.VerdictContinue, db.id},
 		{"a lease from a liar far away", up(red1, with(ack, 26, 10, 0, 0, 77)), model.VerdictNoRecord, 0},
