@@ -22,7 +22,7 @@ import (
 // Times that Up allows, on a machine with other things to do.
 const (
 	serverWait = 60 * time.Second
-	hostWait   = 60 * time.Second // and as much again for every 20 hosts
+	hostWait   = 3 * time.Minute // and as much again for every 20 hosts; an emulated machine takes one to verify the programs
 	policyWait = 60 * time.Second
 	lookAgain  = 50 * time.Millisecond
 )

@@ -57,7 +57,7 @@ func TestOldKernel(t *testing.T) {
 		test("datapath", "^Test(VerifierBudget|AttachIsIdempotentAndForgetsTheDead)$", ""),
 		test("packet", "^TestStoriesInTheProgram$", ""),
 	}
-	judge(t, k, programs, jobs, 4*time.Minute)
+	judge(t, k, programs, jobs, 9*time.Minute)
 }
 
 func TestKernels(t *testing.T) {
@@ -67,6 +67,7 @@ func TestKernels(t *testing.T) {
 	programs := build(t, "internal/datapath", "test/packet", "test/taps", "test/interop", "cmd/weftd", "cmd/weft")
 	for _, target := range targets {
 		t.Run(target.suite, func(t *testing.T) {
+			t.Parallel() // each machine has one processor
 			k, err := getKernel(target.suite, true)
 			if err != nil {
 				t.Fatal(err)
@@ -74,13 +75,13 @@ func TestKernels(t *testing.T) {
 			jobs := []job.Job{
 				test("taps", ".", "", "WEFT_STRATEGY="+target.strategy),
 				test("datapath", "^Test(VerifierBudget|AttachIsIdempotentAndForgetsTheDead|GuestsTalk|TapGuestsTalk|XDPStripsBeforeGRO)$", ""),
-				{Name: "uplinks", Args: []string{"/tests/datapath", "-test.v", "-test.timeout", "10m", "-test.run", "^TestBondsAndVLANs$"}, Env: []string{"WEFT_EMULATED=1"}},
-				{Name: "forwarding", Args: []string{"/tests/datapath", "-test.v", "-test.timeout", "10m", "-test.run", forwarding}, Env: []string{"WEFT_EMULATED=1"}},
+				{Name: "uplinks", Args: []string{"/tests/datapath", "-test.v", "-test.timeout", "30m", "-test.run", "^TestBondsAndVLANs$"}, Env: []string{"WEFT_EMULATED=1"}},
+				{Name: "forwarding", Args: []string{"/tests/datapath", "-test.v", "-test.timeout", "30m", "-test.run", forwarding}, Env: []string{"WEFT_EMULATED=1"}},
 				test("packet", ".", "", "WEFT_EMULATED=1"),
 				test("interop", ".", "", "WEFT_EMULATED=1"),
 				{Name: "demo", Args: []string{"/bin/weftd", "lab", "demo", "-f", "/examples/demo-lab.yaml"}},
 			}
-			judge(t, k, programs, jobs, 38*time.Minute)
+			judge(t, k, programs, jobs, 75*time.Minute)
 		})
 	}
 }
@@ -92,7 +93,7 @@ func all() bool { return os.Getenv(envAll) != "" }
 
 // test is a job that runs the tests of a package.
 func test(name, run, skip string, env ...string) job.Job {
-	args := []string{"/tests/" + name, "-test.v", "-test.timeout", "10m", "-test.run", run}
+	args := []string{"/tests/" + name, "-test.v", "-test.timeout", "30m", "-test.run", run}
 	if skip != "" {
 		args = append(args, "-test.skip", skip)
 	}
@@ -212,17 +213,22 @@ func tally(output string) string {
 	return fmt.Sprintf(", %d tests passed, %d failed%s", n["PASS"], n["FAIL"], skipped)
 }
 
-// reasons are the lines of an output that belong to what failed: those between a
-// failure and the next verdict, or all at the end when nobody says what failed.
+// reasons are the lines of an output that belong to what failed: those around its
+// verdict, from the one before to the next, or all at the end when nobody says what failed.
 func reasons(output string) string {
 	const most = 150
-	var lines []string
+	var lines, since []string // since the last verdict
 	failed := false
 	for line := range strings.Lines(output) {
 		if m := verdict.FindStringSubmatch(line); m != nil {
-			failed = m[1] == "FAIL"
+			if failed = m[1] == "FAIL"; failed {
+				lines = append(lines, since[max(0, len(since)-most/3):]...)
+			}
+			since = nil
 		} else if strings.HasPrefix(line, "=== ") {
 			continue
+		} else if !failed {
+			since = append(since, line)
 		}
 		if failed {
 			lines = append(lines, line)
@@ -284,6 +290,13 @@ func grown(recorded, now figures) (findings []string) {
 		}
 	}
 	return findings
+}
+
+func TestReasonsAreThoseOfWhatFailed(t *testing.T) {
+	got := reasons("=== RUN   TestA\n    a.go:1: fine\n--- PASS: TestA (0.1s)\n=== RUN   TestB\n    b.go:2: why\n--- FAIL: TestB (0.2s)\n    b.go:3: more\n--- PASS: TestC (0.1s)\nPASS\n")
+	if want := "    b.go:2: why\n--- FAIL: TestB (0.2s)\n    b.go:3: more\n"; got != want {
+		t.Fatalf("%q, want %q", got, want)
+	}
 }
 
 func TestGrowthOfATenthIsAllowed(t *testing.T) {

@@ -32,6 +32,9 @@ func (h histogram) check(t *testing.T) {
 			good += n
 		}
 	}
+	if emulated() {
+		return // too few of them
+	}
 	for _, v := range model.Verdicts() {
 		if _, live := liveOnly[v.Verdict]; !live && v.Stage != "vlan" && h[v.Verdict] == 0 {
 			t.Errorf("no packet met %s: the generator is too tame", v.Name)

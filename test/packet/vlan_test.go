@@ -334,6 +334,9 @@ func TestVLANDifferential(t *testing.T) {
 		}
 	}
 	t.Logf("%d frames, seed %d:\n%s", packets, seed, h)
+	if emulated() {
+		return // too few of them
+	}
 	for _, v := range model.Verdicts() {
 		if (v.Stage == "vlan" || v.Stage == "acl" || v.Stage == "admit" && !inSubnets[v.Verdict]) && h[v.Verdict] == 0 {
 			t.Errorf("no frame met %s", v.Name)
