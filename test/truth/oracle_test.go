@@ -18,25 +18,42 @@ type probe struct {
 	Proto        string
 	Sport, Dport uint16
 	Reply        bool // of an earlier probe that has arrived
+	Tag          int  // VLAN tag; 0: none
+	Part         part // of a datagram
 }
+
+// part is a piece of a datagram: later ones do not say the ports.
+type part int
+
+const (
+	whole part = iota
+	first
+	later  // of the same datagram as the first that was sent before it
+	orphan // later, and there was no first
+)
 
 // tried is whether the oracle lets a probe arrive, and leaves behind what it opened.
 func (p *policy) tried(q probe, open connections) bool {
-	return p.together(q.From, q.To) && p.judged("outbound", q.From, q.To, q, open) && p.judged("inbound", q.To, q.From, q, open)
+	return p.together(q) && p.judged("outbound", q.From, q.To, q, open) && p.judged("inbound", q.To, q.From, q, open)
 }
 
 // together is hnv 5.2's table, within a subnet; ports without a mode are a community.
-func (p *policy) together(from, to int) bool {
+func (p *policy) together(q probe) bool {
+	from, to := q.From, q.To
 	a, b := p.Ports[from].Isolation, p.Ports[to].Isolation
+	if places[from].subnet == onVLAN {
+		return p.Ports[from].VLAN.carries(p.Ports[to].VLAN, q.Tag)
+	}
 	return places[from].subnet != places[to].subnet || a == "promiscuous" || b == "promiscuous" || a == b && a != "isolated"
 }
 
-// connection as acl.md keys it.
+// connection as acl.md keys it, or a datagram whose first fragment was let pass: those have a direction.
 type connection struct {
 	at, other  int
 	family     int
 	proto      string
 	here, afar uint16
+	datagram   string
 }
 
 type connections map[connection]bool
@@ -47,22 +64,36 @@ func (p *policy) judged(direction string, at, other int, q probe, open connectio
 	if direction == "inbound" {
 		here, afar = afar, here
 	}
-	key := connection{at, other, q.Family, q.Proto, here, afar}
+	datagram := connection{at: at, other: other, family: q.Family, here: q.Sport, datagram: direction}
+	if q.Part == later || q.Part == orphan {
+		if open[datagram] && q.Part == later {
+			return true
+		}
+		allowed, _ := p.search(direction, at, other, q.Family, q.Proto, nil)
+		return allowed
+	}
+	key := connection{at: at, other: other, family: q.Family, proto: q.Proto, here: here, afar: afar}
 	if q.Proto == "icmp" {
 		key.here, key.afar = q.Sport, 0
 	}
-	if open[key] {
-		return true
+	allowed, remember := open[key], false
+	if !allowed {
+		allowed, remember = p.search(direction, at, other, q.Family, q.Proto, &ports{here, afar})
 	}
-	allowed, remember := p.search(direction, at, other, q.Family, q.Proto, here, afar)
 	if allowed && remember {
 		open[key] = true
+	}
+	if allowed && q.Part == first {
+		open[datagram] = true
 	}
 	return allowed
 }
 
+// ports of a packet that says them, at the place and at the other.
+type ports struct{ here, afar uint16 }
+
 // search asks the sections in turn.
-func (p *policy) search(direction string, at, other, family int, proto string, here, afar uint16) (allowed, stateful bool) {
+func (p *policy) search(direction string, at, other, family int, proto string, says *ports) (allowed, stateful bool) {
 	ask := func(tier string, lists ...[]string) (action string, remember bool) {
 		type placed struct {
 			rule
@@ -89,18 +120,22 @@ func (p *policy) search(direction string, at, other, family int, proto string, h
 			return cmp.Or(cmp.Compare(b.Weight, a.Weight), cmp.Compare(a.list, b.list), cmp.Compare(a.place, b.place))
 		})
 		for _, r := range all {
-			if r.Action != "meter" && (r.Direction == "both" || r.Direction == direction) && p.matches(r.rule, at, other, family, proto, here, afar) {
+			if r.Action != "meter" && (r.Direction == "both" || r.Direction == direction) && p.matches(r.rule, at, other, family, proto, says) {
 				return r.Action, r.Stateful
 			}
 		}
 		return "", false
 	}
-	port, subnet := p.Ports[at], p.Subnet[places[at].subnet]
+	port := p.Ports[at]
+	var network, subnet []string // a port on a VLAN has none
+	if s := places[at].subnet; s != onVLAN {
+		network, subnet = p.Network, p.Subnet[s]
+	}
 	attached := port.Lists
 	if i := slices.IndexFunc(p.Profiles, func(q profile) bool { return q.Name == port.Profile }); i >= 0 {
 		attached = slices.Concat(p.Profiles[i].Lists, attached)
 	}
-	action, remember := ask("administrator", p.Network, subnet, attached)
+	action, remember := ask("administrator", network, subnet, attached)
 	switch action {
 	case "allow":
 		return true, remember
@@ -108,7 +143,7 @@ func (p *policy) search(direction string, at, other, family int, proto string, h
 		return false, false
 	}
 	decided := false
-	for _, level := range [][]string{p.Network, subnet, attached} {
+	for _, level := range [][]string{network, subnet, attached} {
 		action, s := ask("tenant", level)
 		if action == "deny" {
 			return false, false
@@ -125,7 +160,7 @@ func (p *policy) search(direction string, at, other, family int, proto string, h
 	if decided {
 		return true, stateful
 	}
-	action, remember = ask("default", p.Network, subnet, attached)
+	action, remember = ask("default", network, subnet, attached)
 	return action != "deny", remember
 }
 
@@ -156,7 +191,7 @@ func (p *policy) basic(direction string, at, other, family int, isMAC bool) (act
 }
 
 // matches is whether all that a rule names is so.
-func (p *policy) matches(r rule, at, other, family int, proto string, here, afar uint16) bool {
+func (p *policy) matches(r rule, at, other, family int, proto string, says *ports) bool {
 	if proto == "icmp" && family == 1 {
 		proto = "icmpv6"
 	}
@@ -171,7 +206,10 @@ func (p *policy) matches(r rule, at, other, family int, proto string, here, afar
 			return false
 		}
 	}
-	return inRange(r.LocalPorts, here) && inRange(r.RemotePorts, afar)
+	if says == nil && len(r.LocalPorts)+len(r.RemotePorts) > 0 {
+		return r.Action == "deny"
+	}
+	return says == nil || inRange(r.LocalPorts, says.here) && inRange(r.RemotePorts, says.afar)
 }
 
 func inside(prefixes []string, a netip.Addr) bool {

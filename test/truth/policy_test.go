@@ -11,10 +11,10 @@ import (
 	"github.com/weft-sdn/weft/internal/model"
 )
 
-// place is where a guest of every case is; all cases have the same six.
+// place is where a guest of every case is; all cases have the same ten.
 type place struct {
 	name   string
-	subnet int // 0 or 1
+	subnet int // 0 or 1, or onVLAN
 	host   string
 	label  string // role
 	mac    model.MAC
@@ -24,12 +24,16 @@ type place struct {
 var places = []place{
 	newPlace(0, 1, "h1", "web"), newPlace(0, 2, "h1", "db"), newPlace(0, 3, "h2", "web"),
 	newPlace(1, 1, "h1", "db"), newPlace(1, 2, "h2", "web"), newPlace(1, 3, "h2", "db"),
+	newPlace(onVLAN, 1, "h1", "web"), newPlace(onVLAN, 2, "h1", "db"), newPlace(onVLAN, 3, "h2", "web"), newPlace(onVLAN, 4, "h2", "db"),
 }
+
+// onVLAN is the subnet of places on a physical network, whom no router joins with the others.
+const onVLAN = 2
 
 var subnets = [2]string{"a", "b"}
 
 func newPlace(subnet, n byte, host, label string) place {
-	s := subnets[subnet]
+	s := "abc"[subnet : subnet+1]
 	return place{name: fmt.Sprintf("%s%d", s, n), subnet: int(subnet), host: host, label: label,
 		mac: model.MAC{2, 0, 0, 0, subnet + 1, n},
 		ca:  [2]netip.Addr{netip.AddrFrom4([4]byte{10, 0, subnet, 4 + n}), netip.MustParseAddr(fmt.Sprintf("fd00:%s::%d", s, 4+n))}}
@@ -50,6 +54,7 @@ type port struct {
 	Profile   string
 	Lists     []string
 	Isolation string // "" none, "isolated", "promiscuous", or the name of a community
+	VLAN      vlan   // of a place on a VLAN, instead
 	Basic     []basic
 }
 
@@ -123,10 +128,14 @@ func random(r *rand.Rand) *policy {
 		p.Profiles = append(p.Profiles, profile{fmt.Sprintf("p%d", i), some(r, 3, lists)})
 		profiles = append(profiles, p.Profiles[i].Name)
 	}
+	near := []vlan{pick(r, vlans...), pick(r, vlans...), pick(r, vlans...)} // so that some meet
 	for i := range p.Ports {
 		q := port{Profile: pick(r, profiles...), Lists: some(r, 4, lists), Isolation: pick(r, "", "", "", "", "isolated", "promiscuous", "red", "blue")}
 		if r.IntN(4) == 0 {
 			q.Basic = append(q.Basic, randomBasic(r))
+		}
+		if places[i].subnet == onVLAN {
+			q.Isolation, q.VLAN = "", pick(r, near...)
 		}
 		p.Ports[i] = q
 	}
@@ -135,7 +144,7 @@ func random(r *rand.Rand) *policy {
 	return p
 }
 
-var prefixes = []string{"10.0.0.0/24", "10.0.1.0/24", "10.0.0.4/30", "10.0.1.6/32", "10.0.0.0/16", "fd00:a::/64", "fd00:b::/64", "fd00:a::6/127", "fd00::/16", "0.0.0.0/0", "::/0"}
+var prefixes = []string{"10.0.0.0/24", "10.0.1.0/24", "10.0.0.4/30", "10.0.1.6/32", "10.0.0.0/16", "fd00:a::/64", "fd00:b::/64", "fd00:a::6/127", "fd00::/16", "10.0.2.0/24", "10.0.2.6/31", "fd00:c::/64", "0.0.0.0/0", "::/0"}
 
 func randomRule(r *rand.Rand, name, tier string, groups []string) rule {
 	q := rule{Name: name, Direction: pick(r, "inbound", "outbound", "both"), Action: pick(r, "allow", "allow", "deny", "deny", "meter"),
@@ -217,14 +226,23 @@ func (p *policy) manifest(tenant string) string {
 			add("transport", []string{"nvgre", "vxlan"}[i]).names("accessLists", p.Subnet[i]))
 	}
 	for i, at := range places {
+		if at.subnet == onVLAN && p.Ports[i].VLAN.spec == "" {
+			continue
+		}
 		// Labels are what groups find ports by.
-		fmt.Fprintf(&b, "---\nkind: Port\nmetadata: {tenant: %s, name: %s, labels: {role: %s}}\nspec: %s\n", tenant, at.name, at.label, p.Ports[i].fields(at))
+		fmt.Fprintf(&b, "---\nkind: Port\nmetadata: {tenant: %s, name: %s, labels: {role: %s}}\nspec: %s\n", tenant, at.name, at.label, p.Ports[i].fields(tenant, at))
 	}
 	return b.String()
 }
 
-func (q port) fields(at place) fields {
-	f := fields{}.add("subnet", subnets[at.subnet]).add("mac", strconv.Quote(at.mac.String())).
+func (q port) fields(tenant string, at place) fields {
+	f := fields{}
+	if at.subnet == onVLAN {
+		f = f.add("vlan", "{network: "+lan(tenant)+", "+q.VLAN.spec+"}")
+	} else {
+		f = f.add("subnet", subnets[at.subnet])
+	}
+	f = f.add("mac", strconv.Quote(at.mac.String())).
 		names("addresses", []string{at.ca[0].String(), at.ca[1].String()}).add("host", at.host).names("accessLists", q.Lists).add("profile", q.Profile)
 	switch q.Isolation {
 	case "":
@@ -300,6 +318,9 @@ func (p *policy) smaller() (out []*policy) {
 	for i := range p.Ports {
 		if p.Ports[i].Isolation != "" {
 			without(func(q *policy) { q.Ports[i].Isolation = "" })
+		}
+		if v := p.Ports[i].VLAN; v.spec != "" && v.spec != vlans[0].spec {
+			without(func(q *policy) { q.Ports[i].VLAN = vlans[0] })
 		}
 		for n := range p.Ports[i].Basic {
 			without(func(q *policy) { q.Ports[i].Basic = slices.Delete(q.Ports[i].Basic, n, n+1) })

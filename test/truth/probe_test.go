@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -68,22 +70,53 @@ func (q probe) frame(id uint64, vsid [2]model.VSID) []byte {
 	if from.subnet != to.subnet {
 		mac = model.RouterMAC(vsid[from.subnet])
 	}
-	l4 := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(q.l4(), magic), id)
 	src, dst := from.ca[q.Family], to.ca[q.Family]
 	proto := map[string]uint8{"tcp": 6, "udp": 17, "icmp": 1}[q.Proto]
 	if q.Proto == "icmp" && q.Family == 1 {
 		proto = 58
 	}
-	seal(l4, map[uint8]int{6: 16, 17: 6, 1: 2, 58: 2}[proto], wire.Checksum(l4, func() uint32 {
-		if proto == 1 {
-			return 0
-		}
-		return wire.PseudoHeader(src, dst, proto, len(l4))
-	}()))
-	if q.Family == 1 {
-		return ethernet(mac, from.mac, wire.TypeIPv6, v6(wire.IPv6{Next: proto, HopLimit: 64, Source: src, Destination: dst, PayloadLen: uint16(len(l4))}, l4))
+	payload := q.payload(id, src, dst, proto)
+	more, offset := q.Part == first, 0
+	if q.Part > first {
+		offset = firstLen
 	}
-	return ethernet(mac, from.mac, wire.TypeIPv4, v4(wire.IPv4{HeaderLen: wire.IPv4Len, TotalLen: uint16(wire.IPv4Len + len(l4)), TTL: 64, Proto: proto, Source: src, Destination: dst}, l4))
+	if q.Family == 1 {
+		if q.Part != whole {
+			payload, proto = append(fragmentHeader(proto, q.Sport, offset, more), payload...), 44
+		}
+		return q.ethernet(mac, wire.TypeIPv6, v6(wire.IPv6{Next: proto, HopLimit: 64, Source: src, Destination: dst, PayloadLen: uint16(len(payload))}, payload))
+	}
+	return q.ethernet(mac, wire.TypeIPv4, v4(wire.IPv4{HeaderLen: wire.IPv4Len, TotalLen: uint16(wire.IPv4Len + len(payload)), ID: q.Sport, MoreFrags: more, FragOffset: uint16(offset / 8),
+		TTL: 64, Proto: proto, Source: src, Destination: dst}, payload))
+}
+
+// firstLen is how long a first fragment is: a header of UDP and the mark.
+const firstLen = 8 + 16
+
+// payload is what is behind the IP header; a later fragment has the mark alone.
+func (q probe) payload(id uint64, src, dst netip.Addr, proto uint8) []byte {
+	var l4 []byte
+	if q.Part <= first {
+		l4 = q.l4()
+	}
+	l4 = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(l4, magic), id)
+	if q.Part == whole {
+		pseudo := wire.PseudoHeader(src, dst, proto, len(l4))
+		if proto == 1 {
+			pseudo = 0
+		}
+		seal(l4, map[uint8]int{6: 16, 17: 6, 1: 2, 58: 2}[proto], wire.Checksum(l4, pseudo))
+	}
+	return l4
+}
+
+// fragmentHeader of IPv6 (RFC 8200 section 4.5).
+func fragmentHeader(next uint8, id uint16, offset int, more bool) []byte {
+	at := uint16(offset)
+	if more {
+		at |= 1
+	}
+	return []byte{next, 0, byte(at >> 8), byte(at), 0, 0, byte(id >> 8), byte(id)}
 }
 
 // l4 is the header in front of the mark, with room for its checksum.
@@ -91,7 +124,11 @@ func (q probe) l4() []byte {
 	ports := binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, q.Sport), q.Dport)
 	switch q.Proto {
 	case "udp":
-		return append(ports, 0, 8+16, 0, 0)
+		length := byte(8 + 16)
+		if q.Part == first {
+			length += 16
+		}
+		return append(ports, 0, length, 0, 0)
 	case "tcp":
 		flags := byte(0x02) // SYN
 		if q.Reply {
@@ -105,10 +142,14 @@ func (q probe) l4() []byte {
 
 func seal(b []byte, at int, checksum uint16) { binary.BigEndian.PutUint16(b[at:], checksum) }
 
-func ethernet(dst, src model.MAC, kind uint16, payload []byte) []byte {
+// ethernet puts the packet into a frame, with the tag if there is one.
+func (q probe) ethernet(dst model.MAC, kind uint16, packet []byte) []byte {
 	b := make([]byte, wire.EthernetLen)
-	must(wire.Ethernet{Dst: dst, Src: src, Type: kind}.Encode(b))
-	return append(b, payload...)
+	must(wire.Ethernet{Dst: dst, Src: places[q.From].mac, Type: kind}.Encode(b))
+	if q.Tag != 0 {
+		b = slices.Insert(b, 12, 0x81, 0, byte(q.Tag>>8), byte(q.Tag))
+	}
+	return append(b, packet...)
 }
 
 func v4(h wire.IPv4, payload []byte) []byte {
@@ -130,33 +171,60 @@ func must(err error) {
 	}
 }
 
-// probes are all that is tried of one tenant: every ordered pair, both families, and what
+// probes are all that is tried of one tenant: every ordered pair that could ever speak, both families, and what
 // the rules of random tell apart. Source ports and identifiers are of one round alone: connections outlive it.
 func probes(round int) (all []probe) {
-	sport := uint16(20000 + round%40000)
-	for from := range places {
-		for to := range places {
-			if from == to {
+	const ofRound = 4
+	sport := uint16(20000 + round*ofRound%40000)
+	for from, a := range places {
+		for to, b := range places {
+			if from == to || (a.subnet == onVLAN) != (b.subnet == onVLAN) {
 				continue
 			}
 			for family := range 2 {
-				all = append(all, probe{From: from, To: to, Family: family, Proto: "tcp", Sport: sport, Dport: 80},
-					probe{From: from, To: to, Family: family, Proto: "tcp", Sport: sport, Dport: 443},
-					probe{From: from, To: to, Family: family, Proto: "udp", Sport: sport, Dport: 53},
-					probe{From: from, To: to, Family: family, Proto: "icmp", Sport: uint16(round*len(places) + from)})
+				p := probe{From: from, To: to, Family: family}
+				all = append(all, p.with("tcp", sport, 80), p.with("tcp", sport, 443), p.with("udp", sport, 53),
+					p.with("icmp", uint16(round*len(places)+from), 0))
+				all = append(all, p.with("udp", sport+1, 53).part(first), p.with("udp", sport+1, 53).part(later), p.with("udp", sport+2, 53).part(orphan))
+				if a.subnet == onVLAN {
+					all = append(all, p.with("udp", sport+2, 53).tagged(10), p.with("tcp", sport+3, 80).tagged(20), p.with("udp", sport+3, 53).tagged(100))
+				}
 			}
 		}
 	}
 	return all
 }
 
-// reply is the answer to a probe.
-func (q probe) reply() probe {
-	r := probe{From: q.To, To: q.From, Family: q.Family, Proto: q.Proto, Sport: q.Dport, Dport: q.Sport, Reply: true}
+func (q probe) with(proto string, sport, dport uint16) probe {
+	q.Proto, q.Sport, q.Dport = proto, sport, dport
+	return q
+}
+
+func (q probe) part(p part) probe  { q.Part = p; return q }
+func (q probe) tagged(t int) probe { q.Tag = t; return q }
+
+// reply is the answer to a probe that has come with a tag.
+func (q probe) reply(tag int) probe {
+	r := probe{From: q.To, To: q.From, Family: q.Family, Proto: q.Proto, Sport: q.Dport, Dport: q.Sport, Reply: true, Tag: tag}
 	if q.Proto == "icmp" {
 		r.Sport, r.Dport = q.Sport, 0
 	}
 	return r
+}
+
+// kind of a packet: what decides about it.
+func (q probe) kind() string {
+	kind := []string{"whole packets", "first fragments", "later fragments", "fragments without a first"}[q.Part]
+	if q.Reply {
+		kind = "answers"
+	}
+	switch {
+	case places[q.From].subnet != onVLAN:
+		return kind
+	case q.Tag != 0:
+		return kind + " with a tag"
+	}
+	return kind + " on VLANs"
 }
 
 func (q probe) String() string {
@@ -164,5 +232,9 @@ func (q probe) String() string {
 	if q.Reply {
 		way = "answers"
 	}
-	return fmt.Sprintf("%s %s %s, IPv%d %s %d to %d", places[q.From].name, way, places[q.To].name, 4+2*q.Family, q.Proto, q.Sport, q.Dport)
+	what := []string{"", ", first fragment", ", later fragment", ", later fragment without a first"}[q.Part]
+	if q.Tag != 0 {
+		what += fmt.Sprintf(", tag %d", q.Tag)
+	}
+	return fmt.Sprintf("%s %s %s, IPv%d %s %d to %d%s", places[q.From].name, way, places[q.To].name, 4+2*q.Family, q.Proto, q.Sport, q.Dport, what)
 }

@@ -1,6 +1,6 @@
 // Package truth compares what people wrote with what packets do: random ports, profiles,
-// private VLANs, access lists and groups, an oracle that reads them as docs/design/acl.md
-// does, and real packets between all guests of a real fleet.
+// VLANs, private VLANs, access lists and groups, an oracle that reads them as docs/design/acl.md
+// does, and real packets, whole and in fragments, with and without tags, between all guests of a real fleet.
 //
 // Invariants: the oracle shares no code with what it checks; a policy that fails is made
 // as small as it can be before it is shown.
@@ -63,6 +63,7 @@ type world struct {
 	marks  [2]guest
 	round  int
 	sent   int
+	tally  map[string]*[2]int // of each kind of packet: how many were to be dropped, and to arrive
 }
 
 func TestPolicyIsWhatPacketsDo(t *testing.T) {
@@ -85,6 +86,12 @@ func TestPolicyIsWhatPacketsDo(t *testing.T) {
 	}
 	w.Verified()
 	t.Logf("%d policies, %d packets", w.round*tenants, w.sent)
+	for kind, n := range w.tally {
+		t.Logf("%s: %d dropped, %d arrived", kind, n[0], n[1])
+		if n[0] == 0 || n[1] == 0 {
+			t.Errorf("%s: all had one fate", kind)
+		}
+	}
 }
 
 // shrink takes away what is not needed for the mistake, and fails the test with what is left.
@@ -134,17 +141,32 @@ func (w *world) try(all []*policy) (wrong [][]string, err error) {
 			var answers []probe
 			for n, q := range asked[i] {
 				want, got := p.tried(q, open[i]), came[i][n]
+				w.count(q.kind(), want)
 				if want != got {
 					wrong[i] = append(wrong[i], fmt.Sprintf("%s: arrived %v, policy says %v", q, got, want))
 				}
-				if got && !q.Reply {
-					answers = append(answers, q.reply())
+				if got && !q.Reply && q.Part == whole {
+					answers = append(answers, q.reply(p.tagAt(q)))
 				}
 			}
 			asked[i] = answers
 		}
 	}
 	return wrong, nil
+}
+
+func (w *world) count(kind string, arrives bool) {
+	if w.tally == nil {
+		w.tally = map[string]*[2]int{}
+	}
+	if w.tally[kind] == nil {
+		w.tally[kind] = &[2]int{}
+	}
+	if arrives {
+		w.tally[kind][1]++
+		return
+	}
+	w.tally[kind][0]++
 }
 
 // send sends all probes and tells which arrived where they should.
@@ -212,13 +234,19 @@ func newWorld(t *testing.T) *world {
 	spec := lab.Spec{Hosts: []string{"h1", "h2"}, Manifests: []string{filepath.Join(t.TempDir(), "policy.yaml")}}
 	var manifest strings.Builder
 	empty := &policy{Ports: make([]port, len(places))}
+	for i, at := range places {
+		if at.subnet == onVLAN {
+			empty.Ports[i].VLAN = vlans[0]
+		}
+	}
 	for i := range tenants {
-		fmt.Fprintf(&manifest, "---\nkind: Tenant\nmetadata: {name: %s}\n%s", tenant(i), empty.manifest(tenant(i)))
+		fmt.Fprintf(&manifest, "---\nkind: Tenant\nmetadata: {name: %[1]s}\n---\nkind: ExternalNetwork\nmetadata: {name: %[2]s}\nspec: {interfaces: [{interface: wire%[3]d}], tenants: [%[1]s]}\n%[4]s",
+			tenant(i), lan(tenant(i)), i, empty.manifest(tenant(i)))
 		for _, at := range places {
 			spec.Guests = append(spec.Guests, lab.GuestSpec{Port: tenant(i) + "/" + at.name})
 		}
 	}
-	fmt.Fprintf(&manifest, "---\nkind: Tenant\nmetadata: {name: %s}\n%s", markers, empty.manifest(markers))
+	fmt.Fprintf(&manifest, "---\nkind: Tenant\nmetadata: {name: %s}\n%s", markers, (&policy{Ports: make([]port, len(places))}).manifest(markers))
 	for _, i := range []int{0, 2} {
 		spec.Guests = append(spec.Guests, lab.GuestSpec{Port: markers + "/" + places[i].name})
 	}
@@ -227,6 +255,7 @@ func newWorld(t *testing.T) *world {
 	}
 	w := &world{Fleet: fleet.New(t, "t", fleet.Options{Spec: spec}), t: t}
 	for i := range tenants {
+		w.wire(i)
 		for s, name := range subnets {
 			w.vsid[i][s] = w.vsidOf(tenant(i), name)
 		}
@@ -245,6 +274,17 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	return w
+}
+
+// wire connects the hosts by a cable that carries all VLANs of a tenant's physical network.
+func (w *world) wire(i int) {
+	w.t.Helper()
+	for _, c := range [][2]string{{"h1", fmt.Sprintf("ip link add wire%d type veth peer name wire%[1]d netns %s", i, w.Space("h2"))},
+		{"h1", fmt.Sprintf("ip link set wire%d up", i)}, {"h2", fmt.Sprintf("ip link set wire%d up", i)}} {
+		if err := w.On(c[0], strings.Fields(c[1])...).Err(); err != nil {
+			w.t.Fatal(err)
+		}
+	}
 }
 
 // open takes a guest's NIC away from its kernel.
