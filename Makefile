@@ -36,7 +36,7 @@ test: ## everything that must pass; installs what it needs; root; about 12 minut
 
 test-kernels: ## boot Debian's 6.12 and newest kernel in emulation, run the switch in them; needs Debian's apt
 	@$(GO) run ./tools/needs test-kernels
-	WEFT_KERNELS=1 $(GO) test -count=1 -timeout 80m -v -run '^TestKernels$$' ./test/kernels
+	WEFT_KERNELS=1 $(GO) test -count=1 -timeout 100m -v -run '^TestKernels$$' ./test/kernels
 
 check: ## formatting, vet, import law, names, words, generated files
 	@$(GO) run ./tools/needs check
