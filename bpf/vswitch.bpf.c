@@ -34,6 +34,7 @@
 #include "lib/rows.h"
 #include "lib/sample.h"
 #include "lib/shape.h"
+#include "lib/share.h"
 #include "lib/strip.h"
 #include "maps/walk.h"
 
@@ -241,6 +242,21 @@ SEC("tcx/egress")
 int shape_in(struct __sk_buff *skb)
 {
 	return shape_inbound(skb);
+}
+
+/* A frame from the guest of a port that has a minimum, before from_port. */
+SEC("tcx/ingress")
+int share_out(struct __sk_buff *skb)
+{
+	skb->priority = share_class(skb->ifindex);
+	return TC_ACT_UNSPEC;
+}
+
+/* What leaves by an uplink, before it waits for its turn and when that has come. */
+SEC("tcx/egress")
+int share_turn(struct __sk_buff *skb)
+{
+	return share_take_turn(skb);
 }
 
 /* A frame that comes back from the detour of decap: see lib/dx2.h. */

@@ -118,7 +118,7 @@ enum verdict {
 	V_VSID_MISMATCH = 144,
 	/* Something on the host other than the switch tried to send into a port. */
 	V_NOT_FROM_SWITCH = 145,
-	/* The port sent, or was sent, more than its bandwidth maximum, and its queue was full. */
+	/* The port sent, or was sent, more than its bandwidth maximum, or had its minimum of a full uplink, and its queue was full. */
 	V_BANDWIDTH_LIMITED = 146,
 	/* A copy of a packet was not made: the mirror's rate limit. The packet itself went on. */
 	V_MIRROR_LIMITED = 147,

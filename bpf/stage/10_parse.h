@@ -12,6 +12,7 @@
 #include "lib/config.h"
 #include "lib/ctx.h"
 #include "lib/offload.h"
+#include "lib/share.h"
 #include "lib/udpsum.h"
 #include "maps/local_pa.h"
 #include "maps/port.h"
@@ -312,7 +313,7 @@ static __always_inline enum verdict parse_tag(struct __sk_buff *skb, struct pkt 
 			return V_VLAN_TAGGED;
 		tci = bpf_ntohs(tag.tci);
 	}
-	if (p->port->flags & PORT_PRIORITY_TAG)
+	if (p->port->flags & PORT_PRIORITY_TAG && !skb->priority) /* but a minimum's class */
 		skb->priority = tci >> 13;
 	if (bpf_skb_vlan_pop(skb) || !load(skb, 0, &p->eth, sizeof(p->eth)))
 		return V_FRAME_TRUNCATED;
@@ -349,7 +350,7 @@ static __always_inline const struct port *parse_shaped(struct __sk_buff *skb, st
 	if (!s || !s->exit || s->exit != skb->ifindex)
 		return NULL;
 	p->shaped = 1;
-	skb->priority = 0; /* the shaper went by it */
+	skb->priority = share_class(ifindex); /* the shaper went by it */
 	return bpf_map_lookup_elem(&port, &ifindex);
 }
 

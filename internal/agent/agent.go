@@ -74,6 +74,9 @@ type Switch interface {
 	ShapePorts(keys []table.ShapeKey) error
 	Shaped() []table.ShapeKey
 	ShaperClass(ifindex uint32) uint16
+	Share(ports []uint32, turns []datapath.Turn) error
+	Sharing() []uint32
+	ShareClass(ifindex uint32) uint16
 	Mirror(m datapath.Mirroring) error
 	Mirrored() []uint32
 }
@@ -133,6 +136,7 @@ const (
 	reasonNotProgrammed = "NotProgrammed"
 	reasonAttach        = "AttachFailed"
 	reasonBandwidth     = "BandwidthNotShaped"
+	reasonShare         = "MinimumNotKept"
 	reasonMirror        = "NotMirrored"
 	reasonUnderlay      = "UnderlayUnusable"
 	reasonForeignPA     = "ProviderAddressNotOnHost"

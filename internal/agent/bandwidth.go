@@ -203,7 +203,7 @@ func (a *Agent) dropCounts() ([]datapath.DropCount, error) {
 		}
 		counts = addDrops(counts, s.Port, k.Inbound, drops[class])
 	}
-	return counts, nil
+	return a.shareDrops(counts), nil
 }
 
 func addDrops(counts []datapath.DropCount, id model.PortID, inbound bool, packets uint64) []datapath.DropCount {

@@ -22,7 +22,7 @@ func Cleanup(cfg Config) error {
 		}
 		defer unlock()
 	}
-	errs := []error{downPorts(cfg), deleteVeths(), datapath.Remove(cfg.PinDir), netdev.RemoveDX2(), netdev.RemoveMerge(), netdev.RemoveVXLAN(), netdev.RemoveProviderRoutes(), netdev.RemoveStandIns(), netdev.RemoveShaper(), netdev.RemoveMirror(), unmanageAll()}
+	errs := []error{downPorts(cfg), deleteVeths(), datapath.Remove(cfg.PinDir), netdev.RemoveDX2(), netdev.RemoveMerge(), netdev.RemoveVXLAN(), netdev.RemoveProviderRoutes(), netdev.RemoveStandIns(), netdev.RemoveShaper(), netdev.KeepUplinks(nil), netdev.RemoveMirror(), unmanageAll()}
 	for _, path := range []string{cfg.Socket, filepath.Join(cfg.StateDir, goalFile),
 		filepath.Join(cfg.StateDir, plugsFile), filepath.Join(cfg.StateDir, lockFile)} {
 		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -73,6 +73,7 @@ type loop struct {
 	joined  map[netip.Addr]membership
 
 	queues map[table.ShapeKey]netdev.Bandwidth // that wait in the kernel; nil: not known
+	shares map[uint32]netdev.Uplink            // queues of uplinks, likewise
 
 	standsIn bool // the kernel may have stand-ins or unreachable pools of ours; true until it is known to have none
 
@@ -200,6 +201,7 @@ func (l *loop) reconcile() {
 	failures := append(l.rowFailures(h), l.attach(want)...)
 	failures = append(failures, unjudged...)
 	failures = append(failures, l.shape(want)...)
+	failures = append(failures, l.share(want)...)
 	failures = append(failures, l.mirror(want)...)
 	failures = append(failures, l.join(groupsOf(h.goal))...)
 	failures = append(failures, l.standIn(want, h)...)
@@ -297,7 +299,7 @@ func (l *loop) lookAtDevices() (next underlay, err error) {
 	}
 	if len(next.uplinks) == 0 {
 		// A host that is between two addresses keeps its uplinks.
-		next.uplinks, next.mtu = presentUplinks(l.under, l.links), l.under.mtu
+		next.uplinks, next.speeds, next.mtu = presentUplinks(l.under, l.links), l.under.speeds, l.under.mtu
 	}
 	return next, nil
 }

@@ -12,6 +12,7 @@ func renderPorts(set table.Set, g *goal.Goal, devices map[model.PortID]device, m
 		if d, ok := devices[id]; ok && p.Settings.VLAN == nil {
 			set.Ports[d.ifindex] = renderPort(p, d, mtus[p.Network])
 			renderBandwidth(set, p, d)
+			renderShare(set, p, d)
 		}
 	}
 }

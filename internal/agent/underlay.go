@@ -22,8 +22,9 @@ type underlay struct {
 	uplinks map[uint32]string // devices by index, with their names
 	// addresses of all devices
 	addresses []netdev.Address
-	mtu       int          // smallest IP MTU of the uplinks; 0 if there is none
-	pas       []netip.Addr // this host's, sorted
+	speeds    map[uint32]uint64 // bit/s that uplinks say they carry; 0: they do not know
+	mtu       int               // smallest IP MTU of the uplinks; 0 if there is none
+	pas       []netip.Addr      // this host's, sorted
 	states    map[netip.Addr]addressState
 	locals    []local // usable ones that policy gives this host, sorted
 	ways      map[netip.Addr]ways
@@ -84,7 +85,7 @@ func anyOf(pas map[netip.Addr]struct{}) netip.Addr {
 }
 
 func (u underlay) equal(v underlay) bool {
-	return u.mtu == v.mtu && maps.Equal(u.externals, v.externals) && maps.Equal(u.uplinks, v.uplinks) &&
+	return u.mtu == v.mtu && maps.Equal(u.speeds, v.speeds) && maps.Equal(u.externals, v.externals) && maps.Equal(u.uplinks, v.uplinks) &&
 		slices.Equal(u.pas, v.pas) && maps.Equal(u.states, v.states) && maps.Equal(u.heard, v.heard) &&
 		maps.Equal(u.peers, v.peers) && maps.Equal(u.paths, v.paths) && maps.Equal(u.sources, v.sources)
 }
@@ -100,13 +101,13 @@ func findUplinks(cfg Config, links map[uint32]netdev.Link) (underlay, error) {
 	if err != nil {
 		return underlay{}, err
 	}
-	u := underlay{uplinks: map[uint32]string{}, addresses: addresses}
+	u := underlay{uplinks: map[uint32]string{}, speeds: map[uint32]uint64{}, addresses: addresses}
 	for _, index := range chosen {
 		l, ok := links[index]
 		if !ok {
 			continue
 		}
-		u.uplinks[index] = l.Name
+		u.uplinks[index], u.speeds[index] = l.Name, netdev.Speed(l.Name)
 		if u.mtu == 0 || l.MTU < u.mtu {
 			u.mtu = l.MTU
 		}

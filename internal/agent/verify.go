@@ -61,12 +61,14 @@ func (l *loop) audit() {
 	if err := l.sw.Relearn(); err != nil {
 		l.log.Error("the switch could not be read for the audit", "error", err)
 	}
-	l.trouble, l.queues = true, nil // the last pass does not count any more
+	l.trouble, l.queues, l.shares = true, nil, nil // the last pass does not count any more
 	l.reconcile()
 }
 
 // missing lists what belongs to the switch beside its rows.
-func (l *loop) missing(want table.Set) []string { return append(l.unattached(), l.unshaped(want)...) }
+func (l *loop) missing(want table.Set) []string {
+	return slices.Concat(l.unattached(), l.unshaped(want), l.unshared(want))
+}
 
 // unattached lists plugged and present devices that the switch is not on.
 func (l *loop) unattached() []string {
@@ -113,6 +115,7 @@ func differ(want, have table.Set, extra bool) []string {
 	out = append(out, differences("mirror", want.Mirrors, have.Mirrors, extra)...)
 	out = append(out, differences("source of copies", want.MirrorSources, have.MirrorSources, extra)...)
 	out = append(out, differences("bandwidth", want.Shapes, have.Shapes, extra)...)
+	out = append(out, differences("share", want.Shares, have.Shares, extra)...)
 	out = append(out, differences("member", want.Members, have.Members, extra)...)
 	out = append(out, differences("rule set", named(want.RuleSets), named(have.RuleSets), extra)...)
 	return out

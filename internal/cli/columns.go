@@ -53,6 +53,7 @@ var kindColumns = map[model.Kind][]column{
 			return strings.Join(r.GetHost().GetStatus().GetProviderAddresses(), ",")
 		}),
 		text("VERSION", func(r *weftv1.Resource) string { return r.GetHost().GetStatus().GetAgentVersion() }),
+		wide("UPLINK", func(r *weftv1.Resource) string { return bitRate(r.GetHost().GetSpec().GetUplinkBandwidth()) }),
 		wide("REWRITE", func(r *weftv1.Resource) string { return strings.Join(r.GetHost().GetSpec().GetRewritePrefixes(), ",") }),
 		wide("ACKNOWLEDGED", func(r *weftv1.Resource) string {
 			return strconv.FormatInt(r.GetHost().GetStatus().GetAcknowledgedRevision(), 10)
@@ -306,4 +307,12 @@ func count(n uint32) string {
 		return ""
 	}
 	return strconv.FormatUint(uint64(n), 10)
+}
+
+// bitRate in bit/s; nothing where nothing is said.
+func bitRate(b int64) string {
+	if b == 0 {
+		return ""
+	}
+	return strconv.FormatInt(b, 10)
 }

@@ -16,6 +16,7 @@ var fieldDocs = withSettings(map[string]string{
 	"Tenant.spec.description": "Free text for people.",
 
 	"Host.spec.description":     "Free text for people.",
+	"Host.spec.uplinkBandwidth": "Bits per second that each uplink carries, of frames as they leave it, for ports with a minimum; 0, the default: 98 % of what the device says of its link. Nine tenths of it can be promised.",
 	"Host.spec.rewritePrefixes": "Prefixes that the underlay leads to this host; out of them each Customer Address of a rewrite subnet's port here is given a Provider Address of its own. Disjoint from those of other hosts and from all ProviderAddresses.",
 
 	"ProviderAddress.spec.host":    "The host whose interface carries the address.",

@@ -76,6 +76,10 @@ func expected(resources map[model.Key]model.Resource, host string) *goal.Goal {
 	}
 	settled := func(row *goal.Port, p *model.Port) {
 		row.Settings.DHCPServer, row.Settings.Router, row.Settings.StormLimit = !settle(p).DHCPGuard, !settle(p).RouterGuard, settle(p).StormLimit
+		row.Settings.Bandwidth = settle(p).Bandwidth
+		if h, ok := resources[model.Key{Kind: model.KindHost, Ref: model.Ref{Name: host}}].(*model.Host); ok && settle(p).VLAN == nil && settle(p).Bandwidth.HasMinimum() {
+			row.Settings.Uplink = h.Spec.UplinkBandwidth
+		}
 		row.Settings.Isolation, row.Settings.Allowed = settle(p).Isolation, settle(p).AllowedAddresses
 		for _, l := range settle(p).AccessLists {
 			row.Settings.Lists = append(row.Settings.Lists, goal.ListUse{Level: "port", List: l})
@@ -350,7 +354,7 @@ func draw(t *rapid.T) model.Resource {
 		return r
 	case 20:
 		return &model.Host{Metadata: model.Metadata{Name: pick(hosts...), Labels: []map[string]string{nil, {"rack": "a"}, {"rack": "b"}}[number(3)]},
-			Spec: model.HostSpec{RewritePrefixes: [][]netip.Prefix{nil, {prefix("172.31.0.0/16")}, {prefix("172.31.0.0/16"), prefix("fd00:9::/64")}}[number(3)]}}
+			Spec: model.HostSpec{UplinkBandwidth: int64(1e9 * number(3)), RewritePrefixes: [][]netip.Prefix{nil, {prefix("172.31.0.0/16")}, {prefix("172.31.0.0/16"), prefix("fd00:9::/64")}}[number(3)]}}
 	case 0:
 		return &model.VirtualNetwork{Metadata: meta(tenant, pick(nets...)), Index: model.NetworkIndex(1 + number(6)),
 			Spec: model.VirtualNetworkSpec{UseExternalRouter: number(3) == 0, AccessLists: someLists(t),
@@ -474,6 +478,9 @@ func drawSettings(t *rapid.T) (s model.PortSettings) {
 	}
 	if number(5) == 0 {
 		s.VLAN = &model.VLAN{Network: []string{"lan", "dmz"}[number(2)], Mode: model.VLANAccess, ID: uint16(10 + number(2))}
+	}
+	if number(4) == 0 {
+		s.Bandwidth = &model.Bandwidth{Outbound: model.BandwidthLimit{Maximum: int64(8e6 * number(2)), Weight: uint32(number(3))}}
 	}
 	for range number(3) {
 		s.Mirrors = append(s.Mirrors, model.Mirror{Destination: fmt.Sprint("port", number(6)), Direction: []model.Direction{"", model.Outbound}[number(2)], RateLimit: uint32(number(2)), Port: uint16(number(2))})

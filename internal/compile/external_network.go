@@ -43,14 +43,14 @@ func (c *Compiler) forgetExternal(name string) {
 	}
 }
 
-// touchHost has the ports on VLANs looked at again: the host's labels may say another interface.
+// touchHost has the ports on VLANs looked at again, as the host's labels may say another interface, and those with a minimum.
 func (c *Compiler) touchHost(r *model.Host) {
 	h := c.hosts[r.Metadata.Name]
 	if h == nil {
 		return
 	}
 	for p := range h.placed {
-		if p.external != nil {
+		if p.external != nil || p.settings.Bandwidth.HasMinimum() {
 			c.todo.ports[p] = struct{}{}
 		}
 	}

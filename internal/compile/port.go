@@ -139,6 +139,7 @@ func (c *Compiler) settlePort(p *port) {
 		return
 	}
 	row := p.row()
+	row.Settings.Uplink = c.uplink(p)
 	if row.Check() != nil {
 		return
 	}

@@ -64,11 +64,13 @@ func (s *Switch) write(want table.Set, d *delta, sweep bool) error {
 	errs = append(errs, s.putPorts(want, d.putPorts)...)
 	errs = append(errs, s.putVLANPorts(want.VLANPorts, d)...)
 	errs = append(errs, s.putShapes(want, d.putShapes)...)
+	errs = append(errs, s.putShares(want, d.putShares)...)
 	errs = append(errs, s.putConnections())
 	errs = append(errs, s.putMirrors(want, d)...)
 	if sweep {
 		errs = append(errs, s.deleteMirrors(d)...)
 		errs = append(errs, s.deleteShapes(d.delShapes)...)
+		errs = append(errs, s.deleteShares(d.delShares)...)
 		errs = append(errs, s.deletePorts(d.delPorts)...)
 		errs = append(errs, s.deleteFloods(d.delFloods)...)
 		errs = append(errs, s.deleteRoutes(d.delRoutes)...)
@@ -112,6 +114,7 @@ type delta struct {
 	putOut, delOut               []table.RecordKey // rewrites
 	putIn, delIn                 []netip.Addr
 	putShapes, delShapes         []table.ShapeKey
+	putShares, delShares         []uint32
 	putMirrors, delMirrors       []table.MirrorKey
 	putFrom, delFrom             []table.MirrorSource
 }
@@ -133,6 +136,7 @@ func diff(have, want table.Set, sweep bool) *delta {
 	d.putOut, d.delOut = diffRows(have.RewriteOut, want.RewriteOut, sweep)
 	d.putIn, d.delIn = diffRows(have.RewriteIn, want.RewriteIn, sweep)
 	d.putShapes, d.delShapes = diffRows(have.Shapes, want.Shapes, sweep)
+	d.putShares, d.delShares = diffRows(have.Shares, want.Shares, sweep)
 	d.putMirrors, d.delMirrors = diffRows(have.Mirrors, want.Mirrors, sweep)
 	d.putFrom, d.delFrom = diffRows(have.MirrorSources, want.MirrorSources, sweep)
 	return d

@@ -195,8 +195,11 @@ func (s *Switch) detach(n linkName) error {
 	if err = errors.Join(err, l.Close()); err != nil {
 		return fmt.Errorf("detach %s from device %d: %w", n.program, n.ifindex, err)
 	}
-	if n.program == progXDP {
+	switch n.program {
+	case progXDP:
 		return ignoreMissing(s.maps["uplink"].Delete(n.ifindex))
+	case progShareTurn:
+		return ignoreMissing(s.maps["turn"].Delete(n.ifindex))
 	}
 	return nil
 }

@@ -144,6 +144,10 @@ func readSet(maps map[string]*ebpf.Map) (held, error) {
 			h.set.Shapes[table.ShapeKey{IfIndex: k.IfIndex, Inbound: Direction(k.Direction) == Inbound}] = decodeShape(r)
 			return nil
 		}),
+		readAll(maps["share"], func(ifindex uint32, r shareRow) error {
+			h.set.Shares[ifindex] = table.Share{Port: model.PortID(r.Port), Minimum: r.Minimum, Weight: r.Weight}
+			return nil
+		}),
 		readAll(maps["local_pa"], func(k [16]byte, _ uint32) error {
 			h.set.LocalPAs[model.From16(k)] = struct{}{}
 			return nil

@@ -173,13 +173,13 @@ func (s *Switch) Shaped() []table.ShapeKey {
 	return out
 }
 
-// anchor is where among the programs of a device one goes: shape_out right before from_port, which ends every walk,
-// shape_in behind to_port, which alone knows whose frame it is, and what mirrors before all.
+// anchor is where among the programs of a device one goes: shape_out and share_out right before from_port, which ends
+// every walk, shape_in behind to_port, which alone knows whose frame it is, and what mirrors before all.
 func (s *Switch) anchor(n linkName) link.Anchor {
 	if n.program == progShapeIn {
 		return link.Tail()
 	}
-	if from, ok := s.links[linkName{progFromPort, n.ifindex}]; ok && n.program == progShapeOut {
+	if from, ok := s.links[linkName{progFromPort, n.ifindex}]; ok && (n.program == progShapeOut || n.program == progShareOut) {
 		return link.BeforeLink(from)
 	}
 	return link.Head()

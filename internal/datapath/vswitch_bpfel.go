@@ -71,9 +71,11 @@ const (
 	vswitchMapSetting       = "setting"
 	vswitchMapShape         = "shape"
 	vswitchMapShaper        = "shaper"
+	vswitchMapShare         = "share"
 	vswitchMapSource        = "source"
 	vswitchMapStorm         = "storm"
 	vswitchMapTraffic       = "traffic"
+	vswitchMapTurn          = "turn"
 	vswitchMapUplink        = "uplink"
 	vswitchMapVlanMac       = "vlan_mac"
 	vswitchMapVlanMember    = "vlan_member"
@@ -96,6 +98,8 @@ const (
 	vswitchProgMirrorUplink = "mirror_uplink"
 	vswitchProgShapeIn      = "shape_in"
 	vswitchProgShapeOut     = "shape_out"
+	vswitchProgShareOut     = "share_out"
+	vswitchProgShareTurn    = "share_turn"
 	vswitchProgToPort       = "to_port"
 	vswitchProgUplinkXdp    = "uplink_xdp"
 	vswitchProgVlanGuest    = "vlan_guest"
@@ -168,6 +172,8 @@ type vswitchProgramSpecs struct {
 	MirrorUplink *ebpf.ProgramSpec `ebpf:"mirror_uplink"`
 	ShapeIn      *ebpf.ProgramSpec `ebpf:"shape_in"`
 	ShapeOut     *ebpf.ProgramSpec `ebpf:"shape_out"`
+	ShareOut     *ebpf.ProgramSpec `ebpf:"share_out"`
+	ShareTurn    *ebpf.ProgramSpec `ebpf:"share_turn"`
 	ToPort       *ebpf.ProgramSpec `ebpf:"to_port"`
 	UplinkXdp    *ebpf.ProgramSpec `ebpf:"uplink_xdp"`
 	VlanGuest    *ebpf.ProgramSpec `ebpf:"vlan_guest"`
@@ -235,9 +241,11 @@ type vswitchMapSpecs struct {
 	Setting       *ebpf.MapSpec `ebpf:"setting"`
 	Shape         *ebpf.MapSpec `ebpf:"shape"`
 	Shaper        *ebpf.MapSpec `ebpf:"shaper"`
+	Share         *ebpf.MapSpec `ebpf:"share"`
 	Source        *ebpf.MapSpec `ebpf:"source"`
 	Storm         *ebpf.MapSpec `ebpf:"storm"`
 	Traffic       *ebpf.MapSpec `ebpf:"traffic"`
+	Turn          *ebpf.MapSpec `ebpf:"turn"`
 	Uplink        *ebpf.MapSpec `ebpf:"uplink"`
 	VlanMac       *ebpf.MapSpec `ebpf:"vlan_mac"`
 	VlanMember    *ebpf.MapSpec `ebpf:"vlan_member"`
@@ -333,9 +341,11 @@ type vswitchMaps struct {
 	Setting       *ebpf.Map `ebpf:"setting"`
 	Shape         *ebpf.Map `ebpf:"shape"`
 	Shaper        *ebpf.Map `ebpf:"shaper"`
+	Share         *ebpf.Map `ebpf:"share"`
 	Source        *ebpf.Map `ebpf:"source"`
 	Storm         *ebpf.Map `ebpf:"storm"`
 	Traffic       *ebpf.Map `ebpf:"traffic"`
+	Turn          *ebpf.Map `ebpf:"turn"`
 	Uplink        *ebpf.Map `ebpf:"uplink"`
 	VlanMac       *ebpf.Map `ebpf:"vlan_mac"`
 	VlanMember    *ebpf.Map `ebpf:"vlan_member"`
@@ -401,9 +411,11 @@ func (m *vswitchMaps) Close() error {
 		m.Setting,
 		m.Shape,
 		m.Shaper,
+		m.Share,
 		m.Source,
 		m.Storm,
 		m.Traffic,
+		m.Turn,
 		m.Uplink,
 		m.VlanMac,
 		m.VlanMember,
@@ -445,6 +457,8 @@ type vswitchPrograms struct {
 	MirrorUplink *ebpf.Program `ebpf:"mirror_uplink"`
 	ShapeIn      *ebpf.Program `ebpf:"shape_in"`
 	ShapeOut     *ebpf.Program `ebpf:"shape_out"`
+	ShareOut     *ebpf.Program `ebpf:"share_out"`
+	ShareTurn    *ebpf.Program `ebpf:"share_turn"`
 	ToPort       *ebpf.Program `ebpf:"to_port"`
 	UplinkXdp    *ebpf.Program `ebpf:"uplink_xdp"`
 	VlanGuest    *ebpf.Program `ebpf:"vlan_guest"`
@@ -471,6 +485,8 @@ func (p *vswitchPrograms) Close() error {
 		p.MirrorUplink,
 		p.ShapeIn,
 		p.ShapeOut,
+		p.ShareOut,
+		p.ShareTurn,
 		p.ToPort,
 		p.UplinkXdp,
 		p.VlanGuest,

@@ -23,6 +23,7 @@ type PortSettings struct {
 	Isolation   model.Isolation        `json:"isolation,omitzero"`
 	VLAN        *model.VLAN            `json:"vlan,omitempty"`
 	Bandwidth   *model.Bandwidth       `json:"bandwidth,omitempty"`
+	Uplink      int64                  `json:"uplink,omitempty"` // bit/s that each uplink of the host carries, where policy says so; of ports with a minimum
 	Mirrors     []Mirror               `json:"mirrors,omitempty"`
 	Watched     []netip.Addr           `json:"watched,omitempty"` // PAs of the other hosts with ports that are mirrored to this one, sorted
 	Lists       []ListUse              `json:"lists,omitempty"`   // that judge its packets, the widest level first

@@ -105,6 +105,7 @@ type admission struct {
 
 	overlapsDone map[model.Key]bool // networks already searched
 	rooms        map[string]*room   // by tenant
+	minima       map[string]int64   // sums by host; nil: not looked at yet
 	poolsKnown   []*model.Host      // those with rewrite prefixes; nil: not looked for yet
 }
 

@@ -77,6 +77,10 @@ func bind(s *State, p *model.Port, host string) (*Result, []Violation) {
 		a.keepRewrites(next, subnet)
 		a.allocateRewrites(next, subnet)
 	}
+	if host != "" {
+		a.children[hostKey(host)] = append(a.children[hostKey(host)], k)
+		a.checkMinimum(next)
+	}
 	if len(a.violations) > 0 {
 		return nil, a.report()
 	}

@@ -21,6 +21,7 @@ func (hostRules) inherit(_, _ model.Resource) {}
 func (hostRules) check(a *admission, r, _ model.Resource) {
 	h, k := r.(*model.Host), model.KeyOf(r)
 	a.checkText(k, "spec.description", h.Spec.Description)
+	a.checkUplink(h)
 	if n := len(h.Spec.RewritePrefixes); n > maxRewritePrefixes {
 		a.fail(k, "spec.rewritePrefixes", "has %d entries; at most %d are allowed", n, maxRewritePrefixes)
 		return
@@ -41,6 +42,7 @@ func (hostRules) relate(a *admission, r, old model.Resource) {
 		return
 	}
 	h := r.(*model.Host)
+	a.checkPromises(h)
 	if old != nil && slices.Equal(h.Spec.RewritePrefixes, old.(*model.Host).Spec.RewritePrefixes) {
 		return
 	}
@@ -54,7 +56,7 @@ func (hostRules) parents(model.Resource) []model.Key { return nil }
 
 func (hostRules) sameSpec(x, y model.Resource) bool {
 	a, b := x.(*model.Host).Spec, y.(*model.Host).Spec
-	return a.Description == b.Description && slices.Equal(a.RewritePrefixes, b.RewritePrefixes)
+	return a.Description == b.Description && a.UplinkBandwidth == b.UplinkBandwidth && slices.Equal(a.RewritePrefixes, b.RewritePrefixes)
 }
 
 func rewritePrefixProblem(p netip.Prefix, others []netip.Prefix) string {

@@ -218,6 +218,7 @@ func lowestFree(a *admission, s *model.VirtualSubnet, prefix netip.Prefix) (neti
 func (portRules) relate(a *admission, r, _ model.Resource) {
 	if p, ok := r.(*model.Port); ok {
 		a.checkPortRoom(p)
+		a.checkMinimum(p)
 	}
 }
 

@@ -138,6 +138,7 @@ func (a *admission) checkSettings(k model.Key, s model.PortSettings) {
 	}
 	if s.Bandwidth != nil {
 		a.checkLimit(k, "spec.bandwidth.inbound", s.Bandwidth.Inbound)
+		a.checkNoMinimum(k, "spec.bandwidth.inbound", s.Bandwidth.Inbound)
 		a.checkLimit(k, "spec.bandwidth.outbound", s.Bandwidth.Outbound)
 	}
 	a.checkMirrors(k, s.Mirrors)
@@ -297,8 +298,8 @@ func (a *admission) checkLimit(k model.Key, field string, l model.BandwidthLimit
 		a.fail(k, field+".burst", "goes with a maximum alone")
 	case l.Maximum > 0 && l.Maximum < minBandwidth:
 		a.fail(k, field+".maximum", "%d is less than the %d bit/s that can be kept", l.Maximum, minBandwidth)
-	case l.Minimum > 0 || l.Weight > 0:
-		a.fail(k, field, "this version keeps no minimum and no weight: say a maximum for those that take too much")
+	case l.Minimum > 0 && l.Minimum < minBandwidth:
+		a.fail(k, field+".minimum", "%d is less than the %d bit/s that can be kept", l.Minimum, minBandwidth)
 	}
 }
 

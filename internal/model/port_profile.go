@@ -140,6 +140,14 @@ type BandwidthLimit struct {
 	Weight  uint32 `json:"weight,omitempty"`  // 1 to 100, instead of Minimum
 }
 
+// HasMinimum reports whether something of what the uplinks carry is the port's, whatever others send.
+func (b *Bandwidth) HasMinimum() bool {
+	return b != nil && (b.Outbound.Minimum > 0 || b.Outbound.Weight > 0)
+}
+
+// Promised is how much of an uplink's bandwidth minima may sum up to: a tenth is kept for what has none.
+func Promised(uplink int64) int64 { return uplink - uplink/10 }
+
 // Direction is as the guest sees it.
 type Direction string
 

@@ -268,6 +268,8 @@ type HostSpec struct {
 	// RewritePrefixes are led to the host by the underlay, and given out one address per
 	// Customer Address of the rewrite subnets' ports there.
 	RewritePrefixes []netip.Prefix `json:"rewritePrefixes,omitempty"`
+	// UplinkBandwidth is what each uplink carries, in bit/s; 0: what its device says.
+	UplinkBandwidth int64 `json:"uplinkBandwidth,omitempty"`
 }
 
 // ProviderAddress is one address of a host on the physical network.

@@ -121,7 +121,7 @@ const (
 	VerdictVsidMismatch Verdict = 144
 	// VerdictNotFromSwitch: Something on the host other than the switch tried to send into a port.
 	VerdictNotFromSwitch Verdict = 145
-	// VerdictBandwidthLimited: The port sent, or was sent, more than its bandwidth maximum, and its queue was full.
+	// VerdictBandwidthLimited: The port sent, or was sent, more than its bandwidth maximum, or had its minimum of a full uplink, and its queue was full.
 	VerdictBandwidthLimited Verdict = 146
 	// VerdictMirrorLimited: A copy of a packet was not made: the mirror's rate limit. The packet itself went on.
 	VerdictMirrorLimited Verdict = 147
@@ -197,7 +197,7 @@ var verdicts = map[Verdict]VerdictInfo{
 	VerdictOuterCongestion:     {Verdict: VerdictOuterCongestion, Name: "OUTER_CONGESTION", Stage: "admit", Class: "capacity", Sentence: "The underlay marked congestion on a packet whose sender does not heed such marks; a router would have dropped it.", Action: "Nothing for a few; otherwise find where the underlay is congested, or what sets ECN bits in it that were not set."},
 	VerdictVsidMismatch:        {Verdict: VerdictVsidMismatch, Name: "VSID_MISMATCH", Stage: "deliver", Class: "security", Sentence: "The destination port is not in the packet's subnet.", Action: "Run `weft verify` on the host: its tables contradict each other."},
 	VerdictNotFromSwitch:       {Verdict: VerdictNotFromSwitch, Name: "NOT_FROM_SWITCH", Stage: "deliver", Class: "security", Sentence: "Something on the host other than the switch tried to send into a port.", Action: "Remove addresses, bridges and routes that name the port's device on the host."},
-	VerdictBandwidthLimited:    {Verdict: VerdictBandwidthLimited, Name: "BANDWIDTH_LIMITED", Stage: "deliver", Class: "capacity", Sentence: "The port sent, or was sent, more than its bandwidth maximum, and its queue was full.", Action: "Nothing for TCP, which finds the rate by this; otherwise raise bandwidth of the Port or its PortProfile."},
+	VerdictBandwidthLimited:    {Verdict: VerdictBandwidthLimited, Name: "BANDWIDTH_LIMITED", Stage: "deliver", Class: "capacity", Sentence: "The port sent, or was sent, more than its bandwidth maximum, or had its minimum of a full uplink, and its queue was full.", Action: "Nothing for TCP, which finds the rate by this; otherwise raise bandwidth of the Port or its PortProfile."},
 	VerdictMirrorLimited:       {Verdict: VerdictMirrorLimited, Name: "MIRROR_LIMITED", Stage: "deliver", Class: "capacity", Sentence: "A copy of a packet was not made: the mirror's rate limit. The packet itself went on.", Action: "Raise rateLimit of the mirror, or narrow what it copies."},
 	VerdictMirrorFailed:        {Verdict: VerdictMirrorFailed, Name: "MIRROR_FAILED", Stage: "deliver", Class: "fault", Sentence: "A copy of a packet for a mirror could not be made or sent. The packet itself went on.", Action: "Look whether the port that gets the copies is plugged, at the way to its host, and at the host's memory."},
 	VerdictMirrorNotInPolicy:   {Verdict: VerdictMirrorNotInPolicy, Name: "MIRROR_NOT_IN_POLICY", Stage: "deliver", Class: "security", Sentence: "Another host sent a copy for a port that no port of that host is mirrored to.", Action: "Policy may just be changing; if it lasts, find the sender by its outer source address."},

@@ -33,7 +33,7 @@ type Bandwidth struct {
 func PrepareShaper(major uint16) (entry, exit uint32, err error) {
 	top, err := byName(shaperDevice)
 	if errors.Is(err, ErrNoDevice) {
-		top, err = createShaper()
+		top, err = deviceNames{shaperDevice, shaperBelow, shaperPeer}.create()
 	}
 	if err != nil {
 		return 0, 0, err
@@ -48,32 +48,33 @@ func PrepareShaper(major uint16) (entry, exit uint32, err error) {
 	return uint32(top.Attrs().Index), uint32(below.Attrs().Index), nil
 }
 
-func createShaper() (netlink.Link, error) {
-	if err := DeleteLink(shaperBelow); err != nil { // a former process died half-way
+// create makes a macvlan over a veth, all three up and silent.
+func (n deviceNames) create() (netlink.Link, error) {
+	if err := DeleteLink(n.below); err != nil { // a former process died half-way
 		return nil, err
 	}
-	veth := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: shaperPeer, PeerMTU: shaperMTU, PeerTxQLen: -1}
-	veth.Name, veth.MTU = shaperBelow, shaperMTU
+	veth := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: n.peer, PeerMTU: shaperMTU, PeerTxQLen: -1}
+	veth.Name, veth.MTU = n.below, shaperMTU
 	if err := netlink.LinkAdd(veth); err != nil {
-		return nil, fmt.Errorf("create veth %s: %w", shaperBelow, err)
+		return nil, fmt.Errorf("create veth %s: %w", n.below, err)
 	}
-	below, err := byName(shaperBelow)
+	below, err := byName(n.below)
 	if err == nil {
 		top := &netlink.Macvlan{LinkAttrs: netlink.NewLinkAttrs(), Mode: netlink.MACVLAN_MODE_PRIVATE}
-		top.Name, top.ParentIndex, top.MTU, top.TxQLen = shaperDevice, below.Attrs().Index, shaperMTU, 1000
+		top.Name, top.ParentIndex, top.MTU, top.TxQLen = n.top, below.Attrs().Index, shaperMTU, 1000
 		if err = netlink.LinkAdd(top); err != nil {
-			err = fmt.Errorf("create macvlan %s: %w", shaperDevice, err)
+			err = fmt.Errorf("create macvlan %s: %w", n.top, err)
 		}
 	}
-	for _, name := range []string{shaperPeer, shaperBelow, shaperDevice} {
+	for _, name := range []string{n.peer, n.below, n.top} {
 		if err == nil {
 			err = silentUp(name)
 		}
 	}
 	if err != nil {
-		return nil, errors.Join(err, RemoveShaper())
+		return nil, errors.Join(err, DeleteLink(n.below))
 	}
-	return byName(shaperDevice)
+	return byName(n.top)
 }
 
 func silentUp(name string) error {

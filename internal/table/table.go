@@ -199,6 +199,13 @@ type Shape struct {
 	Burst uint64 // bytes that may pass at once
 }
 
+// Share is what a port has of each uplink, whatever others send: so much, or its part of what is left of it.
+type Share struct {
+	Port    model.PortID
+	Minimum uint64 // bit/s of outer frames, or
+	Weight  uint32 // among those that have one
+}
+
 // Bounds of the rate of a Shape, in bit/s.
 const (
 	MinRate = 64_000
@@ -230,6 +237,7 @@ type Set struct {
 	// Isolations of ports on other hosts, for frames whose source has no Record; None has no row.
 	Isolations map[MACKey]model.IsolationID
 	Shapes     map[ShapeKey]Shape // of ports whose bandwidth is limited
+	Shares     map[uint32]Share   // of ports that have a minimum, by device
 	Mirrors    map[MirrorKey]Mirror
 	// MirrorSources of ports of this host that get copies, and their devices.
 	MirrorSources map[MirrorSource]uint32
@@ -268,6 +276,7 @@ func NewSet() Set {
 		VLANPorts:  map[uint32]VLANPort{},
 		Isolations: map[MACKey]model.IsolationID{},
 		Shapes:     map[ShapeKey]Shape{},
+		Shares:     map[uint32]Share{},
 		Mirrors:    map[MirrorKey]Mirror{},
 
 		MirrorSources: map[MirrorSource]uint32{},

@@ -2613,6 +2613,7 @@ type HostSpec struct {
 	// rewrite_prefixes are led to the host by the underlay; each Customer Address of a
 	// rewrite subnet on this host has an address of its own out of them.
 	RewritePrefixes []string `protobuf:"bytes,2,rep,name=rewrite_prefixes,json=rewritePrefixes,proto3" json:"rewrite_prefixes,omitempty"`
+	UplinkBandwidth int64    `protobuf:"varint,3,opt,name=uplink_bandwidth,json=uplinkBandwidth,proto3" json:"uplink_bandwidth,omitempty"` // bit/s of each uplink; 0: what its device says
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -2659,6 +2660,13 @@ func (x *HostSpec) GetRewritePrefixes() []string {
 		return x.RewritePrefixes
 	}
 	return nil
+}
+
+func (x *HostSpec) GetUplinkBandwidth() int64 {
+	if x != nil {
+		return x.UplinkBandwidth
+	}
+	return 0
 }
 
 type Host struct {
@@ -3777,10 +3785,11 @@ const file_weft_v1_resource_proto_rawDesc = "" +
 	"\x04Port\x12-\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x11.weft.v1.MetadataR\bmetadata\x12%\n" +
 	"\x04spec\x18\x02 \x01(\v2\x11.weft.v1.PortSpecR\x04spec\x12'\n" +
-	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"W\n" +
+	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"\x82\x01\n" +
 	"\bHostSpec\x12 \n" +
 	"\vdescription\x18\x01 \x01(\tR\vdescription\x12)\n" +
-	"\x10rewrite_prefixes\x18\x02 \x03(\tR\x0frewritePrefixes\"\x85\x01\n" +
+	"\x10rewrite_prefixes\x18\x02 \x03(\tR\x0frewritePrefixes\x12)\n" +
+	"\x10uplink_bandwidth\x18\x03 \x01(\x03R\x0fuplinkBandwidth\"\x85\x01\n" +
 	"\x04Host\x12-\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x11.weft.v1.MetadataR\bmetadata\x12%\n" +
 	"\x04spec\x18\x02 \x01(\v2\x11.weft.v1.HostSpecR\x04spec\x12'\n" +

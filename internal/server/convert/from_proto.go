@@ -62,6 +62,7 @@ func (rd *reader) resource(p *weftv1.Resource) model.Resource {
 	case *weftv1.Resource_Host:
 		m := rd.meta(model.KindHost, k.Host.GetMetadata())
 		r := &model.Host{Metadata: m, Spec: model.HostSpec{Description: k.Host.GetSpec().GetDescription()}}
+		r.Spec.UplinkBandwidth = k.Host.GetSpec().GetUplinkBandwidth()
 		for i, t := range k.Host.GetSpec().GetRewritePrefixes() {
 			r.Spec.RewritePrefixes = append(r.Spec.RewritePrefixes, rd.prefix(index("spec.rewritePrefixes", i), t))
 		}

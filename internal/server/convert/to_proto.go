@@ -19,7 +19,7 @@ func WriteResource(r model.Resource, status *weftv1.Status) *weftv1.Resource {
 			Spec: &weftv1.TenantSpec{Description: r.Spec.Description}}}}
 	case *model.Host:
 		return &weftv1.Resource{Kind: &weftv1.Resource_Host{Host: &weftv1.Host{Metadata: m, Status: status,
-			Spec: &weftv1.HostSpec{Description: r.Spec.Description, RewritePrefixes: writeAll(r.Spec.RewritePrefixes)}}}}
+			Spec: &weftv1.HostSpec{Description: r.Spec.Description, RewritePrefixes: writeAll(r.Spec.RewritePrefixes), UplinkBandwidth: r.Spec.UplinkBandwidth}}}}
 	case *model.ProviderAddress:
 		return &weftv1.Resource{Kind: &weftv1.Resource_ProviderAddress{ProviderAddress: &weftv1.ProviderAddress{Metadata: m, Status: status,
 			Spec: &weftv1.ProviderAddressSpec{Host: r.Spec.Host, Address: Addr(r.Spec.Address)}}}}
