@@ -233,6 +233,7 @@ int shape_out(struct __sk_buff *skb)
 SEC("tcx/ingress")
 int from_shaper(struct __sk_buff *skb)
 {
+	skb->cb[2] = 0;
 	bpf_tail_call(skb, &walk, WALK_PORT);
 	return TC_ACT_SHOT; /* the switch is being taken away */
 }

@@ -531,26 +531,31 @@ static __noinline int judged_note(struct query *q)
 	return 0;
 }
 
-/* What is remembered of packets like this one in q->set: whether there is anything. */
-static __always_inline bool classify_known(struct query *q)
+/* What is remembered of packets like this one in q->set. Null: nothing. */
+static __always_inline const struct judged *classify_like(struct query *q)
 {
 	const __u64 *t = rule_words();
 	const struct judged *j;
 	__u64 set;
 
 	if (!t)
-		return false;
+		return NULL;
 	set = (__u64)q->set * RULE_BLOCK;
 	q->mark = rule_word(t, set, AT_MARK);
 	classify_rows(set, q, rule_word(t, set, AT_HEAD));
 	q->at = judged_at(q);
 	j = judged_find(q, q->at);
-	if (!j)
-		j = judged_find(q, q->at ^ 1);
-	if (!j)
-		return false;
-	judged_again(q, j);
-	return true;
+	return j ? j : judged_find(q, q->at ^ 1);
+}
+
+/* The same is said of this one, if there is anything. */
+static __always_inline bool classify_known(struct query *q)
+{
+	const struct judged *j = classify_like(q);
+
+	if (j)
+		judged_again(q, j);
+	return j;
 }
 
 /* Judges by q->set what nothing is remembered of. */

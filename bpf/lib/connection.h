@@ -79,18 +79,21 @@ static __always_inline __u32 conn_way(const struct conn_bucket *b, __u32 tag, co
 /* The bucket of q->key, with q->way its way there. Null: the port has no table. */
 static __always_inline struct conn_bucket *conn_find(struct query *q)
 {
-	__u32 zero = 0, slot = q->slot, i;
-	const struct conn_secret *s = bpf_map_lookup_elem(&conn_secret, &zero);
-	const struct conn_port *port = bpf_map_lookup_elem(&conn_port, &slot);
-	void *table = bpf_map_lookup_elem(&connection, &slot);
+	__u32 at = 0;
+	const struct conn_secret *s = bpf_map_lookup_elem(&conn_secret, &at);
+	const struct conn_port *port;
 	struct conn_bucket *b;
+	void *table;
 	__u64 h;
 
+	at = q->slot;
+	port = bpf_map_lookup_elem(&conn_port, &at);
+	table = bpf_map_lookup_elem(&connection, &at);
 	if (!s || !port || !table)
 		return NULL;
 	h = conn_hash(s, q->key);
-	i = h >> 32 & (port->buckets - 1);
-	b = bpf_map_lookup_elem(table, &i);
+	at = h >> 32 & (port->buckets - 1);
+	b = bpf_map_lookup_elem(table, &at);
 	if (!b)
 		return NULL;
 	q->now = conn_now(s);
@@ -99,14 +102,13 @@ static __always_inline struct conn_bucket *conn_find(struct query *q)
 	return b;
 }
 
-/* Looks q->key up and copies what is found into q->held. Null: nothing that is still good. */
-static __always_inline struct connection *conn_read(struct query *q)
+/* Copies the connection that conn_find has found into q->held. Null: nothing that is still good. */
+static __always_inline struct connection *conn_held(struct conn_bucket *b, struct query *q)
 {
-	struct conn_bucket *b = conn_find(q);
 	struct connection *c;
 	__u32 i = q->way;
 
-	if (!b || i >= CONN_WAYS)
+	if (i >= CONN_WAYS)
 		return NULL;
 	c = &b->way[i];
 	q->held.seen = c->seen;
@@ -117,6 +119,14 @@ static __always_inline struct connection *conn_read(struct query *q)
 	return conn_same(c, q->key) && b->tag[i] == q->tag && !conn_expired(&q->held, q->now) ? c : NULL;
 }
 
+/* Looks q->key up. */
+static __always_inline struct connection *conn_read(struct query *q)
+{
+	struct conn_bucket *b = conn_find(q);
+
+	return b ? conn_held(b, q) : NULL;
+}
+
 /* The same as a global function, as are others here: the verifier walks each once. */
 __noinline int conn_look(struct query *q)
 {
@@ -124,10 +134,8 @@ __noinline int conn_look(struct query *q)
 }
 
 /* And with that the connection has been seen. */
-static __always_inline bool conn_touch(struct query *q)
+static __always_inline bool conn_touch(struct connection *c, struct query *q)
 {
-	struct connection *c = conn_read(q);
-
 	if (!c)
 		return false;
 	if (q->now - c->seen >= CONN_SLACK)
@@ -137,7 +145,7 @@ static __always_inline bool conn_touch(struct query *q)
 
 __noinline int conn_see(struct query *q)
 {
-	return q && conn_touch(q);
+	return q && conn_touch(conn_read(q), q);
 }
 
 /* A global function, else what follows would be walked for each try. */
@@ -223,30 +231,37 @@ static __always_inline void conn_counting(struct query *q)
 
 #define CONN_NEW 1       /* it is seen now */
 #define CONN_CONFIRMED 2
+#define CONN_ANSWERED 4
+#define CONN_SAME 8 /* the rules that count it are those that are held */
 
 /* Puts what q says into the bucket of q->key, in the place of another with the same key. */
-__noinline int conn_put(struct query *q, __u32 inbound, __u32 how)
+static __always_inline void conn_note(struct conn_bucket *b, struct query *q, __u32 inbound, __u32 how)
 {
 	bool confirmed = how & CONN_CONFIRMED;
-	struct conn_bucket *b = q ? conn_find(q) : NULL;
 	__u32 was, w;
 
-	if (!b || !conn_lock(b))
-		return 0;
+	if (!conn_lock(b))
+		return;
 	for (int i = 0; i < 5; i++)
 		q->held.key[i] = q->key[i];
-	if (how & CONN_NEW)
+	if (how & CONN_NEW) {
 		q->held.seen = q->now;
-	conn_counting(q);
+		q->held.answered = 0;
+	}
+	if (!(how & CONN_SAME))
+		conn_counting(q);
+	barrier();
 	q->held.version = q->version;
 	q->held.idle = q->idle;
 	q->held.inbound = inbound;
+	barrier();
 	was = conn_way(b, q->tag, q->key);
 	w = was;
 	if (w >= CONN_WAYS || confirmed != (w >= CONN_HALF))
 		w = confirmed ? conn_choose(b, q, CONN_HALF, CONN_WAYS) : conn_choose(b, q, 0, CONN_HALF);
 	if (w < CONN_WAYS) {
-		b->tag[w] = 0;
+		if (w != was)
+			b->tag[w] = 0; /* else nothing changes that tells them apart, and nobody may miss it meanwhile */
 		barrier();
 		b->way[w] = q->held;
 		barrier();
@@ -257,6 +272,14 @@ __noinline int conn_put(struct query *q, __u32 inbound, __u32 how)
 		b->tag[was] = 0; /* whoever looks finds one of the two */
 	}
 	conn_unlock(b);
+}
+
+__noinline int conn_put(struct query *q, __u32 inbound, __u32 how)
+{
+	struct conn_bucket *b = q ? conn_find(q) : NULL;
+
+	if (b)
+		conn_note(b, q, inbound, how);
 	return 0;
 }
 
@@ -485,12 +508,24 @@ static __always_inline int conn_allow(struct __sk_buff *skb, struct query *q)
 	return CONN_ALLOWED;
 }
 
-/* A packet of a connection. */
-static __always_inline int conn_take(struct __sk_buff *skb, struct query *q)
+/* What the packet changes of the connection that it belongs to: that is confirmed when who opened it sends again after an
+ * answer, which nobody can with a forged address. 0: nothing. */
+static __always_inline __u32 conn_changes(struct query *q)
 {
 	bool back = q->held.inbound != q->inbound;
 
-	q->confirmed = back || q->way >= CONN_HALF;
+	if (q->way >= CONN_HALF || q->held.answered == back)
+		return 0;
+	q->held.answered = 1;
+	return CONN_SAME | (back ? CONN_ANSWERED : CONN_CONFIRMED);
+}
+
+/* A packet of a connection. */
+static __always_inline int conn_take(struct __sk_buff *skb, struct query *q)
+{
+	__u32 changes = conn_changes(q);
+
+	q->confirmed = changes & CONN_CONFIRMED || q->way >= CONN_HALF;
 	if (q->held.version != q->version || q->held.third == CONN_MANY) {
 		if (conn_is_icmp(q, q->proto)) {
 			q->shown = q->remote_port;
@@ -500,9 +535,9 @@ static __always_inline int conn_take(struct __sk_buff *skb, struct query *q)
 	}
 	q->opener = q->held.rule;
 	conn_count(q);
-	if (back && q->way < CONN_HALF) {
+	if (changes) {
 		q->idle = q->held.idle;
-		conn_put(q, q->held.inbound, CONN_CONFIRMED);
+		conn_put(q, q->held.inbound, changes);
 	}
 	return conn_allow(skb, q);
 }
@@ -510,7 +545,7 @@ static __always_inline int conn_take(struct __sk_buff *skb, struct query *q)
 static __always_inline int conn_arrived(struct __sk_buff *skb, struct query *q)
 {
 	q->keyed = connections_on && q->ip && conn_key(skb, q);
-	if (q->keyed && conn_touch(q))
+	if (q->keyed && conn_touch(conn_read(q), q))
 		return conn_take(skb, q);
 	if (connections_on && conn_follows(skb, q))
 		return conn_allow(skb, q);

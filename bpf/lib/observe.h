@@ -34,15 +34,25 @@ static __always_inline __u32 flow_ports(const struct query *q)
 	return (local_passes ? 0 : local << 16) | (remote_passes ? 0 : remote);
 }
 
-static __always_inline __u64 flow_id(const struct conn_secret *s, const struct query *q)
-{
-	__u64 h = s->factor[5];
+/* One after the other, through memory: the stack has no room for all at once. */
+#define flow_add(q, s, n, x)                                                                                           \
+	do {                                                                                                           \
+		__u64 part = (x);                                                                                      \
+                                                                                                                       \
+		(q)->flow += (part ^ part >> 32) * (s)->factor[n];                                                     \
+		asm volatile("" : "+r"(q), "+r"(s) : : "memory");                                                      \
+	} while (0)
 
-	h += (q->local[0] ^ q->local[0] >> 32) * s->factor[0];
-	h += (q->local[1] ^ q->local[1] >> 32) * s->factor[1];
-	h += (q->remote[0] ^ q->remote[0] >> 32) * s->factor[2];
-	h += (q->remote[1] ^ q->remote[1] >> 32) * s->factor[3];
-	h += ((__u64)q->port_id << 32 | flow_ports(q)) * s->factor[4];
+static __always_inline __u64 flow_id(const struct conn_secret *s, struct query *q)
+{
+	__u64 h;
+
+	q->flow = s->factor[5];
+	flow_add(q, s, 0, q->local[0]);
+	flow_add(q, s, 1, q->local[1]);
+	flow_add(q, s, 2, q->remote[0]);
+	flow_add(q, s, 3, q->remote[1]);
+	h = q->flow + ((__u64)q->port_id << 32 | flow_ports(q)) * s->factor[4];
 	h ^= h >> 29;
 	h ^= (q->remote_port >> 16) | (__u64)q->inbound << 16 | (__u64)(q->denied != 0) << 17;
 	return (h * 0x9e3779b97f4a7c15) | 1;
@@ -99,30 +109,36 @@ static __noinline int flow_replace(const struct query *q, struct flow_seen *seen
 	return 0;
 }
 
-/* The packet of q has been seen. A global function: the verifier walks it once, by itself. What it needs is kept in q: the
- * stack is full. */
-__noinline int observe(struct query *q)
+/* The packet of q has been seen. What it needs is kept in q: the stack is full. */
+static __always_inline void flow_note(struct query *q)
 {
 	__u32 zero = 0, at;
 	const struct conn_secret *s = bpf_map_lookup_elem(&conn_secret, &zero);
 	struct flow_seen *seen;
 
-	if (!q || !s || event_interval == ~0ull) /* a trace is no packet */
-		return 0;
+	if (!s || event_interval == ~0ull) /* a trace is no packet */
+		return;
 	q->flow = flow_id(s, q);
 	if (!q->now) /* connections have not asked */
 		q->now = bpf_ktime_get_coarse_ns();
 	at = q->flow >> (64 - FLOW_SEEN_BITS);
 	seen = bpf_map_lookup_elem(&flow_seen, &at);
 	if (!seen)
-		return 0;
+		return;
 	if (seen->id != q->flow)
 		flow_replace(q, seen);
 	seen->packets++;
 	if (seen->turn == (__u32)(q->now >> FLOW_TURN) || !flow_tell(q, seen->packets))
-		return 0;
+		return;
 	seen->turn = q->now >> FLOW_TURN;
 	seen->packets = 0;
+}
+
+/* The same as a global function: the verifier walks it once, by itself. */
+__noinline int observe(struct query *q)
+{
+	if (q)
+		flow_note(q);
 	return 0;
 }
 

@@ -26,7 +26,9 @@ struct connection {
 	union {
 		struct {
 			__u64 idle : 16, /* s */
-				inbound : 8, /* the direction that opened it */
+				inbound : 1,  /* the direction that opened it */
+				answered : 1, /* a packet of the other direction has come */
+				zero : 6,
 				second : 20, third : 20; /* numbers of other rules that count its packets, and 1; 0: none */
 		};
 		__u64 terms;

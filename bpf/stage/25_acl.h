@@ -14,12 +14,23 @@
 
 /* Judge by the rules of a port: what its guest sends, and what it is to get. */
 
+/* Whether the short way has asked the sender's rules, which let the packet through. */
+static __always_inline bool acl_asked(struct __sk_buff *skb)
+{
+	bool asked = skb->cb[2];
+
+	skb->cb[2] = 0;
+	return asked;
+}
+
 /* What a guest sends, once admit lets it: before respond, so that it is asked of ARP and ND too, and also of what
  * flood may make of a DHCP client's search. */
 static __always_inline enum verdict acl_outbound(struct __sk_buff *skb, const struct pkt *p, enum verdict v)
 {
 	struct query *q;
 
+	if (acl_asked(skb))
+		return v;
 	if ((v && v != V_MULTICAST) || !(p->port->flags & PORT_RULES))
 		return v;
 	q = query_room();

@@ -32,6 +32,7 @@
 #include "stage/70_encap.h"
 #include "stage/80_underlay.h"
 #include "stage/90_deliver.h"
+#include "way/judge.h"
 #include "way/known.h"
 #include "wire/ethernet.h"
 #include "wire/icmp.h"
@@ -146,16 +147,30 @@ static __always_inline bool short_admit(const struct pkt *p)
 	return same_mac(p->eth.src, p->port->mac) && admit_own(p->port, &p->src);
 }
 
-/* What connections of its ports say of a packet. */
+/* What the rules of its ports say of a packet. */
 struct follows {
-	__u64 until; /* when the first of them must be seen to be in use */
+	__u64 until; /* when the first of its connections must be seen to be in use */
 	__u32 lost;  /* how many others had given way before */
+	__u32 asked; /* the sender's have been: all that is done about them has been done */
 };
 
-/* A port without rules, or a packet of a connection that they have allowed, which this packet changes nothing of. */
+/* Asks connections about a packet of TCP or UDP. */
+static __always_inline void short_ask(const struct pkt *p, struct query *q, const struct port *port, bool inbound)
+{
+	__u32 local = inbound ? p->dport_l4 : p->sport, remote = inbound ? p->sport : p->dport_l4;
+	bool is6 = p->type == TYPE_IPV6;
+
+	q->slot = port->slot;
+	q->version = port->version;
+	q->inbound = inbound;
+	acl_number(q->key, inbound ? &p->dst : &p->src, is6);
+	acl_number(q->key + 2, inbound ? &p->src : &p->dst, is6);
+	q->key[4] = conn_word_of(is6, p->proto, local, remote);
+}
+
+/* A port without rules, or a packet of a connection that they have allowed. */
 static __always_inline bool short_allowed(const struct pkt *p, const struct port *port, bool inbound, struct follows *f)
 {
-	bool is6 = p->type == TYPE_IPV6;
 	struct query *q;
 
 	if (!(port->flags & PORT_RULES))
@@ -163,17 +178,41 @@ static __always_inline bool short_allowed(const struct pkt *p, const struct port
 	q = query_room();
 	if (!q || !connections_on || (p->proto != PROTO_TCP && p->proto != PROTO_UDP))
 		return false;
-	q->slot = port->slot;
-	acl_number(q->key, inbound ? &p->dst : &p->src, is6);
-	acl_number(q->key + 2, inbound ? &p->src : &p->dst, is6);
-	q->key[4] = conn_word_of(is6, p->proto, inbound ? p->dport_l4 : p->sport, inbound ? p->sport : p->dport_l4);
+	short_ask(p, q, port, inbound);
 	f->lost += known_lost(port->slot);
-	if (!conn_see(q) || q->held.version != port->version || (q->held.inbound != inbound && q->way < CONN_HALF) ||
-	    q->held.third == CONN_MANY)
+	if (!conn_see(q) || q->held.version != port->version || q->held.third == CONN_MANY)
 		return false;
 	conn_rules(q, q->counts[inbound]);
 	if (q->held.seen + CONN_SLACK < f->until)
 		f->until = q->held.seen + CONN_SLACK;
+	return true;
+}
+
+/* The same of a port, or a packet like one that its rules have allowed before: then this is done as the walk does it. */
+static __always_inline bool short_judged(const struct pkt *p, const struct port *port, bool inbound, struct follows *f)
+{
+	__u32 proto = (__u32)p->proto << 16;
+	struct query *q;
+
+	if (!(port->flags & PORT_RULES))
+		return true;
+	q = query_room();
+	if (!q || !connections_on || (p->proto != PROTO_TCP && p->proto != PROTO_UDP))
+		return false;
+	short_ask(p, q, port, inbound);
+	q->set = inbound ? port->inbound : port->outbound;
+	q->remote_mac = !inbound ? acl_mac(p->eth.dst) : p->routed ? ROUTER_MAC | p->vsid : acl_mac(p->eth.src);
+	q->local_mac = acl_mac(inbound ? p->rec->mac : p->eth.src);
+	q->local_port = QUERY_SHOWN | proto | (inbound ? p->dport_l4 : p->sport);
+	q->remote_port = QUERY_SHOWN | proto | (inbound ? p->sport : p->dport_l4);
+	q->is6 = p->type == TYPE_IPV6;
+	q->proto = p->proto;
+	q->len = p->len;
+	q->port_id = port->id;
+	f->lost += known_lost(port->slot);
+	if (!judge(q))
+		return false;
+	f->until = least(f->until, q->held.seen + CONN_SLACK);
 	return true;
 }
 
@@ -249,11 +288,15 @@ static __always_inline bool short_starts(struct __sk_buff *skb, struct pkt *p)
 	return !capture_on && short_parse(skb, p) && parse_pending(skb, p) == V_CONTINUE;
 }
 
-/* All else that must hold before the packet is touched; making room is the last that may fail. */
+/* All else that must hold before the packet is touched; making room is the last that may fail. What the rules of the sender have
+ * said is said for the walk, too; after what those of the receiver say nothing fails. */
 static __always_inline bool short_may(struct __sk_buff *skb, struct pkt *p, struct follows *f)
 {
-	return short_port(skb, p) && short_admit(p) && short_allowed(p, p->port, false, f) && short_route(p) && short_lookup(p) &&
-	       (!p->dport || short_allowed(p, p->dport, true, f)) && isolate(p) == V_CONTINUE && short_fits(skb, p) && short_room(skb, p);
+	if (!short_port(skb, p) || !short_admit(p) || !short_judged(p, p->port, false, f))
+		return false;
+	f->asked = 1;
+	return short_route(p) && short_lookup(p) && isolate(p) == V_CONTINUE && short_fits(skb, p) &&
+	       (!p->dport || short_judged(p, p->dport, true, f)) && short_room(skb, p);
 }
 
 /* Writes what the packet needs in front, and leaves it in e. */
@@ -288,29 +331,12 @@ static __always_inline __u32 short_limit(const struct pkt *p)
 	return p->peer->mtu > room ? p->peer->mtu - room : 0;
 }
 
-/* Counts the packet for the rules of its connections. A global function: the verifier walks it once. */
-__noinline int short_count(__u32 out, __u32 in, __u32 len)
-{
-	const struct query *q = query_room();
-
-	if (!q)
-		return 0;
-	if (out & PORT_RULES)
-		rules_count(q->counts[0], len);
-	if (in & PORT_RULES)
-		rules_count(q->counts[1], len);
-	return 0;
-}
-
 /* Sends what short_may has let through. */
 static __always_inline enum verdict short_send(struct __sk_buff *skb, struct pkt *p, const struct known *k, const struct follows *f, int *answer)
 {
 	struct known_out *e = known_out_row(k);
-	__u32 out = p->port->flags, in = p->dport ? p->dport->flags : 0;
 	enum verdict v = V_ENCAP_FAILED;
 
-	if ((out | in) & PORT_RULES)
-		short_count(out, in, p->len);
 	if (e)
 		(v = short_write(skb, p, e))
 		|| (v = underlay(p))
@@ -333,6 +359,7 @@ static __always_inline enum verdict short_way(struct __sk_buff *skb, struct pkt 
 	struct known_out *e;
 	enum verdict v;
 
+	skb->cb[2] = 0;
 	if (!short_starts(skb, p))
 		return V_CONTINUE;
 	e = known_on() ? known_out_find(p, skb->ifindex, &k) : NULL;
@@ -341,7 +368,10 @@ static __always_inline enum verdict short_way(struct __sk_buff *skb, struct pkt 
 		if (v)
 			return v;
 	}
-	return short_may(skb, p, &f) ? short_send(skb, p, &k, &f, answer) : V_CONTINUE;
+	if (short_may(skb, p, &f))
+		return short_send(skb, p, &k, &f, answer);
+	skb->cb[2] = f.asked;
+	return V_CONTINUE;
 }
 
 /* What cannot be made after all, or has lost its port meanwhile. */

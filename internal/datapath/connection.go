@@ -24,6 +24,7 @@ import (
 const (
 	connWays      = 12
 	connHalf      = 4 // of them are for what is half open
+	connInbound   = 1 // the direction that opened it
 	connUsed      = 1 << 63
 	connFragment  = 1 << 62
 	connIs6       = 1 << 60
@@ -43,7 +44,7 @@ type connectionRow struct {
 	Seen          uint64
 	Rule, Version uint32
 	Idle          uint16
-	Inbound       uint8
+	State         uint8    // connInbound and others
 	Others        [5]uint8 // numbers of rules that count it beside
 }
 
@@ -70,7 +71,7 @@ type Connection struct {
 	Protocol              uint8
 	LocalPort, RemotePort uint16        // of TCP and UDP; the identifier of an echo is the local port
 	Inbound               bool          // who opened it
-	Confirmed             bool          // the other side has answered
+	Confirmed             bool          // the opener has sent again after an answer
 	Quiet, Timeout        time.Duration // since the last packet, to an eighth of a second, and how long it may be
 	Rule                  model.RuleID  // that opened it; zero if Stale
 	Stale                 bool          // the port's rules have changed since: its next packet is judged again
@@ -385,7 +386,7 @@ func (s *Switch) connectionsAt(slot uint32, p table.Port) ([]Connection, Connect
 // decodeConnection leaves out fragments and what has been idle for too long.
 func decodeConnection(r connectionRow, now uint64) (Connection, bool) {
 	w := r.Key[4]
-	c := Connection{Protocol: uint8(w >> 32), LocalPort: uint16(w >> 16), RemotePort: uint16(w), Inbound: r.Inbound != 0,
+	c := Connection{Protocol: uint8(w >> 32), LocalPort: uint16(w >> 16), RemotePort: uint16(w), Inbound: r.State&connInbound != 0,
 		Quiet: time.Duration(now - r.Seen), Timeout: time.Duration(r.Idle) * time.Second}
 	c.Local, c.Remote = connectionAddr(r.Key[0:2], w&connIs6 != 0), connectionAddr(r.Key[2:4], w&connIs6 != 0)
 	return c, w&connFragment == 0 && c.Quiet <= c.Timeout+connSlack

@@ -90,6 +90,7 @@ func TestConnectionsOutliveFloodsAndRestarts(t *testing.T) {
 		}
 	}
 	answered("at first")
+	answered("once more") // which confirms them
 	counts := func() (n [2]ConnectionCount) {
 		t.Helper()
 		for i, name := range []string{"web0", "web1"} {

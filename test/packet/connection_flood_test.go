@@ -44,8 +44,10 @@ func TestConnectionFloods(t *testing.T) {
 	for i := range established {
 		send(e.toDB(mine(i).packet(web.v4, db.v4, false)), model.VerdictDelivered)
 		send(e.toWeb(mine(i).packet(db.v4, web.v4, true)), model.VerdictDelivered)
+		send(e.toDB(mine(i).packet(web.v4, db.v4, false)), model.VerdictDelivered)
 		send(toAPI(mine(i).packet(log.v4, api.v4, false)), model.VerdictDelivered)
 		send(fromAPI(mine(i).packet(api.v4, log.v4, true)), model.VerdictEncapsulated)
+		send(toAPI(mine(i).packet(log.v4, api.v4, false)), model.VerdictDelivered)
 	}
 	count := func(id model.PortID) datapath.ConnectionCount {
 		t.Helper()
@@ -72,11 +74,24 @@ func TestConnectionFloods(t *testing.T) {
 		send(e.toWeb(mine(i).packet(db.v4, web.v4, true)), model.VerdictDelivered)
 		send(fromAPI(mine(i).packet(api.v4, log.v4, true)), model.VerdictEncapsulated)
 	}
-	// A flood that is answered may cost the guest its own, but nobody else's.
+	// A flood that is answered, as SYNs from addresses that nobody has: whoever opened it never sends again.
+	for i := range flood {
+		c := talk{wire.ProtoTCP, uint16(30_000 + i), 22}
+		send(toAPI(c.packet(log.v4, api.v4, false)), model.VerdictDelivered)
+		send(fromAPI(c.packet(api.v4, log.v4, true)), model.VerdictEncapsulated)
+	}
+	if n := count(api.id); n.Confirmed < established || n.LostConfirmed != before.LostConfirmed {
+		t.Errorf("answers cost confirmed connections: %+v; before %+v", n, before)
+	}
+	for i := range established {
+		send(fromAPI(mine(i).packet(api.v4, log.v4, true)), model.VerdictEncapsulated)
+	}
+	// One of whole handshakes may cost the guest its own, but nobody else's.
 	for i := range flood {
 		c := talk{wire.ProtoUDP, uint16(30_000 + i), 53}
 		send(e.toDB(c.packet(web.v4, db.v4, false)), model.VerdictDelivered)
 		send(e.toWeb(c.packet(db.v4, web.v4, true)), model.VerdictDelivered)
+		send(e.toDB(c.packet(web.v4, db.v4, false)), model.VerdictDelivered)
 	}
 	if n := count(web.id); n.LostConfirmed == 0 || n.Confirmed > 2*n.Limit {
 		t.Errorf("web is never full: %+v", n)
