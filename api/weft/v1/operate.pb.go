@@ -645,7 +645,7 @@ type Connection struct {
 	Remote        string                 `protobuf:"bytes,6,opt,name=remote,proto3" json:"remote,omitempty"`
 	LocalPort     uint32                 `protobuf:"varint,7,opt,name=local_port,json=localPort,proto3" json:"local_port,omitempty"` // of TCP and UDP; the identifier of an echo
 	RemotePort    uint32                 `protobuf:"varint,8,opt,name=remote_port,json=remotePort,proto3" json:"remote_port,omitempty"`
-	Confirmed     bool                   `protobuf:"varint,9,opt,name=confirmed,proto3" json:"confirmed,omitempty"`                   // the other side has answered
+	Confirmed     bool                   `protobuf:"varint,9,opt,name=confirmed,proto3" json:"confirmed,omitempty"`                   // the opener has sent again after an answer
 	IdleMs        int64                  `protobuf:"varint,10,opt,name=idle_ms,json=idleMs,proto3" json:"idle_ms,omitempty"`          // since the last packet, to an eighth of a second
 	TimeoutMs     int64                  `protobuf:"varint,11,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"` // how long that may be
 	List          string                 `protobuf:"bytes,12,opt,name=list,proto3" json:"list,omitempty"`                             // of the rule that opened it: TENANT/NAME
