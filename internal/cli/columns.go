@@ -207,7 +207,7 @@ func settingNames(s *weftv1.PortProfileSpec) string {
 	fields := s.ProtoReflect().Descriptor().Fields()
 	for i := range fields.Len() {
 		f := fields.Get(i)
-		if !s.ProtoReflect().Has(f) {
+		if !s.ProtoReflect().Has(f) || manifest.Hidden(f) {
 			continue
 		}
 		name := f.JSONName()

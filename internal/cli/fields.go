@@ -162,6 +162,9 @@ func leaves(path string, m protoreflect.MessageDescriptor) []string {
 	var paths []string
 	for i := range m.Fields().Len() {
 		f := m.Fields().Get(i)
+		if manifest.Hidden(f) {
+			continue
+		}
 		at := path + "." + f.JSONName()
 		paths = append(paths, at)
 		if f.Kind() == protoreflect.MessageKind && !f.IsMap() && f.Message().ParentFile().Package() == m.ParentFile().Package() {

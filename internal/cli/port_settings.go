@@ -11,7 +11,7 @@ var settingDocs = map[string]string{
 	"ieeePriorityTag":     "Priorities (802.1p) that the guest puts on its frames are those of its packets in the host's queues; otherwise these are 0. Default false.",
 	"stormLimit":          "How many broadcast and multicast packets a second the port may send; 0, the default: what the subnet says.",
 
-	"allowedAddresses":        "Sources that the guest may use beside its own addresses. To reach them takes a CustomerRoute, or dynamicAddressLimit.",
+	"allowedAddresses":        "Sources that the guest may use beside its own addresses. To reach them takes a CustomerRoute, or dynamicAddressLimit. [] of a port: none, whatever its profile says.",
 	"allowedAddresses.prefix": "Addresses that the guest may send from.",
 	"allowedAddresses.mac":    "A source MAC that the guest may use beside the port's.",
 
@@ -44,7 +44,7 @@ var settingDocs = map[string]string{
 	"bandwidth.outbound.minimum": "Bits per second of each uplink of its host that the port has when others want more than there is; what it does not take is theirs. Frames as they leave the uplink, at least 64000. A host promises nine tenths of its spec.uplinkBandwidth.",
 	"bandwidth.outbound.weight":  "1 to 100, instead of minimum: the port's part, among all ports of the host with a weight, of what the host can promise and minima leave.",
 
-	"mirrors":             "Copies of the port's packets for other ports. The guest cannot see it.",
+	"mirrors":             "Copies of the port's packets for other ports. The guest cannot see it. [] of a port: none, whatever its profile says.",
 	"mirrors.destination": "Name of the Port, in the same tenant, that gets the copies.",
 	"mirrors.direction":   "inbound, outbound or both (the default), as the guest sees it.",
 	"mirrors.snapLength":  "How many bytes of each frame are copied; 0, the default: all.",
@@ -53,7 +53,7 @@ var settingDocs = map[string]string{
 	"mirrors.port":        "Copies TCP and UDP packets from or to this port alone.",
 	"mirrors.rateLimit":   "How many packets a second are copied; 0, the default: all.",
 
-	"accessLists":     "Names of AccessLists, in the same tenant, that judge the port's packets. A port has its own and those of its profile.",
+	"accessLists":     "Names of AccessLists, in the same tenant, that judge the port's packets. A port has its own and those of its profile; [] of a port: none.",
 	"connectionLimit": "How many connections of the port are followed; 0, the default: as many as the switch gives each port.",
 }
 

@@ -482,6 +482,9 @@ func drawSettings(t *rapid.T) (s model.PortSettings) {
 	if number(4) == 0 {
 		s.Bandwidth = &model.Bandwidth{Outbound: model.BandwidthLimit{Maximum: int64(8e6 * number(2)), Weight: uint32(number(3))}}
 	}
+	if number(6) == 0 {
+		s.Mirrors, s.AccessLists, s.AllowedAddresses = []model.Mirror{}, []string{}, []model.AllowedAddress{}
+	}
 	for range number(3) {
 		s.Mirrors = append(s.Mirrors, model.Mirror{Destination: fmt.Sprint("port", number(6)), Direction: []model.Direction{"", model.Outbound}[number(2)], RateLimit: uint32(number(2)), Port: uint16(number(2))})
 	}

@@ -12,7 +12,8 @@ type portProfileRules struct{}
 func (portProfileRules) clone(r model.Resource) model.Resource {
 	c := *r.(*model.PortProfile)
 	c.Metadata = cloneMeta(c.Metadata)
-	c.Spec.PortSettings = cloneSettings(c.Spec.PortSettings)
+	s := &c.Spec.PortSettings
+	s.AllowedAddresses, s.Mirrors, s.AccessLists = orNil(s.AllowedAddresses), orNil(s.Mirrors), orNil(s.AccessLists)
 	return &c
 }
 
@@ -65,9 +66,9 @@ func (portProfileRules) sameSpec(a, b model.Resource) bool {
 	return reflect.DeepEqual(a.(*model.PortProfile).Spec, b.(*model.PortProfile).Spec)
 }
 
-// cloneSettings copies the lists of s, empty ones as nil. What its pointers lead to nobody changes.
+// cloneSettings copies the lists of s. What its pointers lead to nobody changes.
 func cloneSettings(s model.PortSettings) model.PortSettings {
-	s.AllowedAddresses, s.Mirrors, s.AccessLists = orNil(s.AllowedAddresses), orNil(s.Mirrors), orNil(s.AccessLists)
+	s.AllowedAddresses, s.Mirrors, s.AccessLists = slices.Clone(s.AllowedAddresses), slices.Clone(s.Mirrors), slices.Clone(s.AccessLists)
 	return s
 }
 

@@ -1,6 +1,7 @@
 package intent
 
 import (
+	"encoding/json"
 	"net/netip"
 	"strings"
 	"testing"
@@ -27,6 +28,33 @@ func TestWhatAPortSaysBeatsItsProfile(t *testing.T) {
 	}
 	if s := w.state.settings(w.port("web-1")); s.AllowSpoofing || !s.DHCPGuard || !s.RouterGuard {
 		t.Errorf("without a profile: %+v", s)
+	}
+}
+
+// A list that a port says is its own even when it is empty; one that it does not say is its profile's.
+func TestAnEmptyListBeatsTheProfile(t *testing.T) {
+	lists := model.PortSettings{Mirrors: []model.Mirror{{Destination: "web-1"}}, AccessLists: []string{"in"},
+		AllowedAddresses: []model.AllowedAddress{{Prefix: netip.MustParsePrefix("10.9.0.0/16")}}}
+	w := newWorld(t, append(base(), &model.AccessList{Metadata: meta("red", "in")}, profile("red", "vm", lists))...)
+	w.apply(with(port("red", "p", "web"), withProfile("vm")))
+	if s := w.state.settings(w.port("p")); len(s.Mirrors) != 1 || len(s.AccessLists) != 1 || len(s.AllowedAddresses) != 1 {
+		t.Fatalf("nothing said: %+v", s)
+	}
+	p := with(port("red", "p", "web"), func(p *model.Port) {
+		p.Spec.Profile = "vm"
+		p.Spec.Mirrors, p.Spec.AccessLists, p.Spec.AllowedAddresses = []model.Mirror{}, []string{}, []model.AllowedAddress{}
+	})
+	if res := w.apply(p); res.Changes[0].Action != Updated {
+		t.Errorf("saying that a list is empty is %s", res.Changes[0].Action)
+	}
+	if s := w.state.settings(w.port("p")); s.Mirrors != nil || s.AccessLists != nil || s.AllowedAddresses != nil {
+		t.Errorf("empty: %+v", s)
+	}
+	if res := w.apply(p); res.Changes[0].Action != Unchanged {
+		t.Errorf("saying it again is %s", res.Changes[0].Action)
+	}
+	if b, err := json.Marshal(w.port("p")); err != nil || !strings.Contains(string(b), `"mirrors":[]`) {
+		t.Errorf("stored as %s, %v", b, err)
 	}
 }
 

@@ -93,13 +93,16 @@ func (d *decoder) message(n *yaml.Node, m protoreflect.Message, path string, als
 	d.each(n, path, func(key, value *yaml.Node) {
 		at := join(path, key.Value)
 		field := fields.ByJSONName(key.Value)
-		if field == nil {
+		if field == nil || Hidden(field) {
 			if !contains(also, key.Value) {
 				d.fail(key, at, "unknown field%s", hint(key.Value, fieldNames(fields, also)))
 			}
 			return
 		}
 		d.field(value, m, field, at)
+		if value.Kind == yaml.SequenceNode && len(value.Content) == 0 {
+			leaveEmpty(m, field)
+		}
 	})
 }
 
@@ -306,7 +309,9 @@ func join(path, name string) string {
 func fieldNames(fields protoreflect.FieldDescriptors, also []string) []string {
 	names := append([]string(nil), also...)
 	for i := range fields.Len() {
-		names = append(names, fields.Get(i).JSONName())
+		if f := fields.Get(i); !Hidden(f) {
+			names = append(names, f.JSONName())
+		}
 	}
 	return names
 }

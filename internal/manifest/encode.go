@@ -56,7 +56,11 @@ func mappingOf(m protoreflect.Message) *yaml.Node {
 	fields := m.Descriptor().Fields()
 	for i := range fields.Len() {
 		f := fields.Get(i)
-		if !m.Has(f) {
+		if isEmptied(m, f) {
+			n.Content = append(n.Content, text(f.JSONName()), &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle})
+			continue
+		}
+		if !m.Has(f) || Hidden(f) {
 			continue
 		}
 		n.Content = append(n.Content, text(f.JSONName()), valueOf(m.Get(f), f))

@@ -311,3 +311,38 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// An empty list of a port is not the same as none: it is kept, and written again.
+func TestEmptyListsAreKept(t *testing.T) {
+	const text = `kind: Port
+metadata:
+  tenant: red
+  name: web-1
+spec:
+  profile: vm
+  allowedAddresses: []
+  mirrors: []
+  accessLists: [in]
+`
+	got, err := Parse([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if none := got[0].GetPort().GetSpec().GetNone(); !cmp.Equal(none, []string{"allowedAddresses", "mirrors"}) {
+		t.Errorf("empty are %q", none)
+	}
+	back, err := Format(got...)
+	if err != nil || string(back) != text {
+		t.Errorf("written as\n%s, %v", back, err)
+	}
+	again, err := Parse(back)
+	if err != nil || !proto.Equal(again[0], got[0]) {
+		t.Errorf("read again as %v, %v", again, err)
+	}
+	if _, err := Parse([]byte("kind: Port\nmetadata: {tenant: red, name: web-1}\nspec: {none: [mirrors]}\n")); err == nil || !strings.Contains(err.Error(), "unknown field") {
+		t.Errorf("the field that manifests do not have: %v", err)
+	}
+	if got, err := Parse([]byte("kind: Port\nmetadata: {tenant: red, name: web-1}\nspec: {addresses: [], mirrors: null}\n")); err != nil || got[0].GetPort().GetSpec().GetNone() != nil {
+		t.Errorf("what no profile has, and what is null: %v, %v", got, err)
+	}
+}

@@ -19,8 +19,8 @@ type PortProfileSpec struct {
 	PortSettings
 }
 
-// PortSettings is what a port or a profile says of how ports are treated (hnv 5). What is nil or
-// empty is not said; Settle fills it in.
+// PortSettings is what a port or a profile says of how ports are treated (hnv 5). What is nil
+// is not said; Settle fills it in. Lists of a profile are never empty but nil.
 type PortSettings struct {
 	// AllowSpoofing turns the spoofing guard off (hnv 5.1, MacAddressSpoofing).
 	AllowSpoofing *bool `json:"allowSpoofing,omitempty"`
@@ -33,13 +33,13 @@ type PortSettings struct {
 	RouterGuard      *bool            `json:"routerGuard,omitempty"`
 	AllowTeaming     *bool            `json:"allowTeaming,omitempty"`
 	IEEEPriorityTag  *bool            `json:"ieeePriorityTag,omitempty"`
-	StormLimit       *uint32          `json:"stormLimit,omitempty"` // packets/s; 0: the subnet's
-	AllowedAddresses []AllowedAddress `json:"allowedAddresses,omitempty"`
+	StormLimit       *uint32          `json:"stormLimit,omitempty"`      // packets/s; 0: the subnet's
+	AllowedAddresses []AllowedAddress `json:"allowedAddresses,omitzero"` // of a port: nil: its profile's; empty: none
 	Isolation        *Isolation       `json:"isolation,omitempty"`
 	VLAN             *VLAN            `json:"vlan,omitempty"`
 	Bandwidth        *Bandwidth       `json:"bandwidth,omitempty"`
-	Mirrors          []Mirror         `json:"mirrors,omitempty"`
-	AccessLists      []string         `json:"accessLists,omitempty"`     // of a port: beside those of its profile
+	Mirrors          []Mirror         `json:"mirrors,omitzero"`          // the same
+	AccessLists      []string         `json:"accessLists,omitzero"`      // of a port: beside those of its profile; empty: none
 	ConnectionLimit  *uint32          `json:"connectionLimit,omitempty"` // 0: the switch's default
 }
 
@@ -226,10 +226,8 @@ func (own PortSettings) Settle(profile *PortProfile) Settings {
 		DynamicAddressLimit: said(own.DynamicAddressLimit, p.DynamicAddressLimit, 0),
 		ConnectionLimit:     said(own.ConnectionLimit, p.ConnectionLimit, 0),
 		Isolation:           said(own.Isolation, p.Isolation, Isolation{}),
-		AllowedAddresses:    own.AllowedAddresses, VLAN: own.VLAN, Bandwidth: own.Bandwidth, Mirrors: own.Mirrors,
-	}
-	if len(s.AllowedAddresses) == 0 {
-		s.AllowedAddresses = p.AllowedAddresses
+		AllowedAddresses:    listed(own.AllowedAddresses, p.AllowedAddresses), Mirrors: listed(own.Mirrors, p.Mirrors),
+		VLAN: own.VLAN, Bandwidth: own.Bandwidth,
 	}
 	if s.VLAN == nil {
 		s.VLAN = p.VLAN
@@ -237,13 +235,12 @@ func (own PortSettings) Settle(profile *PortProfile) Settings {
 	if s.Bandwidth == nil {
 		s.Bandwidth = p.Bandwidth
 	}
-	if len(s.Mirrors) == 0 {
-		s.Mirrors = p.Mirrors
-	}
 	if s.Isolation.Mode == IsolationNone {
 		s.Isolation = Isolation{}
 	}
-	s.AccessLists = union(p.AccessLists, own.AccessLists)
+	if own.AccessLists == nil || len(own.AccessLists) > 0 {
+		s.AccessLists = union(p.AccessLists, own.AccessLists)
+	}
 	return s
 }
 
@@ -259,6 +256,17 @@ func said[T any](own, profile *T, otherwise T) T {
 		return *profile
 	}
 	return otherwise
+}
+
+// listed is own if something is said; an empty list says that there is none.
+func listed[T any](own, profile []T) []T {
+	if own == nil {
+		own = profile
+	}
+	if len(own) == 0 {
+		return nil
+	}
+	return own
 }
 
 // union gives each once, the first place counting.

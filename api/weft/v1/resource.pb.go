@@ -2144,6 +2144,7 @@ type PortProfileSpec struct {
 	Mirrors             []*Mirror              `protobuf:"bytes,20,rep,name=mirrors,proto3" json:"mirrors,omitempty"`
 	AccessLists         []string               `protobuf:"bytes,21,rep,name=access_lists,json=accessLists,proto3" json:"access_lists,omitempty"`
 	ConnectionLimit     *uint32                `protobuf:"varint,22,opt,name=connection_limit,json=connectionLimit,proto3,oneof" json:"connection_limit,omitempty"`
+	None                []string               `protobuf:"bytes,40,rep,name=none,proto3" json:"none,omitempty"` // lists of a port that are empty, where its profile's would count: "mirrors"
 	unknownFields       protoimpl.UnknownFields
 	sizeCache           protoimpl.SizeCache
 }
@@ -2283,6 +2284,13 @@ func (x *PortProfileSpec) GetConnectionLimit() uint32 {
 	return 0
 }
 
+func (x *PortProfileSpec) GetNone() []string {
+	if x != nil {
+		return x.None
+	}
+	return nil
+}
+
 type PortProfile struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Metadata      *Metadata              `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
@@ -2365,7 +2373,8 @@ type PortSpec struct {
 	Mirrors             []*Mirror              `protobuf:"bytes,20,rep,name=mirrors,proto3" json:"mirrors,omitempty"`
 	AccessLists         []string               `protobuf:"bytes,21,rep,name=access_lists,json=accessLists,proto3" json:"access_lists,omitempty"`
 	ConnectionLimit     *uint32                `protobuf:"varint,22,opt,name=connection_limit,json=connectionLimit,proto3,oneof" json:"connection_limit,omitempty"`
-	Acl                 []*PortAcl             `protobuf:"bytes,30,rep,name=acl,proto3" json:"acl,omitempty"` // of this port alone
+	None                []string               `protobuf:"bytes,40,rep,name=none,proto3" json:"none,omitempty"` // lists of a port that are empty, where its profile's would count: "mirrors"
+	Acl                 []*PortAcl             `protobuf:"bytes,30,rep,name=acl,proto3" json:"acl,omitempty"`   // of this port alone
 	unknownFields       protoimpl.UnknownFields
 	sizeCache           protoimpl.SizeCache
 }
@@ -2538,6 +2547,13 @@ func (x *PortSpec) GetConnectionLimit() uint32 {
 		return *x.ConnectionLimit
 	}
 	return 0
+}
+
+func (x *PortSpec) GetNone() []string {
+	if x != nil {
+		return x.None
+	}
+	return nil
 }
 
 func (x *PortSpec) GetAcl() []*PortAcl {
@@ -3710,7 +3726,7 @@ const file_weft_v1_resource_proto_rawDesc = "" +
 	"\x0fExternalNetwork\x12-\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x11.weft.v1.MetadataR\bmetadata\x120\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1c.weft.v1.ExternalNetworkSpecR\x04spec\x12'\n" +
-	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"\xe8\x06\n" +
+	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"\xfc\x06\n" +
 	"\x0fPortProfileSpec\x12*\n" +
 	"\x0eallow_spoofing\x18\x05 \x01(\bH\x00R\rallowSpoofing\x88\x01\x01\x127\n" +
 	"\x15dynamic_address_limit\x18\x06 \x01(\rH\x01R\x13dynamicAddressLimit\x88\x01\x01\x12#\n" +
@@ -3731,7 +3747,8 @@ const file_weft_v1_resource_proto_rawDesc = "" +
 	"\tbandwidth\x18\x13 \x01(\v2\x12.weft.v1.BandwidthR\tbandwidth\x12)\n" +
 	"\amirrors\x18\x14 \x03(\v2\x0f.weft.v1.MirrorR\amirrors\x12!\n" +
 	"\faccess_lists\x18\x15 \x03(\tR\vaccessLists\x12.\n" +
-	"\x10connection_limit\x18\x16 \x01(\rH\bR\x0fconnectionLimit\x88\x01\x01B\x11\n" +
+	"\x10connection_limit\x18\x16 \x01(\rH\bR\x0fconnectionLimit\x88\x01\x01\x12\x12\n" +
+	"\x04none\x18( \x03(\tR\x04noneB\x11\n" +
 	"\x0f_allow_spoofingB\x18\n" +
 	"\x16_dynamic_address_limitB\r\n" +
 	"\v_forwardingB\r\n" +
@@ -3745,7 +3762,7 @@ const file_weft_v1_resource_proto_rawDesc = "" +
 	"\vPortProfile\x12-\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x11.weft.v1.MetadataR\bmetadata\x12,\n" +
 	"\x04spec\x18\x02 \x01(\v2\x18.weft.v1.PortProfileSpecR\x04spec\x12'\n" +
-	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"\xef\a\n" +
+	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"\x83\b\n" +
 	"\bPortSpec\x12\x16\n" +
 	"\x06subnet\x18\x01 \x01(\tR\x06subnet\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\tR\x03mac\x12\x1c\n" +
@@ -3771,7 +3788,8 @@ const file_weft_v1_resource_proto_rawDesc = "" +
 	"\tbandwidth\x18\x13 \x01(\v2\x12.weft.v1.BandwidthR\tbandwidth\x12)\n" +
 	"\amirrors\x18\x14 \x03(\v2\x0f.weft.v1.MirrorR\amirrors\x12!\n" +
 	"\faccess_lists\x18\x15 \x03(\tR\vaccessLists\x12.\n" +
-	"\x10connection_limit\x18\x16 \x01(\rH\bR\x0fconnectionLimit\x88\x01\x01\x12\"\n" +
+	"\x10connection_limit\x18\x16 \x01(\rH\bR\x0fconnectionLimit\x88\x01\x01\x12\x12\n" +
+	"\x04none\x18( \x03(\tR\x04none\x12\"\n" +
 	"\x03acl\x18\x1e \x03(\v2\x10.weft.v1.PortAclR\x03aclB\x11\n" +
 	"\x0f_allow_spoofingB\x18\n" +
 	"\x16_dynamic_address_limitB\r\n" +

@@ -51,6 +51,7 @@ func TestWhatCannotBeReadIsNamedByItsPath(t *testing.T) {
 		`{"port":{"metadata":{"tenant":"t","name":"p"},"spec":{"acl":[{"remoteAddress":"10.0.0.5"},{"remoteAddress":"all"}]}}}`:                      "spec.acl[1].remoteAddress",
 		`{"portProfile":{"metadata":{"tenant":"t","name":"p"},"spec":{"vlan":{"id":65536,"allowed":["1-2-3"]},"allowedAddresses":[{}]}}}`:            "spec.allowedAddresses[0].prefix spec.vlan.id spec.vlan.allowed[0]",
 		`{"customerRoute":{"metadata":{"tenant":"t","name":"p"},"spec":{"prefix":"10.0.0.0","nextHop":"y"}}}`:                                        "spec.prefix spec.nextHop",
+		`{"port":{"metadata":{"tenant":"t","name":"p"},"spec":{"none":["vlan","mirrors"],"mirrors":[{"destination":"x"}]}}}`:                         "spec.none[0] spec.none[1]",
 		`{}`: "resources[0]",
 	} {
 		p := &weftv1.Resource{}

@@ -18,7 +18,7 @@ func world(t testing.TB) []*weftv1.Resource {
 	m := &weftv1.ApplyRequest{}
 	if err := protojson.Unmarshal([]byte(`{"resources":[
 		{"tenant":{"metadata":{"name":"red"},"spec":{"description":"d"}}},
-		{"host":{"metadata":{"name":"h1","labels":{"a":"b"}}}},
+		{"host":{"metadata":{"name":"h1","labels":{"a":"b"}},"spec":{"uplinkBandwidth":"1000000000"}}},
 		{"providerAddress":{"metadata":{"name":"pa1"},"spec":{"host":"h1","address":"192.0.2.1"}}},
 		{"providerRoute":{"metadata":{"name":"h1-east"},"spec":{"host":"h1","prefix":"198.51.100.0/24","nextHop":"192.0.2.254","interface":"eth1","metric":7}}},
 		{"addressGroup":{"metadata":{"tenant":"red","name":"office"},"spec":{"prefixes":["10.9.0.0/16","fd00::/8"],"ports":{"role":"web"}}}},
@@ -34,8 +34,8 @@ func world(t testing.TB) []*weftv1.Resource {
 		{"portProfile":{"metadata":{"tenant":"red","name":"vm"},"spec":{"allowSpoofing":false,"dhcpGuard":true,"routerGuard":false,"allowTeaming":true,"ieeePriorityTag":true,
 			"stormLimit":10,"dynamicAddressLimit":0,"forwarding":false,"connectionLimit":7,"allowedAddresses":[{"prefix":"10.9.0.0/16","mac":"02:00:00:00:00:05"}],
 			"isolation":{"mode":"community","community":"c"},
-			"bandwidth":{"outbound":{"maximum":8000000,"burst":3000}},"mirrors":[{"destination":"web-1","direction":"inbound","snapLength":128,"rateLimit":5,"protocol":"tcp","prefix":"10.0.0.0/24","port":443}]}}},
-		{"port":{"metadata":{"tenant":"red","name":"web-2"},"spec":{"subnet":"web","profile":"vm","mac":"02:00:00:00:00:02","addresses":["10.0.0.6"],"dhcpGuard":false,"accessLists":["in"],
+			"bandwidth":{"outbound":{"maximum":8000000,"burst":3000,"weight":5}},"mirrors":[{"destination":"web-1","direction":"inbound","snapLength":128,"rateLimit":5,"protocol":"tcp","prefix":"10.0.0.0/24","port":443}]}}},
+		{"port":{"metadata":{"tenant":"red","name":"web-2"},"spec":{"subnet":"web","profile":"vm","mac":"02:00:00:00:00:02","addresses":["10.0.0.6"],"dhcpGuard":false,"accessLists":["in"],"none":["allowedAddresses","mirrors"],
 			"acl":[{"action":"deny","direction":"both","remoteAddress":"any"},{"action":"allow","direction":"inbound","localAddress":"10.0.0.6/32"},{"action":"deny","direction":"outbound","remoteMAC":"02:00:00:00:00:07"}]}}},
 		{"externalNetwork":{"metadata":{"name":"lan"},"spec":{"interfaces":[{"hosts":["h1","h2"],"interface":"eth1"},{"labels":{"rack":"a"},"interface":"eth2"},{"interface":"eth3"}],"tenants":["red","*"]}}},
 		{"portProfile":{"metadata":{"tenant":"red","name":"trunks"},"spec":{"vlan":{"network":"lan","mode":"trunk","allowed":["5","10-20"],"prune":["12"],"native":7}}}},

@@ -45,7 +45,48 @@ func (rd *reader) portSettings(s *weftv1.PortProfileSpec) model.PortSettings {
 	for i, m := range s.GetMirrors() {
 		out.Mirrors = append(out.Mirrors, rd.mirror(index("spec.mirrors", i), m))
 	}
+	rd.leaveEmpty(s.GetNone(), &out)
 	return out
+}
+
+// leaveEmpty makes lists that are named as empty on purpose empty, and not nil.
+func (rd *reader) leaveEmpty(names []string, s *model.PortSettings) {
+	for i, name := range names {
+		filled := false
+		switch name {
+		case "allowedAddresses":
+			filled = len(s.AllowedAddresses) > 0
+			s.AllowedAddresses = append([]model.AllowedAddress{}, s.AllowedAddresses...)
+		case "mirrors":
+			filled = len(s.Mirrors) > 0
+			s.Mirrors = append([]model.Mirror{}, s.Mirrors...)
+		case "accessLists":
+			filled = len(s.AccessLists) > 0
+			s.AccessLists = append([]string{}, s.AccessLists...)
+		default:
+			rd.fail(index("spec.none", i), "%.40q is not a list that a profile has; use allowedAddresses, mirrors or accessLists", name)
+		}
+		if filled {
+			rd.fail(index("spec.none", i), "%s is not empty", name)
+		}
+	}
+}
+
+// emptied names the lists that are empty on purpose.
+func emptied(s model.PortSettings) (names []string) {
+	for _, l := range []struct {
+		name  string
+		empty bool
+	}{
+		{"allowedAddresses", s.AllowedAddresses != nil && len(s.AllowedAddresses) == 0},
+		{"mirrors", s.Mirrors != nil && len(s.Mirrors) == 0},
+		{"accessLists", s.AccessLists != nil && len(s.AccessLists) == 0},
+	} {
+		if l.empty {
+			names = append(names, l.name)
+		}
+	}
+	return names
 }
 
 func (rd *reader) mirror(at string, m *weftv1.Mirror) model.Mirror {
@@ -109,7 +150,7 @@ func (rd *reader) ranges(field string, in []string) []model.Range {
 func writePortSettings(s model.PortSettings) *weftv1.PortProfileSpec {
 	out := &weftv1.PortProfileSpec{AllowSpoofing: s.AllowSpoofing, DynamicAddressLimit: s.DynamicAddressLimit, Forwarding: s.Forwarding,
 		DhcpGuard: s.DHCPGuard, RouterGuard: s.RouterGuard, AllowTeaming: s.AllowTeaming, IeeePriorityTag: s.IEEEPriorityTag,
-		StormLimit: s.StormLimit, ConnectionLimit: s.ConnectionLimit, AccessLists: s.AccessLists}
+		StormLimit: s.StormLimit, ConnectionLimit: s.ConnectionLimit, AccessLists: s.AccessLists, None: emptied(s)}
 	for _, a := range s.AllowedAddresses {
 		out.AllowedAddresses = append(out.AllowedAddresses, &weftv1.AllowedAddress{Prefix: a.Prefix.String(), Mac: writeMAC(a.MAC)})
 	}
