@@ -113,7 +113,7 @@ func uplinkQueue(index uint32, total uint64, shares map[uint32]table.Share, clas
 	room := func(rate uint64) netdev.Bandwidth {
 		rate = max(rate, leastShare)
 		burst := max(rate/8/shareBurst, twoFrames)
-		return netdev.Bandwidth{Rate: rate, Burst: burst, Room: max(datapath.QueueRoom(table.Shape{Rate: rate}), total/8/200)}
+		return netdev.Bandwidth{Rate: rate, Burst: burst, Room: max(2*datapath.QueueRoom(table.Shape{Rate: rate}), total/8/200)}
 	}
 	kept := total - uint64(model.Promised(int64(total)))
 	u := netdev.Uplink{Index: index, Total: room(total), Default: datapath.ShareHost,

@@ -45,7 +45,7 @@ func (w *World) Share(host int, total uint64, rates map[*Guest]uint64) {
 
 func (w *World) queue(h *Host, total uint64, rates map[*Guest]uint64) (datapath.Turn, error) {
 	part := func(rate uint64) netdev.Bandwidth {
-		return netdev.Bandwidth{Rate: rate, Burst: max(rate/8/100, 3036), Room: max(datapath.QueueRoom(table.Shape{Rate: rate}), total/8/200)}
+		return netdev.Bandwidth{Rate: rate, Burst: max(rate/8/100, 3036), Room: max(2*datapath.QueueRoom(table.Shape{Rate: rate}), total/8/200)}
 	}
 	u := netdev.Uplink{Index: h.uplink, Total: part(total), Default: datapath.ShareHost, Classes: map[uint16]netdev.Bandwidth{}}
 	left := total
