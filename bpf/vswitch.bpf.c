@@ -234,7 +234,7 @@ SEC("tcx/ingress")
 int from_shaper(struct __sk_buff *skb)
 {
 	skb->cb[2] = 0;
-	bpf_tail_call(skb, &walk, WALK_PORT);
+	bpf_tail_call(skb, &walk, vlan_has_port(skb->mark) ? WALK_VLAN : WALK_PORT);
 	return TC_ACT_SHOT; /* the switch is being taken away */
 }
 

@@ -132,8 +132,10 @@ static __always_inline void capture_flags(struct __sk_buff *skb, struct capture_
 
 	if (csum_pending(skb, &start, &field))
 		e->flags |= CAPTURE_CSUM;
-	if (skb->vlan_present)
+	if (skb->vlan_present) {
 		e->flags |= CAPTURE_VLAN;
+		e->tci = skb->vlan_tci;
+	}
 	if (e->point == POINT_FROM_UNDERLAY && w->came > e->len)
 		e->flags |= CAPTURE_XDP;
 }
@@ -179,8 +181,8 @@ __noinline int capture_show(struct __sk_buff *skb)
 	return 0;
 }
 
-/* Describes the packet in the CPU's view, so that capture_show needs nothing else. */
-static __noinline void capture_look(const struct pkt *p, __u32 point, __u32 v, __u32 flags)
+/* Describes the packet in the CPU's view, so that capture_show needs nothing else. Above CAPTURE_TCI, flags are a tag. */
+static __noinline void capture_describe(const struct pkt *p, __u32 point, __u32 v, __u32 flags, __u32 to_port_id)
 {
 	struct capture_view *w = capture_scratch();
 	struct capture_event *e;
@@ -196,7 +198,7 @@ static __noinline void capture_look(const struct pkt *p, __u32 point, __u32 v, _
 	w->proto = p->proto;
 	w->came = p->len;
 	e->port_id = p->port_id;
-	e->to_port_id = point == POINT_TO_GUEST && p->dport ? p->dport->id : 0;
+	e->to_port_id = point == POINT_TO_GUEST ? to_port_id : 0;
 	e->vsid = p->vsid;
 	e->out = p->action == ACT_NONE ? 0 : p->out;
 	e->quote = p->quote;
@@ -204,8 +206,14 @@ static __noinline void capture_look(const struct pkt *p, __u32 point, __u32 v, _
 	e->point = point;
 	e->verdict = v;
 	e->direction = p->direction;
+	e->tci = flags >> CAPTURE_TCI;
 	e->flags = flags | (p->detour ? CAPTURE_DETOUR : 0) | (p->bare ? CAPTURE_BARE : 0);
 	__builtin_memcpy(e->eth, &p->eth, sizeof(e->eth));
+}
+
+static __always_inline void capture_look(const struct pkt *p, __u32 point, __u32 v, __u32 flags)
+{
+	capture_describe(p, point, v, flags, p->dport ? p->dport->id : 0);
 }
 
 /* The packet as it came, as soon as it is known whose it is. */

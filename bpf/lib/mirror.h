@@ -29,8 +29,8 @@
 #define MIRROR_BURST_NS 100000000ull /* of its rate, so much may come at once */
 #define MIRROR_GRE_TYPE 0x88be       /* ERSPAN type I; the key is the port's that gets the copy */
 #define MIRROR_FLAGS                                                                                                   \
-	(BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET | BPF_F_ADJ_ROOM_ENCAP_L4_GRE |                       \
-	 BPF_F_ADJ_ROOM_ENCAP_L2(sizeof(struct eth)) | BPF_F_ADJ_ROOM_ENCAP_L2_ETH)
+	(BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET | BPF_F_ADJ_ROOM_ENCAP_L4_GRE | BPF_F_ADJ_ROOM_ENCAP_L2_ETH)
+#define MIRROR_TAG 4 /* bytes that a tag takes in a frame */
 
 /* The generic cell rate algorithm; two CPUs that meet here may let one more through. */
 static __always_inline bool mirror_in_rate(struct mirror *m)
@@ -241,21 +241,50 @@ static __always_inline bool mirror_room(struct __sk_buff *skb, __u32 room, __u64
 	return !skb->gso_size && !bpf_skb_change_head(skb, room, 0);
 }
 
+/* The Ethernet header of a copy, with the tag that the kernel keeps beside the frame. */
+struct mirror_inner {
+	struct eth eth; /* to the tag, if there is one */
+	__be16 tci, type;
+} __attribute__((packed, aligned(2)));
+
+/* Reads it, and takes the tag from beside the frame: on the wire it belongs to the copy, and not before it. Where another
+ * tag takes its place there, the frame had two. */
+static __always_inline __u32 mirror_read(struct __sk_buff *skb, struct mirror_inner *in)
+{
+	if (!load(skb, 0, &in->eth, sizeof(in->eth)))
+		return 0;
+	if (!skb->vlan_present)
+		return sizeof(in->eth);
+	in->type = in->eth.type;
+	in->eth.type = (__be16)skb->vlan_proto;
+	in->tci = bpf_htons((__u16)skb->vlan_tci);
+	return bpf_skb_vlan_pop(skb) || skb->vlan_present ? 0 : sizeof(*in);
+}
+
+static __always_inline bool mirror_store(struct __sk_buff *skb, __u32 at, const struct mirror_inner *in, __u32 len)
+{
+	if (len == sizeof(in->eth))
+		return !bpf_skb_store_bytes(skb, at, in, sizeof(in->eth), 0);
+	return !bpf_skb_store_bytes(skb, at, in, sizeof(*in), 0);
+}
+
 static __always_inline bool mirror_encap(struct __sk_buff *skb, const struct mirror *m)
 {
+	struct mirror_inner inner = {};
 	union mirror_outer o;
-	struct eth inner;
 	bool six = !addr_is4(&m->way.remote);
-	__u32 room = outer_len(false, six), len;
+	__u32 room = outer_len(false, six), len, head;
+	__u64 flags = MIRROR_FLAGS | (six ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 : BPF_F_ADJ_ROOM_ENCAP_L3_IPV4);
 
-	if (!m->way.ifindex || !m->way.local.w[3] || addr_is4(&m->way.local) == six || !load(skb, 0, &inner, sizeof(inner)))
+	if (!m->way.ifindex || !m->way.local.w[3] || addr_is4(&m->way.local) == six)
 		return false;
 	if (!(m->way.next_hop[0] | m->way.next_hop[1] | m->way.next_hop[2] | m->way.next_hop[3] | m->way.next_hop[4] |
 	      m->way.next_hop[5]))
 		return false;
-	if (!mirror_room(skb, room, MIRROR_FLAGS | (six ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 : BPF_F_ADJ_ROOM_ENCAP_L3_IPV4)))
+	head = mirror_read(skb, &inner);
+	if (!head || !mirror_room(skb, room + head - sizeof(struct eth), flags | BPF_F_ADJ_ROOM_ENCAP_L2((__u64)head)))
 		return false;
-	if (bpf_skb_store_bytes(skb, room, &inner, sizeof(inner), 0))
+	if (!mirror_store(skb, room, &inner, head))
 		return false;
 	if (six) {
 		len = mirror_write6(skb, m, &o.v6);
@@ -269,11 +298,13 @@ static __always_inline bool mirror_encap(struct __sk_buff *skb, const struct mir
 static __always_inline __u32 mirror_snap(const struct __sk_buff *skb, const struct mirror *m)
 {
 	__u32 most, over = outer_len(false, !addr_is4(&m->way.remote)) - sizeof(struct eth);
+	__u32 snap = m->snap, tag = skb->vlan_present ? MIRROR_TAG : 0;
 
-	if (m->to || skb->gso_size)
-		return m->snap;
-	most = m->way.mtu > over ? m->way.mtu - over : 0;
-	return m->snap < most ? m->snap : most;
+	if (!m->to && !skb->gso_size) {
+		most = m->way.mtu > over ? m->way.mtu - over : 0;
+		snap = snap < most ? snap : most;
+	}
+	return snap > tag ? snap - tag : 0;
 }
 
 static __always_inline int mirror_lost(struct __sk_buff *skb, const struct mirror *m)

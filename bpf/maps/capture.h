@@ -104,6 +104,8 @@ struct {
 #define CAPTURE_BARE 16  /* the frame has its own outer Ethernet header */
 #define CAPTURE_COPY 32  /* the walk goes on */
 
+#define CAPTURE_TCI 16 /* bits from which on flags within lib/capture.h are a tag */
+
 struct capture_event {
 	__u64 time; /* monotonic ns */
 	__u32 walk; /* the same for what was seen of one packet on one walk; 0: seen once */
@@ -115,7 +117,8 @@ struct capture_event {
 	__u32 out; /* device it leaves by; 0: none */
 	__u32 len; /* of the frame, with what comes before it */
 	__u32 caplen; /* bytes that follow */
-	__u32 quote; /* where the offending packet is inside an ICMP error; 0: no error */
+	__u16 quote; /* where the offending packet is inside an ICMP error; 0: no error */
+	__u16 tci;   /* with CAPTURE_VLAN */
 	__u16 gso_size;
 	__u16 gso_segs;
 	__u8 point;

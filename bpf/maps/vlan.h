@@ -2,6 +2,9 @@
 #ifndef WEFT_MAPS_VLAN_H
 #define WEFT_MAPS_VLAN_H
 
+#include <stdbool.h>
+#include <stddef.h>
+
 #include <linux/types.h>
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
@@ -35,6 +38,11 @@ struct {
 	__uint(max_entries, 4096);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 } vlan_port SEC(".maps");
+
+static __always_inline bool vlan_has_port(__u32 ifindex)
+{
+	return bpf_map_lookup_elem(&vlan_port, &ifindex) != NULL;
+}
 
 /* vlan_mac: the port behind an external interface that has a MAC.
  * key     external interface and MAC

@@ -12,7 +12,7 @@
 #include "gen/verdict.h"
 #include "lib/acl.h"
 #include "lib/capture.h"
-#include "lib/config.h"
+#include "lib/copy.h"
 #include "lib/ctx.h"
 #include "lib/finish.h"
 #include "lib/isolation.h"
@@ -127,26 +127,9 @@ static __always_inline bool flood_within_rate(const struct pkt *p, __u32 rate)
 	return true;
 }
 
-static __always_inline void flood_record(struct flooding *f, __u32 ifindex)
-{
-	__u32 i = f->copies, n = f->skb->len;
-	struct copy *c = bpf_map_lookup_elem(&copy, &i);
-
-	if (!c)
-		return;
-	c->ifindex = ifindex;
-	c->len = n;
-	if (n > COPY_MAX)
-		n = COPY_MAX;
-	if (n)
-		bpf_skb_load_bytes(f->skb, 0, c->frame, n);
-}
-
 static __always_inline bool flood_send(struct flooding *f, __u32 ifindex)
 {
-	if (rehearse)
-		flood_record(f, ifindex);
-	else if (bpf_clone_redirect(f->skb, ifindex, 0) < 0)
+	if (!copy_send(f->skb, f->copies, ifindex))
 		return false;
 	f->copies++;
 	return true;

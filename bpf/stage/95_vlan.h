@@ -3,6 +3,7 @@
 #define WEFT_STAGE_VLAN_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include <linux/types.h>
 #include <linux/bpf.h>
@@ -12,13 +13,16 @@
 
 #include "gen/verdict.h"
 #include "lib/acl.h"
+#include "lib/capture.h"
 #include "lib/config.h"
+#include "lib/copy.h"
 #include "lib/ctx.h"
 #include "lib/finish.h"
 #include "lib/guard.h"
 #include "lib/learn.h"
 #include "maps/flood.h"
 #include "maps/scratch.h"
+#include "maps/shape.h"
 #include "maps/traffic.h"
 #include "maps/vlan.h"
 #include "wire/arp.h"
@@ -34,7 +38,7 @@
 #define VLAN_STORM_BURST_NS 100000000ull /* of its rate, so much may come at once */
 #define VLAN_TOLD 0x10000                /* in cb[4] of a test run: the frame has a tag besides its bytes */
 
-/* One frame. */
+/* One frame. As in struct flooding, what changes with each copy must not be at a multiple of eight bytes. */
 struct vlaned {
 	struct __sk_buff *skb;
 	struct pkt *p; /* what is behind the tag; in scratch, because the stack has no room for it */
@@ -49,11 +53,14 @@ struct vlaned {
 	__u8 doubled; /* and with another one, or one of a service provider */
 	__u8 with_tag; /* the round of copies: those that have one */
 	__u8 bare;     /* its tag is off, and p is read */
-	__u8 action;   /* enum action */
+	__u16 came;    /* its tag as it came */
 	enum verdict read; /* what is wrong with what is behind the tag, for ports that look */
-	__u32 out;     /* device it leaves by */
+	__u32 to;      /* id of the port that it is delivered to */
 	__u32 copies;
+	__u32 device;  /* of the port that sent it */
 };
+
+_Static_assert(offsetof(struct vlaned, copies) % 8 == 4, "the verifier would walk each round of a loop anew");
 
 static __always_inline bool vlan_has(const __u64 *set, __u16 vid)
 {
@@ -93,6 +100,7 @@ static __always_inline enum verdict vlan_parse(struct vlaned *f)
 		if (f->size)
 			f->size -= 4;
 	}
+	f->came = f->tci;
 	f->vid = f->tci & VLAN_ID;
 	return V_CONTINUE;
 }
@@ -148,14 +156,25 @@ static __always_inline bool vlan_read(struct vlaned *f)
 {
 	struct pkt *p = f->p;
 
-	if (f->bare)
-		return true;
 	f->bare = 1;
 	if ((f->tagged && bpf_skb_vlan_pop(f->skb)) || !load(f->skb, 0, &p->eth, sizeof(p->eth)))
 		return false;
 	p->end = f->skb->len;
 	f->read = vlan_parse_payload(f->skb, p);
 	return true;
+}
+
+/* Shows the frame to captures: as it came with the tag that it came with, though that is off by now. */
+static __always_inline void vlan_capture(struct vlaned *f, __u32 point, __u32 v, __u32 flags, __u32 to_port_id)
+{
+	bool came = point != POINT_TO_GUEST && point != POINT_TO_UNDERLAY;
+
+	if (!capture_on)
+		return;
+	if (came && f->bare && f->tagged)
+		flags |= CAPTURE_VLAN | (__u32)f->came << CAPTURE_TCI;
+	capture_describe(f->p, point, v, flags, to_port_id);
+	capture_show(f->skb);
 }
 
 static __always_inline bool vlan_within_rate(const struct vlan_port *from)
@@ -331,6 +350,7 @@ static __always_inline enum verdict vlan_acl_inbound(struct vlaned *f, const str
 /* Into a port of this host. */
 static __always_inline enum verdict vlan_deliver(struct vlaned *f, const struct vlan_port *to, __u32 ifindex)
 {
+	struct pkt *p = f->p;
 	enum verdict v;
 	bool keep;
 
@@ -338,12 +358,10 @@ static __always_inline enum verdict vlan_deliver(struct vlaned *f, const struct 
 		return V_VLAN_APART;
 	if (f->size > to->port.mtu)
 		return V_TOO_BIG;
-	if (!vlan_read(f))
-		return V_ENCAP_FAILED;
 	v = vlan_acl_inbound(f, &to->port);
 	if (v == V_ACL_DENIED) {
-		f->p->direction = INBOUND;
-		f->p->port_id = to->port.id;
+		p->direction = INBOUND;
+		p->port_id = to->port.id;
 	}
 	if (v)
 		return v;
@@ -355,8 +373,9 @@ static __always_inline enum verdict vlan_deliver(struct vlaned *f, const struct 
 	if (to->port.ifindex != ifindex)
 		return V_PORT_DOWN; /* the row went away */
 	vlan_count(to->port.slot, f->skb->len, false);
-	f->out = ifindex;
-	f->action = to->port.flags & PORT_PEER ? ACT_PEER : ACT_PORT;
+	f->to = to->port.id;
+	p->out = ifindex;
+	p->action = to->port.flags & PORT_PEER && !p->shaped ? ACT_PEER : ACT_PORT; /* nobody is received at egress */
 	return V_DELIVERED;
 }
 
@@ -367,48 +386,19 @@ static __always_inline enum verdict vlan_send(struct vlaned *f)
 		return V_NO_UNDERLAY_ROUTE;
 	if (f->size > f->from->port.mtu)
 		return V_TOO_BIG;
-	if (!vlan_read(f))
-		return V_ENCAP_FAILED;
 	if (f->vid && !vlan_push(f->skb, f->tci))
 		return V_ENCAP_FAILED;
 	if (f->vid)
 		f->skb->cb[4] = VLAN_TOLD | f->tci;
-	f->out = f->uplink;
-	f->action = ACT_DEVICE;
+	f->p->out = f->uplink;
+	f->p->action = ACT_DEVICE;
 	return V_SWITCHED;
 }
 
-/* As in flood, with the tag that the kernel keeps beside the frame. */
-static __always_inline void vlan_record(struct vlaned *f, __u32 ifindex)
+static __always_inline bool vlan_copy(struct vlaned *f, __u32 ifindex, __u32 to_port_id)
 {
-	const __u32 head = 2 * MAC_LEN;
-	__u32 i = f->copies, n = f->skb->len, at = head;
-	struct copy *c = bpf_map_lookup_elem(&copy, &i);
-	__be16 tag[2] = {bpf_htons(TYPE_VLAN), bpf_htons(f->tci)};
-
-	if (!c || n < sizeof(struct eth))
-		return;
-	c->ifindex = ifindex;
-	c->len = n;
-	bpf_skb_load_bytes(f->skb, 0, c->frame, head);
-	if (f->skb->vlan_present) {
-		__builtin_memcpy(c->frame + head, tag, sizeof(tag));
-		c->len += sizeof(tag);
-		at += sizeof(tag);
-	}
-	n -= head;
-	asm volatile("" : "+r"(n)); /* clang knows that it is not 0; Linux 6.12 does not */
-	if (n > COPY_MAX - 16)
-		n = COPY_MAX - 16;
-	if (n)
-		bpf_skb_load_bytes(f->skb, head, c->frame + at, n);
-}
-
-static __always_inline bool vlan_copy(struct vlaned *f, __u32 ifindex)
-{
-	if (rehearse)
-		vlan_record(f, ifindex);
-	else if (bpf_clone_redirect(f->skb, ifindex, 0) < 0)
+	vlan_capture(f, to_port_id ? POINT_TO_GUEST : POINT_TO_UNDERLAY, V_FLOODED, CAPTURE_COPY, to_port_id);
+	if (!copy_send(f->skb, f->copies, ifindex))
 		return false;
 	f->copies++;
 	return true;
@@ -434,7 +424,7 @@ static __always_inline enum verdict vlan_copy_to_port(struct vlaned *f, __u32 if
 	const struct vlan_port *to;
 	enum verdict v;
 
-	if (f->from && ifindex == f->from->port.ifindex)
+	if (f->from && ifindex == f->device)
 		return V_CONTINUE;
 	to = bpf_map_lookup_elem(&vlan_port, &ifindex);
 	if (!to || to->port.ifindex != ifindex || to->uplink != f->uplink || !vlan_has(to->receives, f->vid))
@@ -452,7 +442,7 @@ static __always_inline enum verdict vlan_copy_to_port(struct vlaned *f, __u32 if
 		return v;
 	vlan_count(to->port.slot, f->skb->len, false);
 	f->skb->mark = SWITCH_MARK;
-	return vlan_copy(f, ifindex) ? V_CONTINUE : V_COPY_FAILED;
+	return vlan_copy(f, ifindex, to->port.id) ? V_CONTINUE : V_COPY_FAILED;
 }
 
 static __always_inline void vlan_lose(struct vlaned *f, enum verdict v)
@@ -479,18 +469,13 @@ static __always_inline void vlan_copy_to_uplink(struct vlaned *f)
 	if (f->size > f->from->port.mtu)
 		return vlan_lose(f, V_TOO_BIG);
 	f->skb->mark = 0;
-	if (!vlan_copy(f, f->uplink))
+	if (!vlan_copy(f, f->uplink, 0))
 		vlan_lose(f, V_COPY_FAILED);
 }
 
 /* Copies: first those without a tag, then those with one; each frame that has no VLAN is of the first. */
 static __always_inline bool vlan_flood(struct vlaned *f)
 {
-	f->members = bpf_map_lookup_elem(&vlan_member, &f->uplink);
-	if (!f->members && !f->from)
-		return true;
-	if (!vlan_read(f))
-		return false;
 	if (f->members)
 		bpf_loop(VLAN_MAX_MEMBERS, vlan_each_member, f, 0);
 	if (f->from && !f->vid)
@@ -523,15 +508,39 @@ static __always_inline struct pkt *vlan_room(struct __sk_buff *skb, __u8 directi
 	return p;
 }
 
+/* What a guest sends to many. */
+static __always_inline enum verdict vlan_flood_out(struct vlaned *f)
+{
+	if (!vlan_within_rate(f->from))
+		return V_STORM_LIMITED;
+	f->members = bpf_map_lookup_elem(&vlan_member, &f->uplink);
+	return vlan_flood(f) ? V_FLOODED : V_ENCAP_FAILED;
+}
+
+/* The port that the frame is of. One that has waited in the shaper carries the device that it came from as its mark. */
+static __always_inline const struct vlan_port *vlan_sender(struct vlaned *f)
+{
+	const struct shaper *s = shaper_devices();
+	struct __sk_buff *skb = f->skb;
+
+	f->device = skb->ifindex;
+	if (s && s->exit && s->exit == skb->ifindex) {
+		f->device = skb->mark;
+		f->p->shaped = 1;
+		skb->priority = 0; /* the shaper went by it */
+	}
+	return bpf_map_lookup_elem(&vlan_port, &f->device);
+}
+
 /* What a guest sends. */
 static __always_inline enum verdict vlan_from_port(struct vlaned *f)
 {
 	struct pkt *p = f->p;
 	const struct vlan_port *to;
-	__u32 ifindex = f->skb->ifindex;
+	__u32 ifindex;
 	enum verdict v;
 
-	f->from = bpf_map_lookup_elem(&vlan_port, &ifindex);
+	f->from = vlan_sender(f);
 	if (!f->from)
 		return V_PORT_UNKNOWN;
 	f->uplink = f->from->uplink;
@@ -541,20 +550,34 @@ static __always_inline enum verdict vlan_from_port(struct vlaned *f)
 		return v;
 	if (!vlan_read(f))
 		return V_ENCAP_FAILED;
+	vlan_capture(f, POINT_FROM_GUEST, V_CONTINUE, 0, 0);
 	(v = vlan_judge_payload(f)) || (v = learn_teamed(f->skb, p, &f->from->port, f->eth.src)) || (v = vlan_acl_outbound(f));
 	if (v)
 		return v;
-	if (is_group(f->eth.dst)) {
-		if (!vlan_within_rate(f->from))
-			return V_STORM_LIMITED;
-		return vlan_flood(f) ? V_FLOODED : V_ENCAP_FAILED;
-	}
+	if (is_group(f->eth.dst))
+		return vlan_flood_out(f);
 	to = vlan_find(f->uplink, f->eth.dst, &ifindex);
 	if (!to)
 		return vlan_send(f);
-	if (ifindex == f->skb->ifindex)
+	if (ifindex == f->device)
 		return V_ROUTE_TO_SELF;
 	return vlan_deliver(f, to, ifindex);
+}
+
+/* What the external interface receives for many, which goes on to the host as it came. */
+static __always_inline void vlan_flood_in(struct vlaned *f)
+{
+	__u32 own, mark = f->skb->mark;
+
+	if (f->doubled || vlan_is_reserved(f->eth.dst) || vlan_find(f->uplink, f->eth.src, &own))
+		return;
+	f->members = bpf_map_lookup_elem(&vlan_member, &f->uplink);
+	if (!f->members || !vlan_read(f))
+		return;
+	vlan_capture(f, POINT_FROM_UNDERLAY, V_CONTINUE, 0, 0);
+	vlan_flood(f);
+	vlan_capture(f, POINT_NONE, V_FLOODED, 0, 0);
+	f->skb->mark = mark;
 }
 
 /* What the external interface receives. What is not for a port here is the host's own. */
@@ -562,16 +585,13 @@ static __always_inline enum verdict vlan_from_uplink(struct vlaned *f)
 {
 	struct pkt *p = f->p;
 	const struct vlan_port *to;
-	__u32 ifindex, own, mark = f->skb->mark;
+	__u32 ifindex, own;
 
 	f->uplink = f->skb->ifindex;
 	if (vlan_parse(f))
 		return V_PASS;
 	if (is_group(f->eth.dst)) {
-		if (f->doubled || vlan_is_reserved(f->eth.dst) || vlan_find(f->uplink, f->eth.src, &own))
-			return V_PASS;
-		vlan_flood(f);
-		f->skb->mark = mark;
+		vlan_flood_in(f);
 		return V_PASS;
 	}
 	to = vlan_find(f->uplink, f->eth.dst, &ifindex);
@@ -582,6 +602,9 @@ static __always_inline enum verdict vlan_from_uplink(struct vlaned *f)
 		return V_VLAN_DOUBLE_TAGGED;
 	if (is_group(f->eth.src) || vlan_find(f->uplink, f->eth.src, &own))
 		return V_SPOOFED_MAC;
+	if (!vlan_read(f))
+		return V_ENCAP_FAILED;
+	vlan_capture(f, POINT_FROM_UNDERLAY, V_CONTINUE, 0, 0);
 	return vlan_deliver(f, to, ifindex);
 }
 
@@ -589,43 +612,60 @@ static __always_inline enum verdict vlan_from_uplink(struct vlaned *f)
 static __always_inline bool vlan_checked(const struct vlaned *f)
 {
 	barrier();
-	return !f->from || f->from->port.ifindex == f->skb->ifindex;
+	return !f->from || f->from->port.ifindex == f->device;
 }
 
 static __always_inline int vlan_act(const struct vlaned *f)
 {
-	switch (f->action) {
+	__u32 out = f->p->out;
+
+	if (f->p->shaped)
+		f->skb->mark = 0;
+	switch (f->p->action) {
 	case ACT_PORT:
 		f->skb->mark = SWITCH_MARK;
-		return bpf_redirect(f->out, 0);
+		return bpf_redirect(out, 0);
 	case ACT_PEER:
 		if (f->skb->pkt_type != PACKET_HOST)
 			bpf_skb_change_type(f->skb, PACKET_HOST);
-		return bpf_redirect_peer(f->out, 0);
+		return bpf_redirect_peer(out, 0);
 	case ACT_DEVICE:
-		return bpf_redirect(f->out, 0);
+		return bpf_redirect(out, 0);
 	}
 	return TC_ACT_SHOT;
 }
 
+/* Where a capture sees what a walk ends with; the copies of a flooded frame were shown. */
+static __always_inline __u32 vlan_point(enum verdict v)
+{
+	if (v >= V_FIRST_DROP)
+		return POINT_DROPPED;
+	if (v == V_FLOODED)
+		return POINT_NONE;
+	return v == V_SWITCHED ? POINT_TO_UNDERLAY : POINT_TO_GUEST;
+}
+
 static __always_inline int vlan_finish(struct vlaned *f, enum verdict v)
 {
-	if (f->action != ACT_NONE && !vlan_checked(f)) {
-		f->action = ACT_NONE;
-		f->p->port_id = 0;
+	struct pkt *p = f->p;
+
+	if (p->action != ACT_NONE && !vlan_checked(f)) {
+		p->action = ACT_NONE;
+		p->port_id = 0;
 		v = V_PORT_UNKNOWN;
 	}
 	f->skb->cb[0] = v;
-	f->skb->cb[1] = f->action == ACT_NONE ? 0 : f->out;
+	f->skb->cb[1] = p->action == ACT_NONE ? 0 : p->out;
 	f->skb->cb[2] = f->copies;
 	if (v == V_PASS)
 		return TC_ACT_UNSPEC;
+	vlan_capture(f, vlan_point(v), v, 0, f->to);
 	if (v >= V_FIRST_DROP) {
-		report(f->skb, f->p, v);
+		report(f->skb, p, v);
 		return TC_ACT_SHOT;
 	}
 	if (f->from)
-		vlan_count(f->from->port.slot, f->p->len, true);
+		vlan_count(f->from->port.slot, p->len, true);
 	return vlan_act(f);
 }
 

@@ -3,10 +3,12 @@ package agent
 import (
 	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,6 +20,7 @@ import (
 	"github.com/weft-sdn/weft/internal/datapath"
 	"github.com/weft-sdn/weft/internal/model"
 	"github.com/weft-sdn/weft/internal/netdev"
+	"github.com/weft-sdn/weft/internal/table"
 	"github.com/weft-sdn/weft/internal/wire"
 )
 
@@ -104,9 +107,6 @@ func (a *Agent) startCapture(port model.PortID, f *weftv1.CaptureFilter) (*captu
 		p, ok := a.view.Load().goal.Ports[port]
 		if !ok {
 			return nil, errors.New("the policy that this host holds does not have the port here (yet)")
-		}
-		if p.Settings.VLAN != nil {
-			return nil, errors.New("the port is on a VLAN, where nothing is captured yet: see what is dropped with weft drops, ask weft trace, or capture in the guest")
 		}
 		c.from.Port = p.Ref.String()
 	}
@@ -200,7 +200,12 @@ func (c *capturing) message(p datapath.Captured) *weftv1.CapturedPacket {
 	m := &weftv1.CapturedPacket{TimeUnixNano: p.Time.UnixNano(), Point: p.Point.String(), Direction: p.Direction.String(),
 		Port: name(p.Port), ToPort: name(p.ToPort), Verdict: uint32(p.Verdict), Device: c.device(p.IfIndex), OutDevice: c.device(p.Out),
 		Vsid: uint32(p.VSID), Length: uint32(p.Length), Frame: p.Frame, GsoSize: uint32(p.GSOSize), Walk: p.Walk, Notes: captureNotes(p), PacketKey: packetKey(p),
-		Summary: fmt.Sprintf("%s, %d bytes", describeFrame(p.Frame), p.Length)}
+		Summary: describeFrame(p.Frame)}
+	if p.VLANAside {
+		m.Frame, m.Length = tagged(p), m.Length+wire.VLANLen
+		m.Summary += fmt.Sprintf(", VLAN %d", p.Tag&0xfff)
+	}
+	m.Summary += fmt.Sprintf(", %d bytes", m.Length)
 	if p.Verdict != 0 {
 		m.VerdictName = p.Verdict.Info().Name
 	}
@@ -246,9 +251,6 @@ func captureNotes(p datapath.Captured) (out []string) {
 	if p.ChecksumPending {
 		out = append(out, "checksum left to the device: what the frame has is not one")
 	}
-	if p.VLANAside {
-		out = append(out, "has a VLAN tag, which is not in the frame")
-	}
 	if p.Stripped {
 		out = append(out, "outer headers were removed by XDP, before GRO: this is the inner frame")
 	}
@@ -269,7 +271,7 @@ func captureSteps(v *view, p datapath.Captured) (out []*weftv1.TraceStep) {
 	case p.Point != datapath.FromGuest:
 		return nil
 	}
-	told := simulate(v.want, program, p.IfIndex, p.Frame)
+	told := simulate(v.want, onVLAN(v.want, p, program), p.IfIndex, tagged(p))
 	if told.Verdict != p.Verdict {
 		return []*weftv1.TraceStep{{Stage: "oracle", Text: fmt.Sprintf("by policy's rows of now the verdict would be %s: policy has changed since, or weft verify finds drift", told.Verdict)}}
 	}
@@ -277,6 +279,27 @@ func captureSteps(v *view, p datapath.Captured) (out []*weftv1.TraceStep) {
 		out = append(out, &weftv1.TraceStep{Stage: s.Stage, Text: s.Text})
 	}
 	return out
+}
+
+// onVLAN is the program that has seen the packet, if that was the VLAN switch's.
+func onVLAN(s table.Set, p datapath.Captured, other datapath.Program) datapath.Program {
+	if _, ok := vlanPortOf(s, p.Port); !ok {
+		return other
+	}
+	if p.Point == datapath.FromUnderlay {
+		return datapath.VLANUplink
+	}
+	return datapath.VLANGuest
+}
+
+// tagged is the frame with the tag that the kernel keeps beside it.
+func tagged(p datapath.Captured) []byte {
+	const macs = 12
+	if !p.VLANAside || len(p.Frame) < macs {
+		return p.Frame
+	}
+	tag := binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, wire.TypeVLAN), p.Tag)
+	return slices.Concat(p.Frame[:macs], tag, p.Frame[macs:])
 }
 
 // upload starts a capture and brings its packets to the server, until the server has

@@ -47,10 +47,24 @@ func renderMirror(p goal.Port, m goal.Mirror, g *goal.Goal, devices map[model.Po
 	if way := u.peer(m.PA); m.PA.IsValid() && way.IfIndex != 0 {
 		row.Way = way
 		if !way.Local.IsValid() {
-			row.Way.Local = p.PA
+			row.Way.Local = u.leavesBy(p, m.PA)
 		}
 	}
 	return row
+}
+
+// leavesBy is the address that copies for another host are sent from: the port's, or of a port on a VLAN, which has none,
+// this host's first one of the family.
+func (u underlay) leavesBy(p goal.Port, to netip.Addr) netip.Addr {
+	if p.PA.IsValid() {
+		return p.PA
+	}
+	for _, l := range u.locals {
+		if l.address.Is4() == to.Is4() {
+			return l.address
+		}
+	}
+	return netip.Addr{}
 }
 
 // mirrorPAs are the other hosts that a port's copies go to or come from.

@@ -255,6 +255,8 @@ func simulate(s table.Set, program datapath.Program, ifindex uint32, frame []byt
 		return sw.FromUplink(ifindex, frame)
 	case datapath.VLANGuest:
 		return sw.FromVLANGuest(ifindex, frame)
+	case datapath.VLANUplink:
+		return sw.FromVLANUplink(ifindex, frame)
 	}
 	return sw.FromPort(ifindex, frame)
 }

@@ -42,6 +42,7 @@ func renderVLANPorts(set table.Set, g *goal.Goal, devices map[model.PortID]devic
 	for id, p := range g.Ports {
 		if d, ok := devices[id]; ok && p.Settings.VLAN != nil {
 			set.VLANPorts[d.ifindex] = renderVLANPort(p, d, externals[p.Interface])
+			renderBandwidth(set, p, d)
 		}
 	}
 }

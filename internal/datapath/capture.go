@@ -103,7 +103,8 @@ type Captured struct {
 	Error     bool // ICMP error by the switch, about a packet that it dropped
 
 	ChecksumPending bool // left to the device, so what is in the frame is not one
-	VLANAside       bool // there is a VLAN tag, which is not in the frame
+	VLANAside       bool // there is a VLAN tag, which is not in the frame, but is
+	Tag             uint16
 	Stripped        bool // outer headers were removed before GRO, by XDP
 	NoLinkLayer     bool // the kernel will write the first 14 bytes
 }
@@ -148,12 +149,12 @@ const (
 )
 
 type captureEventRow struct {
-	Time                                                                 uint64
-	Walk, Slots, Port, ToPort, VSID, IfIndex, Out, Length, Caplen, Quote uint32
-	GSOSize, GSOSegs                                                     uint16
-	Point, Verdict, Direction, Flags                                     uint8
-	Eth                                                                  [14]byte
-	Base                                                                 uint16
+	Time                                                          uint64
+	Walk, Slots, Port, ToPort, VSID, IfIndex, Out, Length, Caplen uint32
+	Quote, Tag, GSOSize, GSOSegs                                  uint16
+	Point, Verdict, Direction, Flags                              uint8
+	Eth                                                           [14]byte
+	Base                                                          uint16
 }
 
 const captureEventLen = 72
@@ -691,7 +692,7 @@ func (r captureEventRow) captured(cpu int, frame []byte) shown {
 	p := Captured{Time: fromMonotonic(r.Time), Point: CapturePoint(r.Point), Verdict: model.Verdict(r.Verdict),
 		Direction: Direction(r.Direction), Port: model.PortID(r.Port), ToPort: model.PortID(r.ToPort), VSID: model.VSID(r.VSID),
 		IfIndex: r.IfIndex, Out: r.Out, Length: int(r.Length), Frame: frame, GSOSize: int(r.GSOSize), GSOSegs: int(r.GSOSegs),
-		ChecksumPending: r.Flags&captureCsum != 0, VLANAside: r.Flags&captureVLAN != 0}
+		ChecksumPending: r.Flags&captureCsum != 0, VLANAside: r.Flags&captureVLAN != 0, Tag: r.Tag}
 	if r.Walk != 0 {
 		p.Walk = uint64(cpu)<<32 | uint64(r.Walk)
 	}

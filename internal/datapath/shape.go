@@ -173,14 +173,28 @@ func (s *Switch) Shaped() []table.ShapeKey {
 	return out
 }
 
-// anchor is where among the programs of a device one goes: shape_out and share_out right before from_port, which ends
-// every walk, shape_in behind to_port, which alone knows whose frame it is, and what mirrors before all.
+// anchor is where among the programs of a device one goes: shape_out and share_out right before from_port or vlan_guest, which
+// end every walk, shape_in behind to_port, which alone knows whose frame it is, and what mirrors before all.
 func (s *Switch) anchor(n linkName) link.Anchor {
-	if n.program == progShapeIn {
-		return link.Tail()
+	beside := func(programs ...string) (link.Link, bool) {
+		for _, p := range programs {
+			if l, ok := s.links[linkName{p, n.ifindex}]; ok {
+				return l, true
+			}
+		}
+		return nil, false
 	}
-	if from, ok := s.links[linkName{progFromPort, n.ifindex}]; ok && (n.program == progShapeOut || n.program == progShareOut) {
-		return link.BeforeLink(from)
+	switch n.program {
+	case progShapeIn:
+		return link.Tail()
+	case progShapeOut, progShareOut:
+		if walk, ok := beside(progFromPort, progVLANGuest); ok {
+			return link.BeforeLink(walk)
+		}
+	case progFromPort, progVLANGuest: // the port was in a subnet, or on a VLAN, and was limited or mirrored there
+		if before, ok := beside(progShapeOut, progShareOut, progMirrorOut); ok {
+			return link.AfterLink(before)
+		}
 	}
 	return link.Head()
 }

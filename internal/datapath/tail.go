@@ -10,10 +10,10 @@ import (
 // in them, by index.
 var tailCalls = map[string][]string{
 	"flood_prog": floodPrograms,
-	"walk":       {"walk_port", "walk_uplink", "look"},
+	"walk":       {"walk_port", "walk_uplink", "look", progVLANGuest},
 }
 
-// isTail tells whether a program is reached from others only.
+// isTail tells whether a program is reached from others.
 func isTail(name string) bool {
 	for _, programs := range tailCalls {
 		for _, p := range programs {

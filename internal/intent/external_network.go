@@ -142,12 +142,16 @@ func (a *admission) checkVLANPort(p *model.Port, s model.Settings) {
 	if a.bad[k] {
 		return
 	}
+	var sends model.BandwidthLimit
+	if s.Bandwidth != nil {
+		sends = s.Bandwidth.Outbound
+	}
 	for _, x := range []struct {
 		field string
 		set   bool
 	}{{"subnet", p.Spec.Subnet != ""}, {"dynamicAddressLimit", s.Learns()}, {"forwarding", s.Forwarding},
 		{"isolation", s.Isolation != model.Isolation{}},
-		{"mirrors", len(s.Mirrors) > 0}, {"bandwidth", s.Bandwidth != nil}} {
+		{"bandwidth.outbound.minimum", sends.Minimum > 0}, {"bandwidth.outbound.weight", sends.Weight > 0}} { // shares of uplinks
 		if x.set {
 			a.fail(k, "spec."+x.field, "does not go with spec.vlan: it is for ports in a virtual subnet")
 		}

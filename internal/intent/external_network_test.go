@@ -45,6 +45,9 @@ func TestPortsOnVLANs(t *testing.T) {
 	}{
 		{"spec.subnet: does not go with spec.vlan", []model.Resource{onVLAN("x", access(10), func(p *model.Port) { p.Spec.Subnet = "web" })}},
 		{"spec.subnet: is required", []model.Resource{&model.Port{Metadata: meta("red", "x")}}},
+		{"spec.bandwidth.outbound.weight: does not go with spec.vlan", []model.Resource{onVLAN("x", access(10), func(p *model.Port) {
+			p.Spec.Bandwidth = &model.Bandwidth{Outbound: model.BandwidthLimit{Maximum: 8_000_000, Weight: 10}}
+		})}},
 		{"spec.isolation: does not go with spec.vlan", []model.Resource{onVLAN("x", access(10), func(p *model.Port) { p.Spec.Isolation = &model.Isolation{Mode: isolated} })}},
 		{"spec.vlan.network: guests is not for tenant red", []model.Resource{with(external("guests", model.ExternalInterface{Interface: "eth2"}), func(n *model.ExternalNetwork) { n.Spec.Tenants = nil }),
 			onVLAN("x", access(10), func(p *model.Port) { p.Spec.VLAN.Network = "guests" })}},
