@@ -87,8 +87,44 @@ func (f *field) do(where, command string) {
 func TestAttacksOnVLANs(t *testing.T) {
 	f := newVLANField(t, vlanPolicy, alice, bob, evil, trunk)
 	f.withstands(t, vlanAttacks())
+	f.captured()
 	f.Verified()
 	f.traced()
+}
+
+// captured has the victims' packets, and what evil does, seen at every point that there is on a VLAN, with tags where they have them.
+func (f *field) captured() {
+	f.T.Helper()
+	streams := f.Traffic(fleet.Pair{A: alice, B: bob, A4: addr("10.0.0.5"), A6: addr("fd00:a::5"), B4: addr("10.0.0.6"), B6: addr("fd00:a::6")})
+	defer streams.Stop()
+	for _, c := range []struct {
+		port, point string
+		says        []string
+		not         string
+	}{
+		{alice, "from-guest", []string{"SWITCHED"}, "VLAN 10"},
+		{alice, "to-underlay", []string{"SWITCHED", "VLAN 10"}, "VLAN_"},
+		{bob, "from-underlay", []string{"DELIVERED", "VLAN 10"}, "VLAN_"},
+		{bob, "to-guest", []string{"DELIVERED"}, "VLAN 10"},
+		{evil, "dropped", []string{"SPOOFED_ARP", "admit"}, "VLAN"},
+		{trunk, "dropped", []string{"VLAN_FILTERED", "VLAN 30"}, "DELIVERED"},
+	} {
+		stop := func() {}
+		switch c.port {
+		case evil:
+			stop = f.repeat(evil, [][]byte{announce(addr("10.0.0.1"))}, time.Millisecond)
+		case trunk:
+			stop = f.repeat(trunk, [][]byte{inTrunk(announce(addr("10.0.0.1")), 30)}, time.Millisecond)
+		}
+		out := f.Weft("capture", c.port, "--point", c.point, "--count", "3", "--duration", "30s")
+		stop()
+		for _, says := range c.says {
+			if err := out.Err(); err != nil || strings.Count(out.Out, says) < 3 || strings.Contains(out.Out, c.not) {
+				f.T.Errorf("a capture of %s, %s: %v\n%s", c.port, c.point, err, out.Out)
+				break
+			}
+		}
+	}
 }
 
 // traced has weft say what becomes of packets: to a neighbour and back, to another host, and what rules deny there.
@@ -137,6 +173,14 @@ func TestTheAttacksOnVLANsAreReal(t *testing.T) {
 	}
 }
 
+// inTrunk is the same frame, from the trunk.
+func inTrunk(b []byte, vid byte) []byte {
+	b = slices.Concat(b[:12], []byte{0x81, 0, 0, vid}, b[12:])
+	mac := model.MAC{2, 0, 0, 0, 0, 0x67}
+	copy(b[6:12], mac[:])
+	return b
+}
+
 func vlanAttacks() []attack {
 	announcers := slices.DeleteFunc(routers(), func(a attack) bool { return strings.HasPrefix(a.name, "redir6") }) // there is no gateway whom it could ask
 	return slices.Concat(poisoning(), servers(), announcers, hopping())
@@ -146,12 +190,6 @@ func hopping() []attack {
 	behind := func(tags ...byte) []byte {
 		b := frame(aliceMAC, evilMAC, wire.TypeIPv4, v4(wire.IPv4{Proto: protoUDP, Source: evil4, Destination: addr("10.0.0.5")}, datagram(4000, 53, 8)))
 		return slices.Concat(b[:12], tags, b[12:])
-	}
-	inTrunk := func(b []byte, vid byte) []byte { // the same from the trunk
-		b = slices.Concat(b[:12], []byte{0x81, 0, 0, vid}, b[12:])
-		mac := model.MAC{2, 0, 0, 0, 0, 0x67}
-		copy(b[6:12], mac[:])
-		return b
 	}
 	offer := frame(everyone, evilMAC, wire.TypeIPv4, v4(wire.IPv4{Proto: protoUDP, Source: addr("10.0.0.67"), Destination: addr("255.255.255.255")}, datagram(67, 68, 240)))
 	snap := frame(everyone, evilMAC, 100, append([]byte{0xaa, 0xaa, 3, 0, 0, 0, 0x86, 0xdd}, make([]byte, 92)...))

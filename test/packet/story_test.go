@@ -41,11 +41,11 @@ func (s site) fromUplink(f []byte) packetIn {
 // liveOnly are the verdicts that no test run of the program can reach, and where they are met.
 var liveOnly = map[model.Verdict]string{
 	model.VerdictContinue:   "is never an outcome",
-	model.VerdictCopyFailed: "needs a kernel without memory",
+	model.VerdictCopyFailed: "needs a device that goes away: internal/datapath, TestACopyIsLost",
 
-	model.VerdictMirrorLimited:     "is of programs of its own: internal/agent, TestMirrorsCopyToAnyHost",
+	model.VerdictMirrorLimited:     "is of programs of its own: internal/lab, TestMirrors",
 	model.VerdictMirrorFailed:      "likewise",
-	model.VerdictMirrorNotInPolicy: "likewise",
+	model.VerdictMirrorNotInPolicy: "likewise: internal/agent, TestMirrorsCopyToAnyHost",
 	model.VerdictBandwidthLimited:  "is of programs of its own: test/bandwidth",
 }
 
