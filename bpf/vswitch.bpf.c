@@ -144,6 +144,7 @@ int walk_uplink(struct __sk_buff *skb)
 		|| (v = capture_arrival(skb, &p))
 		|| (v = unrewrite(skb, &p))
 		|| (v = acl_rewritten(skb, &p))
+		|| (v = fit(skb, &p))
 		|| (v = mss_inbound(skb, &p))
 		|| (v = deliver(&p));
 	else
@@ -152,6 +153,7 @@ int walk_uplink(struct __sk_buff *skb)
 		|| (v = admit_remote(skb, &p))
 		|| (v = acl_inbound(skb, &p, p.dport, &p.src, &p.dst))
 		|| (v = learn_leased(skb, &p))
+		|| (v = fit(skb, &p))
 		|| (v = mss_inbound(skb, &p))
 		|| (v = decap(skb, &p))
 		|| (v = deliver(&p));

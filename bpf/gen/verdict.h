@@ -82,7 +82,7 @@ enum verdict {
 	V_PORT_DOWN = 83,
 	/* Between two ports of a subnet of which one is isolated, or that are of different communities; only promiscuous ports and the router reach all. */
 	V_ISOLATED = 88,
-	/* Larger than the path carries; the guest was told the right MTU where the protocol allows. */
+	/* Larger than the path carries, or inbound than the port takes; the sender was told the right MTU where the protocol allows. */
 	V_TOO_BIG = 96,
 	/* The kernel refused to make room for the outer headers. */
 	V_ENCAP_FAILED = 97,

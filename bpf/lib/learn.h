@@ -42,15 +42,17 @@ enum learn_kind {
 	LEARN_DEFENDED, /* to a guest that looked whether an address is free: the switch's answer, whose it is */
 	LEARN_LEASED,   /* to a guest that may learn addresses: by a DHCP server? */
 	LEARN_SOUGHT,   /* by a guest: an address that nobody has */
-	LEARN_TEAMED    /* by a guest that teams its ports: anything, as another one of them */
+	LEARN_TEAMED,   /* by a guest that teams its ports: anything, as another one of them */
+	LEARN_TOO_BIG   /* to a guest: more than it takes */
 };
 
 #define LEARN_NO_SLOT ~0u /* not held to a pace */
 
 /* A port may say 20 things at once and 20 each second: the generic cell rate algorithm. */
-static __always_inline bool learn_in_pace(__u32 slot, __u64 now)
+static __always_inline bool learn_in_pace(__u32 slot, bool big, __u64 now)
 {
-	__u64 *used = bpf_map_lookup_elem(&learn_pace, &slot), from;
+	__u32 at = slot << 1 | big;
+	__u64 *used = bpf_map_lookup_elem(&learn_pace, &at), from;
 
 	if (!used)
 		return false;
@@ -100,7 +102,7 @@ static __always_inline bool learn_matters(const struct __sk_buff *skb, __u64 wor
 	__u16 type = word;
 	bool udp = type == TYPE_IPV4 && proto == PROTO_UDP;
 
-	if (kind == LEARN_SOUGHT || kind == LEARN_TEAMED)
+	if (kind == LEARN_SOUGHT || kind == LEARN_TEAMED || kind == LEARN_TOO_BIG)
 		return true;
 	if (kind == LEARN_DEFENDED)
 		return learn_to_anonymous(skb, type);
@@ -124,7 +126,7 @@ __noinline int learn_heard(struct __sk_buff *skb, __u64 word, __u64 whom, __u64 
 
 	if (event_interval == ~0ull || skb->len <= base) /* a trace tells nobody */
 		return 0;
-	if (!learn_matters(skb, word, ports, base) || (slot != LEARN_NO_SLOT && !learn_in_pace(slot, now)))
+	if (!learn_matters(skb, word, ports, base) || (slot != LEARN_NO_SLOT && !learn_in_pace(slot, word >> 60 == LEARN_TOO_BIG, now)))
 		return 0;
 	l = bpf_ringbuf_reserve(&learn, sizeof(*l), 0);
 	if (!l)
@@ -194,6 +196,12 @@ static __always_inline enum verdict learn_leased(struct __sk_buff *skb, const st
 static __always_inline void learn_flooded(struct __sk_buff *skb, const struct pkt *p)
 {
 	learn_tell(skb, p, learn_word(p, LEARN_LEASED, V_CONTINUE), p->port ? p->port->slot : LEARN_NO_SLOT, 0, p->vsid);
+}
+
+/* Of what is larger than the port takes. It has a pace of its own, or who sends such would keep the agent from learning. */
+static __always_inline void learn_too_big(struct __sk_buff *skb, const struct pkt *p)
+{
+	learn_tell(skb, p, learn_word(p, LEARN_TOO_BIG, V_TOO_BIG), p->dport->slot, p->dport->id, p->vsid);
 }
 
 /* In flood, from a guest: it looks for an address that nobody has. */

@@ -72,9 +72,11 @@ struct known_in {
 	__u32 lost;
 	__u32 flags;
 	__u32 enters[CONN_RULES];
+	__u32 limit; /* the largest IP packet */
+	__u32 zero;
 };
 
-_Static_assert(sizeof(struct known_in) == 144, "known_in");
+_Static_assert(sizeof(struct known_in) == 152, "known_in");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -6,7 +6,7 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
-/* learn: what guests and DHCP servers say of addresses that policy may not know.
+/* learn: what guests and DHCP servers say of addresses that policy may not know, and what arrived larger than a port takes.
  * writer  lib/learn.h, at the pace of learn_pace
  * readers datapath.Learned
  * full    the sample is lost; a guest says it again */
@@ -31,16 +31,16 @@ struct {
 } learn SEC(".maps");
 
 /* learn_pace: until when the samples of a port so far have used its pace.
- * key     the port's slot
+ * key     twice the port's slot; of what was too big for it, 1 more
  * writer  lib/learn.h
  * readers lib/learn.h
  * miss    cannot be: an array
- * full    cannot be: as many slots as ports */
+ * full    cannot be: twice as many as ports */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__type(key, __u32);
 	__type(value, __u64); /* monotonic ns */
-	__uint(max_entries, 4096);
+	__uint(max_entries, 8192);
 } learn_pace SEC(".maps");
 
 #endif

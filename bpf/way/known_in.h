@@ -190,6 +190,28 @@ static __always_inline bool known_strip(struct __sk_buff *skb, const struct know
 	return bpf_skb_adjust_room(skb, -(int)f->at, BPF_ADJ_ROOM_MAC, flags) == 0;
 }
 
+/* The size of what a super-packet will be cut into, with its L4 header at l4 behind an IP header. A global function: the verifier walks it once. */
+__noinline int known_segment(struct __sk_buff *skb, __u32 ip_len, __u32 proto, __u32 l4)
+{
+	__u8 offset = 0;
+
+	if (proto != PROTO_TCP)
+		return ip_len + sizeof(struct udp) + skb->gso_size;
+	load(skb, l4 + 12, &offset, sizeof(offset));
+	return ip_len + (offset >> 4) * 4 + skb->gso_size;
+}
+
+/* Whether the port takes the packet. */
+static __always_inline bool known_fits(struct __sk_buff *skb, const struct known_frame *f, const struct pkt *p, __u32 limit)
+{
+	__u32 ip_len = p->type == TYPE_IPV4 ? sizeof(struct ipv4) : sizeof(struct ipv6);
+	__u32 size = p->len - sizeof(struct eth);
+
+	if (skb->gso_size)
+		size = known_segment(skb, ip_len, p->proto, f->at + sizeof(struct eth) + ip_len);
+	return size <= limit;
+}
+
 /* Delivers a packet whose flow is known. V_CONTINUE: it is as it was, and k says where its flow may be put. */
 static __always_inline enum verdict known_way(struct __sk_buff *skb, struct known *k, struct pkt *p, int *answer)
 {
@@ -203,7 +225,7 @@ static __always_inline enum verdict known_way(struct __sk_buff *skb, struct know
 		return V_CONTINUE;
 	known_in_key(&f, p);
 	e = known_in_find(&f, k);
-	if (!e || !known_strip(skb, &f, p))
+	if (!e || !known_fits(skb, &f, p, e->limit) || !known_strip(skb, &f, p))
 		return V_CONTINUE;
 	p->len = f.len;
 	p->port_id = e->port_id;
@@ -242,6 +264,7 @@ static __always_inline void known_in_put(const struct pkt *p, enum verdict v)
 	if (!e)
 		return;
 	e->out = p->out;
+	e->limit = p->dport->mtu;
 	e->slot = p->dport->slot;
 	e->port_id = p->port_id;
 	e->until = follows.until;

@@ -33,6 +33,10 @@ const (
 
 // sighted takes a frame that speaks of addresses.
 func (g *guests) sighted(s datapath.Sighting) {
+	if s.Verdict == model.VerdictTooBig {
+		g.arrivedTooBig(s)
+		return
+	}
 	p, ok := g.portOf(s)
 	if !ok || g.moved(p, s) {
 		return

@@ -86,7 +86,7 @@ var (
 	descFailures  = prometheus.NewDesc("weft_agent_failures", "Resources that the kernel does not hold as policy says.", nil, nil)
 	descErrors    = prometheus.NewDesc("weft_agent_reconcile_errors_total", "Passes of the reconcile loop that left failures.", nil, nil)
 	descDrift     = prometheus.NewDesc("weft_agent_drift_total", "Rows of the kernel that the audit found changed, and repaired.", nil, nil)
-	descTold      = prometheus.NewDesc("weft_agent_underlay_errors_total", "ICMP errors of the underlay about packets of guests, by what guests were told; untold_*: nobody was, and why.", []string{"kind"}, nil)
+	descTold      = prometheus.NewDesc("weft_agent_underlay_errors_total", "ICMP errors of the underlay about packets of guests, by what guests were told; arrived_too_big: senders on other hosts, by this one; untold_*: nobody was, and why.", []string{"kind"}, nil)
 	descRows      = prometheus.NewDesc("weft_table_rows", "Rows that policy puts into a table of the switch.", []string{"table"}, nil)
 	descLimit     = prometheus.NewDesc("weft_table_limit", "Rows that a table of the switch can take.", []string{"table"}, nil)
 )

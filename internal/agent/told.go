@@ -264,31 +264,40 @@ func (p quotedPacket) mayBeToldOf() bool {
 
 // errorFrame is what the guest's router says to it: the same that it says of packets that it drops itself.
 func errorFrame(port table.Port, p quotedPacket, what meaning) ([]byte, bool) {
-	quote := p.bytes[:min(len(p.bytes), p.length, maxQuote)&^3]
-	gateway, ipLen, kind := port.Gateway4, wire.IPv4Len, uint16(wire.TypeIPv4)
+	gateway, kind := port.Gateway4, uint16(wire.TypeIPv4)
 	if p.src.Is6() {
-		gateway, ipLen, kind = port.Gateway6, wire.IPv6Len, wire.TypeIPv6
+		gateway, kind = port.Gateway6, wire.TypeIPv6
 	}
 	if !gateway.IsValid() {
 		return nil, false
 	}
-	frame := make([]byte, wire.EthernetLen+ipLen+wire.ICMPLen+len(quote))
+	frame := make([]byte, wire.EthernetLen)
 	written(wire.Ethernet{Dst: port.MAC, Src: model.RouterMAC(port.VSID), Type: kind}.Encode(frame))
-	packet := frame[wire.EthernetLen:]
+	return append(frame, errorFrom(gateway, p, what)...), true
+}
+
+// errorFrom is the IP packet with what is said to the sender of p.
+func errorFrom(by netip.Addr, p quotedPacket, what meaning) []byte {
+	quote := p.bytes[:min(len(p.bytes), p.length, maxQuote)&^3]
+	ipLen := wire.IPv4Len
+	if p.src.Is6() {
+		ipLen = wire.IPv6Len
+	}
+	packet := make([]byte, ipLen+wire.ICMPLen+len(quote))
 	message := packet[ipLen:]
 	written(what.head(p.src.Is6()).Encode(message))
 	copy(message[wire.ICMPLen:], quote)
 	if p.src.Is6() {
-		ip := wire.IPv6{Next: wire.ProtoICMPv6, HopLimit: 64, PayloadLen: uint16(len(message)), Source: gateway, Destination: p.src}
+		ip := wire.IPv6{Next: wire.ProtoICMPv6, HopLimit: 64, PayloadLen: uint16(len(message)), Source: by, Destination: p.src}
 		written(ip.Encode(packet))
 		written(wire.SealICMPv6(ip, message))
-		return frame, true
+		return packet
 	}
-	ip := wire.IPv4{HeaderLen: wire.IPv4Len, TTL: 64, Proto: wire.ProtoICMP, TotalLen: uint16(len(packet)), Source: gateway, Destination: p.src}
+	ip := wire.IPv4{HeaderLen: wire.IPv4Len, TTL: 64, Proto: wire.ProtoICMP, TotalLen: uint16(len(packet)), Source: by, Destination: p.src}
 	written(ip.Encode(packet))
 	written(wire.SealIPv4(packet[:wire.IPv4Len]))
 	written(wire.SealICMP(message))
-	return frame, true
+	return packet
 }
 
 func (m meaning) head(six bool) wire.ICMP {

@@ -227,7 +227,7 @@ func (s *Switch) spec() (*ebpf.CollectionSpec, error) {
 		"record": s.opts.MaxRecords, "route": s.opts.MaxRoutes, "peer": s.opts.MaxPeers + 1,
 		"drop": uint32(dropRows(s.opts.MaxPorts)), "uplink": maxUplinks, "vlan_port": s.opts.MaxPorts, "vlan_mac": s.opts.MaxPorts, "vlan_member": maxUplinks, "local_pa": maxLocalPAs,
 		"connection": s.opts.MaxPorts, "conn_port": s.opts.MaxPorts,
-		"flood": s.opts.MaxPorts, "storm": s.opts.MaxPorts, "learn_pace": s.opts.MaxPorts, "flow_pace": s.opts.MaxPorts,
+		"flood": s.opts.MaxPorts, "storm": s.opts.MaxPorts, "learn_pace": 2 * s.opts.MaxPorts, "flow_pace": s.opts.MaxPorts,
 		"shape": 2 * s.opts.MaxPorts, "share": s.opts.MaxPorts, "mirror": table.MaxMirrors * s.opts.MaxPorts, "mirror_from": table.MaxMirrors * s.opts.MaxPorts,
 		"path": s.maxBlocks() * pathBlock, "source": s.maxSources(),
 	} {

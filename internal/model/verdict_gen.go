@@ -85,7 +85,7 @@ const (
 	VerdictPortDown Verdict = 83
 	// VerdictIsolated: Between two ports of a subnet of which one is isolated, or that are of different communities; only promiscuous ports and the router reach all.
 	VerdictIsolated Verdict = 88
-	// VerdictTooBig: Larger than the path carries; the guest was told the right MTU where the protocol allows.
+	// VerdictTooBig: Larger than the path carries, or inbound than the port takes; the sender was told the right MTU where the protocol allows.
 	VerdictTooBig Verdict = 96
 	// VerdictEncapFailed: The kernel refused to make room for the outer headers.
 	VerdictEncapFailed Verdict = 97
@@ -179,7 +179,7 @@ var verdicts = map[Verdict]VerdictInfo{
 	VerdictRouteToSelf:         {Verdict: VerdictRouteToSelf, Name: "ROUTE_TO_SELF", Stage: "lookup", Class: "policy", Sentence: "The route leads back to the port that sent the packet.", Action: "Correct the CustomerRoute; a next hop cannot be reached through itself."},
 	VerdictPortDown:            {Verdict: VerdictPortDown, Name: "PORT_DOWN", Stage: "lookup", Class: "fault", Sentence: "The destination port belongs to this host but no device is plugged into it.", Action: "`weft plug TENANT/PORT --device DEV` on this host, or start the VM."},
 	VerdictIsolated:            {Verdict: VerdictIsolated, Name: "ISOLATED", Stage: "isolate", Class: "policy", Sentence: "Between two ports of a subnet of which one is isolated, or that are of different communities; only promiscuous ports and the router reach all.", Action: "Nothing, unless they should reach each other: give both the same community in `isolation`, or make one of them promiscuous."},
-	VerdictTooBig:              {Verdict: VerdictTooBig, Name: "TOO_BIG", Stage: "encap", Class: "capacity", Sentence: "Larger than the path carries; the guest was told the right MTU where the protocol allows.", Action: "Set the guest's MTU to the port's (`weft describe port`), and let ICMP through the guest's firewall."},
+	VerdictTooBig:              {Verdict: VerdictTooBig, Name: "TOO_BIG", Stage: "encap", Class: "capacity", Sentence: "Larger than the path carries, or inbound than the port takes; the sender was told the right MTU where the protocol allows.", Action: "Set the guest's MTU to the port's (`weft describe port`), and let ICMP through the guest's firewall."},
 	VerdictEncapFailed:         {Verdict: VerdictEncapFailed, Name: "ENCAP_FAILED", Stage: "encap", Class: "fault", Sentence: "The kernel refused to make room for the outer headers.", Action: "Report it with the version of the kernel and what `weft status` says of the host."},
 	VerdictRewriteNotCarried:   {Verdict: VerdictRewriteNotCarried, Name: "REWRITE_NOT_CARRIED", Stage: "rewrite", Class: "policy", Sentence: "A packet that is nothing without an outer header, in a subnet that rewrites addresses: ARP or ND, IPv4 options, IPv6 extension headers.", Action: "Nothing, unless the guests need it; then use nvgre or vxlan in this subnet."},
 	VerdictRewriteNextHop:      {Verdict: VerdictRewriteNextHop, Name: "REWRITE_NEXT_HOP", Stage: "rewrite", Class: "policy", Sentence: "A route leads through a guest of a subnet that rewrites addresses, and a rewritten packet can only name its destination.", Action: "Use nvgre or vxlan in the subnet of the CustomerRoute's next hop."},

@@ -33,7 +33,7 @@ func (w *walk) checkSize() model.Verdict {
 
 // size of what the path is to carry in one piece.
 func (w *walk) size() int {
-	if w.gsoSize == 0 {
+	if w.gsoSize == 0 || w.packet.isARP() {
 		return len(w.frame) - wire.EthernetLen
 	}
 	p := &w.packet

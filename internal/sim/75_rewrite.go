@@ -210,7 +210,7 @@ func (w *walk) uplinkRewrite75() model.Verdict {
 		w.say(model.VerdictContinue, "rewrite", "%s stands for %s of subnet %d", p.src, from.CA, from.VSID)
 	}
 	must(eth.Encode(w.frame))
-	return w.clampInbound()
+	return model.VerdictContinue
 }
 
 // told makes an ICMP error of the underlay about a packet of the guest one of the guest's router.

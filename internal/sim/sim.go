@@ -93,7 +93,13 @@ func (s Switch) FromPortGSO(ifindex uint32, frame []byte, gsoSize uint16) Result
 
 // FromUplink is a frame from the underlay, received by the device ifindex.
 func (s Switch) FromUplink(ifindex uint32, frame []byte) Result {
+	return s.FromUplinkGSO(ifindex, frame, 0)
+}
+
+// FromUplinkGSO is FromUplink for packets that were merged on receive: gsoSize is the payload of each of the guest's.
+func (s Switch) FromUplinkGSO(ifindex uint32, frame []byte, gsoSize uint16) Result {
 	w := newWalk(s, ifindex, frame)
+	w.gsoSize = int(gsoSize)
 	w.result.Inbound = true
 	return w.finish(w.through(
 		(*walk).uplinkParse10,
@@ -102,10 +108,12 @@ func (s Switch) FromUplink(ifindex uint32, frame []byte) Result {
 		(*walk).uplinkAdmit20,
 		(*walk).uplinkIsolate65,
 		(*walk).uplinkACL25,
+		(*walk).uplinkFit,
 		(*walk).clampInbound,
 		(*walk).arriveTOS,
 		(*walk).uplinkRewrite75,
 		(*walk).rewrittenACL25,
+		(*walk).rewrittenFit,
 		(*walk).deliver90,
 	))
 }

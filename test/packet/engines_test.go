@@ -158,7 +158,7 @@ func oracleAt(s site, set table.Set, in packetIn, conns *sim.Connections, now ti
 	case datapath.FromPort:
 		return refuseGSO(in, sw.FromPortGSO(in.ifindex, in.frame, in.gsoSize), model.VerdictEncapsulated, model.VerdictEncapFailed)
 	case datapath.FromUplink:
-		return refuseGSO(in, sw.FromUplink(in.ifindex, in.frame), model.VerdictDelivered, model.VerdictDecapFailed)
+		return refuseGSO(in, sw.FromUplinkGSO(in.ifindex, in.frame, in.gsoSize), model.VerdictDelivered, model.VerdictDecapFailed)
 	}
 	switch in.program {
 	case datapath.VLANGuest:
