@@ -199,7 +199,8 @@ static __always_inline void known_head(struct __sk_buff *skb, const struct pkt *
 
 		ip->tos = tos;
 		ip->total_len = bpf_htons((__u16)total);
-		ip->check = csum_fold((__u32)e->sum + bpf_htons((__u16)(0x4500 | tos)) + ip->total_len);
+		ip->id = outer_id(skb, p, e->head_len);
+		ip->check = csum_fold((__u32)e->sum + bpf_htons((__u16)(0x4500 | tos)) + ip->total_len + ip->id);
 		if (e->flags & KNOWN_VXLAN)
 			f->vxlan4.udp.len = bpf_htons((__u16)(total - sizeof(struct ipv4)));
 		return;
@@ -315,7 +316,7 @@ static __always_inline __u32 known_out_remote(const struct pkt *p, struct known_
 	e->tos_keep = pipe ? ECN_MASK : 0xff;
 	e->tos_set = pipe ? s->dscp : 0;
 	if (!p->outer6)
-		e->sum = (__u16)~csum_fold(csum_ipv4(ip) - *(__u16 *)ip - ip->total_len - ip->check);
+		e->sum = (__u16)~csum_fold(csum_ipv4(ip) - *(__u16 *)ip - ip->total_len - ip->id - ip->check);
 	return KNOWN_REMOTE | (p->outer6 ? KNOWN_OUTER6 : 0) | (p->vxlan ? KNOWN_VXLAN : 0);
 }
 

@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"encoding/binary"
+
 	"net/netip"
 
 	"github.com/weft-sdn/weft/internal/model"
@@ -115,11 +117,19 @@ func (w *walk) outerIP(proto uint8, hash uint32, tunnel []byte) []byte {
 	out := make([]byte, l3+wire.IPv4Len, l3+wire.IPv4Len+len(tunnel)+len(w.frame))
 	out = append(append(out, tunnel...), w.frame...)
 	must(wire.IPv4{
-		HeaderLen: wire.IPv4Len, TOS: w.outerTOS(), TotalLen: uint16(len(out) - l3),
+		HeaderLen: wire.IPv4Len, TOS: w.outerTOS(), TotalLen: uint16(len(out) - l3), ID: w.outerID(),
 		DontFrag: true, TTL: w.outerTTL(), Proto: proto, Source: w.outerSource(*w.peer), Destination: outerDestination(*w.peer),
 	}.Encode(out[l3:]))
 	must(wire.SealIPv4(out[l3 : l3+wire.IPv4Len]))
 	return out
+}
+
+// outerID is the identification of the guest's packet; 0 of others than IPv4.
+func (w *walk) outerID() uint16 {
+	if binary.BigEndian.Uint16(w.frame[l3-2:]) != wire.TypeIPv4 {
+		return 0
+	}
+	return binary.BigEndian.Uint16(w.frame[l3+4:])
 }
 
 // flowHash is what spreads flows over the underlay's paths; 0 for ARP.

@@ -37,13 +37,14 @@ const (
 // looks at in the packets themselves says that they belong together. It must not merge any, however a host strips. That it could is
 // what the same stream shows when all of it is one tenant's.
 func TestGROMergesNoTwoTenants(t *testing.T) {
-	// Over IPv6: GRO merges nothing whose inner IPv4 identification counts up while the outer one does not.
-	nvgre, vxlan := twohosts.Carrier{V6: true}, twohosts.Carrier{Transport: model.VXLAN, V6: true}
+	// Over IPv4: there GRO merges only because the outer identification counts as the inner one does.
+	nvgre, vxlan := twohosts.Carrier{}, twohosts.Carrier{Transport: model.VXLAN}
+	nvgre6, vxlan6 := twohosts.Carrier{V6: true}, twohosts.Carrier{Transport: model.VXLAN, V6: true}
 	for _, c := range []struct {
 		decap string
 		over  twohosts.Carrier
 	}{{datapath.DecapTCX, nvgre}, {datapath.DecapDX2, nvgre}, {datapath.DecapXDP, nvgre}, {datapath.DecapXDP, vxlan},
-		{datapath.DecapVeth, nvgre}, {datapath.DecapVeth, vxlan}, {datapath.DecapVXLAN, vxlan}} {
+		{datapath.DecapVeth, nvgre}, {datapath.DecapVeth, vxlan}, {datapath.DecapVXLAN, vxlan}, {datapath.DecapDX2, nvgre6}, {datapath.DecapVXLAN, vxlan6}} {
 		t.Run(c.decap+"/"+c.over.String(), func(t *testing.T) { mergesNoTwoTenants(t, c.decap, c.over) })
 	}
 }
