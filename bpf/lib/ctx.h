@@ -50,7 +50,10 @@ struct pkt {
 
 	struct eth eth; /* the guest's Ethernet header */
 	__u16 type;     /* its ethertype, host order */
-	__u8 claim[6];  /* MAC that ARP or ND speaks of as the sender's */
+	union {
+		__u8 claim[6]; /* MAC that ARP or ND speaks of as the sender's */
+		__be16 id;     /* identification of an IPv4 packet */
+	};
 
 	__u32 len;     /* of the frame as it came */
 	__u32 base;    /* where the guest's frame starts: 0, or behind outer headers */

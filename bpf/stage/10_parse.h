@@ -182,6 +182,7 @@ static __always_inline enum verdict parse_ipv4(struct __sk_buff *skb, struct pkt
 	p->proto = h.proto;
 	p->ttl = h.ttl;
 	p->tos = h.tos;
+	p->id = h.id;
 	p->l3_len = total;
 	p->l4 = at + ihl;
 	p->l4_len = total - ihl;

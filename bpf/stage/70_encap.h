@@ -134,15 +134,11 @@ static __always_inline struct eth outer_eth(const struct pkt *p)
 	return eth;
 }
 
-/* The identification of the guest's packet, behind outer headers and inner Ethernet of len bytes, is the outer one, too: GRO
- * merges what a flow's packets carry only if both count alike. Nothing else asks for it (RFC 6864). */
-static __always_inline __be16 outer_id(struct __sk_buff *skb, const struct pkt *p, __u32 len)
+/* The identification of the guest's IPv4 packet is the outer one, too: GRO merges what a flow's packets carry only if
+ * both count alike. Nothing else asks for it (RFC 6864). */
+static __always_inline __be16 outer_id(const struct pkt *p)
 {
-	__be16 id = 0;
-
-	if (p->type == TYPE_IPV4)
-		load_head(skb, len + offsetof(struct ipv4, id), &id, sizeof(id));
-	return id;
+	return p->type == TYPE_IPV4 ? p->id : 0;
 }
 
 static __always_inline struct ipv4 outer_ipv4(struct __sk_buff *skb, const struct pkt *p, __u8 proto, __u8 tos)
@@ -151,7 +147,7 @@ static __always_inline struct ipv4 outer_ipv4(struct __sk_buff *skb, const struc
 		.version_ihl = 0x45,
 		.tos = tos,
 		.total_len = bpf_htons((__u16)(skb->len - sizeof(struct eth))),
-		.id = outer_id(skb, p, outer_len(p->vxlan, false) + sizeof(struct eth)),
+		.id = outer_id(p),
 		.frag = bpf_htons(IPV4_DF),
 		.ttl = p->to_group ? GROUP_TTL : 64,
 		.proto = proto,

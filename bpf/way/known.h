@@ -199,7 +199,7 @@ static __always_inline void known_head(struct __sk_buff *skb, const struct pkt *
 
 		ip->tos = tos;
 		ip->total_len = bpf_htons((__u16)total);
-		ip->id = outer_id(skb, p, e->head_len);
+		ip->id = outer_id(p);
 		ip->check = csum_fold((__u32)e->sum + bpf_htons((__u16)(0x4500 | tos)) + ip->total_len + ip->id);
 		if (e->flags & KNOWN_VXLAN)
 			f->vxlan4.udp.len = bpf_htons((__u16)(total - sizeof(struct ipv4)));

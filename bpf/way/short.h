@@ -82,6 +82,7 @@ static __always_inline bool short_ipv4(struct pkt *p, const void *at)
 	p->proto = h.ip.proto;
 	p->ttl = h.ip.ttl;
 	p->tos = h.ip.tos;
+	p->id = h.ip.id;
 	p->l4 = sizeof(struct eth) + sizeof(h.ip);
 	return short_l4(p, h.l4);
 }
