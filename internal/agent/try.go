@@ -34,11 +34,11 @@ func (a *Agent) try(q *hostv1.TryQuery) (*hostv1.TryAnswer, error) {
 	a.flows.keepPorts(func(id model.PortID) bool { _, ok := v.goal.Ports[id]; return ok })
 	after := v.goal.Clone()
 	delta.Apply(after)
-	t := trial{agent: a, now: now, pending: counts.Pending, before: newJudges(v.goal), after: newJudges(after)}
+	t := trial{agent: a, now: now, pending: counts.Pending, before: newJudges(v.goal), after: newJudges(after), touched: newTouched(v.goal, after, delta)}
 	out := &hostv1.TryAnswer{Summary: &weftv1.FlowSummary{Host: a.cfg.Host, SinceUnixMs: a.flows.since.UnixMilli()}}
 	for _, p := range v.portsOf(0, "") {
 		if _, stays := after.Ports[p.ID]; !stays {
-			continue
+			continue // it moves to another host: nothing is deleted by what is tried
 		}
 		changes, flows, missed, err := t.port(p)
 		if err != nil {
@@ -84,6 +84,7 @@ func (j *judges) keys(id model.PortID) [2]table.RuleSetKey {
 type ruling struct {
 	denied, follow bool // follow: the answers will pass
 	by             model.RuleID
+	reason         model.Verdict // that no rule is to blame for
 }
 
 func (j *judges) ask(key table.RuleSetKey, q table.Query) (ruling, error) {
@@ -122,12 +123,14 @@ type trial struct {
 	now           time.Time
 	pending       map[uint64]uint64
 	before, after *judges
+	touched       touched
+	was, is       *course // nil: no port needed them yet
 }
 
-// port tries the flows of one port: -1 of them when its rules stay what they are.
+// port tries the flows of one port: -1 of them when the change means nothing for it.
 func (t *trial) port(p goal.Port) (changes []*weftv1.FlowChange, flows int, missed uint64, err error) {
 	before, after := t.before.keys(p.ID), t.after.keys(p.ID)
-	if before == after {
+	if before == after && !t.touched.port(p) {
 		return nil, -1, 0, nil
 	}
 	all, missed := t.agent.flows.of(p.ID, t.now)
@@ -143,6 +146,9 @@ func (t *trial) port(p goal.Port) (changes []*weftv1.FlowChange, flows int, miss
 		if err != nil {
 			return nil, 0, 0, err
 		}
+		if t.touched.port(p) {
+			t.stop(p, f, &was, &is)
+		}
 		if was.denied != is.denied {
 			changes = append(changes, t.change(p, f, was, is))
 		}
@@ -152,6 +158,25 @@ func (t *trial) port(p goal.Port) (changes []*weftv1.FlowChange, flows int, miss
 			cmp.Compare(x.LocalPort, y.LocalPort), cmp.Compare(x.RemotePort, y.RemotePort), cmp.Compare(x.IcmpType, y.IcmpType))
 	})
 	return changes, len(all), missed, nil
+}
+
+// stop has what stops packets whatever rules say win over these.
+func (t *trial) stop(p goal.Port, f flow, was, is *ruling) {
+	if t.was == nil {
+		t.was, t.is = newCourse(t.touched.before), newCourse(t.touched.after)
+	}
+	frame := t.was.frameOf(p, f)
+	if frame == nil && !f.key.inbound {
+		return
+	}
+	for _, x := range []struct {
+		course *course
+		said   *ruling
+	}{{t.was, was}, {t.is, is}} {
+		if v := x.course.stops(p, f, frame); v != model.VerdictContinue {
+			*x.said = ruling{denied: true, reason: v}
+		}
+	}
 }
 
 // flow judges one. What is denied by itself passes if it answers a flow that opens a connection.
@@ -231,5 +256,9 @@ func (t *trial) change(p goal.Port, f flow, was, is ruling) *weftv1.FlowChange {
 }
 
 func (r ruling) message() *weftv1.FlowVerdict {
-	return &weftv1.FlowVerdict{Denied: r.denied, List: listName(r.by), Rule: r.by.Rule}
+	out := &weftv1.FlowVerdict{Denied: r.denied, List: listName(r.by), Rule: r.by.Rule}
+	if r.reason != model.VerdictContinue {
+		out.Reason = r.reason.String()
+	}
+	return out
 }

@@ -53,7 +53,7 @@ func (a *app) saySummary(hosts []*weftv1.FlowSummary) {
 	if len(hosts) == 0 {
 		return
 	}
-	a.say("%d of %d flows of the last hour, at ports whose rules change, would be judged otherwise", changed, flows)
+	a.say("%d of %d flows of the last hour, at ports that the change touches, would be judged otherwise", changed, flows)
 	if left > 0 {
 		a.say("%d of them are not shown: use a larger --limit", left)
 	}
@@ -95,6 +95,9 @@ func verdictCell(v *weftv1.FlowVerdict) string {
 	text := "allowed"
 	if v.GetDenied() {
 		text = "denied"
+	}
+	if v.GetReason() != "" {
+		return text + ": " + v.GetReason()
 	}
 	if rule := ruleCell(v.GetList(), v.GetRule(), v.GetSource()); rule != "" {
 		text += " by " + rule

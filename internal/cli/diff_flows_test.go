@@ -48,7 +48,7 @@ h2     red/web-2   outbound    icmp/8/0   10.0.0.6          10.0.0.5        2+  
 `; flows != want || r.code != ExitNotConverged {
 		t.Errorf("exit %d\n%s", r.code, flows)
 	}
-	if want := "not tried on the flows of host h3: its agent is not connected\n5 of 37 flows of the last hour, at ports whose rules change, would be judged otherwise\n" +
+	if want := "not tried on the flows of host h3: its agent is not connected\n5 of 37 flows of the last hour, at ports that the change touches, would be judged otherwise\n" +
 		"3 of them are not shown: use a larger --limit\n5 packets were seen there of flows that could not be kept\nerror: 1 of 1 resources differ\n"; r.err != want {
 		t.Errorf("%s", r.err)
 	}

@@ -1169,13 +1169,14 @@ func (x *FlowChange) GetSampled() bool {
 	return false
 }
 
-// FlowVerdict is what rules say: the last that decides, none where no rule does.
+// FlowVerdict is what rules say: the last that decides, none where no rule does; or what else stops the flow.
 type FlowVerdict struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Denied        bool                   `protobuf:"varint,1,opt,name=denied,proto3" json:"denied,omitempty"`
 	List          string                 `protobuf:"bytes,2,opt,name=list,proto3" json:"list,omitempty"` // TENANT/NAME
 	Rule          string                 `protobuf:"bytes,3,opt,name=rule,proto3" json:"rule,omitempty"`
 	Source        string                 `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"` // where it was or is to be written, if that is known
+	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"` // drop reason, when it is no rule that denies
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1238,11 +1239,18 @@ func (x *FlowVerdict) GetSource() string {
 	return ""
 }
 
+func (x *FlowVerdict) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // FlowSummary says how much of what a host has seen was tried.
 type FlowSummary struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
-	Flows         uint64                 `protobuf:"varint,2,opt,name=flows,proto3" json:"flows,omitempty"`                                  // of the last hour, at ports whose rules would change
+	Flows         uint64                 `protobuf:"varint,2,opt,name=flows,proto3" json:"flows,omitempty"`                                  // of the last hour, at ports that the change means something for
 	Changed       uint64                 `protobuf:"varint,3,opt,name=changed,proto3" json:"changed,omitempty"`                              // of these
 	LeftOut       uint64                 `protobuf:"varint,4,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`               // changed ones beyond the limit
 	Missed        uint64                 `protobuf:"varint,5,opt,name=missed,proto3" json:"missed,omitempty"`                                // packets seen at these ports that no flow above has: there was no room, or too many came at once
@@ -3323,12 +3331,13 @@ const file_weft_v1_operate_proto_rawDesc = "" +
 	"\x05after\x18\x0e \x01(\v2\x14.weft.v1.FlowVerdictR\x05after\x12\x18\n" +
 	"\apackets\x18\x0f \x01(\x04R\apackets\x12\x17\n" +
 	"\aidle_ms\x18\x10 \x01(\x03R\x06idleMs\x12\x18\n" +
-	"\asampled\x18\x11 \x01(\bR\asampled\"e\n" +
+	"\asampled\x18\x11 \x01(\bR\asampled\"}\n" +
 	"\vFlowVerdict\x12\x16\n" +
 	"\x06denied\x18\x01 \x01(\bR\x06denied\x12\x12\n" +
 	"\x04list\x18\x02 \x01(\tR\x04list\x12\x12\n" +
 	"\x04rule\x18\x03 \x01(\tR\x04rule\x12\x16\n" +
-	"\x06source\x18\x04 \x01(\tR\x06source\"\xa8\x01\n" +
+	"\x06source\x18\x04 \x01(\tR\x06source\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\"\xa8\x01\n" +
 	"\vFlowSummary\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x14\n" +
 	"\x05flows\x18\x02 \x01(\x04R\x05flows\x12\x18\n" +

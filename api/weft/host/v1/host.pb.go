@@ -2587,8 +2587,8 @@ func (x *HitsQuery) GetList() string {
 	return ""
 }
 
-// TryQuery asks of which flows that the host has seen a change of its Goal would change the verdict. Of the change only
-// ports, access lists and groups matter.
+// TryQuery asks of which flows that the host has seen a change of its Goal would change the verdict. Of the change ports, access lists, groups,
+// records and routes matter.
 type TryQuery struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Change        *Update                `protobuf:"bytes,1,opt,name=change,proto3" json:"change,omitempty"`
