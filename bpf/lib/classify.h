@@ -84,11 +84,13 @@ static __always_inline const __u64 *rule_pair(const __u64 *t, __u64 at)
 }
 
 /* Keeps clang from loading all that it will need at once, for which there are no registers. */
-#define in_turn(x)                                                                                                     \
+#define in_turn(x, sum)                                                                                                \
 	do {                                                                                                           \
 		x;                                                                                                     \
-		asm volatile("" : "+r"(more));                                                                         \
+		asm volatile("" : "+r"(sum));                                                                          \
 	} while (0)
+
+#define EACH_HALF ((1ull << 32) | 1)
 
 static __always_inline __u32 count_pairs(__u32 x)
 {
@@ -113,7 +115,8 @@ static __always_inline __u64 least(__u64 a, __u64 b)
 }
 
 /* The rows of the classes that the packet's keys of 32 bits are in: found without a branch that
- * depends on them. A global function, as are others here: the verifier walks each once, not once for each call; and
+ * depends on them, by halves of keys, two at once: each has a bit above it from which nothing is borrowed if it is
+ * no larger than the packet's. A global function, as are others here: the verifier walks each once, not once for each call; and
  * one for all trees, since a call takes as long as a search. */
 __noinline int classify_narrow(struct query *q)
 {
@@ -123,32 +126,31 @@ __noinline int classify_narrow(struct query *q)
 		return 0;
 #pragma clang loop unroll(disable)
 	for (__u32 tree = 0; tree < NARROW_TREES; tree++) {
-		__u64 set = (__u64)q->set * RULE_BLOCK, key = q->narrow[tree], i = 0, at, last;
+		__u64 set = (__u64)q->set * RULE_BLOCK, key, i = 0, at, last;
 		const __u64 *d = rule_pair(t, set + AT_TREES + 2 * tree); /* keys; rows */
 		__u32 level = d[1] >> 32;
 
 		if (tree < TREE_LOCAL_PORT && q->is6)
 			continue;
-		asm volatile("" : "+r"(key)); /* knew clang that it has 32 bits, it would compare by branches */
+		key = (q->narrow[tree] >> 1 | 1u << 31) * EACH_HALF;
 		at = set + (__u32)d[0];
+		last = (d[0] >> 32) - 1;
 		q->row[tree] = 0;
 		if (!level)
 			continue;
 #pragma clang loop unroll(disable)
 		for (int l = 0; l < NARROW_LEVELS && level; l++) {
 			const __u64 *b = rule_block(t, at + i * RULE_BLOCK);
-			__u64 more = 0;
+			__u64 less = 0;
 
 #pragma clang loop unroll(full)
 			for (int j = 0; j < RULE_BLOCK; j++)
-				in_turn(more += ((key - (__u32)b[j]) >> 63) + ((key - (b[j] >> 32)) >> 63));
-			barrier(); /* what follows is read again: the stack has no room for it */
+				in_turn(less += (key - b[j]) >> 31 & EACH_HALF, less);
 			level--;
-			last = ((d[0] >> 32) - 1) >> (4 * level);
-			i = least(i * 16 + 15 - more, last);
-			at += ((last >> 4) + 1) * RULE_BLOCK;
+			i = i * 16 + (__u32)(less + (less >> 32)) - 1;
+			at += ((last >> (4 * level + 4)) + 1) * RULE_BLOCK;
 		}
-		q->row[tree] = rule_word(t, at, i / 2) >> (32 * (i & 1)); /* rows are behind the last level */
+		q->row[tree] = rule_word(t, at, i) >> (32 * (q->narrow[tree] & 1)); /* rows are behind the last level */
 	}
 	return 0;
 }
@@ -179,7 +181,7 @@ __noinline __u32 classify_wide(__u64 set, __u32 tree, __u64 hi, __u64 lo)
 #pragma clang loop unroll(disable)
 		for (int j = 0; j < RULE_BLOCK; j += 2) {
 			c = borrow(lo, b[j + 1], lo - b[j + 1]);
-			in_turn(more += borrow(hi, b[j], hi - b[j] - c));
+			in_turn(more += borrow(hi, b[j], hi - b[j] - c), more);
 		}
 		barrier();
 		last = ((d[0] >> 32) - 1) >> (2 * ((d[1] >> 32) - l));
@@ -231,7 +233,7 @@ static __noinline int classify_tops(const __u64 *t, __u64 set, struct query *q, 
 /* Takes the next aggregate word. */
 static __noinline int classify_aggregate(const __u64 *t, __u64 set, struct query *q)
 {
-	__u64 low = q->candidates & -q->candidates, chunks, entry;
+	__u64 low = q->candidates & -q->candidates, chunks, i, part;
 	__u32 a = count_bits(low - 1);
 	const __u64 *unnamed = rule_block(t, set + (__u32)rule_word(t, set, AT_UNNAMED) + a * RULE_BLOCK);
 
@@ -245,9 +247,10 @@ static __noinline int classify_aggregate(const __u64 *t, __u64 set, struct query
 		__u64 agg = 0;
 
 		if (q->top[d] & low) {
-			entry = (q->row[d] & ~NOT_IP) + 2 + 2 * count_bits(q->top[d] & (low - 1));
-			agg = rule_word(t, set, entry);
-			q->entry[d] = rule_word(t, set, entry + 1);
+			i = count_bits(q->top[d] & (low - 1));
+			part = rule_word(t, set, (q->row[d] & ~NOT_IP) + 1 + i / 2) >> (32 * (i & 1));
+			agg = rule_word(t, set, (__u32)part);
+			q->entry[d] = part + 1;
 		}
 		q->agg[d] = agg;
 		chunks &= agg | unnamed[d];

@@ -14,7 +14,7 @@
  * miss    cannot be: an array
  * full    Apply refuses the set, and its ports keep the one they have */
 #define RULE_BLOCK 8 /* words: a cache line */
-#define RULE_WORDS (1u << 22)
+#define RULE_WORDS (1u << 23)
 
 struct rule_words {
 	__u64 w[RULE_WORDS];

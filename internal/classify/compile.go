@@ -25,7 +25,7 @@ const (
 	MaxSections = 16
 	MaxRules    = 1 << 17
 	MaxCounts   = 64      // rules that count, in all sections: each that matches costs
-	MaxWords    = 1 << 22 // of its tables
+	MaxWords    = 1 << 23 // of its tables
 	maxKeys     = 1 << 20 // of a tree
 	MaxIdle     = 0xffff * time.Second
 )
@@ -35,7 +35,7 @@ const BlockWords = 8
 
 // Layout of the tables, in words from their start. Offsets in them count words.
 const (
-	layout = 1
+	layout = 2
 
 	atHead    = 0 // layout, number of sections<<8, flags<<16, number of aggregate words<<32
 	AtPlaces  = 1 // chunks, rules<<32
@@ -382,6 +382,9 @@ func (c *compiler) putTree(tree int) error {
 	if err != nil {
 		return err
 	}
+	if tree < wideTrees {
+		keys, rows = inPairs(keys, rows)
+	}
 	c.align(BlockWords)
 	at := len(c.words)
 	height := 0
@@ -399,6 +402,30 @@ func (c *compiler) putTree(tree int) error {
 		c.words[len(c.words)-1] |= uint64(row) << (32 * (i % 2))
 	}
 	return c.fits()
+}
+
+// inPairs halves keys, so that the highest bit of 32 is free: of each class of halves there are two rows, of the even keys
+// and of the odd ones.
+func inPairs(keys []key, rows []uint32) (halves []key, both []uint32) {
+	put := func(half uint64, even, odd uint32) {
+		n := len(halves)
+		if n > 0 && halves[n-1].lo == half {
+			n-- // it has begun with the key before
+		}
+		halves, both = append(halves[:n], key{0, half}), append(both[:2*n], even, odd)
+	}
+	for i, k := range keys {
+		half := k.lo >> 1
+		if k.lo&1 == 0 {
+			put(half, rows[i], rows[i])
+			continue
+		}
+		put(half, rows[i-1], rows[i]) // the first key is 0
+		if half < 1<<31-1 {
+			put(half+1, rows[i], rows[i])
+		}
+	}
+	return halves, both
 }
 
 func (c *compiler) fits() error {
@@ -514,30 +541,30 @@ func set(w *uint64, bit uint, on bool) {
 	}
 }
 
-// putRow writes the row of m unless it is there already: the top word, for each bit of it an
-// aggregate word and where its words begin. These are shared as well.
+// putRow writes the row of m unless it is there already: the top word and, two to a word, where for each bit of it an
+// aggregate word is, with its words behind. These are shared as well.
 func (c *compiler) putRow(m *matching, known map[string]uint32) uint32 {
 	row := binary.LittleEndian.AppendUint64(m.buf[:0], m.top)
-	row = binary.LittleEndian.AppendUint64(row, 0)
 	for a := range eachBit(m.top) {
-		words := m.part[:0]
+		part := binary.LittleEndian.AppendUint64(m.part[:0], m.agg[a])
 		for k := range eachBit(m.agg[a]) {
-			words = binary.LittleEndian.AppendUint64(words, m.words[a*64+k])
+			part = binary.LittleEndian.AppendUint64(part, m.words[a*64+k])
 		}
-		m.part = words
-		row = binary.LittleEndian.AppendUint64(row, m.agg[a])
-		row = binary.LittleEndian.AppendUint64(row, uint64(c.putOnce(words, 1, known)))
+		m.part = part
+		row = binary.LittleEndian.AppendUint32(row, c.putOnce(part, known))
+	}
+	for len(row)%8 != 0 {
+		row = append(row, 0)
 	}
 	m.buf = row
-	return c.putOnce(row, 2, known)
+	return c.putOnce(row, known)
 }
 
 // putOnce writes words, in whose place others like them may do.
-func (c *compiler) putOnce(b []byte, align int, known map[string]uint32) uint32 {
-	if at, ok := known[string(b)]; ok && int(at)%align == 0 {
+func (c *compiler) putOnce(b []byte, known map[string]uint32) uint32 {
+	if at, ok := known[string(b)]; ok {
 		return at
 	}
-	c.align(align)
 	at := uint32(len(c.words))
 	for i := 0; i < len(b); i += 8 {
 		c.words = append(c.words, binary.LittleEndian.Uint64(b[i:]))
@@ -557,27 +584,26 @@ func eachBit(w uint64) func(func(int) bool) {
 	}
 }
 
-// putNarrow writes keys of 32 bits, sixteen to a block, below a tree of every sixteenth.
+// putNarrow writes keys of 31 bits, sixteen to a block, below a tree of every sixteenth.
 func (c *compiler) putNarrow(keys []key) (height int) {
 	height = levels(len(keys), 4)
 	for level := height - 1; level >= 0; level-- {
 		n := 0
 		for i := 0; i < len(keys); i += 1 << (4 * level) {
 			if n%2 == 0 {
-				c.words = append(c.words, 0xffffffff<<32)
-			}
-			w := &c.words[len(c.words)-1]
-			if n%2 == 0 {
-				*w |= keys[i].lo
+				c.words = append(c.words, keys[i].lo|noHalf<<32)
 			} else {
+				w := &c.words[len(c.words)-1]
 				*w = *w&0xffffffff | keys[i].lo<<32
 			}
 			n++
 		}
-		c.pad()
+		c.pad(noHalf | noHalf<<32)
 	}
 	return height
 }
+
+const noHalf = 1 << 31 // is larger than any
 
 // putWide writes keys of 128 bits, four to a block, below a tree of every fourth.
 func (c *compiler) putWide(keys []key) (height int) {
@@ -586,15 +612,15 @@ func (c *compiler) putWide(keys []key) (height int) {
 		for i := 0; i < len(keys); i += 1 << (2 * level) {
 			c.words = append(c.words, keys[i].hi, keys[i].lo)
 		}
-		c.pad()
+		c.pad(^uint64(0))
 	}
 	return height
 }
 
-// pad fills a block with the largest key.
-func (c *compiler) pad() {
+// pad fills a block with words of keys that are larger than any, or the largest.
+func (c *compiler) pad(largest uint64) {
 	for len(c.words)%BlockWords != 0 {
-		c.words = append(c.words, ^uint64(0))
+		c.words = append(c.words, largest)
 	}
 }
 

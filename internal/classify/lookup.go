@@ -79,28 +79,23 @@ func portKeys(q table.Query) (local, remote uint64) {
 	return keyOpaque | proto, keyOpaque | proto
 }
 
-// narrow searches a tree with sixteen keys of 32 bits to a block.
+// narrow searches a tree with sixteen halves of keys of 32 bits to a block: of two in a word at once, each with a bit above it
+// from which nothing is borrowed if it is no larger.
 func (w *walk) narrow(tree int, k uint64) uint64 {
 	at, n := w.t[atTrees+2*tree]&0xffffffff, w.t[atTrees+2*tree]>>32
 	if n == 0 {
 		return 0
 	}
-	i := uint64(0)
+	i, both := uint64(0), (k>>1|1<<31)*(1<<32|1)
 	for level := int(w.t[atTrees+2*tree+1]>>32) - 1; level >= 0; level-- {
 		less := uint64(0)
 		for _, two := range w.t[at+i*BlockWords:][:BlockWords] {
-			if two&0xffffffff <= k {
-				less++
-			}
-			if two>>32 <= k {
-				less++
-			}
+			less += (both - two) >> 31 & (1<<32 | 1)
 		}
-		last := (n - 1) >> (4 * level)
-		i = min(i*16+less-1, last)
-		at += (last>>4 + 1) * BlockWords
+		i = i*16 + uint64(uint32(less)) + less>>32 - 1
+		at += ((n-1)>>(4*level+4) + 1) * BlockWords
 	}
-	return w.rowAt(tree, i)
+	return w.rowAt(tree, 2*i+k&1)
 }
 
 // wide searches a tree with four keys of 128 bits to a block.
@@ -125,8 +120,11 @@ func (w *walk) wide(tree int, k key) uint64 {
 }
 
 func (w *walk) rowAt(tree int, i uint64) uint64 {
-	return w.t[w.t[atTrees+2*tree+1]&0xffffffff+i/2] >> (32 * (i % 2)) & 0xffffffff
+	return half(w.t[w.t[atTrees+2*tree+1]&0xffffffff:], i)
 }
+
+// half is the i-th half of words.
+func half(words []uint64, i uint64) uint64 { return words[i/2] >> (32 * (i % 2)) & 0xffffffff }
 
 // each visits the matching rules: of those that decide, the first of each chunk, and not those that
 // come after what their section has found already; of those that count, all.
@@ -161,8 +159,8 @@ func (w *walk) aggregate(a int, top [dims]uint64, counts bool, visit func(sectio
 	}
 	for d, row := range w.row {
 		if top[d]>>a&1 != 0 {
-			entry := row + 2 + 2*uint64(bits.OnesCount64(top[d]&(1<<a-1)))
-			agg[d], words[d] = w.t[entry], w.t[entry+1]
+			part := half(w.t[row+1:], uint64(bits.OnesCount64(top[d]&(1<<a-1))))
+			agg[d], words[d] = w.t[part], part+1
 		}
 		chunks &= agg[d] | unnamed[d]
 	}

@@ -411,7 +411,7 @@ func (x *ruleStore) release(r region) (gone []uint32) {
 }
 
 // ruleMapBytes is the size of the map `rule`: RULE_WORDS of bpf/maps/rule.h.
-const ruleMapBytes = 1 << 25
+const ruleMapBytes = 1 << 26
 
 // recallRules learns from the maps what an earlier process has left.
 func (s *Switch) recallRules(held map[table.RuleSetKey]region) error {
