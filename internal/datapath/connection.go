@@ -182,6 +182,7 @@ func (s *Switch) putConnections() error {
 		}
 		return is
 	}
+	var errs []error
 	tables := map[uint32]uint32{}
 	for ifindex, p := range allPorts(s.have) {
 		slot := s.slots[ifindex]
@@ -189,9 +190,13 @@ func (s *Switch) putConnections() error {
 		if buckets == has || buckets == fewestBuckets && has != 0 {
 			continue // what rules opened that were stateful is judged by those that are not
 		}
+		if adopted, err := s.adopt(ifindex, p, buckets); err != nil || adopted {
+			errs = append(errs, err)
+			continue
+		}
 		tables[slot] = buckets
 	}
-	return s.setConnections(tables)
+	return errors.Join(append(errs, s.setConnections(tables))...)
 }
 
 // setConnections gives slots tables of so many buckets, or none, and tables that are empty. It sets many at

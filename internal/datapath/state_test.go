@@ -168,6 +168,18 @@ func TestNewLayoutTakesOverAfterApply(t *testing.T) {
 	if err := w.AttachPort(uint32(w.a.Index)); err != nil {
 		t.Fatal(err)
 	}
+	rule := portRule("dns", table.Allow, 53)
+	rule.Stateful, rule.Idle = true, time.Minute
+	w.judge(uint32(w.a.Index), rule)
+	w.apply(w.set, true)
+	follows := func(when string) {
+		t.Helper()
+		if all, _, _, err := w.Connections(w.set.Ports[uint32(w.a.Index)].ID); err != nil || len(all) != 1 {
+			t.Errorf("%s %d connections are followed (%v), want 1", when, len(all), err)
+		}
+	}
+	w.expect(FromPort, w.a, dns(), model.VerdictEncapsulated, w.u)
+	follows("first")
 	before := w.programOf(linkName{progFromPort, uint32(w.a.Index)})
 	w.Close()
 	old := filepath.Join(pins, "maps-0")
@@ -186,6 +198,9 @@ func TestNewLayoutTakesOverAfterApply(t *testing.T) {
 		t.Error("the old maps are still pinned:", err)
 	}
 	w.same(w.set)
+	follows("under the new layout")
+	w.expect(FromPort, w.a, dns(), model.VerdictEncapsulated, w.u)
+	follows("after another packet of it")
 }
 
 func (w *world) programOf(n linkName) ebpf.ProgramID {

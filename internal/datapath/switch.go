@@ -51,7 +51,8 @@ type Switch struct {
 	rules ruleStore
 	// connections are the buckets of the tables that slots have.
 	connections map[uint32]uint32
-	listed      map[netip.Addr]int // how many rows of `source` each peer has
+	inherited   map[uint32]inherited // by ifindex, until the first Apply after a change of layout
+	listed      map[netip.Addr]int   // how many rows of `source` each peer has
 	links       map[linkName]link.Link
 	stale       map[localMACKey]struct{} // rows of local_mac that could not be written
 	noXDP       map[uint32]bool          // uplinks whose device has none, as was said once
@@ -318,7 +319,7 @@ func (s *Switch) takeOver() error {
 	}
 	if s.behind = !s.whole && len(s.links) > 0; s.behind {
 		s.log.Info("the maps have a new layout; the old programs run until policy is applied")
-		return nil
+		return s.inherit()
 	}
 	return s.commit()
 }
@@ -464,6 +465,7 @@ func (s *Switch) commit() error {
 		}
 	}
 	s.made, s.behind = nil, false
+	s.disinherit()
 	return s.removeOldMaps()
 }
 
@@ -496,6 +498,7 @@ func (s *Switch) Close() error {
 	err := s.closeCaptures()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.disinherit()
 	for _, n := range slices.SortedFunc(maps.Keys(s.links), detachOrder) {
 		err = errors.Join(err, s.links[n].Close())
 	}
