@@ -169,6 +169,9 @@ static __always_inline void conn_unlock(struct conn_bucket *b)
 	__sync_lock_test_and_set(&b->busy, 0);
 }
 
+#define CONN_EMPTY (1ull << 62) /* longer than any is idle */
+#define CONN_OLD (1ull << 61)
+
 /* The way to take for another one, from first to last: an empty one, or that of the longest idle. What is chosen is
  * kept where the verifier does not follow it: it would walk the rest of the ways once for each choice. */
 static __always_inline __u32 conn_choose(const struct conn_bucket *b, struct query *q, __u32 first, __u32 last)
@@ -184,17 +187,17 @@ static __always_inline __u32 conn_choose(const struct conn_bucket *b, struct que
 		__u64 age = now - b->way[w].seen + 1;
 
 		if (!b->tag[w])
-			age = ~0ull;
+			age = CONN_EMPTY;
 		else if (conn_expired(&b->way[w], now))
-			age = ~0ull - 1;
-		if (age > q->most) {
+			age = CONN_OLD;
+		if ((__s64)age > (__s64)q->most) { /* one that another CPU has put just now may be below 0 */
 			q->most = age;
 			q->way = w;
 		}
 		barrier();
 	}
 	port = bpf_map_lookup_elem(&conn_port, &slot);
-	if (port && q->most < ~0ull - 1)
+	if (port && q->most < CONN_OLD)
 		__sync_fetch_and_add(&port->lost[first != 0], 1);
 	return q->way;
 }
