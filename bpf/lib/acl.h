@@ -20,6 +20,8 @@
 
 /* Asks the rules of a port about a packet. */
 
+#define ACL_ASKED 0x61736b64 /* in cb[2], from the short way to the walk */
+
 #define ACL_INBOUND (1ull << 48)
 #define ACL_ND (1ull << 49)
 #define ACL_FRAGMENT (1ull << 50)

@@ -14,10 +14,11 @@
 
 /* Judge by the rules of a port: what its guest sends, and what it is to get. */
 
-/* Whether the short way has asked the sender's rules, which let the packet through. */
+/* Whether the short way has asked the sender's rules, which let the packet through. An older from_port, during an update, leaves
+ * anything there. */
 static __always_inline bool acl_asked(struct __sk_buff *skb)
 {
-	bool asked = skb->cb[2];
+	bool asked = skb->cb[2] == ACL_ASKED;
 
 	skb->cb[2] = 0;
 	return asked;

@@ -152,7 +152,7 @@ static __always_inline bool short_admit(const struct pkt *p)
 struct follows {
 	__u64 until; /* when the first of its connections must be seen to be in use */
 	__u32 lost;  /* how many others had given way before */
-	__u32 asked; /* the sender's have been: all that is done about them has been done */
+	__u32 asked; /* ACL_ASKED: the sender's have been, and all that is done about them has been done */
 };
 
 /* Asks connections about a packet of TCP or UDP. */
@@ -295,7 +295,7 @@ static __always_inline bool short_may(struct __sk_buff *skb, struct pkt *p, stru
 {
 	if (!short_port(skb, p) || !short_admit(p) || !short_judged(p, p->port, false, f))
 		return false;
-	f->asked = 1;
+	f->asked = ACL_ASKED;
 	return short_route(p) && short_lookup(p) && isolate(p) == V_CONTINUE && short_fits(skb, p) &&
 	       (!p->dport || short_judged(p, p->dport, true, f)) && short_room(skb, p);
 }
