@@ -88,8 +88,6 @@ enum verdict {
 	V_ENCAP_FAILED = 97,
 	/* A packet that is nothing without an outer header, in a subnet that rewrites addresses: ARP or ND, IPv4 options, IPv6 extension headers. */
 	V_REWRITE_NOT_CARRIED = 104,
-	/* A route leads through a guest of a subnet that rewrites addresses, and a rewritten packet can only name its destination. */
-	V_REWRITE_NEXT_HOP = 105,
 	/* The source or the destination is in a subnet that rewrites addresses and has no Provider Address of its own. */
 	V_REWRITE_NO_PA = 106,
 	/* This host has no usable underlay interface toward the remote Provider Address. */

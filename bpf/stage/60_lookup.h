@@ -98,15 +98,29 @@ static __noinline int lookup_path(struct pkt *p)
 	return 0;
 }
 
+/* What a guest sends for another: its address is at home elsewhere. */
+static __noinline bool lookup_is_passed_on(const struct pkt *p)
+{
+	const struct record *r = record_find(p->port->vsid, &p->src);
+
+	return !r || r->ifindex != p->port->ifindex;
+}
+
+/* A rewritten packet names its source and its destination and nobody between. */
+static __always_inline bool lookup_end_to_end(const struct pkt *p, __u32 port)
+{
+	return same_addr(&p->hop, &p->dst) && !(port & PORT_FORWARD && lookup_is_passed_on(p));
+}
+
 /* A rewritten packet needs an address of its own for each end, so it can only go between rewrite
- * subnets. Between one and another subnet a packet goes by the other's transport. */
+ * subnets. Between one and another subnet a packet goes by the other's transport, and through a guest by NVGRE. */
 static __always_inline void lookup_transport(struct pkt *p, __u32 record, __u32 port)
 {
 	if (!(record & RECORD_REWRITE)) {
 		p->vxlan = (record & RECORD_VXLAN) != 0;
 		return;
 	}
-	p->rewrite = (port & PORT_REWRITE) != 0;
+	p->rewrite = port & PORT_REWRITE && lookup_end_to_end(p, port);
 	p->vxlan = (port & PORT_VXLAN) != 0;
 }
 

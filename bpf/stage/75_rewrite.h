@@ -244,8 +244,6 @@ static __noinline int rewrite_send(struct __sk_buff *skb, struct pkt *p)
 
 	if (!rewrite_plain(skb, p))
 		return V_REWRITE_NOT_CARRIED;
-	if (!same_addr(&p->hop, &p->dst))
-		return V_REWRITE_NEXT_HOP;
 	src = rewrite_pa(p->port->vsid, &p->src);
 	dst = rewrite_pa(p->vsid, &p->dst);
 	if (!src || !dst || !r)

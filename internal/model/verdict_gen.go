@@ -91,8 +91,6 @@ const (
 	VerdictEncapFailed Verdict = 97
 	// VerdictRewriteNotCarried: A packet that is nothing without an outer header, in a subnet that rewrites addresses: ARP or ND, IPv4 options, IPv6 extension headers.
 	VerdictRewriteNotCarried Verdict = 104
-	// VerdictRewriteNextHop: A route leads through a guest of a subnet that rewrites addresses, and a rewritten packet can only name its destination.
-	VerdictRewriteNextHop Verdict = 105
 	// VerdictRewriteNoPa: The source or the destination is in a subnet that rewrites addresses and has no Provider Address of its own.
 	VerdictRewriteNoPa Verdict = 106
 	// VerdictNoUnderlayRoute: This host has no usable underlay interface toward the remote Provider Address.
@@ -182,7 +180,6 @@ var verdicts = map[Verdict]VerdictInfo{
 	VerdictTooBig:              {Verdict: VerdictTooBig, Name: "TOO_BIG", Stage: "encap", Class: "capacity", Sentence: "Larger than the path carries, or inbound than the port takes; the sender was told the right MTU where the protocol allows.", Action: "Set the guest's MTU to the port's (`weft describe port`), and let ICMP through the guest's firewall."},
 	VerdictEncapFailed:         {Verdict: VerdictEncapFailed, Name: "ENCAP_FAILED", Stage: "encap", Class: "fault", Sentence: "The kernel refused to make room for the outer headers.", Action: "Report it with the version of the kernel and what `weft status` says of the host."},
 	VerdictRewriteNotCarried:   {Verdict: VerdictRewriteNotCarried, Name: "REWRITE_NOT_CARRIED", Stage: "rewrite", Class: "policy", Sentence: "A packet that is nothing without an outer header, in a subnet that rewrites addresses: ARP or ND, IPv4 options, IPv6 extension headers.", Action: "Nothing, unless the guests need it; then use nvgre or vxlan in this subnet."},
-	VerdictRewriteNextHop:      {Verdict: VerdictRewriteNextHop, Name: "REWRITE_NEXT_HOP", Stage: "rewrite", Class: "policy", Sentence: "A route leads through a guest of a subnet that rewrites addresses, and a rewritten packet can only name its destination.", Action: "Use nvgre or vxlan in the subnet of the CustomerRoute's next hop."},
 	VerdictRewriteNoPa:         {Verdict: VerdictRewriteNoPa, Name: "REWRITE_NO_PA", Stage: "rewrite", Class: "fault", Sentence: "The source or the destination is in a subnet that rewrites addresses and has no Provider Address of its own.", Action: "Look at the port's rewrite addresses (`weft describe port`); a guest that may speak for others can do so only within its host here."},
 	VerdictNoUnderlayRoute:     {Verdict: VerdictNoUnderlayRoute, Name: "NO_UNDERLAY_ROUTE", Stage: "underlay", Class: "fault", Sentence: "This host has no usable underlay interface toward the remote Provider Address.", Action: "Look at the host's routing table and links: `ip route get PA`."},
 	VerdictNeighbourUnresolved: {Verdict: VerdictNeighbourUnresolved, Name: "NEIGHBOUR_UNRESOLVED", Stage: "underlay", Class: "fault", Sentence: "The underlay next hop has no link-layer address yet.", Action: "Look at `ip neigh`; the next hop or a switch in between is down."},

@@ -70,13 +70,23 @@ func outerDestination(to table.Peer) netip.Addr {
 }
 
 // chooseTransport takes that of the hop's subnet; but rewriting needs both ends in subnets that do, and the
-// transport of the other end does without.
+// transport of the other end does without. Nobody between the ends can be named: that goes by NVGRE.
 func (w *walk) chooseTransport() {
 	w.transport = w.record.Transport
 	if w.transport == model.Rewrite {
 		w.transport = w.port.Transport
 	}
+	if w.transport == model.Rewrite && (w.hop.ca != w.packet.dst || w.passesOn()) {
+		w.transport = model.NVGRE
+		w.say(model.VerdictContinue, "lookup", "a rewritten packet names its two ends alone: this goes by NVGRE")
+	}
 	w.rewriting = w.transport == model.Rewrite
+}
+
+// passesOn tells whether the guest sends for another.
+func (w *walk) passesOn() bool {
+	r, known := w.rec(w.port.VSID, w.packet.src)
+	return w.port.Forward && (!known || r.IfIndex != w.port.IfIndex)
 }
 
 func (w *walk) lookupPort() model.Verdict {

@@ -17,9 +17,6 @@ func (w *walk) rewrite75() model.Verdict {
 	if !p.rewritable(w.frame) {
 		return w.say(model.VerdictRewriteNotCarried, "rewrite", "the subnet rewrites addresses, and this cannot go without an outer header")
 	}
-	if w.hop.ca != p.dst {
-		return w.say(model.VerdictRewriteNextHop, "rewrite", "%s leads on to %s, and a rewritten packet names one of them", w.hop.ca, p.dst)
-	}
 	src, ok := w.Set.RewriteOut[table.RecordKey{VSID: w.port.VSID, CA: p.src}]
 	if !ok {
 		return w.say(model.VerdictRewriteNoPa, "rewrite", "%s of subnet %d has no Provider Address of its own", p.src, w.port.VSID)

@@ -242,6 +242,11 @@ func rewriteOutStories(s site) []story {
 	through := func(set *table.Set) {
 		set.Routes[table.RouteKey{Network: 1, Prefix: netip.MustParsePrefix("203.0.113.0/24")}] = table.Route{VSID: red1, NextHop: mail.v4}
 	}
+	passesOn := func(set *table.Set) {
+		p := set.Ports[s.ports[devWeb]]
+		p.Forward = true
+		set.Ports[s.ports[devWeb]] = p
+	}
 	without := func(ca netip.Addr) func(*table.Set) {
 		return func(set *table.Set) { delete(set.RewriteOut, table.RecordKey{VSID: red1, CA: ca}) }
 	}
@@ -282,7 +287,19 @@ func rewriteOutStories(s site) []story {
 		dropped("an extension header", fromWeb(v6(wire.IPv6{HopLimit: 64, Next: wire.ProtoRouting, Source: web.v6, Destination: mail.v6}, join([]byte{wire.ProtoUDP, 0, 4, 0, 0, 0, 0, 0}, udp(1, 2, 3)))), both, model.VerdictRewriteNotCarried, web.id),
 		dropped("a fragment header behind another", fromWeb(v6(wire.IPv6{HopLimit: 64, Next: wire.ProtoDestOpts, Source: web.v6, Destination: mail.v6}, join([]byte{wire.ProtoFragment, 0, 1, 4, 0, 0, 0, 0}, []byte{wire.ProtoUDP, 0, 0, 1, 0, 0, 0, 7}, udp(1, 2, 8)))), both, model.VerdictRewriteNotCarried, web.id),
 		dropped("an ICMP redirect by a router", fromWeb(v4(wire.IPv4{TTL: 64, Proto: wire.ProtoICMP, Source: web.v4, Destination: mail.v4}, nil, icmp(5, 0, 0, zeros(28)))), and(both, unguarded(s, devWeb)), model.VerdictRewriteNotCarried, web.id),
-		dropped("through a guest elsewhere", fromWeb(dgram(web.v4, addr("203.0.113.9"), 64, 4)), and(both, through), model.VerdictRewriteNextHop, web.id),
+		story{name: "rewrite: through a guest elsewhere", in: fromWeb(dgram(web.v4, addr("203.0.113.9"), 64, 4)), change: and(both, through), port: web.id,
+			want: toLog(model.NVGRE, red1, web.v4, addr("203.0.113.9"), ipFrame(mail.mac, web.mac, dgram(web.v4, addr("203.0.113.9"), 64, 4)))},
+		story{name: "rewrite: too big for a guest elsewhere that leads on", in: fromWeb(dgram(web.v4, addr("203.0.113.9"), 64, 1459-28)), change: and(both, through), port: web.id,
+			want: outcome{model.VerdictTooBig, s.ports[devWeb], told(web, red1, gate1, web.v4, 3, 4, 1458, dgram(web.v4, addr("203.0.113.9"), 64, 1459-28))}},
+		story{name: "rewrite: what a guest passes on", in: fromWeb(dgram(log.v4, mail.v4, 64, 4)), change: and(both, passesOn), port: web.id,
+			want: toLog(model.NVGRE, red1, log.v4, mail.v4, ipFrame(mail.mac, web.mac, dgram(log.v4, mail.v4, 64, 4)))},
+		story{name: "rewrite: what it passes on for a neighbour", in: fromWeb(dgram(db.v4, log.v4, 64, 4)), change: and(both, passesOn), port: web.id,
+			want: toLog(model.NVGRE, red2, db.v4, log.v4, ipFrame(log.mac, router2, dgram(db.v4, log.v4, 63, 4)))},
+		story{name: "rewrite: what it sends itself", in: fromWeb(hello), change: and(both, passesOn), want: sent(ends{web.v4, mail.v4}.rewritten().tcp(64, 4)), port: web.id},
+		story{name: "rewrite: from a guest elsewhere that passes on", change: and(both, func(set *table.Set) {
+			set.Forwarders[table.Forwarder{Network: 1, MAC: mail.mac, PA: paFar}] = table.Trust{Forward: true}
+		}), in: s.fromUplink(nvgre(s.macs[s.uplinks[0]], uplinkNextHop, paFar, paHere, red1, 0, 0, ipFrame(web.mac, mail.mac, dgram(addr("203.0.113.9"), web.v4, 64, 4)))),
+			want: outcome{model.VerdictDelivered, s.ports[devWeb], ipFrame(web.mac, mail.mac, dgram(addr("203.0.113.9"), web.v4, 64, 4))}, port: web.id, to: web.id},
 		dropped("a source without an address of its own", fromWeb(hello), and(both, without(web.v4)), model.VerdictRewriteNoPa, web.id),
 		dropped("a destination without an address of its own", fromWeb(hello), and(both, without(mail.v4)), model.VerdictRewriteNoPa, web.id),
 		dropped("a guest that speaks for an address that nobody has", s.fromPort(devFW, ipFrame(mail.mac, fw.mac, dgram(addr("203.0.113.9"), mail.v4, 64, 4))), both, model.VerdictRewriteNoPa, fw.id),
