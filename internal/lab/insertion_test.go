@@ -74,7 +74,7 @@ func TestServiceInsertionBetweenRewrittenSubnets(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, key := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} {
-		if err := setting(l.space("red/fw"), key, "1"); err != nil {
+		if err := setting(l.guestSpace(portRef{"red", "fw"}), key, "1"); err != nil {
 			t.Fatal(err)
 		}
 	}
