@@ -233,7 +233,7 @@ static __always_inline int finish_sent(struct __sk_buff *skb, const struct pkt *
 	skb->cb[1] = p->out;
 	look = finish_count(p, v, skb->len);
 	action = act(skb, p);
-	return look ? sample_leave(skb, skb->ifindex, 0, action) : action;
+	return look && !p->rewrite ? sample_leave(skb, skb->ifindex, 0, action) : action;
 }
 
 static __always_inline int finish_any(struct __sk_buff *skb, const struct pkt *p, enum verdict v, bool may_look)

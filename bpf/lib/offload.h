@@ -18,6 +18,7 @@ struct sk_buff___weft {
 	__u16 csum_offset;
 } __attribute__((preserve_access_index));
 
+#define CHECKSUM_COMPLETE 2
 #define CHECKSUM_PARTIAL 3
 
 extern void *bpf_cast_to_kern_ctx(void *skb) __ksym;

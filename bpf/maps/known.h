@@ -7,6 +7,8 @@
 #include <bpf/bpf_helpers.h>
 
 #include "maps/connection.h"
+#include "wire/addr.h"
+#include "wire/ethernet.h"
 #include "wire/outer.h"
 
 /* policy_turn: changes with everything that Apply writes: odd while it writes, another even number after.
@@ -43,6 +45,25 @@ struct {
 #define KNOWN_ENTERS 32   /* and of the receiver's */
 #define KNOWN_OUTER6 64
 #define KNOWN_VXLAN 128
+#define KNOWN_REWRITE 256 /* no outer headers: addresses are replaced */
+
+/* What the packets of a flow begin with that are rewritten, or were: Ethernet, addresses, and room for what differs. */
+struct known_new {
+	__u16 sum; /* of the new addresses less that of the old ones (RFC 1624) */
+	struct eth eth;
+	union {
+		struct {
+			struct ipv4 ip;
+			__be16 l4[9]; /* as far as TCP's checksum */
+		} v4;
+		struct {
+			struct ipv6 ip;
+			__be16 l4[9];
+		} v6;
+	};
+} __attribute__((aligned(8)));
+
+_Static_assert(__builtin_offsetof(struct known_new, v4) == 16 && sizeof(struct known_new) == 80, "known_new");
 
 struct known_out {
 	__u64 turn;  /* of policy, when it was looked up */
@@ -53,12 +74,15 @@ struct known_out {
 	__u32 port_id;       /* of the sender's */
 	__u32 lost;          /* connections that had given way to others */
 	__u16 limit;         /* the largest IP packet */
-	__u8 flags;
-	__u8 head_len;
-	__u8 tos_keep, tos_set; /* of the guest's type of service, for the outer header */
+	__u16 flags;
 	__u16 sum;              /* of the words of the outer IPv4 header that do not change */
-	__u32 zero;
-	struct outer_frame head;
+	__u8 tos_keep, tos_set; /* of the guest's type of service, for the outer header */
+	__u8 head_len;
+	__u8 zero[3];
+	union {
+		struct outer_frame head;
+		struct known_new rewrite;
+	};
 	__u32 follows[CONN_RULES], enters[CONN_RULES]; /* rules that count its packets: numbers and 1; 0: no more */
 };
 
@@ -74,9 +98,10 @@ struct known_in {
 	__u32 enters[CONN_RULES];
 	__u32 limit; /* the largest IP packet */
 	__u32 zero;
+	struct known_new rewrite;
 };
 
-_Static_assert(sizeof(struct known_in) == 152, "known_in");
+_Static_assert(sizeof(struct known_in) == 232, "known_in");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -116,7 +141,7 @@ struct {
 struct known {
 	__u64 turn; /* odd: it must not be put */
 	__u32 at;
-	__u32 zero;
+	__u32 tag; /* of a packet that may be rewritten; 0: its key is in the row already */
 };
 
 struct {

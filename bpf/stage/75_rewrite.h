@@ -20,6 +20,7 @@
 #include "maps/rewrite_in.h"
 #include "maps/rewrite_out.h"
 #include "maps/scratch.h"
+#include "maps/vouch.h"
 #include "wire/ethernet.h"
 #include "wire/icmp.h"
 #include "wire/ip.h"
@@ -31,9 +32,10 @@
 struct rewrite {
 	union addr to[2]; /* source, destination */
 	union addr quoted_from, quoted_to;
-	union { /* room for the quoted header, before and after */
+	union { /* room for the quoted header, before and after; then for what goes before the packet */
 		struct ipv4 ip[2];
 		union addr addr[2][2];
+		struct eth eth;
 	};
 };
 
@@ -236,6 +238,32 @@ static __always_inline bool rewrite_apply(struct __sk_buff *skb, const struct pk
 
 _Static_assert(offsetof(struct pkt, dst) == offsetof(struct pkt, src) + sizeof(union addr), "rewrite_apply reads both");
 
+/* Whether the way to the host is the packet's own, and known without the kernel. */
+static __always_inline bool rewrite_bare(const struct pkt *p)
+{
+	const struct peer *to = p->peer;
+
+	return to && to->via.w[3] && addr_is4(&to->via) == (p->type == TYPE_IPV4) && vouched(to);
+}
+
+/* The Ethernet header of what goes bare. */
+static __always_inline void rewrite_eth(const struct peer *to, __be16 type, struct eth *eth)
+{
+	__builtin_memcpy(eth->dst, to->next_hop, MAC_LEN);
+	__builtin_memcpy(eth->src, to->source, MAC_LEN);
+	eth->type = type;
+}
+
+/* The kernel's neighbour code takes no group MAC, even where it writes another. */
+static __always_inline bool rewrite_mac(struct __sk_buff *skb, struct pkt *p, struct rewrite *r)
+{
+	p->bare = rewrite_bare(p);
+	if (!p->bare)
+		return !is_group(p->eth.dst) || !bpf_skb_store_bytes(skb, 0, p->rec->mac, MAC_LEN, 0);
+	rewrite_eth(p->peer, p->eth.type, &r->eth);
+	return !bpf_skb_store_bytes(skb, 0, &r->eth, sizeof(r->eth), 0);
+}
+
 /* Toward a Customer Address of another host. */
 static __noinline int rewrite_send(struct __sk_buff *skb, struct pkt *p)
 {
@@ -253,10 +281,7 @@ static __noinline int rewrite_send(struct __sk_buff *skb, struct pkt *p)
 	r->quoted_from = p->src;
 	if (rewrite_is_error(p))
 		rewrite_quoted(skb, p, r);
-	/* The kernel's neighbour code takes no group MAC, even where it writes another. */
-	if (is_group(p->eth.dst) && bpf_skb_store_bytes(skb, 0, p->rec->mac, MAC_LEN, 0))
-		return V_ENCAP_FAILED;
-	return rewrite_apply(skb, p, r) ? V_CONTINUE : V_ENCAP_FAILED;
+	return rewrite_apply(skb, p, r) && rewrite_mac(skb, p, r) ? V_CONTINUE : V_ENCAP_FAILED;
 }
 
 static __always_inline enum verdict rewrite(struct __sk_buff *skb, struct pkt *p)

@@ -23,6 +23,7 @@
 #include "maps/traffic.h"
 #include "maps/vouch.h"
 #include "stage/70_encap.h"
+#include "way/known_rewrite.h"
 #include "wire/ethernet.h"
 #include "wire/ip.h"
 #include "wire/outer.h"
@@ -46,11 +47,16 @@ static __always_inline __u64 known_turn(void)
 	return turn ? *turn : 1;
 }
 
-/* Whether the flow is the one last seen at its row, which it is from now on. */
-static __always_inline bool known_seen(struct known *k, __u32 table, __u64 hash)
+static __always_inline __u32 known_tag_of(__u64 hash)
+{
+	return (__u32)(hash >> 16) | 1;
+}
+
+/* Whether the flow is the one last seen at its row, which it is from now on if it is to leave a trace. */
+static __always_inline bool known_seen(struct known *k, __u32 table, __u64 hash, bool trace)
 {
 	struct known_tags *t = bpf_map_lookup_elem(&known_tag, &table);
-	__u32 at = hash >> (64 - KNOWN_BITS), tag = (__u32)(hash >> 16) | 1;
+	__u32 at = hash >> (64 - KNOWN_BITS), tag = known_tag_of(hash);
 
 	k->turn = 1;
 	k->at = at;
@@ -58,16 +64,16 @@ static __always_inline bool known_seen(struct known *k, __u32 table, __u64 hash)
 		return false;
 	if (t->tag[at] == tag)
 		return true;
-	t->tag[at] = tag;
+	if (trace)
+		t->tag[at] = tag;
 	return false;
 }
 
 /* Begins to look up what is to be known: all is read after the turn of policy. */
-static __always_inline void known_begin(struct known *k, __u64 *turn)
+static __always_inline void known_begin(struct known *k, __u64 *any)
 {
-	__sync_fetch_and_add(turn, 0); /* a full barrier, on every processor */
 	k->turn = known_turn();
-	*turn = 1; /* nobody's, until it is put */
+	__sync_fetch_and_add(any, 0); /* a full barrier, on every processor */
 }
 
 /* How many connections of the ports have had to give way. */
@@ -147,7 +153,7 @@ static __always_inline struct known_out *known_out_find(const struct pkt *p, __u
 	struct known_out *e;
 
 	known_out_key(p, ifindex, key);
-	if (!known_seen(k, KNOWN_FROM_GUEST, known_out_hash(key)))
+	if (!known_seen(k, KNOWN_FROM_GUEST, known_out_hash(key), true))
 		return NULL;
 	e = bpf_map_lookup_elem(&known_out, &k->at);
 	if (!e)
@@ -159,6 +165,7 @@ static __always_inline struct known_out *known_out_find(const struct pkt *p, __u
 	if (!differs && known_out_fresh(e))
 		return e;
 	known_begin(k, &e->turn);
+	e->turn = 1; /* nobody's, until it is put */
 #pragma clang loop unroll(full)
 	for (int i = 0; i < KNOWN_OUT_KEY; i++)
 		e->key[i] = key[i];
@@ -273,25 +280,42 @@ static __always_inline int known_deliver(struct __sk_buff *skb, __u32 flags, __u
 	return bpf_redirect(out, 0);
 }
 
-/* Sends a packet that known_out_may has let through. V_CONTINUE: the kernel makes no room, and it is as it was. */
-static __always_inline enum verdict known_out_send(struct __sk_buff *skb, struct pkt *p, struct known_out *e, int *answer)
+static __always_inline void known_out_tell(struct __sk_buff *skb, struct pkt *p, const struct known_out *e)
 {
-	__u32 room = e->flags & KNOWN_REMOTE ? e->head_len - (__u32)sizeof(struct eth) : 0;
-
-	if (room && !known_out_room(skb, e, room))
-		return V_CONTINUE;
 	skb->cb[1] = e->out;
 	skb->cb[3] = KNOWN_SENT;
 	p->port_id = e->port_id;
 	known_count_rules(e, p->len);
+}
+
+static __always_inline enum verdict known_out_leave(struct __sk_buff *skb, const struct pkt *p, const struct known_out *e, int *answer)
+{
+	skb->cb[0] = V_ENCAPSULATED;
+	known_count_out(e->slot, p->len);
+	*answer = bpf_redirect(e->out, 0);
+	return V_ENCAPSULATED;
+}
+
+/* Sends a packet that known_out_may has let through. V_CONTINUE: the kernel makes no room, and it is as it was. */
+static __always_inline enum verdict known_out_send(struct __sk_buff *skb, struct pkt *p, struct known_out *e, int *answer)
+{
+	__u32 room;
+
+	if (e->flags & KNOWN_REWRITE) {
+		if (!known_rewrite(skb, p, &e->rewrite, (e->flags & KNOWN_ROUTED) / KNOWN_ROUTED))
+			return V_CONTINUE;
+		known_out_tell(skb, p, e);
+		return known_out_leave(skb, p, e, answer);
+	}
+	room = e->flags & KNOWN_REMOTE ? e->head_len - (__u32)sizeof(struct eth) : 0;
+	if (room && !known_out_room(skb, e, room))
+		return V_CONTINUE;
+	known_out_tell(skb, p, e);
 	if (known_out_write(skb, p, e, room))
 		return V_ENCAP_FAILED;
+	if (e->flags & KNOWN_REMOTE)
+		return known_out_leave(skb, p, e, answer);
 	known_count_out(e->slot, p->len);
-	if (e->flags & KNOWN_REMOTE) {
-		skb->cb[0] = V_ENCAPSULATED;
-		*answer = bpf_redirect(e->out, 0);
-		return V_ENCAPSULATED;
-	}
 	skb->cb[0] = V_DELIVERED;
 	known_count_in(e->to_slot, skb->len);
 	*answer = known_deliver(skb, e->flags, e->out);
@@ -349,7 +373,9 @@ static __always_inline void known_out_put(const struct known *k, const struct pk
 		flags |= KNOWN_FOLLOWS;
 	if (p->routed)
 		flags |= KNOWN_ROUTED;
-	if (p->peer) {
+	if (p->rewrite) {
+		flags |= KNOWN_REMOTE | KNOWN_REWRITE;
+	} else if (p->peer) {
 		flags |= known_out_remote(p, e);
 	} else if (p->dport) {
 		e->to_slot = p->dport->slot;

@@ -25,20 +25,10 @@
 
 /* The known way of packets from the underlay. */
 
-static __always_inline bool known_peek(const struct __sk_buff *skb, __u32 at, void *to, __u32 len)
-{
-	const void *data = (const void *)(long)skb->data, *end = (const void *)(long)skb->data_end;
-
-	if (data + at + len > end)
-		return false;
-	__builtin_memcpy(to, __builtin_assume_aligned(data + at, 8), len);
-	return true;
-}
-
 /* What a frame from the underlay is, as far as its outcome depends on it. */
 struct known_frame {
 	__u64 key[KNOWN_IN_KEY];
-	__u32 at; /* of the guest's Ethernet header */
+	__u32 at; /* of the guest's Ethernet header; 0: it may be rewritten */
 	__u32 len;
 	__be16 port; /* of VXLAN */
 	__u8 proto, tos;
@@ -79,6 +69,23 @@ static __always_inline bool known_outer6(const struct __sk_buff *skb, struct kno
 	return true;
 }
 
+/* Of what is not to a tunnel's port there are no outer headers: it may be a guest's packet that is rewritten. */
+static __always_inline bool known_rewritten(const struct __sk_buff *skb, struct known_frame *f)
+{
+	const struct setting *s;
+	struct udp udp;
+
+	if (f->proto == PROTO_GRE)
+		return false;
+	if (f->proto == PROTO_UDP) {
+		s = settings();
+		if (!s || !known_peek(skb, f->at, &udp, sizeof(udp)) || udp.dport == s->vxlan_port)
+			return false;
+	}
+	f->at = 0;
+	return true;
+}
+
 /* A frame to this host that the tunnel alone has wrapped: not what uplink_xdp has stripped. */
 static __always_inline bool known_outer(const struct __sk_buff *skb, struct known_frame *f)
 {
@@ -96,6 +103,8 @@ static __always_inline bool known_outer(const struct __sk_buff *skb, struct know
 	if (type == bpf_htons(TYPE_IPV4) ? !known_outer4(skb, f) : type != bpf_htons(TYPE_IPV6) || !known_outer6(skb, f))
 		return false;
 	f->port = 0;
+	if (known_rewritten(skb, f))
+		return true;
 	if (f->proto == PROTO_GRE) {
 		if (!known_peek(skb, f->at, &f->key[4], sizeof(f->key[4])))
 			return false;
@@ -144,6 +153,18 @@ static __always_inline void known_in_key(struct known_frame *f, const struct pkt
 	f->key[8] = p->dst.d[1];
 }
 
+/* Of what is rewritten, all but the packet itself is zero, and Ethernet addresses say nothing. */
+static __always_inline void known_in_key_rewritten(__u64 *key, const struct pkt *p)
+{
+	key[0] = key[1] = key[2] = key[3] = key[4] = key[9] = 0;
+	key[5] = p->src.d[0];
+	key[6] = p->src.d[1];
+	key[7] = p->dst.d[0];
+	key[8] = p->dst.d[1];
+	key[10] = p->type;
+	key[11] = (__u64)p->proto << 32 | (__u32)p->sport << 16 | p->dport_l4;
+}
+
 static __always_inline __u64 known_in_hash(const __u64 *key)
 {
 	__u64 h = (key[5] ^ key[6] ^ key[4]) * 0x9e3779b97f4a7c15ull + (key[7] ^ key[8]) * 0xc2b2ae3d27d4eb4full + key[11] * 0x165667b19e3779f9ull;
@@ -157,12 +178,17 @@ static __always_inline bool known_in_fresh(const struct known_in *e)
 	return !(e->flags & KNOWN_ENTERS) || (known_lost(e->slot) == e->lost && known_follows(known_now(), e->until));
 }
 
+/* What may be rewritten may as well be the host's own: it leaves no trace here before the walk knows. */
 static __always_inline struct known_in *known_in_find(const struct known_frame *f, struct known *k)
 {
-	__u64 turn = known_turn(), differs = turn & 1;
+	__u64 turn = known_turn(), differs = turn & 1, hash = known_in_hash(f->key);
+	bool seen = known_seen(k, KNOWN_FROM_UNDERLAY, hash, f->at != 0);
 	struct known_in *e;
 
-	if (!known_seen(k, KNOWN_FROM_UNDERLAY, known_in_hash(f->key)))
+	k->tag = f->at ? 0 : known_tag_of(hash);
+	if (!f->at)
+		known_begin(k, &k->turn);
+	if (!seen)
 		return NULL;
 	e = bpf_map_lookup_elem(&known_in, &k->at);
 	if (!e)
@@ -173,7 +199,10 @@ static __always_inline struct known_in *known_in_find(const struct known_frame *
 		differs |= e->key[i] ^ f->key[i];
 	if (!differs && known_in_fresh(e))
 		return e;
+	if (!f->at)
+		return NULL;
 	known_begin(k, &e->turn);
+	e->turn = 1; /* nobody's, until it is put */
 #pragma clang loop unroll(full)
 	for (int i = 0; i < KNOWN_IN_KEY; i++)
 		e->key[i] = f->key[i];
@@ -219,13 +248,16 @@ static __always_inline enum verdict known_way(struct __sk_buff *skb, struct know
 	struct known_in *e;
 
 	k->turn = 1;
-	if (decap_nvgre && skb->gso_size)
-		return V_CONTINUE; /* the kernel must be told more of it: stage/70_encap.h */
 	if (!known_on() || !known_outer(skb, &f) || !known_inner(skb, &f, p) || p->tos != f.tos)
 		return V_CONTINUE;
-	known_in_key(&f, p);
+	if (decap_nvgre && skb->gso_size && f.at)
+		return V_CONTINUE; /* the kernel must be told more of it: stage/70_encap.h */
+	if (f.at)
+		known_in_key(&f, p);
+	else
+		known_in_key_rewritten(f.key, p);
 	e = known_in_find(&f, k);
-	if (!e || !known_fits(skb, &f, p, e->limit) || !known_strip(skb, &f, p))
+	if (!e || !known_fits(skb, &f, p, e->limit) || !(f.at ? known_strip(skb, &f, p) : known_rewrite(skb, p, &e->rewrite, 0)))
 		return V_CONTINUE;
 	p->len = f.len;
 	p->port_id = e->port_id;
@@ -234,7 +266,7 @@ static __always_inline enum verdict known_way(struct __sk_buff *skb, struct know
 	skb->cb[3] = KNOWN_SENT;
 	if (e->flags & KNOWN_ENTERS)
 		rules_count(e->enters, f.len);
-	if (bpf_skb_store_bytes(skb, 0, &p->eth, sizeof(p->eth), 0))
+	if (f.at && bpf_skb_store_bytes(skb, 0, &p->eth, sizeof(p->eth), 0))
 		return V_DECAP_FAILED;
 	known_count_in(e->slot, skb->len);
 	*answer = known_deliver(skb, e->flags, e->out);
@@ -246,22 +278,47 @@ static __always_inline bool known_in_plain(const struct pkt *p)
 {
 	__u32 flags = p->dport->flags;
 
-	if (p->rewrite || p->detour || !p->stripped || flags & ~SHORT_PORT)
+	if (flags & ~SHORT_PORT || p->detour)
 		return false;
-	return p->proto != PROTO_TCP || flags & PORT_PEER; /* a tap may want the detour */
+	if (p->rewrite)
+		return true;
+	return p->stripped && (p->proto != PROTO_TCP || flags & PORT_PEER); /* a tap may want the detour */
+}
+
+/* Begins the row of a rewritten flow, if a packet of it was seen before; what is rewritten is from and to Customer Addresses now. */
+static __always_inline bool known_in_begin_rewritten(const struct known *k, struct pkt *p, struct known_in *e)
+{
+	const struct rewrite *r = rewrite_room();
+	__u32 table = KNOWN_FROM_UNDERLAY, at = k->at;
+	struct known_tags *t = bpf_map_lookup_elem(&known_tag, &table);
+
+	if (!k->tag || !r || !t || at >= KNOWN_ROWS)
+		return false;
+	if (t->tag[at] != k->tag) {
+		t->tag[at] = k->tag;
+		return false;
+	}
+	e->turn = 1;
+	known_in_key_rewritten(e->key, p);
+	e->rewrite.eth = p->eth;
+	if (!known_replaces(&e->rewrite, p, &r->to[0], &r->to[1]))
+		return false;
+	p->src = r->to[0];
+	p->dst = r->to[1];
+	return true;
 }
 
 /* Puts what the walk has found out of a packet that is about to be delivered. */
-static __always_inline void known_in_put(const struct pkt *p, enum verdict v)
+static __always_inline void known_in_put(struct pkt *p, enum verdict v)
 {
 	struct follows follows = {.until = ~0ull >> 1};
 	const struct known *k = known_spot_room();
 	struct known_in *e;
 
-	if (!k || k->turn & 1 || v != V_DELIVERED || !p->dport || !known_in_plain(p) || !short_allowed(p, p->dport, true, &follows))
+	if (!k || k->turn & 1 || v != V_DELIVERED || !p->dport || !known_in_plain(p))
 		return;
 	e = bpf_map_lookup_elem(&known_in, &k->at);
-	if (!e)
+	if (!e || (p->rewrite ? !known_in_begin_rewritten(k, p, e) : k->tag) || !short_allowed(p, p->dport, true, &follows))
 		return;
 	e->out = p->out;
 	e->limit = p->dport->mtu;

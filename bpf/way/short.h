@@ -239,9 +239,9 @@ static __always_inline bool short_route(struct pkt *p)
 
 static __always_inline bool short_remote(struct pkt *p, __u32 idx)
 {
-	if (p->rec->flags & RECORD_REWRITE && p->port->flags & PORT_REWRITE)
-		return false;
-	lookup_transport(p, p->rec->flags, p->port->flags);
+	p->rewrite = p->rec->flags & RECORD_REWRITE && p->port->flags & PORT_REWRITE; /* the next hop is the destination here */
+	if (!p->rewrite)
+		lookup_transport(p, p->rec->flags, p->port->flags);
 	p->peer = bpf_map_lookup_elem(&peer, &idx);
 	if (!p->peer)
 		return false;
@@ -249,6 +249,10 @@ static __always_inline bool short_remote(struct pkt *p, __u32 idx)
 		p->peer = path_of(p->peer, flow_hash(p));
 	if (!p->peer || !reaches(p->port, p->peer))
 		return false;
+	if (p->rewrite) { /* where the kernel finds the way, the walk asks it to */
+		p->bare = 1;
+		return rewrite_bare(p);
+	}
 	p->outer6 = !addr_is4(&p->peer->remote);
 	return true;
 }
@@ -268,7 +272,7 @@ static __always_inline bool short_lookup(struct pkt *p)
 
 static __always_inline bool short_fits(struct __sk_buff *skb, const struct pkt *p)
 {
-	__u32 limit = p->peer ? p->peer->mtu : p->dport->mtu, room = p->peer ? outer_len(p->vxlan, p->outer6) : 0;
+	__u32 limit = p->peer ? p->peer->mtu : p->dport->mtu, room = p->peer && !p->rewrite ? outer_len(p->vxlan, p->outer6) : 0;
 
 	return encap_size(skb, p) + room <= limit;
 }
@@ -276,6 +280,8 @@ static __always_inline bool short_fits(struct __sk_buff *skb, const struct pkt *
 static __always_inline bool short_room(struct __sk_buff *skb, struct pkt *p)
 {
 	if (!p->peer)
+		return true;
+	if (p->rewrite)
 		return true;
 	if (bpf_skb_adjust_room(skb, outer_len(p->vxlan, p->outer6), BPF_ADJ_ROOM_MAC, encap_flags(p)))
 		return false;
@@ -322,10 +328,32 @@ static __always_inline enum verdict short_write(struct __sk_buff *skb, struct pk
 	return bpf_skb_store_bytes(skb, 0, &inner, sizeof(inner), 0) ? V_ENCAP_FAILED : V_CONTINUE;
 }
 
+/* known_rewrite. A global function: the verifier walks it once, not with all that comes before and behind it. */
+__noinline int short_replace(struct __sk_buff *skb, struct known_new *to, __u32 l3, __u32 routed)
+{
+	struct pkt p = {.type = l3 >> 16, .proto = l3};
+
+	if (!skb || !to)
+		return false;
+	p.l4 = sizeof(struct eth) + (p.type == TYPE_IPV4 ? sizeof(struct ipv4) : sizeof(struct ipv6));
+	return known_rewrite(skb, &p, to, routed & 1);
+}
+
+/* Puts what a rewritten packet gets into `to`, and writes it. False: the packet is as it was. */
+static __always_inline bool short_rewrite(struct __sk_buff *skb, const struct pkt *p, struct known_new *to)
+{
+	const union addr *src = rewrite_pa(p->port->vsid, &p->src), *dst = rewrite_pa(p->vsid, &p->dst);
+
+	if (!src || !dst || !p->peer)
+		return false;
+	rewrite_eth(p->peer, p->eth.type, &to->eth);
+	return known_replaces(to, p, src, dst) && short_replace(skb, to, (__u32)p->type << 16 | p->proto, p->routed);
+}
+
 /* The largest IP packet that fits. */
 static __always_inline __u32 short_limit(const struct pkt *p)
 {
-	__u32 room = outer_len(p->vxlan, p->outer6);
+	__u32 room = p->rewrite ? 0 : outer_len(p->vxlan, p->outer6);
 
 	if (!p->peer)
 		return p->dport ? p->dport->mtu : 0;
@@ -338,8 +366,10 @@ static __always_inline enum verdict short_send(struct __sk_buff *skb, struct pkt
 	struct known_out *e = known_out_row(k);
 	enum verdict v = V_ENCAP_FAILED;
 
+	if (p->rewrite && (!e || !short_rewrite(skb, p, &e->rewrite)))
+		return V_CONTINUE;
 	if (e)
-		(v = short_write(skb, p, e))
+		(v = p->rewrite ? V_CONTINUE : short_write(skb, p, e))
 		|| (v = underlay(p))
 		|| (v = deliver(p));
 	v = rows_checked(skb, p, v);
@@ -364,15 +394,12 @@ static __always_inline enum verdict short_way(struct __sk_buff *skb, struct pkt 
 	if (!short_starts(skb, p))
 		return V_CONTINUE;
 	e = known_on() ? known_out_find(p, skb->ifindex, &k) : NULL;
-	if (e && known_out_may(skb, p, e)) {
-		v = known_out_send(skb, p, e, answer);
-		if (v)
-			return v;
-	}
-	if (short_may(skb, p, &f))
-		return short_send(skb, p, &k, &f, answer);
-	skb->cb[2] = f.asked;
-	return V_CONTINUE;
+	if (e && known_out_may(skb, p, e))
+		return known_out_send(skb, p, e, answer);
+	v = short_may(skb, p, &f) ? short_send(skb, p, &k, &f, answer) : V_CONTINUE;
+	if (!v)
+		skb->cb[2] = f.asked;
+	return v;
 }
 
 /* What cannot be made after all, or has lost its port meanwhile. */

@@ -35,7 +35,7 @@ func TestDifferential(t *testing.T) {
 	seed, until := diffSeed(t), diffTime(t)
 	t.Logf("seed %d", seed)
 	h, started := histogram{}, time.Now()
-	packets, told, known := 0, 0, 0
+	packets, told, known, rewritten := 0, 0, 0, 0 // known, and rewritten of these
 	for policy := uint64(0); told < diffMismatches && (policy < policies() || time.Since(started) < until); policy++ {
 		rng := rand.New(rand.NewPCG(seed, policy))
 		w := writer{rng, randomWorld(rng, d.site), false}
@@ -65,6 +65,9 @@ func TestDifferential(t *testing.T) {
 			got := shown(ran)
 			if packets++; ran.Known {
 				known++
+				if isRewritten(got.frame) || in.inbound() && isRewritten(in.frame) {
+					rewritten++
+				}
 			}
 			h[want.verdict]++
 			if got.equal(want) {
@@ -87,7 +90,10 @@ func TestDifferential(t *testing.T) {
 	if known*200 < packets {
 		t.Errorf("only %d of %d packets took the known way", known, packets)
 	}
-	t.Logf("%d packets in %s, %d by the known way, %d mismatches, seed %d:\n%s", packets, time.Since(started).Round(time.Millisecond), known, told, seed, h)
+	if rewritten*2000 < packets {
+		t.Errorf("only %d of %d packets took the known way and were rewritten", rewritten, packets)
+	}
+	t.Logf("%d packets in %s, %d by the known way, %d of these rewritten, %d mismatches, seed %d:\n%s", packets, time.Since(started).Round(time.Millisecond), known, rewritten, told, seed, h)
 	fmt.Printf("differential: %d packets, %d mismatches, seed %d\n", packets, told, seed)
 	h.check(t)
 }
