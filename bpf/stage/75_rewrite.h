@@ -14,6 +14,7 @@
 #include "lib/acl.h"
 #include "lib/checksum.h"
 #include "lib/ctx.h"
+#include "lib/guard.h"
 #include "lib/isolation.h"
 #include "lib/offload.h"
 #include "maps/port.h"
