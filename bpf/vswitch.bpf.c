@@ -17,6 +17,7 @@
 #include "stage/65_isolate.h"
 #include "stage/70_encap.h"
 #include "stage/75_rewrite.h"
+#include "stage/75_exchange.h"
 #include "stage/80_underlay.h"
 #include "stage/90_deliver.h"
 #include "stage/95_vlan.h"
@@ -75,6 +76,7 @@ int walk_port(struct __sk_buff *skb)
 	|| (v = learn_leased(skb, &p))
 	|| (v = encap(skb, &p))
 	|| (v = rewrite(skb, &p))
+	|| (v = exchange(skb, &p))
 	|| (v = underlay(&p))
 	|| (v = deliver(&p));
 	if (flood_turns_aside(&p, v)) {
@@ -139,6 +141,10 @@ int walk_uplink(struct __sk_buff *skb)
 		v = V_PASS;
 	if (v)
 		return finish(skb, &p, rows_checked(skb, &p, v));
+	if (p.exchange) {
+		bpf_tail_call(skb, &walk, WALK_EXCHANGED);
+		return TC_ACT_SHOT; /* the switch is being taken away */
+	}
 	if (p.rewrite)
 		(v = rewrite_local(&p))
 		|| (v = capture_arrival(skb, &p))
@@ -160,6 +166,25 @@ int walk_uplink(struct __sk_buff *skb)
 	v = rows_checked(skb, &p, v);
 	known_in_put(&p, v);
 	return finish_walk(skb, &p, v);
+}
+
+/* A rewritten packet from the underlay whose Customer Addresses are of the other family. */
+SEC("tcx/ingress")
+int walk_exchanged(struct __sk_buff *skb)
+{
+	struct pkt p = {.len = skb->len, .direction = INBOUND};
+	enum verdict v;
+
+	(v = settled(&p, parse_outer(skb, &p)))
+	|| (v = settled(&p, parse_inner(skb, &p)))
+	|| (v = rewrite_local(&p))
+	|| (v = capture_arrival(skb, &p))
+	|| (v = unexchange(skb, &p))
+	|| (v = parse_exchanged(skb, &p))
+	|| (v = acl_inbound(skb, &p, p.dport, &p.src, &p.dst))
+	|| (v = mss_inbound(skb, &p))
+	|| (v = deliver(&p));
+	return finish(skb, &p, rows_checked(skb, &p, v));
 }
 
 /* A frame from the underlay for a group. */

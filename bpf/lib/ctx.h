@@ -89,6 +89,7 @@ struct pkt {
 	__u8 vxlan : 1;    /* the transport; else NVGRE */
 	__u8 outer6 : 1;   /* its outer IP is IPv6 */
 	__u8 rewrite : 1;  /* no outer headers: addresses are replaced */
+	__u8 exchange : 1; /* by those of the other family */
 	__u8 shaped : 1;   /* it comes from the shaper: this is the egress of its device (lib/shape.h) */
 };
 

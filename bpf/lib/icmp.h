@@ -101,7 +101,7 @@ static __always_inline bool sum_quote(struct __sk_buff *skb, __u32 quoted, __u32
 }
 
 static __always_inline bool error4(struct __sk_buff *skb, const struct pkt *p, const struct port *from, struct error4 *e,
-				   __u32 quoted, __u32 sum, bool too_big, __u32 mtu)
+				   __u32 quoted, __u32 sum, __u16 what, __u32 rest)
 {
 	struct ipv4 ip = {};
 
@@ -117,17 +117,17 @@ static __always_inline bool error4(struct __sk_buff *skb, const struct pkt *p, c
 	ip.dst = p->src.w[3];
 	ip.check = csum_fold(csum_ipv4(&ip));
 	e->ip = ip;
-	e->icmp.type = too_big ? ICMP_UNREACHABLE : ICMP_TIME_EXCEEDED;
-	e->icmp.code = too_big ? ICMP_FRAG_NEEDED : 0;
-	e->icmp.rest = too_big ? bpf_htonl(mtu & 0xffff) : 0;
-	sum = csum_add(sum, bpf_htons((__u16)(e->icmp.type << 8 | e->icmp.code)));
+	e->icmp.type = what >> 8;
+	e->icmp.code = what;
+	e->icmp.rest = bpf_htonl(rest & 0xffff);
+	sum = csum_add(sum, bpf_htons(what));
 	sum = csum_add(sum, e->icmp.rest);
 	e->icmp.check = csum_fold(sum);
 	return bpf_skb_store_bytes(skb, 0, e, sizeof(*e), 0) == 0;
 }
 
 static __always_inline bool error6(struct __sk_buff *skb, const struct pkt *p, const struct port *from, struct error6 *e,
-				   __u32 quoted, __u32 sum, bool too_big, __u32 mtu)
+				   __u32 quoted, __u32 sum, __u16 what, __u32 rest)
 {
 	__builtin_memset(e, 0, sizeof(*e));
 	__builtin_memcpy(e->eth.dst, p->eth.src, MAC_LEN);
@@ -142,20 +142,21 @@ static __always_inline bool error6(struct __sk_buff *skb, const struct pkt *p, c
 		e->ip.dst[i] = p->src.w[i];
 		sum = csum_add(sum, csum_add(e->ip.src[i], e->ip.dst[i]));
 	}
-	e->icmp.type = too_big ? ICMPV6_TOO_BIG : ICMPV6_TIME_EXCEEDED;
-	e->icmp.rest = too_big ? bpf_htonl(mtu) : 0;
+	e->icmp.type = what >> 8;
+	e->icmp.code = what;
+	e->icmp.rest = bpf_htonl(rest);
 	sum = csum_add(sum, bpf_htonl(sizeof(e->icmp) + quoted));
 	sum = csum_add(sum, bpf_htonl(PROTO_ICMPV6));
-	sum = csum_add(sum, bpf_htons((__u16)(e->icmp.type << 8)));
+	sum = csum_add(sum, bpf_htons(what));
 	sum = csum_add(sum, e->icmp.rest);
 	e->icmp.check = csum_fold(sum);
 	return bpf_skb_store_bytes(skb, 0, e, sizeof(*e), 0) == 0;
 }
 
-/* Turns the packet into an error about itself, for the port of that device; leaves it a plain drop where none may
+/* Turns the packet into an error about itself, of that type and code and with that word behind the checksum, for the port of that device; leaves it a plain drop where none may
  * be sent or the kernel refuses. A global function: the verifier walks it once, not once for each
  * packet that has one coming. */
-__noinline int icmp_error_at(struct __sk_buff *skb, struct pkt *p, __u32 ifindex, bool too_big, __u32 mtu)
+__noinline int icmp_error_at(struct __sk_buff *skb, struct pkt *p, __u32 ifindex, __u16 what, __u32 rest)
 {
 	const struct port *from = bpf_map_lookup_elem(&port, &ifindex);
 	struct scratch *s = scratch_room();
@@ -183,11 +184,19 @@ __noinline int icmp_error_at(struct __sk_buff *skb, struct pkt *p, __u32 ifindex
 	p->quote = sizeof(struct eth) + room;
 	__builtin_memcpy(s->w, &p->eth, sizeof(p->eth)); /* for report */
 	e = s->w + 8;
-	if (!(v4 ? error4(skb, p, from, e, quoted, sum, too_big, mtu) : error6(skb, p, from, e, quoted, sum, too_big, mtu)))
+	if (!(v4 ? error4(skb, p, from, e, quoted, sum, what, rest) : error6(skb, p, from, e, quoted, sum, what, rest)))
 		return 0;
 	p->action = ACT_PORT;
 	p->out = ifindex;
 	return 0;
+}
+
+/* Too big for the MTU, or too old. */
+static __always_inline __u16 error_kind(const struct pkt *p, bool too_big)
+{
+	if (p->type == TYPE_IPV4)
+		return too_big ? ICMP_UNREACHABLE << 8 | ICMP_FRAG_NEEDED : ICMP_TIME_EXCEEDED << 8;
+	return too_big ? ICMPV6_TOO_BIG << 8 : ICMPV6_TIME_EXCEEDED << 8;
 }
 
 static __always_inline void icmp_error(struct __sk_buff *skb, struct pkt *p, bool too_big, __u32 mtu)
@@ -196,7 +205,7 @@ static __always_inline void icmp_error(struct __sk_buff *skb, struct pkt *p, boo
 	const struct peer *peer = p->peer;
 	const struct record *rec = p->rec;
 
-	icmp_error_at(skb, p, port->ifindex, too_big, mtu);
+	icmp_error_at(skb, p, port->ifindex, error_kind(p, too_big), too_big ? mtu : 0);
 	p->port = port; /* else they would be any numbers to the verifier */
 	p->dport = dport;
 	p->peer = peer;

@@ -22,6 +22,7 @@
 #define RECORD_ROUTER 1 /* the distributed router's own address */
 #define RECORD_VXLAN 2  /* the subnet's transport; without, NVGRE */
 #define RECORD_REWRITE 4 /* or this */
+#define RECORD_EXCHANGE 8 /* and its Provider Address is of the other family */
 
 /* A bit that no VSID has, so that no packet can name the row. */
 #define RECORD_WILDCARD 0x80000000

@@ -16,12 +16,13 @@
 #define WALK_UPLINK 1
 #define WALK_LOOK 2
 #define WALK_VLAN 3
+#define WALK_EXCHANGED 4
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
 	__type(key, __u32);
 	__type(value, __u32);
-	__uint(max_entries, 4);
+	__uint(max_entries, 5);
 } walk SEC(".maps");
 
 #endif

@@ -537,6 +537,8 @@ static __noinline int parse_rewritten(struct __sk_buff *skb, struct pkt *p)
 		return V_PASS;
 	p->rewritten = to;
 	p->rewrite = 1;
+	if (addr_is4(&to->ca) != (skb->protocol == bpf_htons(TYPE_IPV4)))
+		p->exchange = 1;
 	p->vxlan = 0;
 	p->outer6 = 0;
 	p->end = skb->len;

@@ -121,6 +121,7 @@ static __always_inline void lookup_transport(struct pkt *p, __u32 record, __u32 
 		return;
 	}
 	p->rewrite = port & PORT_REWRITE && lookup_end_to_end(p, port);
+	p->exchange = p->rewrite && record & RECORD_EXCHANGE;
 	p->vxlan = (port & PORT_VXLAN) != 0;
 }
 

@@ -63,7 +63,9 @@ static __always_inline enum verdict encap_check_size(struct __sk_buff *skb, stru
 {
 	__u32 limit = p->peer ? p->peer->mtu : p->dport->mtu, room = outer_len(p->vxlan, p->outer6);
 
-	if (p->peer && !p->rewrite)
+	if (p->exchange)
+		room = p->type == TYPE_IPV4 ? EXCHANGE_OVERHEAD : 0;
+	if (p->peer && (!p->rewrite || p->exchange))
 		limit = limit > room ? limit - room : 0;
 	if (encap_size(skb, p) <= limit) {
 		mss_outbound(skb, p, limit);

@@ -105,21 +105,29 @@ static __always_inline bool rewrite_addresses(struct __sk_buff *skb, const struc
 	return rewrite_store(skb, sizeof(struct eth) + 10, &h, sizeof(h));
 }
 
-static __always_inline bool rewrite_l4(struct __sk_buff *skb, const struct pkt *p, __u32 diff)
+/* The checksum at an offset. */
+static __always_inline bool rewrite_check(struct __sk_buff *skb, __u32 at, __u8 proto, __u32 diff)
 {
-	__u32 offset = rewrite_check_offset(p->type, p->proto), at = p->l4 + offset, start, field;
+	__u32 start, field;
 	__be16 check;
 
-	if (!offset || p->later || p->l4_len < offset + sizeof(check))
-		return true;
 	if (!load_head(skb, at, &check, sizeof(check)))
 		return false;
 	/* What the device is to finish is the sum of the pseudo header, not its complement. */
 	if (csum_pending(skb, &start, &field) && field == at)
 		check = ~rewrite_sum(~check, diff);
 	else
-		check = rewrite_l4_sum(check, diff, p->proto);
+		check = rewrite_l4_sum(check, diff, proto);
 	return rewrite_store(skb, at, &check, sizeof(check));
+}
+
+static __always_inline bool rewrite_l4(struct __sk_buff *skb, const struct pkt *p, __u32 diff)
+{
+	__u32 offset = rewrite_check_offset(p->type, p->proto);
+
+	if (!offset || p->later || p->l4_len < offset + sizeof(__be16))
+		return true;
+	return rewrite_check(skb, p->l4 + offset, p->proto, diff);
 }
 
 /* The checksum of the quoted L4 header, where that much is quoted; adds to *sum what it changes. */
@@ -265,10 +273,9 @@ static __always_inline bool rewrite_mac(struct __sk_buff *skb, struct pkt *p, st
 	return !bpf_skb_store_bytes(skb, 0, &r->eth, sizeof(r->eth), 0);
 }
 
-/* Toward a Customer Address of another host. */
-static __noinline int rewrite_send(struct __sk_buff *skb, struct pkt *p)
+/* The Provider Addresses that a packet toward a Customer Address of another host gets. */
+static __always_inline enum verdict rewrite_ends(struct __sk_buff *skb, const struct pkt *p, struct rewrite *r)
 {
-	struct rewrite *r = rewrite_room();
 	const union addr *src, *dst;
 
 	if (!rewrite_plain(skb, p))
@@ -277,8 +284,21 @@ static __noinline int rewrite_send(struct __sk_buff *skb, struct pkt *p)
 	dst = rewrite_pa(p->vsid, &p->dst);
 	if (!src || !dst || !r)
 		return V_REWRITE_NO_PA;
-	r->to[0] = r->quoted_to = *src;
+	r->to[0] = *src;
 	r->to[1] = *dst;
+	return V_CONTINUE;
+}
+
+static __noinline int rewrite_send(struct __sk_buff *skb, struct pkt *p)
+{
+	struct rewrite *r = rewrite_room();
+	enum verdict v = rewrite_ends(skb, p, r);
+
+	if (v)
+		return v;
+	if (!r || addr_is4(&r->to[0]) != (p->type == TYPE_IPV4) || addr_is4(&r->to[1]) != (p->type == TYPE_IPV4))
+		return V_REWRITE_NO_PA;
+	r->quoted_to = r->to[0];
 	r->quoted_from = p->src;
 	if (rewrite_is_error(p))
 		rewrite_quoted(skb, p, r);
@@ -287,7 +307,7 @@ static __noinline int rewrite_send(struct __sk_buff *skb, struct pkt *p)
 
 static __always_inline enum verdict rewrite(struct __sk_buff *skb, struct pkt *p)
 {
-	return p->rewrite ? rewrite_send(skb, p) : V_CONTINUE;
+	return p->rewrite && !p->exchange ? rewrite_send(skb, p) : V_CONTINUE;
 }
 
 /* What a router of the underlay says about a packet of the guest, as the guest's own router says it. */
@@ -304,7 +324,7 @@ static __always_inline bool rewrite_told(struct __sk_buff *skb, struct pkt *p, c
 	if (!(p->type == TYPE_IPV4 ? load(skb, at + 16, &r->quoted_from.w[3], 4) : load(skb, at + 24, &r->quoted_from, 16)))
 		return false;
 	far = bpf_map_lookup_elem(&rewrite_in, &r->quoted_from);
-	if (!far || far->network != to->network)
+	if (!far || far->network != to->network || addr_is4(&far->ca) != addr_is4(&to->ca))
 		return false;
 	r->to[0] = *gateway;
 	r->quoted_to = far->ca;
@@ -318,7 +338,7 @@ static __always_inline enum verdict rewrite_from(struct __sk_buff *skb, struct p
 
 	if (!from)
 		return rewrite_told(skb, p, to, r) ? V_CONTINUE : V_SOURCE_NOT_IN_POLICY;
-	if (!(from->flags & REWRITE_REMOTE) || from->network != to->network)
+	if (!(from->flags & REWRITE_REMOTE) || from->network != to->network || addr_is4(&from->ca) != addr_is4(&to->ca))
 		return V_SOURCE_NOT_IN_POLICY;
 	if (from->vsid == p->vsid && isolate_apart(from->isolation, p->dport->isolation))
 		return V_ISOLATED;

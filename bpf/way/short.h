@@ -239,6 +239,8 @@ static __always_inline bool short_route(struct pkt *p)
 
 static __always_inline bool short_remote(struct pkt *p, __u32 idx)
 {
+	if (p->rec->flags & RECORD_EXCHANGE)
+		return false;
 	p->rewrite = p->rec->flags & RECORD_REWRITE && p->port->flags & PORT_REWRITE; /* the next hop is the destination here */
 	if (!p->rewrite)
 		lookup_transport(p, p->rec->flags, p->port->flags);

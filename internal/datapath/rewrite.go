@@ -41,25 +41,11 @@ func (s *Switch) putRewrites(want table.Set, d *delta) []error {
 		return fmt.Sprintf("provider address %s of %s in subnet %s", pa, r.CA, r.VSID)
 	}
 	errs := putRows(s.have.RewriteIn, want.RewriteIn, d.putIn, name, func(pa netip.Addr, r table.RewriteIn) error {
-		if err := sameFamily(pa, r.CA); err != nil {
-			return err
-		}
 		return s.maps["rewrite_in"].Put(addr16(pa), encodeRewriteIn(r))
 	})
 	return append(errs, putRows(s.have.RewriteOut, want.RewriteOut, d.putOut, nameRewriteOut, func(k table.RecordKey, pa netip.Addr) error {
-		if err := sameFamily(pa, k.CA); err != nil {
-			return err
-		}
 		return s.maps["rewrite_out"].Put(encodeRecordKey(k), addr16(pa))
 	})...)
-}
-
-// sameFamily: an address takes the place of another in the same header.
-func sameFamily(a, b netip.Addr) error {
-	if a.Is4() != b.Is4() {
-		return fmt.Errorf("%s and %s are not of one family", a, b)
-	}
-	return nil
 }
 
 func (s *Switch) deleteRewrites(d *delta) []error {

@@ -53,6 +53,7 @@ const (
 	recordRouter = 1 << iota
 	recordVXLAN
 	recordRewrite
+	recordExchange
 )
 
 const (
@@ -291,12 +292,12 @@ func decodeRecordKey(k recordKey) table.RecordKey {
 }
 
 func encodeRecord(r table.Record, peer uint32) recordRow {
-	return recordRow{MAC: r.MAC, Flags: flag[uint16](r.Router, recordRouter) | flag[uint16](r.Transport == model.VXLAN, recordVXLAN) | flag[uint16](r.Transport == model.Rewrite, recordRewrite),
+	return recordRow{MAC: r.MAC, Flags: flag[uint16](r.Router, recordRouter) | flag[uint16](r.Transport == model.VXLAN, recordVXLAN) | flag[uint16](r.Transport == model.Rewrite, recordRewrite) | flag[uint16](r.Exchange, recordExchange),
 		Peer: peer, IfIndex: r.IfIndex, Port: uint32(r.Port), Isolation: uint32(r.Isolation)}
 }
 
 func decodeRecord(r recordRow, pa netip.Addr) table.Record {
-	return table.Record{MAC: r.MAC, PA: pa, Router: r.Flags&recordRouter != 0, IfIndex: r.IfIndex, Port: model.PortID(r.Port),
+	return table.Record{MAC: r.MAC, PA: pa, Router: r.Flags&recordRouter != 0, Exchange: r.Flags&recordExchange != 0, IfIndex: r.IfIndex, Port: model.PortID(r.Port),
 		Transport: transportOf(r.Flags&recordVXLAN != 0, r.Flags&recordRewrite != 0), Isolation: model.IsolationID(r.Isolation)}
 }
 

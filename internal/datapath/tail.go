@@ -10,7 +10,7 @@ import (
 // in them, by index.
 var tailCalls = map[string][]string{
 	"flood_prog": floodPrograms,
-	"walk":       {"walk_port", "walk_uplink", "look", progVLANGuest},
+	"walk":       {"walk_port", "walk_uplink", "look", progVLANGuest, "walk_exchanged"},
 }
 
 // isTail tells whether a program is reached from others.

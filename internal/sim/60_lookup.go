@@ -81,6 +81,7 @@ func (w *walk) chooseTransport() {
 		w.say(model.VerdictContinue, "lookup", "a rewritten packet names its two ends alone: this goes by NVGRE")
 	}
 	w.rewriting = w.transport == model.Rewrite
+	w.exchanges = w.rewriting && w.record.Exchange
 }
 
 // passesOn tells whether the guest sends for another.

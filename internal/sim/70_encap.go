@@ -54,7 +54,11 @@ func (w *walk) pathMTU() int {
 	if w.peer == nil {
 		return int(w.to.MTU)
 	}
-	return max(0, int(w.peer.MTU)-table.Overhead(w.transport, outerDestination(*w.peer)))
+	overhead := table.Overhead(w.transport, outerDestination(*w.peer))
+	if w.exchanges && w.packet.isIPv4() {
+		overhead = table.ExchangeOverhead
+	}
+	return max(0, int(w.peer.MTU)-overhead)
 }
 
 // rewriteInner is what the guest at the other end sees of the forwarding.

@@ -25,6 +25,12 @@ func (w *walk) rewrite75() model.Verdict {
 	if !ok {
 		return w.say(model.VerdictRewriteNoPa, "rewrite", "%s of subnet %d has no Provider Address of its own", p.dst, w.hop.vsid)
 	}
+	if w.exchanges {
+		return w.exchange75(src, dst)
+	}
+	if src.Is4() != p.isIPv4() || dst.Is4() != p.isIPv4() {
+		return w.say(model.VerdictRewriteNoPa, "rewrite", "%s and %s are not of the packet's family, and the record does not say so", src, dst)
+	}
 	w.replaceAddresses(pair{src, dst}, pair{p.src, src})
 	return w.say(model.VerdictContinue, "rewrite", "%s becomes %s, %s becomes %s", p.src, src, p.dst, dst)
 }
@@ -184,6 +190,9 @@ func (w *walk) uplinkRewrite75() model.Verdict {
 	}
 	w.port, w.to, w.result.Port = port, &port, port.ID
 	w.say(model.VerdictContinue, "rewrite", "%s stands for %s of port %d", p.dst, to.CA, port.ID)
+	if to.CA.Is4() != p.isIPv4() {
+		return w.uplinkExchange75(port, to)
+	}
 	if !p.rewritable(w.frame) {
 		return w.say(model.VerdictRewriteNotCarried, "rewrite", "no weft host rewrites such a packet")
 	}
@@ -195,7 +204,7 @@ func (w *walk) uplinkRewrite75() model.Verdict {
 		if !w.told(port, to) {
 			return w.say(model.VerdictSourceNotInPolicy, "rewrite", "%s stands for nobody", p.src)
 		}
-	case !from.Remote || from.Network != to.Network:
+	case !from.Remote || from.Network != to.Network || from.CA.Is4() != to.CA.Is4():
 		return w.say(model.VerdictSourceNotInPolicy, "rewrite", "%s stands for %s of network %d, not for a remote port of network %d", p.src, from.CA, from.Network, to.Network)
 	case from.VSID == to.VSID && from.Isolation.Apart(port.Isolation):
 		return w.apart(from.Isolation, port.Isolation)
@@ -228,7 +237,7 @@ func (w *walk) told(port table.Port, to table.RewriteIn) bool {
 		at = netip.AddrFrom16([16]byte(quoted[24:40]))
 	}
 	far, known := w.Set.RewriteIn[at]
-	if !known || far.Network != to.Network || !w.replaceQuoted(to.CA, pair{at, far.CA}) {
+	if !known || far.Network != to.Network || far.CA.Is4() != to.CA.Is4() || !w.replaceQuoted(to.CA, pair{at, far.CA}) {
 		return false
 	}
 	sum := w.putAddresses(w.frame[l3:], pair{gateway, to.CA})

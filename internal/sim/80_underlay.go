@@ -16,6 +16,9 @@ func (w *walk) underlay80() model.Verdict {
 	if w.rewriting {
 		outer.Type = w.packet.eth.Type
 	}
+	if w.exchanges {
+		outer.Type = otherType(outer.Type)
+	}
 	if w.packet.isARP() {
 		if w.peer.NextHop.IsZero() {
 			return w.say(model.VerdictNeighbourUnresolved, "underlay", "no link-layer address toward %s", outerDestination(*w.peer))

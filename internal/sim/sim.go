@@ -147,6 +147,7 @@ type walk struct {
 
 	transport model.TransportID // toward the peer
 	rewriting bool              // no outer headers, addresses are replaced: toward the peer, or from one
+	exchanges bool              // toward the peer: by addresses of the other family
 	result    Result
 }
 

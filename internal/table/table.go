@@ -63,6 +63,8 @@ type Record struct {
 	Port    model.PortID
 	// Transport of the subnet: how packets get to PA.
 	Transport model.TransportID
+	// Exchange: the Provider Address that stands for it is of the other family.
+	Exchange bool
 	// Isolation of the port that has the address.
 	Isolation model.IsolationID
 }
@@ -229,7 +231,7 @@ type Set struct {
 
 	Allowed    map[Allowed]struct{}
 	Forwarders map[Forwarder]Trust
-	RewriteOut map[RecordKey]netip.Addr // the PA, of the same family, that stands for a CA in the underlay
+	RewriteOut map[RecordKey]netip.Addr // the PA that stands for a CA in the underlay
 	RewriteIn  map[netip.Addr]RewriteIn // by PA
 	VLANPorts  map[uint32]VLANPort
 	// RuleSets are those that Ports name. A RuleSet never changes, so Sets share them.
@@ -283,9 +285,20 @@ func NewSet() Set {
 	}
 }
 
+// ExchangeOverhead is what IPv4 may grow by that is rewritten to IPv6: the header, and a Fragment header of 8.
+const ExchangeOverhead = 20 + 8
+
+// RewriteOverhead is what rewriting ca to pa takes from the underlay's IP MTU. (What it gains the other way around is not used.)
+func RewriteOverhead(ca, pa netip.Addr) int {
+	if ca.Is4() && pa.Is6() {
+		return ExchangeOverhead
+	}
+	return 0
+}
+
 // Overhead is what a transport to the Provider Address pa takes from the underlay's IP MTU: IPv4 20 or
 // IPv6 40, GRE 8 (RFC 7637 section 3) or UDP and VXLAN 16 (RFC 7348 section 5), inner Ethernet 14.
-// Rewriting takes nothing.
+// Rewriting takes nothing, but see RewriteOverhead.
 func Overhead(t model.TransportID, pa netip.Addr) int {
 	if t == model.Rewrite {
 		return 0

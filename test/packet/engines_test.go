@@ -178,8 +178,12 @@ func refuseGSO(in packetIn, r sim.Result, done, failed model.Verdict) sim.Result
 	if in.gsoSize == 0 || r.Verdict != done {
 		return r
 	}
-	if n := len(in.frame) - len(r.Frame); n >= 0 && n < wire.IPv4Len+wire.NVGRELen+wire.EthernetLen {
-		return r // rewritten: no room was needed
+	room := wire.IPv4Len + wire.NVGRELen + wire.EthernetLen
+	if n := len(in.frame) - len(r.Frame); n > -room && n < room || in.program == datapath.FromUplink && isRewritten(in.frame) {
+		if in.program == datapath.FromUplink && n == wire.IPv6Len+8-wire.IPv4Len { // a Fragment header, too
+			return sim.Result{Verdict: failed, Port: r.Port, Inbound: r.Inbound}
+		}
+		return r // rewritten: no such room was needed
 	}
 	return sim.Result{Verdict: failed, Port: r.Port, Inbound: r.Inbound, Hits: r.Hits}
 }

@@ -20,6 +20,7 @@ type world struct {
 	ports   []table.Port
 
 	localPAs, remotePAs []netip.Addr // of one family, or of both
+	exchanges           bool         // Provider Addresses that stand for Customer Addresses are of the other family
 	forwarders          []member     // remote
 }
 
@@ -95,7 +96,7 @@ func host(p netip.Prefix, n uint32) netip.Addr {
 
 // randomWorld writes a policy: overlapping tenants, and some tables that contradict each other.
 func randomWorld(rng *rand.Rand, s site) *world {
-	w := &world{site: s, set: table.NewSet(), localPAs: localPAs4, remotePAs: remotePAs4}
+	w := &world{site: s, set: table.NewSet(), localPAs: localPAs4, remotePAs: remotePAs4, exchanges: chance(rng, 40)}
 	switch rng.IntN(3) {
 	case 0:
 		w.localPAs, w.remotePAs = localPAs6, remotePAs6

@@ -14,8 +14,12 @@ import (
 // the rest of the tables agrees with.
 func (w *world) addRewrite(rng *rand.Rand, sub *subnet, k table.RecordKey, r table.Record) {
 	pool := ownPools[0]
-	if k.CA.Is6() {
+	other := w.exchanges != chance(rng, 3)
+	if k.CA.Is6() != other {
 		pool = ownPools[1]
+	}
+	if r.Exchange = other != chance(rng, 2); r.Exchange {
+		w.set.Records[k] = r
 	}
 	pa := host(pool, uint32(1+len(w.set.RewriteIn)))
 	if chance(rng, 95) {
@@ -70,6 +74,10 @@ func (w writer) rewritten(uplink uint32) []byte {
 	switch n := w.IntN(100); {
 	case n < 15: // a router of the underlay complains
 		f = ipFrame(mac, uplinkNextHop, w.complaint(router, dst, src))
+	case n < 22 && is4: // IPv6 that was exchanged keeps its Fragment header
+		_, part := w.upper(wire.ProtoICMPv6, 8*w.IntN(20))
+		header := []byte{wire.ProtoUDP, 0, byte(w.IntN(2)), byte(w.Uint32()), 0, 0, byte(w.Uint32()), 1}
+		f = ipFrame(mac, uplinkNextHop, v4(wire.IPv4{TTL: w.ttl(), Proto: wire.ProtoFragment, DontFrag: true, Source: src, Destination: dst}, nil, join(header, part)))
 	case n < 20 && !is4:
 		f = ipFrame(mac, uplinkNextHop, w.nd(newMAC(w.Rand), src, dst))
 	case is4:
