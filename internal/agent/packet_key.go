@@ -27,6 +27,9 @@ func packetKey(p datapath.Captured) uint64 {
 	case eth.Type == wire.TypeIPv4 && len(body) >= wire.IPv4Len:
 		header := max(int(body[0]&0xf)*4, wire.IPv4Len)
 		id, fragment := body[4:6], body[6:8]
+		if binary.BigEndian.Uint16(fragment) == 0x4000 {
+			id = nil // of an atomic datagram it means nothing (RFC 6864), and rewriting to IPv6 loses it
+		}
 		if binary.BigEndian.Uint16(fragment)&0x1fff != 0 { // a later fragment has no L4 header
 			return hashed(uint16(body[9]), id, fragment)
 		}

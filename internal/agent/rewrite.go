@@ -18,6 +18,8 @@ func renderRewrites(set table.Set, g *goal.Goal) {
 		}
 		key := table.RecordKey(k)
 		row := set.Records[key]
+		row.Exchange = r.Rewrite.Is4() != k.CA.Is4()
+		set.Records[key] = row
 		set.RewriteOut[key] = r.Rewrite
 		set.RewriteIn[r.Rewrite] = table.RewriteIn{VSID: k.VSID, CA: k.CA, Network: networks[k.VSID], MAC: r.MAC,
 			IfIndex: row.IfIndex, Remote: row.PA.IsValid(), Isolation: r.Isolation}

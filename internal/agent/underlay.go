@@ -56,7 +56,7 @@ func (u underlay) guestMTUs(g *goal.Goal) map[model.NetworkIndex]int {
 	here := anyOf(g.PAs)
 	subnets := map[model.VSID]int{}
 	for k, r := range g.Records {
-		subnets[k.VSID] = max(subnets[k.VSID], table.Overhead(r.Transport, r.PA), table.Overhead(r.Transport, here))
+		subnets[k.VSID] = max(subnets[k.VSID], table.Overhead(r.Transport, r.PA), table.Overhead(r.Transport, here), table.RewriteOverhead(k.CA, r.Rewrite))
 	}
 	overheads := map[model.NetworkIndex]int{}
 	for k, r := range g.Routes {

@@ -358,7 +358,8 @@ func draw(t *rapid.T) model.Resource {
 	case 0:
 		return &model.VirtualNetwork{Metadata: meta(tenant, pick(nets...)), Index: model.NetworkIndex(1 + number(6)),
 			Spec: model.VirtualNetworkSpec{UseExternalRouter: number(3) == 0, AccessLists: someLists(t),
-				RewriteFamilies: [][]model.Family{nil, nil, {model.IPv4}, {model.IPv6}, {model.IPv6, model.IPv4}}[number(5)]}}
+				RewriteFamilies: [][]model.Family{nil, nil, {model.IPv4}, {model.IPv6}, {model.IPv6, model.IPv4}}[number(5)],
+				RewriteOver:     []model.Family{"", model.IPv6}[number(2)]}}
 	case 1, 2:
 		i := number(3)
 		r := &model.VirtualSubnet{Metadata: meta(tenant, subs[i]), Spec: model.VirtualSubnetSpec{

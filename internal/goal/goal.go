@@ -61,7 +61,7 @@ type Record struct {
 	Transport model.TransportID
 	// Trust in the port: what may come from its host beside what it says for itself.
 	Trust Trust
-	// Rewrite is the PA that stands for this one CA, of its family; only of a Rewrite transport.
+	// Rewrite is the PA that stands for this one CA, of either family; only of a Rewrite transport.
 	Rewrite netip.Addr
 	// Isolation of the port; None where no port is.
 	Isolation model.IsolationID

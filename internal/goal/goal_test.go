@@ -237,7 +237,6 @@ func TestSealedNonsenseIsRefused(t *testing.T) {
 		"NVGRE that rewrites":      {count(0), count(1), append(slices.Clone(record[:len(record)-5]), 4, 10, 9, 0, 1, 0, 0, 0, 0), count(0), count(0), count(0)},
 		"settings in another form": {count(0), count(0), count(0), count(1), portWith(`{"router": true}`), count(0)},
 		"settings nobody knows":    {count(0), count(0), count(0), count(1), portWith(`{"x":true}`), count(0)},
-		"IPv4 for IPv6":            {count(0), count(1), append(slices.Clone(record[:len(record)-7]), byte(model.Rewrite), 0, 16, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0), count(0), count(0), count(0)},
 		"nothing but a counter":    {count(0)},
 	} {
 		if _, _, err := Decode(seal(slices.Concat(settings, slices.Concat(rows...), count(0), count(0), count(0)))); !errors.Is(err, ErrCorrupt) {

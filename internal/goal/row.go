@@ -124,7 +124,7 @@ func (r RecordRow) checkRewrite() error {
 	if !pa.IsValid() {
 		return nil
 	}
-	if r.Record.Router || r.Record.Transport != model.Rewrite || !plain(pa) || pa.Is4() != r.Key.CA.Is4() {
+	if r.Record.Router || r.Record.Transport != model.Rewrite || !plain(pa) {
 		return wrong("record %d %s: %s cannot stand for it, by %s", r.Key.VSID, r.Key.CA, pa, r.Record.Transport)
 	}
 	return nil

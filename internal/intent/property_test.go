@@ -40,6 +40,7 @@ func genResource(t *rapid.T) model.Resource {
 	case model.KindVirtualNetwork:
 		v := network(tn, n)
 		v.Spec.RewriteFamilies = rapid.SampledFrom([][]model.Family{nil, {model.IPv4}, {model.IPv6}}).Draw(t, "families")
+		v.Spec.RewriteOver = rapid.SampledFrom([]model.Family{"", "", model.IPv4, model.IPv6}).Draw(t, "over")
 		return v
 	case model.KindVirtualSubnet:
 		s := subnet(tn, n, rapid.SampledFrom([]model.VSID{0, 0, 5000, 5001, 4095}).Draw(t, "vsid"), rapid.SliceOfN(genPrefix, 1, 2).Draw(t, "prefixes")...)
@@ -248,7 +249,7 @@ func checkInvariants(rt *rapid.T, s *State) {
 					continue
 				}
 				one("PA "+pa.String(), k)
-				must(pa.Is4() == r.Spec.Addresses[i].Is4() && find(k, hostKey(r.Host())).(*model.Host).HasRewrite(pa), k, "%s stands for %s", pa, r.Spec.Addresses[i])
+				must(model.FamilyOf(pa) == home.RewriteFamily(r.Spec.Addresses[i]) && find(k, hostKey(r.Host())).(*model.Host).HasRewrite(pa), k, "%s stands for %s", pa, r.Spec.Addresses[i])
 			}
 			if r.Spec.Profile != "" {
 				find(k, profileKey(k.Tenant, r.Spec.Profile))

@@ -9,7 +9,8 @@ import (
 )
 
 // In a rewrite subnet every Customer Address has a Provider Address of its own, out of
-// the rewritePrefixes of the host where its port is (hnv 1.4). Ports carry what they were
+// the rewritePrefixes of the host where its port is (hnv 1.4), of the family that the network says: one for all of its
+// ports, because a packet has one IP header. Ports carry what they were
 // given; a static LookupRecord names its own.
 
 // keepRewrites claims what p has been given and may keep, before anything is given anew: a port
@@ -22,7 +23,7 @@ func (a *admission) keepRewrites(p *model.Port, s *model.VirtualSubnet) {
 	}
 	given := make([]netip.Addr, len(p.Spec.Addresses))
 	for i, pa := range p.RewriteAddresses[:min(len(given), len(p.RewriteAddresses))] {
-		if a.rewrites(s, p.Spec.Addresses[i]) && h.HasRewrite(pa) && a.claim(paClaim(pa), p) == nil {
+		if a.rewriteFamily(s, p.Spec.Addresses[i]) == model.FamilyOf(pa) && h.HasRewrite(pa) && a.claim(paClaim(pa), p) == nil {
 			given[i] = pa
 		}
 	}
@@ -38,11 +39,12 @@ func (a *admission) allocateRewrites(p *model.Port, s *model.VirtualSubnet) {
 	}
 	given := append(p.RewriteAddresses, make([]netip.Addr, len(p.Spec.Addresses)-len(p.RewriteAddresses))...)
 	for i, ca := range p.Spec.Addresses {
-		if given[i].IsValid() || !a.rewrites(s, ca) {
+		family := a.rewriteFamily(s, ca)
+		if given[i].IsValid() || family == "" {
 			continue
 		}
-		if given[i], ok = a.freeRewrite(h, ca, uint64(p.ID)+uint64(i)); !ok {
-			a.failPool(p, h, ca)
+		if given[i], ok = a.freeRewrite(h, family, uint64(p.ID)+uint64(i)); !ok {
+			a.failPool(p, h, ca, family)
 			return
 		}
 		a.claim(paClaim(given[i]), p)
@@ -50,10 +52,13 @@ func (a *admission) allocateRewrites(p *model.Port, s *model.VirtualSubnet) {
 	p.RewriteAddresses = given
 }
 
-// rewrites tells whether the Customer Address ca of s has a Provider Address of its own.
-func (a *admission) rewrites(s *model.VirtualSubnet, ca netip.Addr) bool {
+// rewriteFamily is that of the Provider Address which the Customer Address ca of s has of its own; empty: it has none.
+func (a *admission) rewriteFamily(s *model.VirtualSubnet, ca netip.Addr) model.Family {
 	n, ok := a.get(networkKey(s.Metadata.Tenant, s.Spec.Network)).(*model.VirtualNetwork)
-	return s.Spec.Transport == model.TransportRewrite && ok && n.Rewrites(ca)
+	if s.Spec.Transport != model.TransportRewrite || !ok || !n.Rewrites(ca) {
+		return ""
+	}
+	return n.RewriteFamily(ca)
 }
 
 // checkFamilies checks what the network's rewrite subnets rewrite.
@@ -65,6 +70,9 @@ func checkFamilies(a *admission, n *model.VirtualNetwork) {
 		case slices.Contains(n.Spec.RewriteFamilies[:i], f):
 			a.fail(model.KeyOf(n), at("spec.rewriteFamilies", i), "%s is there twice", f)
 		}
+	}
+	if f := n.Spec.RewriteOver; f != "" && f != model.IPv4 && f != model.IPv6 {
+		a.fail(model.KeyOf(n), "spec.rewriteOver", "%.40q is not a family; use ipv4 or ipv6, or leave it out to rewrite each over its own", f)
 	}
 }
 
@@ -85,12 +93,13 @@ func rewritesOf(cas []netip.Addr, old *model.Port) []netip.Addr {
 // claimRewrite takes the Provider Address of a static record in a rewrite subnet, which stands for
 // that one Customer Address.
 func (a *admission) claimRewrite(s *model.VirtualSubnet, l *model.LookupRecord) {
-	if l.Rewrite = a.rewrites(s, l.Spec.CustomerAddress); !l.Rewrite {
+	family := a.rewriteFamily(s, l.Spec.CustomerAddress)
+	if l.Rewrite = family != ""; !l.Rewrite {
 		return
 	}
 	k, pa := model.KeyOf(l), l.Spec.ProviderAddress
-	if !pa.IsValid() || pa.Is4() != l.Spec.CustomerAddress.Is4() {
-		a.fail(k, "spec.providerAddress", "%s is not of the family of %s; rewriting replaces the one by the other", pa, l.Spec.CustomerAddress)
+	if !pa.IsValid() || model.FamilyOf(pa) != family {
+		a.fail(k, "spec.providerAddress", "%s is not of the family %s, by which the network rewrites %s", pa, family, l.Spec.CustomerAddress)
 		return
 	}
 	if o := a.claim(paClaim(pa), l); o != nil {
@@ -100,11 +109,11 @@ func (a *admission) claimRewrite(s *model.VirtualSubnet, l *model.LookupRecord) 
 	a.checkOutsidePools(k, "spec.providerAddress", pa)
 }
 
-// freeRewrite finds a free address of the family of ca in the pool of h. The search begins at a place
+// freeRewrite finds a free address of the family in the pool of h. The search begins at a place
 // that the port's ID gives: the same port finds the same address again, and one that became free is
 // not given out at once while a slow host may still hold it, because IDs go round.
-func (a *admission) freeRewrite(h *model.Host, ca netip.Addr, start uint64) (netip.Addr, bool) {
-	pool := poolOf(h, ca)
+func (a *admission) freeRewrite(h *model.Host, family model.Family, start uint64) (netip.Addr, bool) {
+	pool := poolOf(h, family)
 	size := pool.size()
 	for n := range min(size, maxPoolSearch) {
 		pa := pool.at((start + n) % size)
@@ -115,22 +124,22 @@ func (a *admission) freeRewrite(h *model.Host, ca netip.Addr, start uint64) (net
 	return netip.Addr{}, false
 }
 
-func (a *admission) failPool(p *model.Port, h *model.Host, ca netip.Addr) {
-	k, family := model.KeyOf(p), "IPv6"
-	if ca.Is4() {
-		family = "IPv4"
+func (a *admission) failPool(p *model.Port, h *model.Host, ca netip.Addr, family model.Family) {
+	k, written := model.KeyOf(p), "IPv6"
+	if family == model.IPv4 {
+		written = "IPv4"
 	}
-	if len(poolOf(h, ca)) == 0 {
-		a.fail(k, "spec.addresses", "%s is in a rewrite subnet and needs a Provider Address of its own, and host %q has no %s prefix in spec.rewritePrefixes; add one that the underlay leads to that host, or leave %s out of spec.rewriteFamilies of the network to have it carried by NVGRE",
-			ca, h.Metadata.Name, family, model.FamilyOf(ca))
+	if len(poolOf(h, family)) == 0 {
+		a.fail(k, "spec.addresses", "%s is in a rewrite subnet and needs a Provider Address of its own, and host %q has no %s prefix in spec.rewritePrefixes; add one that the underlay leads to that host, or in the spec of the network set rewriteOver to the family that all hosts have, or leave %s out of rewriteFamilies to have it carried by NVGRE",
+			ca, h.Metadata.Name, written, model.FamilyOf(ca))
 		return
 	}
 	a.fail(k, "spec.addresses", "%s is in a rewrite subnet and needs a Provider Address of its own, and none is free in the %s prefixes %s of host %q; add a prefix to its spec.rewritePrefixes, or move or delete ports",
-		ca, family, poolOf(h, ca), h.Metadata.Name)
+		ca, written, poolOf(h, family), h.Metadata.Name)
 }
 
 // pullRewritten takes into the set what a change of a subnet's transport, or of the families that a network
-// rewrites, changes: ports and records, unless they are in the set anyway.
+// rewrites, or rewrites over, changes: ports and records, unless they are in the set anyway.
 func (a *admission) pullRewritten() {
 	for _, k := range slices.Clone(a.order) {
 		switch r := a.puts[k].(type) {
@@ -141,7 +150,7 @@ func (a *admission) pullRewritten() {
 			}
 		case *model.VirtualNetwork:
 			old, ok := a.base.get(k).(*model.VirtualNetwork)
-			if !ok || slices.Equal(old.Spec.RewriteFamilies, r.Spec.RewriteFamilies) {
+			if !ok || slices.Equal(old.Spec.RewriteFamilies, r.Spec.RewriteFamilies) && old.Spec.RewriteOver == r.Spec.RewriteOver {
 				continue
 			}
 			for _, c := range a.childrenOf(k) {
@@ -265,10 +274,10 @@ const (
 	maxPoolSearch = 1 << 17
 )
 
-func poolOf(h *model.Host, ca netip.Addr) pool {
+func poolOf(h *model.Host, family model.Family) pool {
 	var out pool
 	for _, p := range h.Spec.RewritePrefixes {
-		if p.IsValid() && p.Addr().Is4() == ca.Is4() {
+		if p.IsValid() && model.FamilyOf(p.Addr()) == family {
 			out = append(out, p)
 		}
 	}

@@ -180,7 +180,7 @@ func TestOneFamilyIsRewritten(t *testing.T) {
 	}
 	w.apply(pooled("h3", "10.9.3.0/28"))
 	both := []model.Resource{on("h3", port("red", "web-3", "web", "10.0.0.7", "fd00:a::7"))}
-	w.refused(`host "h3" has no IPv6 prefix in spec.rewritePrefixes; add one that the underlay leads to that host, or leave ipv6 out of spec.rewriteFamilies`, both)
+	w.refused(`host "h3" has no IPv6 prefix in spec.rewritePrefixes; add one that the underlay leads to that host, or in the spec of the network set rewriteOver to the family that all hosts have, or leave ipv6 out of rewriteFamilies`, both)
 	w.apply(only(model.IPv4))
 	w.apply(both...)
 	w.apply(on("h1", port("red", "web-1", "web", "10.0.0.5", "fd00:a::5")), record("red", "far", "web", "fd00:a::9", "02:00:00:00:00:09", "192.0.2.9"))
@@ -204,5 +204,32 @@ func TestOneFamilyIsRewritten(t *testing.T) {
 	w.apply(only(model.IPv6))
 	if got := w.given("web-1"); got[0].IsValid() || !got[1].Is6() {
 		t.Errorf("given %v, want one of IPv6 alone", got)
+	}
+}
+
+// A network may have all its addresses rewritten over one family, whichever prefixes of the other hosts have; a change takes
+// ports and records along.
+func TestOneFamilyIsRewrittenOver(t *testing.T) {
+	w := rewriteWorld(t)
+	over := func(f model.Family) model.Resource {
+		return with(network("red", "prod"), func(n *model.VirtualNetwork) { n.Spec.RewriteOver = f })
+	}
+	w.apply(on("h1", port("red", "web-1", "web", "10.0.0.5", "fd00:a::5")))
+	kept := w.given("web-1")
+	w.apply(over(model.IPv6))
+	if got := w.given("web-1"); !got[0].Is6() || got[1] != kept[1] || got[0] == got[1] {
+		t.Errorf("given %v, want two of IPv6, and %s still", got, kept[1])
+	}
+	w.apply(record("red", "far", "web", "10.0.0.9", "02:00:00:00:00:09", "2001:db8:77::9"))
+	w.refused("192.0.2.9 is not of the family ipv6", []model.Resource{record("red", "far", "web", "10.0.0.9", "02:00:00:00:00:09", "192.0.2.9")})
+	w.refused("2001:db8:77::9 is not of the family ipv4", []model.Resource{over("")})
+	w.change(nil, model.Key{Kind: model.KindLookupRecord, Ref: model.Ref{Tenant: "red", Name: "far"}})
+	w.apply(over(model.IPv4))
+	if got := w.given("web-1"); !got[0].Is4() || !got[1].Is4() || got[0] == got[1] {
+		t.Errorf("given %v, want two of IPv4", got)
+	}
+	w.apply(over(""))
+	if got := w.given("web-1"); !got[0].Is4() || !got[1].Is6() {
+		t.Errorf("given %v, want one of each", got)
 	}
 }

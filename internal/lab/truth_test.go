@@ -2,7 +2,9 @@ package lab
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +14,7 @@ import (
 	"connectrpc.com/connect"
 
 	weftv1 "github.com/weft-sdn/weft/api/weft/v1"
+	"github.com/weft-sdn/weft/internal/model"
 )
 
 // carried is a tenant of the generated truth table, alike to the others to the last byte
@@ -20,6 +23,7 @@ type carried struct {
 	name, a, b string // transports of the subnets
 	flood      string
 	rewrites   string // families that the network rewrites; "": both
+	over       string // family of the Provider Addresses that stand for both; "": each over its own
 }
 
 // tenants are all transports with all ways to flood, and networks whose subnets differ.
@@ -29,16 +33,18 @@ func (carried) all() (out []carried) {
 			out = append(out, carried{name: transport + "-" + flood, a: transport, b: transport, flood: flood})
 		}
 	}
-	return append(out, carried{"mixed", "nvgre", "vxlan", "l3", ""}, carried{"mixed-l2", "vxlan", "nvgre", "l2", ""},
-		carried{"rewrite", "rewrite", "rewrite", "l3", ""}, carried{"rewrite-l2", "rewrite", "rewrite", "l2", ""},
-		carried{"rewrite-ipv4", "rewrite", "rewrite", "l3", "ipv4"}, carried{"rewrite-ipv6", "rewrite", "rewrite", "l2", "ipv6"},
-		carried{"rewrite-nvgre", "rewrite", "nvgre", "l2", ""}, carried{"vxlan-rewrite", "vxlan", "rewrite", "l2", "ipv6"})
+	return append(out, carried{"mixed", "nvgre", "vxlan", "l3", "", ""}, carried{"mixed-l2", "vxlan", "nvgre", "l2", "", ""},
+		carried{"rewrite", "rewrite", "rewrite", "l3", "", ""}, carried{"rewrite-l2", "rewrite", "rewrite", "l2", "", ""},
+		carried{"rewrite-ipv4", "rewrite", "rewrite", "l3", "ipv4", ""}, carried{"rewrite-ipv6", "rewrite", "rewrite", "l2", "ipv6", ""},
+		carried{"over-ipv4", "rewrite", "rewrite", "l3", "", "ipv4"}, carried{"over-ipv6", "rewrite", "rewrite", "l2", "", "ipv6"},
+		carried{"ipv4-over-ipv6", "rewrite", "rewrite", "l2", "ipv4", "ipv6"}, carried{"ipv6-over-ipv4", "rewrite", "rewrite", "l3", "ipv6", "ipv4"},
+		carried{"rewrite-nvgre", "rewrite", "nvgre", "l2", "", "ipv6"}, carried{"vxlan-rewrite", "vxlan", "rewrite", "l2", "ipv6", ""})
 }
 
 // manifest of the tenant: guests of two subnets on two hosts, so that every pair of same or
 // other host and same or other subnet is there.
 func (c carried) manifest(w *bytes.Buffer) (ports []GuestSpec) {
-	fmt.Fprintf(w, "---\nkind: Tenant\nmetadata: {name: %s}\n---\nkind: VirtualNetwork\nmetadata: {tenant: %s, name: prod}\nspec: {rewriteFamilies: [%s]}\n", c.name, c.name, c.rewrites)
+	fmt.Fprintf(w, "---\nkind: Tenant\nmetadata: {name: %s}\n---\nkind: VirtualNetwork\nmetadata: {tenant: %s, name: prod}\nspec: {rewriteFamilies: [%s], rewriteOver: \"%s\"}\n", c.name, c.name, c.rewrites, c.over)
 	for i, transport := range []string{c.a, c.b} {
 		subnet, flood := string(rune('a'+i)), c.flood
 		fmt.Fprintf(w, "---\nkind: VirtualSubnet\nmetadata: {tenant: %s, name: %s}\nspec:\n  network: prod\n  prefixes: [10.0.%d.0/24, \"fd00:%s::/64\"]\n  transport: %s\n  flood: %s\n",
@@ -118,8 +124,12 @@ func traceRewritten(t *testing.T, l Lab, c carried) {
 			for _, f := range r.GetFindings() {
 				t.Errorf("%s: trace to %s: %s", c.name, to, f)
 			}
-			if r.GetOuter() != nil {
-				got[r.GetOuter().GetRewritten()]++
+			if r.GetOuter() == nil {
+				continue
+			}
+			got[r.GetOuter().GetRewritten()]++
+			if over := familyOf(r.GetOuter().GetDestination()); r.GetOuter().GetRewritten() && over != cmp.Or(c.over, family) {
+				t.Errorf("%s: trace to %s: rewritten over %s", c.name, to, over)
 			}
 		}
 		if !m.GetReturned() || got[true] != want[true] || got[true]+got[false] < 2 {
@@ -127,6 +137,8 @@ func traceRewritten(t *testing.T, l Lab, c carried) {
 		}
 	}
 }
+
+func familyOf(a string) string { return string(model.FamilyOf(netip.MustParseAddr(a))) }
 
 // hearsFlooded has a guest of each tenant say something to everybody, by IPv4, IPv6 and ARP, and wants its neighbours
 // in a subnet that floods to hear it once, and nobody else. All tenants are alike to the last byte.

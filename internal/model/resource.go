@@ -1,6 +1,7 @@
 package model
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -175,11 +176,18 @@ type VirtualNetworkSpec struct {
 	// RewriteFamilies are those whose Customer Addresses the network's rewrite subnets rewrite; none: both. What is of
 	// another family goes by NVGRE, so it needs no Provider Addresses of its own family.
 	RewriteFamilies []Family `json:"rewriteFamilies,omitempty"`
+	// RewriteOver is the family of the Provider Addresses that stand for Customer Addresses of either; empty: each for its own.
+	RewriteOver Family `json:"rewriteOver,omitempty"`
 }
 
 // Rewrites tells whether rewrite subnets of n rewrite addresses of the family of ca.
 func (n *VirtualNetwork) Rewrites(ca netip.Addr) bool {
 	return len(n.Spec.RewriteFamilies) == 0 || slices.Contains(n.Spec.RewriteFamilies, FamilyOf(ca))
+}
+
+// RewriteFamily is that of the Provider Address which stands for ca in rewrite subnets of n.
+func (n *VirtualNetwork) RewriteFamily(ca netip.Addr) Family {
+	return cmp.Or(n.Spec.RewriteOver, FamilyOf(ca))
 }
 
 // VirtualSubnet is one broadcast boundary of a virtual network.

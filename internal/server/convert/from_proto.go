@@ -79,7 +79,8 @@ func (rd *reader) resource(p *weftv1.Resource) model.Resource {
 		m := rd.meta(model.KindVirtualNetwork, k.VirtualNetwork.GetMetadata())
 		return &model.VirtualNetwork{Metadata: m, Spec: model.VirtualNetworkSpec{
 			RDID: k.VirtualNetwork.GetSpec().GetRdid(), UseExternalRouter: k.VirtualNetwork.GetSpec().GetUseExternalRouter(),
-			AccessLists: k.VirtualNetwork.GetSpec().GetAccessLists(), RewriteFamilies: families(k.VirtualNetwork.GetSpec().GetRewriteFamilies())}}
+			AccessLists: k.VirtualNetwork.GetSpec().GetAccessLists(), RewriteFamilies: families(k.VirtualNetwork.GetSpec().GetRewriteFamilies()),
+			RewriteOver: model.Family(k.VirtualNetwork.GetSpec().GetRewriteOver())}}
 	case *weftv1.Resource_VirtualSubnet:
 		return rd.virtualSubnet(k.VirtualSubnet)
 	case *weftv1.Resource_AddressGroup:

@@ -29,7 +29,8 @@ func WriteResource(r model.Resource, status *weftv1.Status) *weftv1.Resource {
 				Interface: r.Spec.Interface, Metric: r.Spec.Metric}}}}
 	case *model.VirtualNetwork:
 		return &weftv1.Resource{Kind: &weftv1.Resource_VirtualNetwork{VirtualNetwork: &weftv1.VirtualNetwork{Metadata: m, Status: status,
-			Spec: &weftv1.VirtualNetworkSpec{Rdid: r.Spec.RDID, UseExternalRouter: r.Spec.UseExternalRouter, AccessLists: r.Spec.AccessLists, RewriteFamilies: familyNames(r.Spec.RewriteFamilies)}}}}
+			Spec: &weftv1.VirtualNetworkSpec{Rdid: r.Spec.RDID, UseExternalRouter: r.Spec.UseExternalRouter, AccessLists: r.Spec.AccessLists, RewriteFamilies: familyNames(r.Spec.RewriteFamilies),
+				RewriteOver: string(r.Spec.RewriteOver)}}}}
 	case *model.VirtualSubnet:
 		return &weftv1.Resource{Kind: &weftv1.Resource_VirtualSubnet{VirtualSubnet: &weftv1.VirtualSubnet{Metadata: m, Status: status,
 			Spec: &weftv1.VirtualSubnetSpec{Network: r.Spec.Network, Vsid: uint32(r.Spec.VSID), Prefixes: writeAll(r.Spec.Prefixes),
