@@ -24,6 +24,7 @@ type offload struct {
 const (
 	needsChecksum = 1 // offload.Flags
 	gsoTCP4       = 1 // offload.GSOType
+	gsoTCP6       = 4
 )
 
 // segment is a frame with TCP from src to dst whose checksum the device is to finish, and

@@ -15,7 +15,7 @@ func stories(s site) []story {
 	return slices.Concat(
 		parseStories(s), admitStories(s), guardStories(s), aclStories(s), arpStories(s), ndStories(s), routeStories(s),
 		lookupStories(s), encapStories(s), uplinkStories(s), transportStories(s), toPortStories(s),
-		wildcardStories(s), leaseStories(s), forwardStories(s), floodStories(s), pathStories(s), rewriteStories(s), isolationStories(s), vlanStories(s), arrivedTooBigStories(s),
+		wildcardStories(s), leaseStories(s), forwardStories(s), floodStories(s), pathStories(s), rewriteStories(s), exchangeStories(s), isolationStories(s), vlanStories(s), arrivedTooBigStories(s),
 	)
 }
 
