@@ -11,9 +11,9 @@
 
 /* rewrite_out: the Provider Address that stands for a Customer Address in the underlay.
  * key     VSID and CA, of a rewrite subnet
- * value   PA, of the same family
+ * value   PA, of the other family where the record says RECORD_EXCHANGE
  * writer  datapath.Apply
- * readers rewrite
+ * readers rewrite, exchange
  * miss    REWRITE_NO_PA
  * full    Apply refuses before it writes anything */
 struct {

@@ -8,7 +8,7 @@
 
 /* scratch: room for what does not fit on the stack, for the time of one call.
  * key     0
- * writer  lib/udpsum.h, flood, rewrite
+ * writer  lib/udpsum.h, flood, rewrite, exchange
  * readers the same
  * miss    cannot be: an array
  * full    cannot be */

@@ -2,6 +2,7 @@ package packet
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 
 	"github.com/weft-sdn/weft/internal/model"
@@ -206,7 +207,7 @@ func exchangeOutStories(s site) []story {
 	}
 	over6, over4 := ends{web.v4, mail.v4}, ends{web.v6, mail.v6}
 	for _, proto := range []uint8{0, 43, 44, 58, 60, 135, 139, 140} {
-		all = append(all, dropped("IPv4 with a protocol that IPv6 would heed", over6.ip(proto, 64, letters(40)), both, model.VerdictRewriteNotCarried))
+		all = append(all, dropped(fmt.Sprint("IPv4 with a protocol that IPv6 would heed, ", proto), over6.ip(proto, 64, letters(40)), both, model.VerdictRewriteNotCarried))
 	}
 	loose := withFlags(over6.atomic(0, 64, wire.ProtoTCP, 0, over6.segment(2800)), 7, 0)
 	return append(all,
