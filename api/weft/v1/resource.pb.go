@@ -560,6 +560,7 @@ type VirtualNetworkSpec struct {
 	UseExternalRouter bool                   `protobuf:"varint,2,opt,name=use_external_router,json=useExternalRouter,proto3" json:"use_external_router,omitempty"` // between subnets, customer routes decide and not the distributed router
 	AccessLists       []string               `protobuf:"bytes,3,rep,name=access_lists,json=accessLists,proto3" json:"access_lists,omitempty"`
 	RewriteFamilies   []string               `protobuf:"bytes,4,rep,name=rewrite_families,json=rewriteFamilies,proto3" json:"rewrite_families,omitempty"` // ipv4, ipv6; none: both. CAs of another family go by NVGRE where a subnet's transport is rewrite
+	RewriteOver       string                 `protobuf:"bytes,5,opt,name=rewrite_over,json=rewriteOver,proto3" json:"rewrite_over,omitempty"`             // ipv4, ipv6: the family of the Provider Addresses that stand for CAs of either; empty: each over its own
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -620,6 +621,13 @@ func (x *VirtualNetworkSpec) GetRewriteFamilies() []string {
 		return x.RewriteFamilies
 	}
 	return nil
+}
+
+func (x *VirtualNetworkSpec) GetRewriteOver() string {
+	if x != nil {
+		return x.RewriteOver
+	}
+	return ""
 }
 
 type VirtualNetwork struct {
@@ -3585,12 +3593,13 @@ const file_weft_v1_resource_proto_rawDesc = "" +
 	"\x06Tenant\x12-\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x11.weft.v1.MetadataR\bmetadata\x12'\n" +
 	"\x04spec\x18\x02 \x01(\v2\x13.weft.v1.TenantSpecR\x04spec\x12'\n" +
-	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"\xa6\x01\n" +
+	"\x06status\x18\x03 \x01(\v2\x0f.weft.v1.StatusR\x06status\"\xc9\x01\n" +
 	"\x12VirtualNetworkSpec\x12\x12\n" +
 	"\x04rdid\x18\x01 \x01(\tR\x04rdid\x12.\n" +
 	"\x13use_external_router\x18\x02 \x01(\bR\x11useExternalRouter\x12!\n" +
 	"\faccess_lists\x18\x03 \x03(\tR\vaccessLists\x12)\n" +
-	"\x10rewrite_families\x18\x04 \x03(\tR\x0frewriteFamilies\"\x99\x01\n" +
+	"\x10rewrite_families\x18\x04 \x03(\tR\x0frewriteFamilies\x12!\n" +
+	"\frewrite_over\x18\x05 \x01(\tR\vrewriteOver\"\x99\x01\n" +
 	"\x0eVirtualNetwork\x12-\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x11.weft.v1.MetadataR\bmetadata\x12/\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1b.weft.v1.VirtualNetworkSpecR\x04spec\x12'\n" +
