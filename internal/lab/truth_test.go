@@ -91,6 +91,7 @@ func truth(t *testing.T, family string) {
 		}
 	}
 	hearsFlooded(t, l)
+	streamsExchanged(t, l)
 	rows := 0
 	for line := range strings.Lines(table.String()) {
 		if strings.HasSuffix(line, " ok\n") {
