@@ -182,6 +182,7 @@ int walk_exchanged(struct __sk_buff *skb)
 	|| (v = unexchange(skb, &p))
 	|| (v = parse_exchanged(skb, &p))
 	|| (v = acl_inbound(skb, &p, p.dport, &p.src, &p.dst))
+	|| (v = fit(skb, &p))
 	|| (v = mss_inbound(skb, &p))
 	|| (v = deliver(&p));
 	return finish(skb, &p, rows_checked(skb, &p, v));

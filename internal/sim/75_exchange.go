@@ -168,7 +168,7 @@ func (w *walk) exchanged() model.Verdict {
 	if !w.packet.rewritable(w.frame) {
 		return w.say(model.VerdictRewriteNotCarried, "rewrite", "no weft host exchanges the header of such a packet")
 	}
-	return w.clampInbound()
+	return model.VerdictContinue
 }
 
 // exchangeTold makes an ICMP error of the underlay about a packet of the guest one of the guest's router.
@@ -215,7 +215,7 @@ func (w *walk) tellOf(frame []byte, proto uint8, port table.Port, ca netip.Addr,
 		}
 		about.icmpType = frame[about.l4]
 	}
-	w.packet, w.frame = about, frame
+	w.packet, w.frame, w.gsoSize = about, frame, 0
 	tell(head)
 	w.frame, w.result.IfIndex, w.result.Frame = w.result.Frame, 0, nil
 	return w.frame != nil
