@@ -86,7 +86,7 @@ enum verdict {
 	V_TOO_BIG = 96,
 	/* The kernel refused to make room for the outer headers. */
 	V_ENCAP_FAILED = 97,
-	/* A packet that is nothing without an outer header, in a subnet that rewrites addresses: ARP or ND, IPv4 options, IPv6 extension headers. */
+	/* A packet that is nothing without an outer header, in a subnet that rewrites addresses: ARP or ND, IPv4 options, IPv6 extension headers; or by addresses of the other family, a protocol that means another thing there. */
 	V_REWRITE_NOT_CARRIED = 104,
 	/* The source or the destination is in a subnet that rewrites addresses and has no Provider Address of its own. */
 	V_REWRITE_NO_PA = 106,
