@@ -216,6 +216,9 @@ static __noinline int exchange_send(struct __sk_buff *skb, struct pkt *p)
 	x->to[1] = r->to[1];
 	x->flow = flow_hash(p) >> 12;
 	exchange_of(x, p);
+	/* The kernel's neighbour code takes no group MAC, even where it writes another. */
+	if (is_group(p->eth.dst) && bpf_skb_store_bytes(skb, 0, p->rec->mac, MAC_LEN, 0))
+		return V_ENCAP_FAILED;
 	return exchange_header(skb, p);
 }
 
