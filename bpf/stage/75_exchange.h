@@ -15,13 +15,14 @@
 #include "lib/icmp.h"
 #include "lib/isolation.h"
 #include "lib/offload.h"
+#include "lib/rewrite.h"
 #include "maps/port.h"
 #include "maps/rewrite_in.h"
 #include "maps/scratch.h"
-#include "stage/75_rewrite.h"
 #include "wire/ethernet.h"
 #include "wire/icmp.h"
 #include "wire/ip.h"
+#include "wire/outer.h"
 
 /* Rewriting where Provider Addresses are of the other family: the IP header is exchanged for one of that family, and
  * on receive for the guest's again. Both ends are ours, so nothing behind it is translated: protocol numbers stay, ICMP

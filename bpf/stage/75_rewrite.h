@@ -14,79 +14,17 @@
 #include "lib/acl.h"
 #include "lib/checksum.h"
 #include "lib/ctx.h"
-#include "lib/guard.h"
 #include "lib/isolation.h"
 #include "lib/offload.h"
+#include "lib/rewrite.h"
 #include "maps/port.h"
 #include "maps/rewrite_in.h"
-#include "maps/rewrite_out.h"
-#include "maps/scratch.h"
 #include "maps/vouch.h"
 #include "wire/ethernet.h"
 #include "wire/icmp.h"
 #include "wire/ip.h"
 
 /* Put Provider Addresses in the place of Customer Addresses; on receive, the other way around. */
-
-/* A packet's new addresses, and what the packet that an ICMP error quotes names besides. The
- * quoted source is the destination of the error, so only the far end needs to be said. */
-struct rewrite {
-	union addr to[2]; /* source, destination */
-	union addr quoted_from, quoted_to;
-	union { /* room for the quoted header, before and after; then for what goes before the packet */
-		struct ipv4 ip[2];
-		union addr addr[2][2];
-		struct eth eth;
-	};
-};
-
-_Static_assert(sizeof(struct rewrite) <= sizeof(struct scratch), "too large for the stack");
-
-/* The stack is full. */
-static __always_inline struct rewrite *rewrite_room(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&scratch, &zero);
-}
-
-/* The sum of new bytes less that of the old ones. */
-static __always_inline __u32 rewrite_diff(const void *from, const void *to, __u32 len)
-{
-	return bpf_csum_diff((__be32 *)from, len, (__be32 *)to, len, 0);
-}
-
-static __always_inline __be16 rewrite_sum(__be16 check, __u32 diff)
-{
-	return csum_fold(csum_add(diff, (__u16)~check));
-}
-
-/* UDP says by 0 that there is no checksum, and 0xffff for one that comes to 0. */
-static __always_inline __be16 rewrite_l4_sum(__be16 check, __u32 diff, __u8 proto)
-{
-	if (proto != PROTO_UDP)
-		return rewrite_sum(check, diff);
-	if (check == 0)
-		return 0;
-	check = rewrite_sum(check, diff);
-	return check ? check : 0xffff;
-}
-
-/* Where in the L4 header the checksum is that covers the IP addresses; 0: there is none. */
-static __always_inline __u32 rewrite_check_offset(__u16 type, __u8 proto)
-{
-	if (proto == PROTO_TCP)
-		return 16;
-	if (proto == PROTO_UDP)
-		return 6;
-	return type == TYPE_IPV6 && proto == PROTO_ICMPV6 ? 2 : 0;
-}
-
-/* The checksum complete of a device that has one is carried along. */
-static __always_inline bool rewrite_store(struct __sk_buff *skb, __u32 at, const void *from, __u32 len)
-{
-	return bpf_skb_store_bytes(skb, at, from, len, BPF_F_RECOMPUTE_CSUM) == 0;
-}
 
 static __always_inline bool rewrite_addresses(struct __sk_buff *skb, const struct pkt *p, const union addr *to, __u32 diff)
 {
@@ -103,22 +41,6 @@ static __always_inline bool rewrite_addresses(struct __sk_buff *skb, const struc
 	h.src = to[0].w[3];
 	h.dst = to[1].w[3];
 	return rewrite_store(skb, sizeof(struct eth) + 10, &h, sizeof(h));
-}
-
-/* The checksum at an offset. */
-static __always_inline bool rewrite_check(struct __sk_buff *skb, __u32 at, __u8 proto, __u32 diff)
-{
-	__u32 start, field;
-	__be16 check;
-
-	if (!load_head(skb, at, &check, sizeof(check)))
-		return false;
-	/* What the device is to finish is the sum of the pseudo header, not its complement. */
-	if (csum_pending(skb, &start, &field) && field == at)
-		check = ~rewrite_sum(~check, diff);
-	else
-		check = rewrite_l4_sum(check, diff, proto);
-	return rewrite_store(skb, at, &check, sizeof(check));
 }
 
 static __always_inline bool rewrite_l4(struct __sk_buff *skb, const struct pkt *p, __u32 diff)
@@ -188,16 +110,6 @@ static __always_inline bool rewrite_quoted6(struct __sk_buff *skb, const struct 
 	return rewrite_store(skb, at + 8, is, sizeof(r->addr[1]));
 }
 
-static __always_inline bool rewrite_is_error(const struct pkt *p)
-{
-	if (p->fragment || p->l4_len < sizeof(struct icmp))
-		return false;
-	if (p->type == TYPE_IPV6)
-		return p->proto == PROTO_ICMPV6 && p->icmp_type < ICMPV6_FIRST_INFO;
-	return p->proto == PROTO_ICMP && (p->icmp_type == ICMP_UNREACHABLE || p->icmp_type == ICMP_TIME_EXCEEDED ||
-					  p->icmp_type == ICMP_PARAMETER);
-}
-
 /* The packet that an ICMP error quotes. What does not speak of the two ends stays as it is: false. */
 static __noinline bool rewrite_quoted(struct __sk_buff *skb, const struct pkt *p, struct rewrite *r)
 {
@@ -212,24 +124,6 @@ static __noinline bool rewrite_quoted(struct __sk_buff *skb, const struct pkt *p
 		return false;
 	check = rewrite_sum(check, sum);
 	return rewrite_store(skb, p->l4 + 2, &check, sizeof(check));
-}
-
-/* Options and extension headers speak to the routers on the way, which here are the underlay's. */
-static __always_inline bool rewrite_plain(struct __sk_buff *skb, const struct pkt *p)
-{
-	const __u32 ip = sizeof(struct eth);
-	__u8 next;
-
-	if (p->nd)
-		return false;
-	if (p->type == TYPE_IPV4)
-		return p->l4 == ip + sizeof(struct ipv4) && guard_of(skb, p) != PORT_ROUTER_GUARD;
-	if (p->type != TYPE_IPV6)
-		return false;
-	if (p->l4 == ip + sizeof(struct ipv6))
-		return true;
-	return p->l4 == ip + sizeof(struct ipv6) + sizeof(struct ipv6_frag) && load_head(skb, ip + 6, &next, sizeof(next)) &&
-	       next == PROTO_FRAGMENT;
 }
 
 /* Neighbours in the underlay ask for a Provider Address itself, or answer: no guest's packet is like that. */
@@ -271,22 +165,6 @@ static __always_inline bool rewrite_mac(struct __sk_buff *skb, struct pkt *p, st
 		return !is_group(p->eth.dst) || !bpf_skb_store_bytes(skb, 0, p->rec->mac, MAC_LEN, 0);
 	rewrite_eth(p->peer, p->eth.type, &r->eth);
 	return !bpf_skb_store_bytes(skb, 0, &r->eth, sizeof(r->eth), 0);
-}
-
-/* The Provider Addresses that a packet toward a Customer Address of another host gets. */
-static __always_inline enum verdict rewrite_ends(struct __sk_buff *skb, const struct pkt *p, struct rewrite *r)
-{
-	const union addr *src, *dst;
-
-	if (!rewrite_plain(skb, p))
-		return V_REWRITE_NOT_CARRIED;
-	src = rewrite_pa(p->port->vsid, &p->src);
-	dst = rewrite_pa(p->vsid, &p->dst);
-	if (!src || !dst || !r)
-		return V_REWRITE_NO_PA;
-	r->to[0] = *src;
-	r->to[1] = *dst;
-	return V_CONTINUE;
 }
 
 static __noinline int rewrite_send(struct __sk_buff *skb, struct pkt *p)

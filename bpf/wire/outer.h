@@ -12,11 +12,11 @@
 #include "wire/nvgre.h"
 #include "wire/vxlan.h"
 
-/* All that precedes the inner frame, for each transport over each family, and the inner
- * Ethernet header, which is written together with it. */
 /* What IPv4 that goes as IPv6 may grow by: the larger header, and a Fragment header. */
 #define EXCHANGE_OVERHEAD 28
 
+/* All that precedes the inner frame, for each transport over each family, and the inner
+ * Ethernet header, which is written together with it. */
 struct nvgre4_frame {
 	struct eth eth;
 	struct ipv4 ip;
