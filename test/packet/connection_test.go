@@ -296,7 +296,7 @@ func TestConnectionsAtRandom(t *testing.T) {
 		known += e.known
 	}
 	t.Logf("%d games, %d packets by the short way, or of these %d by the known one:\n%s", games, short, known, h)
-	if known*10 < short {
+	if known*20 < short && !emulated() { // a flow is known for a time that few packets fit in there
 		t.Error("too few packets take the known way")
 	}
 	if short*50 < h[model.VerdictDelivered] {
