@@ -280,6 +280,11 @@ func untrailed(f []byte) []byte {
 	return f[:min(len(f), max(header, end))]
 }
 
+// fragment6 tells whether the frame is IPv6 with a Fragment header next, which GRO merges with nothing.
+func fragment6(f []byte) bool {
+	return len(f) > 20 && f[12] == 0x86 && f[13] == 0xdd && f[20] == wire.ProtoFragment
+}
+
 // lostBeforeUs tells whether the kernel itself drops the frame before any program: a tag
 // with less than an EtherType and two bytes behind it (skb_vlan_untag).
 func lostBeforeUs(in packetIn) bool {

@@ -41,7 +41,7 @@ func (w writer) packet() packetIn {
 	default:
 		in = packetIn{program: datapath.FromUplink, ifindex: pick(w.Rand, w.uplinks[:])}
 		in.frame = w.inbound(in.ifindex)
-		if !w.live && !summed(in.frame) && chance(w.Rand, 2) {
+		if !w.live && !summed(in.frame) && !fragment6(in.frame) && chance(w.Rand, 2) {
 			in.frame, in.gsoSize = untrailed(in.frame), 1+uint16(w.IntN(1500)) // nothing trails what GRO made
 		}
 	}
