@@ -16,17 +16,7 @@ import (
 
 // A host with a narrower device than its peers: what is larger than its guests take, their senders are told, and then keep to.
 func TestSendersAreToldOfWhatArrivesTooBig(t *testing.T) {
-	for _, c := range []struct {
-		name      string
-		transport model.TransportID
-		six       bool
-		overhead  int
-	}{
-		{"NVGRE over IPv4", model.NVGRE, false, 42},
-		{"NVGRE over IPv6", model.NVGRE, true, 62},
-		{"VXLAN over IPv4", model.VXLAN, false, 50},
-		{"VXLAN over IPv6", model.VXLAN, true, 70},
-	} {
+	for _, c := range overheads {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, "h1", "h2")
 			h1, h2 := w.hosts["h1"], w.hosts["h2"]
